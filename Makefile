@@ -1,0 +1,76 @@
+# sagebench: what a person asks for. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Snakemake 9 needs Python 3.11; what a trial runs needs 3.10.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+PROFILE ?= profiles/local
+CONFIG ?= config/config.yaml
+VENV := .venv
+RUN := $(VENV)/bin
+SNAKEMAKE = $(RUN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
+# Beside a run that holds Snakemake's lock; these targets write files of their own.
+BESIDE := --nolock --quiet rules
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/installed: envs/torch.txt envs/requirements.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later on the PATH: install one, or \
+	name it with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --disable-pip-version-check -r envs/torch.txt -r envs/requirements.txt
+	touch $@
+
+.PHONY: install
+install: $(VENV)/installed ## make the environment (.venv); the other targets do it by themselves
+
+.PHONY: demo
+demo: CONFIG := config/demo.yaml
+demo: install ## run the demo study on this machine, to results/demo/report.html
+	$(SNAKEMAKE)
+
+.PHONY: run
+run: install ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
+	$(SNAKEMAKE)
+
+.PHONY: plan
+plan: install ## what a study costs, before it runs: make plan CONFIG=... PROFILE=...
+	@$(SNAKEMAKE) $(BESIDE) plan
+
+.PHONY: partial
+partial: install ## tables, figures and report of what there is so far
+	@$(SNAKEMAKE) $(BESIDE) --forcerun partial -- partial
+
+.PHONY: again
+again: install ## run trials again on purpose: make again WHERE=status=out_of_memory CONFIG=...
+	$(RUN)/python workflow_scripts/again.py --configfile $(CONFIG) --where "$(WHERE)"
+	$(SNAKEMAKE)
+
+.PHONY: test
+test: install ## every test that needs no root
+	$(RUN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: lint
+lint: install ## ruff, snakefmt and Snakemake's own linter
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/snakefmt --check Snakefile rules
+	$(RUN)/snakemake --lint
+
+.PHONY: format
+format: install ## put every file into the form that lint asks for
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+	$(RUN)/snakefmt Snakefile rules
+
+.PHONY: lock
+lock: install ## pin the newest versions of envs/requirements.in
+	$(RUN)/pip install --quiet uv
+	$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate \
+	--no-header envs/requirements.in \
+	| grep -vE '^(torch|triton|cuda-[a-z]+|nvidia-[cn][a-z0-9-]*)==' > envs/requirements.txt

@@ -1,0 +1,38 @@
+# sagebench: a grid of GraphSAGE configurations in; trials, tables, figures and a report out.
+#
+#   snakemake --profile profiles/local --configfile config/demo.yaml          all of it
+#   snakemake plan --profile profiles/local --configfile config/demo.yaml     what it would cost
+#
+# Targets: all, plan, stores, trials, tables, figures, partial. README.md tells more.
+from snakemake.utils import min_version
+
+min_version("9.8")
+
+
+# The image that rules/ builds for clusters; profiles decide whether it is used.
+container: "container/sagebench.sif"
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        report_file(),
+        table_files(),
+        outcome_files,  # not only what is made of them: a deleted outcome is made again
+
+
+include: "rules/plan.smk"
+include: "rules/stores.smk"
+include: "rules/trials.smk"
+include: "rules/analysis.smk"
+
+
+# Only the main process of a real run comes here: not a dry run, not a job on a node.
+onstart:
+    freezer.write(trials_to_run())

@@ -1,0 +1,27 @@
+# One job a trial, one outcome a job. The outcome is all that a trial declares: its folder also
+# holds the log and the attempts, which a failure must not take away.
+
+
+rule trials:
+    input:
+        outcome_files,
+    localrule: True
+
+
+rule trial:
+    input:
+        store=store_of,
+    output:
+        outcome_path(RESULTS, "{trial}"),
+    log:
+        f"{RESULTS}/trials/{{trial}}/log.txt",
+    threads: trial_threads()
+    resources:
+        **trial_resources(),
+    params:
+        # Nothing that does not identify the trial: a changed parameter runs it again.
+        trial=trial_path(RESULTS, "{trial}"),
+    shell:
+        'python "$SAGEBENCH_SCRIPTS/run_trial.py" --trial {params.trial:q}'
+        ' --store "$(dirname {input.store:q})" --outcome {output:q}'
+        " --walltime-min {resources.runtime} >> {log:q} 2>&1"

@@ -1,0 +1,291 @@
+import warnings
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from outcome_factory import GIB, StudyFiles, make_outcome, make_trial
+from sagebench.analysis import batch, loss, neighbor, scaling, style
+from sagebench.analysis.outcomes import read_records, read_study
+from sagebench.analysis.placement import choose_offsets
+from sagebench.analysis.points import (
+    going_along,
+    of_axis,
+    rank_word,
+    repeats,
+    summarise,
+    without_value,
+)
+from sagebench.analysis.tables import build_tables
+from sagebench.analysis.words import common_notes, memory_label, time_unit
+
+FILES = {
+    "batch_time",
+    "batch_memory",
+    "accumulation_time",
+    "accuracy_time",
+    "memory_fanout",
+    "scaling_time",
+    "speedup",
+    "efficiency",
+    "loss_curves",
+}
+
+
+@pytest.fixture
+def study(tmp_path):
+    files = StudyFiles(tmp_path / "results")
+    files.experiment("batch", "batch_size")
+    files.experiment("neighbor", "fanout")
+    files.experiment("scaling", "ranks")
+    return files
+
+
+def frames(study):
+    trials, epochs = build_tables(read_records(read_study(study.freeze()), study.results, True))
+    return trials.to_pandas(), epochs.to_pandas()
+
+
+def draw(study, folder):
+    """Every figure of the study, with every warning an error."""
+    trials, epochs = frames(study)
+    with warnings.catch_warnings(), style.look():
+        warnings.simplefilter("error")
+        for figures in (
+            batch.figures(trials),
+            neighbor.figures(trials),
+            scaling.figures(trials),
+            loss.figures(trials, epochs),
+        ):
+            for name, figure in figures.items():
+                style.save(figure, folder, name)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))]
+
+
+def add_all(study):
+    for seed in range(3):
+        for engine in ("blocks", "reference"):
+            values = {"engine": engine, "seed": seed}
+            for size, accumulation in ((32, 5), (64, 5), (64, 1)):
+                trial = make_trial(batch_size=size, accumulation=accumulation, **values)
+                study.add("batch", make_outcome(trial, epoch_s=1000 / size + seed))
+            study.add("batch", make_outcome(make_trial(batch_size=512, **values), "out_of_memory"))
+            for fanout, accuracy in (([5, 0, 0, 0, 0], 0.7), ([5, 5, 5, 5, -1], 0.8)):
+                trial = make_trial(fanout=fanout, **values)
+                study.add("neighbor", make_outcome(trial, accuracy=accuracy + seed / 100))
+            for ranks in (1, 2, 4):
+                trial = make_trial(ranks=ranks, **values)
+                study.add("scaling", make_outcome(trial, epoch_s=20 / ranks))
+
+
+def test_every_figure_is_drawn_without_a_warning_and_is_the_same_twice(study, tmp_path):
+    add_all(study)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    files = draw(study, first)
+    assert set(files) == {f"{name}.{kind}" for name in FILES for kind in ("svg", "png")}
+    for name, content in files.items():
+        if name.endswith("svg"):
+            assert ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
+            assert b"dc:date" not in content
+        else:
+            assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert draw(study, second) == files
+
+
+@pytest.mark.parametrize("only", [None, "out_of_memory", "missing"])
+def test_a_study_with_next_to_nothing_draws_placeholders(study, tmp_path, only):
+    for experiment in study.experiments:
+        if only == "missing":
+            study.ask(experiment, make_trial())
+        elif only:
+            study.add(experiment, make_outcome(make_trial(), only))
+    if only is None:
+        study.experiments.clear()
+        study.experiment("other", "batch_size")
+        study.add("other")
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    assert len(draw(study, folder)) == 2 * len(FILES)
+
+
+def test_names_with_dollars_and_characters_without_a_glyph_are_drawn(study, tmp_path):
+    study.add("batch", make_outcome(make_trial(machine="a$b_$ \u5927\U0001f600")))
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    assert draw(study, folder)
+
+
+def test_batch_points_are_medians_with_ranges_over_seeds(study):
+    for seed, time in enumerate([9.0, 10.0, 14.0]):
+        study.add("batch", make_outcome(make_trial(seed=seed), epoch_s=time, peak_bytes=2 * GIB))
+    rows = of_axis(frames(study)[0], "batch_size")
+    point = summarise(rows, batch.BY, "epoch_time_s").iloc[0]
+    assert (point["n"], point["median"], point["low"], point["high"]) == (3, 10.0, 9.0, 14.0)
+    assert batch.scaled(summarise(rows, batch.BY, "peak_memory_bytes"), GIB)["median"].item() == 2.0
+
+
+def test_out_of_memory_has_a_mark_and_no_value(study):
+    study.add("batch", make_outcome(make_trial(batch_size=64)))
+    study.add("batch", make_outcome(make_trial(batch_size=512), "out_of_memory"))
+    study.add("batch", make_outcome(make_trial(batch_size=512, seed=1)))
+    rows = of_axis(frames(study)[0], "batch_size")
+    ended = without_value(rows, ["series", "batch_size"])
+    assert ended.to_dict("records") == [
+        {"series": "blocks", "batch_size": 512, "status": "out_of_memory", "count": 1, "of": 2}
+    ]
+    points = summarise(rows, batch.BY, "epoch_time_s")
+    assert points.set_index("batch_size")["n"].to_dict() == {64: 1, 512: 1}
+    with style.look():
+        figure = batch.figures(frames(study)[0])["batch_time"]
+    assert {"1/2", "out of memory (no value)"} <= set(texts(figure))
+
+
+def test_the_line_follows_the_accumulation_with_the_most_batch_sizes(study):
+    add_all(study)
+    rows = of_axis(frames(study)[0], "batch_size")
+    assert batch.main_accumulation(rows) == 5
+    points = batch.over_accumulation(summarise(rows, batch.BY, "epoch_time_s"))
+    assert set(points["batch_size"]) == {64}
+
+
+def test_series_keep_unlike_trials_apart_and_name_what_differs(study):
+    study.add("batch", make_outcome(make_trial()))
+    study.add("batch", make_outcome(make_trial(hidden_channels=64)))
+    study.add("batch", make_outcome(make_trial(engine="reference")))
+    rows = of_axis(frames(study)[0], "batch_size")
+    assert set(rows["series"]) == {
+        "blocks · hidden channels 256",
+        "blocks · hidden channels 64",
+        "reference · hidden channels 256",
+    }
+
+
+def test_what_changes_along_with_the_axis_is_said(study):
+    study.add("scaling", make_outcome(make_trial(ranks=1, threads_per_rank=2)))
+    study.add("scaling", make_outcome(make_trial(ranks=2, threads_per_rank=1)))
+    rows = of_axis(frames(study)[0], "ranks")
+    assert set(rows["series"]) == {"blocks"}
+    assert going_along(rows, "ranks") == ["threads_per_rank"]
+    assert common_notes(rows, "ranks") == ["Changes along with the axis: threads per rank."]
+
+
+def test_cpu_ranks_are_not_called_gpus(study):
+    study.add("scaling", make_outcome(make_trial()))
+    study.add("scaling", make_outcome(make_trial(ranks=2)))
+    rows = of_axis(frames(study)[0], "ranks")
+    assert rank_word(rows) == "ranks (CPU)"
+    assert memory_label(rows) == "Peak private memory of a rank, GiB"
+    with style.look():
+        for figure in scaling.figures(frames(study)[0]).values():
+            assert not any("GPU" in text for text in texts(figure))
+
+
+def test_gpus_are_called_gpus(study):
+    study.add("scaling", make_outcome(make_trial(device="cuda")))
+    rows = of_axis(frames(study)[0], "ranks")
+    assert rank_word(rows) == "GPUs"
+    assert memory_label(rows) == "Peak reserved memory of a GPU, GiB"
+
+
+def test_oversubscribed_trials_are_kept_out_of_speed_up_and_it_is_said(study):
+    for ranks in (1, 2, 4):
+        study.add("scaling", make_outcome(make_trial(ranks=ranks), epoch_s=8 / ranks, cores=2))
+    trials, _ = frames(study)
+    rows = of_axis(trials, "ranks")
+    assert scaling.oversubscribed(rows) == [4]
+    assert summarise(rows, scaling.BY, "speed_up")["ranks"].tolist() == [1, 2]
+    with style.look():
+        figures = scaling.figures(trials)
+    for name in ("speedup", "efficiency"):
+        assert any("oversubscribed" in text and "4 ranks" in text for text in texts(figures[name]))
+    assert "oversubscribed" in texts(figures["scaling_time"])
+
+
+def test_the_accuracy_figure_names_its_evaluation_and_marks_the_front(study):
+    for fanout, time, accuracy in (
+        ([5, 0, 0, 0, 0], 1.0, 0.70),
+        ([5, 5, 0, 0, 0], 2.0, 0.80),
+        ([9, 9, 0, 0, 0], 3.0, 0.75),
+    ):
+        study.add(
+            "neighbor", make_outcome(make_trial(fanout=fanout), epoch_s=time, accuracy=accuracy)
+        )
+    rows = of_axis(frames(study)[0], "fanout")
+    points = neighbor.accuracy_points(rows, neighbor.evaluation(rows))
+    assert points.set_index("fanout")["front"].to_dict() == {
+        "5,0,0,0,0": True,
+        "5,5,0,0,0": True,
+        "9,9,0,0,0": False,
+    }
+    with style.look():
+        words = " ".join(texts(neighbor.figures(frames(study)[0])["accuracy_time"]))
+    assert "Test accuracy (full evaluation)" in words
+    assert "chosen by full validation" in " ".join(words.split())
+
+
+def test_without_full_evaluation_the_sampled_one_is_shown(study):
+    outcome = make_outcome(make_trial(validation="sampled"))
+    outcome["accuracy"]["test_full"] = None
+    study.add("neighbor", outcome)
+    rows = of_axis(frames(study)[0], "fanout")
+    assert neighbor.evaluation(rows) == "test_accuracy_sampled"
+    assert neighbor.selection(rows) == "model chosen by sampled validation"
+
+
+def test_every_neighbor_stands_right_of_all_products(study):
+    for fanout in ([5, 5, 5, 5, 5], [5, 0, 0, 0, 0], [-1, -1, 0, 0, 0]):
+        study.add("neighbor", make_outcome(make_trial(fanout=fanout)))
+    rows = of_axis(frames(study)[0], "fanout")
+    points, everything = neighbor.memory_points(rows)
+    places = points.set_index("fanout")["x"].to_dict()
+    assert places["5,0,0,0,0"] == 5
+    assert places["-1,-1,0,0,0"] == everything > places["5,5,5,5,5"] == 3125
+    assert neighbor.show_fanout("-1,5,0") == "all·5·0"
+
+
+def test_loss_curves_are_medians_over_the_seeds(study):
+    for seed in range(3):
+        study.add("scaling", make_outcome(make_trial(seed=seed, epochs=4)))
+    trials, epochs = frames(study)
+    curves = loss.loss_curves(of_axis(trials, "ranks"), epochs)
+    assert curves["epoch"].tolist() == [1, 2, 3, 4]
+    assert set(curves["n"]) == {3}
+    first = epochs[epochs["epoch"].eq(1)]["loss"]
+    assert curves["median"].iloc[0] == first.median()
+    assert (curves["low"].iloc[0], curves["high"].iloc[0]) == (first.min(), first.max())
+
+
+def test_missing_trials_are_counted_in_the_figure(study):
+    study.add("batch")
+    study.ask("batch", make_trial(seed=1))
+    rows = of_axis(frames(study)[0], "batch_size")
+    assert common_notes(rows, "batch_size") == ["1 of 2 trials have no outcome and are not shown."]
+
+
+def test_repeats_and_units(study):
+    study.add("batch")
+    rows = of_axis(frames(study)[0], "batch_size")
+    points = summarise(rows, batch.BY, "epoch_time_s")
+    assert repeats(points) == "n = 1"
+    assert repeats(points.iloc[:0]) == "n = 0"
+    assert time_unit(rows["epoch_time_s"]) == ("s", 1.0)
+    assert time_unit(rows["epoch_time_s"] * 100) == ("min", 60.0)
+
+
+def test_labels_of_neighboring_points_do_not_overlap():
+    points = [(0.0, 0.0), (3.0, 0.0), (0.0, 3.0), (60.0, 60.0)]
+    offsets = choose_offsets(points, [2, 2, 2, 2])
+    centres = [(x + dx, y + dy) for (x, y), (dx, dy) in zip(points, offsets, strict=True)]
+    for i, a in enumerate(centres):
+        for b in centres[i + 1 :]:
+            assert abs(a[0] - b[0]) > 8 or abs(a[1] - b[1]) > 8
+
+
+def test_an_engine_keeps_its_colour_from_figure_to_figure():
+    assert style.colours(["reference"]) == {"reference": style.COLOURS[1]}
+    assert style.colours(["reference", "blocks"])["reference"] == style.COLOURS[1]
+    assert len(set(style.markers(["a", "b", "c"]).values())) == 3

@@ -1,0 +1,64 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from sagebench.analysis.statistics import (
+    bootstrap_interval,
+    efficiency,
+    outliers,
+    pareto_front,
+    speed_up,
+    summary,
+)
+
+VALUES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=12)
+POINTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20)
+
+
+@given(VALUES)
+def test_the_median_lies_in_the_range_and_in_its_interval(values):
+    found = summary(values)
+    assert found.n == len(values)
+    assert min(values) == found.low <= found.median <= found.high == max(values)
+    assert (found.interval is None) == (len(values) < 5)
+    if found.interval:
+        low, high = found.interval
+        assert found.low <= low <= high <= found.high
+
+
+def test_a_bootstrap_interval_needs_five_repeats_and_is_the_same_every_time():
+    assert bootstrap_interval([1.0, 2.0, 3.0, 4.0]) is None
+    values = [1.0, 2.0, 3.0, 4.0, 50.0]
+    assert bootstrap_interval(values) == bootstrap_interval(values)
+    assert bootstrap_interval([7.0] * 5) == (7.0, 7.0)
+
+
+def test_outliers_are_flagged_from_three_values_on():
+    assert outliers([]) == []
+    assert outliers([1.0, 9.0]) == [False, False]
+    assert outliers([10.0, 10.1, 15.0]) == [False, False, True]
+    assert outliers([10.0, 10.0, 10.0, 20.0]) == [False, False, False, True]
+    assert outliers([10.0, 12.0, 14.0]) == [False, False, False]
+
+
+def test_a_difference_below_five_percent_is_no_outlier():
+    assert outliers([10.0, 10.0001, 10.3]) == [False, False, False]
+
+
+@given(VALUES, st.floats(0.01, 100))
+def test_most_values_are_never_outliers_and_none_is_lost(values, scale):
+    flags = outliers(values)
+    assert len(flags) == len(values)
+    assert sum(flags) <= len(values) / 2
+
+
+@given(POINTS)
+def test_a_point_is_on_the_pareto_front_unless_another_beats_it(points):
+    def beaten(i):
+        return any(p[0] <= points[i][0] and p[1] >= points[i][1] and p != points[i] for p in points)
+
+    assert sorted(pareto_front(points)) == [i for i in range(len(points)) if not beaten(i)]
+
+
+def test_speed_up_and_efficiency():
+    assert speed_up(10.0, 2.5) == 4.0
+    assert efficiency(3.6, 4) == 0.9
+    assert efficiency(1.8, 8, base_ranks=4) == 0.9

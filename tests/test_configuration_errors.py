@@ -1,0 +1,246 @@
+"""Every bad value gets one sentence: where it is, what it is, what to write instead."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from configurations import CLUSTER, GOOD, REMOVED, WORKSTATION, changed, study_of
+from sagebench.errors import UserError
+from sagebench.grid.study import load_study
+
+FIXED = "experiments.batch.fixed"
+# where it is put, what is put there, what the sentence must hold beside the value: path and advice
+BAD = [
+    # unknown keys
+    ("studdy", "x", "studdy", "write study"),
+    ("default", {}, "default", "write defaults"),
+    ("defaults.lr", 0.1, "defaults.lr", "write learning_rate"),
+    ("defaults.batchsize", 64, "defaults.batchsize", "write batch_size"),
+    ("defaults.gpus", 2, "defaults.gpus", "write ranks"),
+    ("defaults.device", "cuda", "defaults.device", "site.yaml"),
+    (f"{FIXED}.seed", 3, f"{FIXED}.seed", "write seeds: [0]"),
+    ("experiments.batch.axs", "ranks", "experiments.batch.axs", "write axis"),
+    ("experiments.batch.zip.fanouts", [[1]], "experiments.batch.zip.fanouts", "write fanout"),
+    ("experiments.scaling.list.0.rank", 1, "experiments.scaling.list[0].rank", "write ranks"),
+    ("dataset.splt", "large", "dataset.splt", "write split"),
+    ("zzz", 1, "zzz", "write one of extends, study, results"),
+    # wrong types
+    ("defaults.learning_rate", "1e-3", "defaults.learning_rate", "0.001 without quotes"),
+    ("defaults.learning_rate", "fast", "defaults.learning_rate", "a number above 0"),
+    ("defaults.batch_size", "64", "defaults.batch_size", "64 without quotes"),
+    ("defaults.batch_size", 64.5, "defaults.batch_size", "a whole number of at least 1"),
+    ("defaults.batch_size", True, "defaults.batch_size", "a whole number of at least 1"),
+    ("defaults.batch_size", [64], "defaults.batch_size", "a whole number of at least 1"),
+    ("defaults.batch_size", None, "defaults.batch_size", "a whole number of at least 1"),
+    ("defaults.patience_evaluations", "none", "defaults.patience_evaluations", "null for none"),
+    ("defaults.memory_limit_gib", "40GB", "defaults.memory_limit_gib", "a number above 0"),
+    ("defaults", [1], "defaults", "keys and their values"),
+    ("experiments", ["batch"], "experiments", "keys and their values"),
+    ("experiments.batch", "all", "experiments.batch", "keys and their values"),
+    ("experiments.batch.seeds", 3, "experiments.batch.seeds", "a list, e.g. [3]"),
+    ("experiments.batch.seeds", ["x"], "experiments.batch.seeds[0]", "a whole number"),
+    ("experiments.batch.product.engine", "blocks", "product.engine", "a list, e.g. [blocks]"),
+    ("experiments.batch.zip.batch_size.2", "big", "experiments.batch.zip.batch_size[2]", "number"),
+    ("experiments.batch.title", 5, "experiments.batch.title", "a line of text"),
+    # out of range, not one of the words
+    ("defaults.batch_size", 0, "defaults.batch_size", "at least 1"),
+    ("defaults.epochs", -1, "defaults.epochs", "at least 1"),
+    ("defaults.dropout", 1.0, "defaults.dropout", "at least 0 and below 1"),
+    ("defaults.learning_rate", 0, "defaults.learning_rate", "above 0"),
+    ("defaults.learning_rate", float("nan"), "defaults.learning_rate", "above 0"),
+    ("defaults.layers", 17, "defaults.layers", "from 1 to 16"),
+    ("defaults.memory_limit_gib", 0, "defaults.memory_limit_gib", "above 0"),
+    ("defaults.walltime_min", 0, "defaults.walltime_min", "at least 1"),
+    ("defaults.engine", "block", "defaults.engine", "blocks or reference"),
+    ("defaults.aggregator", "median", "defaults.aggregator", "mean or sum or max"),
+    ("defaults.precision", "fp64", "defaults.precision", "fp32"),
+    ("experiments.batch.axis", "batch", "experiments.batch.axis", "batch_size or fanout or ranks"),
+    ("experiments.batch.product.engine.1", "refrence", "product.engine[1]", "blocks or reference"),
+    # fanouts
+    ("defaults.fanout", 10, "defaults.fanout", "a list of one whole number a layer"),
+    ("defaults.fanout", "10,10", "defaults.fanout", "a list of one whole number a layer"),
+    ("defaults.fanout", [], "defaults.fanout", "a list of one whole number a layer"),
+    ("defaults.fanout", [5, -2, 1, 1, 1], "defaults.fanout", "not -2"),
+    ("defaults.fanout", [5, 0, 5, 0, 0], "defaults.fanout", "zeros only at the end"),
+    ("defaults.fanout", [5, 5], "defaults.fanout", "each of the 5 layers"),
+    (f"{FIXED}.fanout", [5] * 6, f"{FIXED}.fanout", "set layers: 6"),
+    # data sets
+    ("dataset.source", "pubmeed", "dataset.source", "pubmed or synthetic"),
+    ("dataset.split", "huge", "dataset.split", "public or large"),
+    ("dataset.name", "../x", "dataset.name", "a plain name"),
+    ("dataset", {"name": "p", "source": "ogb", "ogb_name": "mag"}, "dataset.ogb_name", "products"),
+    ("dataset", {"name": "s", "source": "synthetic", "scale": 2}, "dataset.scale", "at most 1"),
+    (
+        "experiments.batch.dataset",
+        {"name": "x"},
+        "experiments.batch.dataset.source",
+        "write arrays",
+    ),
+    ("dataset", {"name": "a", "source": "arrays", "path": "{x}"}, "dataset.path", "without { }"),
+    # names
+    ("study", "my study", "study", "e.g. my-study"),
+    ("study", 2024, "study", "a plain name"),
+    ("study", "trials", "study", "another name"),
+    ("experiments.a b", {"axis": "ranks"}, "experiments.a b", "e.g. a-b"),
+    ("results", "out/{study}", "results", "without { }"),
+    ("results", "", "results", "a path"),
+]
+# ... and those where there is no value to show.
+BAD_AS_A_WHOLE = [
+    ("study", REMOVED, "study is missing", "study: my-study"),
+    ("dataset", REMOVED, "dataset is missing", "dataset: {name: pubmed"),
+    ("experiments", REMOVED, "experiments is missing", "at least one experiment"),
+    ("experiments.batch.axis", REMOVED, "experiments.batch.axis is missing", "axis: batch_size"),
+    ("dataset.split", REMOVED, "dataset.split is missing", "split: large"),
+    ("experiments", {}, "experiments is {}", "at least one entry"),
+    ("experiments.batch.product", {}, "experiments.batch holds an empty product", "leave it out"),
+    ("experiments.batch.zip", {}, "experiments.batch holds an empty zip", "leave it out"),
+    ("experiments.batch.product.engine", [], "product.engine is []", "at least one entry"),
+    ("experiments.scaling.list", [], "experiments.scaling.list is []", "at least one entry"),
+    ("experiments.batch.seeds", [], "experiments.batch.seeds is []", "at least one entry"),
+    (
+        "experiments.batch.zip.accumulation",
+        [1, 2],
+        "experiments.batch.zip holds 3 of batch_size, 2 of accumulation",
+        "as many entries for each",
+    ),
+    (
+        "experiments.batch.product.batch_size",
+        [1, 2],
+        "experiments.batch.zip.batch_size[0] is also given by experiments.batch.product.batch_size",
+        "in one place",
+    ),
+    (
+        "experiments.batch.product.dropout",
+        [0.1],
+        "dropout[0] is also given by experiments.batch.fixed.dropout",
+        "in one place",
+    ),
+    (
+        "experiments.batch.product.engine",
+        ["blocks", "blocks"],
+        "experiments.batch asks twice for the trial pubmed-blocks-b64x4",
+        "once",
+    ),
+    ("experiments.scaling.seeds", [1, 1], "experiments.scaling asks twice", "once"),
+    (
+        "experiments.twin",
+        GOOD["experiments"]["scaling"],
+        "experiments.twin asks for the very trials of experiments.scaling",
+        "one of the two",
+    ),
+]
+
+
+def sentence_of(values, site=WORKSTATION):
+    with pytest.raises(UserError) as raised:
+        study_of(values, site)
+    (sentence,) = str(raised.value).splitlines()
+    assert sentence.endswith(".")
+    return sentence
+
+
+def as_shown(place, value, path):
+    """The bad value as the sentence shows it; in a data set or a list it is one of the entries."""
+    if isinstance(value, dict) and place.endswith("dataset"):
+        value = value.get(path.rsplit(".", 1)[-1])
+    elif path.endswith("[0]"):
+        value = value[0]
+    elif place == f"experiments.{path.rsplit('.', 1)[-1]}" and " " in place:
+        value = path.rsplit(".", 1)[-1]  # a bad key
+    return {"None": "null", "True": "true"}.get(repr(value), repr(value))
+
+
+@pytest.mark.parametrize(("place", "value", "path", "advice"), BAD)
+def test_a_bad_value_is_named_with_its_place_and_what_to_write(place, value, path, advice):
+    sentence = sentence_of(changed(place, value))
+    assert path in sentence.split(" is ")[0].split(" (given")[0]
+    assert advice in sentence
+    assert as_shown(place, value, path) in sentence
+
+
+@pytest.mark.parametrize(("place", "value", "problem", "advice"), BAD_AS_A_WHOLE)
+def test_a_bad_grid_is_named_with_its_place_and_what_to_write(place, value, problem, advice):
+    sentence = sentence_of(changed(place, value))
+    assert problem in sentence
+    assert advice in sentence
+
+
+@pytest.mark.parametrize(
+    ("ranks", "site", "advice"),
+    [
+        (9, WORKSTATION, "6 or 7 or 8"),
+        (5, CLUSTER, "4 or 6"),  # two nodes cannot take as many each
+        (41, CLUSTER, "36 or 40"),
+    ],
+)
+def test_ranks_that_the_nodes_cannot_give(ranks, site, advice):
+    sentence = sentence_of(changed("experiments.scaling.list.1.ranks", ranks), site)
+    assert sentence.startswith(f"experiments.scaling.list[1].ranks is {ranks}: write ")
+    assert advice in sentence or advice.split(" or ")[0] in sentence
+
+
+def test_a_walltime_beyond_the_sites():
+    sentence = sentence_of(changed("defaults.walltime_min", 3000), CLUSTER)
+    assert sentence.startswith("defaults.walltime_min is 3000: write at most 2880")
+
+
+def test_several_mistakes_are_all_told_at_once():
+    values = changed("defaults.dropout", 2)
+    values["study"] = "a b"
+    with pytest.raises(UserError) as raised:
+        study_of(values)
+    assert len(str(raised.value).splitlines()) == 2
+
+
+GOOD_SITE = yaml.safe_dump(WORKSTATION)
+BAD_FILES = [
+    ("study: a\nstudy: b\n", "line 2: study is there twice", "write it once"),
+    (
+        "experiments:\n  a: {axis: ranks}\n  a: {axis: fanout}\n",
+        "line 3: a is there",
+        "another name",
+    ),
+    ("study: [a\n", "is no YAML", "key: value"),
+    ("just text\n", "holds no keys", "key: value"),
+    ("extends: missing.yaml\n", "extends is 'missing.yaml'", "beside it"),
+    ("extends: study.yaml\n", "extends itself", "another file"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem", "advice"), BAD_FILES)
+def test_a_bad_file_is_named(tmp_path, text, problem, advice):
+    (tmp_path / "study.yaml").write_text(text)
+    (tmp_path / "site.yaml").write_text(GOOD_SITE)
+    with pytest.raises(UserError) as raised:
+        load_study([tmp_path / "study.yaml"], tmp_path / "site.yaml")
+    assert "study.yaml" in str(raised.value)
+    assert problem in str(raised.value)
+    assert advice in str(raised.value)
+
+
+BAD_SITES = [
+    ("devices_per_node: 0\n", "devices_per_node is 0", "at least 1"),
+    ("device: gpu\n", "device is 'gpu'", "cpu or cuda"),
+    ("gpus: 4\n", "gpus (given as 4)", "write one of machine"),
+    ("whole_nodes: maybe\n", "whole_nodes is 'maybe'", "true or false"),
+    ("launcher: ssh\n", "launcher is 'ssh'", "local or slurm"),
+    ("limits: {walltime: 5}\n", "limits.walltime (given as 5)", "write walltime_max_min"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem", "advice"), BAD_SITES)
+def test_a_bad_site_is_named_with_its_file(tmp_path, text, problem, advice):
+    site = {**WORKSTATION, **yaml.safe_load(text)}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(GOOD))
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(site))
+    with pytest.raises(UserError) as raised:
+        load_study([tmp_path / "study.yaml"], tmp_path / "site.yaml")
+    assert f"site.yaml: {problem}" in str(raised.value)
+    assert advice in str(raised.value)
+
+
+def test_a_missing_site_is_named(tmp_path):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(GOOD))
+    with pytest.raises(UserError, match=r"which is no file: write the path of a site\.yaml"):
+        load_study([tmp_path / "study.yaml"], tmp_path / "site.yaml")

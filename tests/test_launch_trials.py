@@ -1,0 +1,226 @@
+"""Real trials in real processes: how they end, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sagebench.sampling.order import SeedOrder
+from trials import make_trial, tiny_store
+
+SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "run_trial.py"
+LIMIT_S = 120
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("store") / "tiny"
+    tiny_store(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub_store(tmp_path_factory) -> Path:
+    """Training node 0 has every other node for a neighbor: 60,000 of them."""
+    folder = tmp_path_factory.mktemp("store") / "hub"
+    tiny_store(folder, nodes=60_001, hub=60_000)
+    return folder
+
+
+class Run:
+    """A trial's folder, and its launcher."""
+
+    def __init__(self, home: Path, trial, store: Path, *options: str) -> None:
+        self.home = home
+        home.mkdir(exist_ok=True)
+        (home / "trial.json").write_text(json.dumps(trial.to_json()))
+        self.command = [sys.executable, str(SCRIPT), "--trial", str(home / "trial.json")]
+        self.command += ["--store", str(store), "--outcome", str(home / "outcome.json"), *options]
+
+    def finish(self) -> subprocess.CompletedProcess:
+        return subprocess.run(self.command, capture_output=True, text=True, timeout=LIMIT_S)
+
+    def start(self) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    @property
+    def outcome(self) -> dict:
+        return json.loads((self.home / "outcome.json").read_text())
+
+    @property
+    def attempts(self) -> list[dict]:
+        return [json.loads(line) for line in (self.home / "attempts.jsonl").open()]
+
+    def wait_for_epoch(self, attempt: int = 1) -> dict:
+        """What is measured once an epoch is done."""
+        path = self.home / "attempts" / str(attempt) / "measured.json"
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            if path.exists() and (measured := json.loads(path.read_text()))["epochs"]:
+                return measured
+            time.sleep(0.02)
+        raise AssertionError("no epoch in time")
+
+
+def comparable(outcome: dict) -> dict:
+    """An outcome without times, hosts, memory, and how often it was tried."""
+    epochs = [{k: v for k, v in e.items() if not k.endswith("_s")} for e in outcome["epochs"]]
+    kept = ("trial_id", "trial", "status", "store", "parameters", "accuracy", "sample")
+    return {"epochs": epochs, **{name: outcome[name] for name in kept}}
+
+
+def test_two_ranks_complete_and_tell_everything(tmp_path, store):
+    trial = make_trial(ranks=2, epochs=3)
+    run = Run(tmp_path / "t", trial, store)
+    finished = run.finish()
+    assert finished.returncode == 0, finished.stderr
+    outcome = run.outcome
+    assert outcome["status"] == "completed"
+    assert outcome["trial_id"] == trial.id
+    assert [epoch["epoch"] for epoch in outcome["epochs"]] == [1, 2, 3]
+    assert {epoch["seeds"] for epoch in outcome["epochs"]} == {389}
+    assert outcome["epochs"][0]["loss"] > outcome["epochs"][-1]["loss"]
+    assert [rank["rank"] for rank in outcome["ranks"]] == [0, 1]
+    assert len({rank["pid"] for rank in outcome["ranks"]}) == 2
+    assert outcome["memory"]["peak_host_private_bytes"] > 50e6
+    assert outcome["timing"]["epochs_timed"] == 2
+    phases = ("sampling", "data", "forward", "backward", "synchronisation", "optimizer")
+    assert all(outcome["phases"][f"{phase}_s"] > 0 for phase in phases)
+    assert outcome["accuracy"]["best_epoch"] == 3
+    assert 0 < outcome["accuracy"]["test_full"] <= 1
+    assert (run.home / "best.pt").exists()
+    assert run.attempts[0]["status"] == "completed"
+
+
+def test_the_same_trial_gives_the_same_figures(tmp_path, store):
+    trial = make_trial(epochs=1, dropout=0.5)
+    first, second = (Run(tmp_path / name, trial, store) for name in "ab")
+    assert first.finish().returncode == second.finish().returncode == 0
+    assert comparable(first.outcome) == comparable(second.outcome)
+
+
+def test_killed_rank_is_a_failure_and_the_next_run_is_whole(tmp_path, store):
+    trial = make_trial(ranks=2, epochs=30, batch_size=4)
+    run = Run(tmp_path / "killed", trial, store)
+    launcher = run.start()
+    victim = run.wait_for_epoch()["ranks"][1]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    assert launcher.wait(20) == 1
+    assert "rank 1 was ended by SIGKILL" in launcher.stderr.read()
+    assert not (run.home / "outcome.json").exists()
+    assert run.attempts[-1]["status"] == "failed"
+
+    assert run.finish().returncode == 0
+    undisturbed = Run(tmp_path / "undisturbed", trial, store)
+    assert undisturbed.finish().returncode == 0
+    assert comparable(run.outcome) == comparable(undisturbed.outcome)
+    assert run.outcome["attempts"] == 2
+
+
+def hub_trial(hub_rank: int):
+    """Two ranks and every neighbor; only `hub_rank` gets the micro-batch with the hub."""
+    for seed in range(100):
+        order = SeedOrder(np.arange(389), 4, 1, 2, seed)
+        seeds = np.concatenate([b.seeds for b in order.micro_batches(1, hub_rank)])
+        if 0 in seeds:
+            return make_trial(
+                ranks=2, batch_size=4, accumulation=1, fanout=[-1, 0, 0], hidden_channels=256,
+                memory_limit_gib=0.08, seed=seed, epochs=1,
+            )  # fmt: skip
+    raise AssertionError("no seed gives the hub to that rank")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_out_of_memory_on_one_rank_is_an_outcome_that_names_it(tmp_path, hub_store, rank):
+    run = Run(tmp_path / "t", hub_trial(rank), hub_store)
+    start = time.monotonic()
+    finished = run.finish()
+    assert finished.returncode == 0, finished.stderr
+    assert time.monotonic() - start < 60
+    reason = run.outcome["reason"]
+    assert run.outcome["status"] == "out_of_memory"
+    assert reason["rank"] == rank
+    assert reason["phase"] in ("forward", "backward", "sampling", "data")
+    assert reason["limit"] == {"kind": "memory_limit", "value": 0.08, "unit": "GiB"}
+
+
+def test_walltime_is_an_outcome(tmp_path, store):
+    run = Run(tmp_path / "t", make_trial(epochs=100_000), store, "--walltime-min", "0.2")
+    assert run.finish().returncode == 0
+    assert run.outcome["status"] == "time_limit"
+    assert run.outcome["reason"]["limit"] == {"kind": "walltime", "value": 12.0, "unit": "s"}
+
+
+def test_divergence_is_an_outcome(tmp_path, store):
+    run = Run(tmp_path / "t", make_trial(learning_rate=1e30, epochs=5), store)
+    assert run.finish().returncode == 0
+    assert run.outcome["status"] == "diverged"
+
+
+def test_early_stopping(tmp_path, store):
+    trial = make_trial(
+        epochs=50, evaluate_every_epochs=1, patience_evaluations=2, learning_rate=1e-12
+    )
+    run = Run(tmp_path / "t", trial, store)
+    assert run.finish().returncode == 0
+    assert len(run.outcome["epochs"]) == 3
+    assert run.outcome["accuracy"]["best_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"engine": "reference", "sampler": "pyg_lib"}, "pyg-lib, which is not installed here"),
+        ({"device": "cuda"}, "finds 0 GPUs here"),
+        ({"dataset": {"name": "other", "source": "pubmed"}}, "give --store the store of that"),
+    ],
+)
+def test_a_trial_never_falls_back(tmp_path, store, values, sentence):
+    run = Run(tmp_path / "t", make_trial(**values), store)
+    finished = run.finish()
+    assert finished.returncode == 1
+    assert sentence in finished.stdout + finished.stderr
+    assert not (run.home / "outcome.json").exists()
+    assert run.attempts[0]["status"] == "failed"
+
+
+def test_terminated_launcher_ends_its_ranks_and_says_so(tmp_path, store):
+    run = Run(tmp_path / "t", make_trial(ranks=2, epochs=100_000), store)
+    launcher = run.start()
+    pids = [rank["pid"] for rank in run.wait_for_epoch()["ranks"]]
+    launcher.terminate()
+    assert launcher.wait(30) == 128 + signal.SIGTERM
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert run.attempts[0]["status"] == "interrupted"
+    assert not (run.home / "outcome.json").exists()
+
+
+def test_killed_launcher_leaves_no_ranks_and_no_lock(tmp_path, store):
+    run = Run(tmp_path / "t", make_trial(ranks=2, epochs=100_000), store)
+    launcher = run.start()
+    pids = [rank["pid"] for rank in run.wait_for_epoch()["ranks"]]
+    second = run.finish()
+    assert second.returncode == 2
+    assert "is being run already" in second.stderr
+    launcher.kill()
+    launcher.wait(10)
+    deadline = time.monotonic() + 10
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_running(pid) for pid in pids)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

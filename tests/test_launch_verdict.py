@@ -1,0 +1,89 @@
+"""The first cause decides, not its consequences."""
+
+import signal
+
+import pytest
+from sagebench.launch.verdict import RankEnd, decide
+from sagebench.measure.outcome import EARLY_END_CODE, Limit, Reason, Status
+
+PEER_GONE = "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:4242"
+
+
+def early(rank, status, at=1.0, phase="forward", **values):
+    record = {
+        "status": status.value,
+        "at_unix_s": at,
+        "reason": Reason(rank, phase, "why", Limit("memory_limit", 1.0, "GiB")).to_json(),
+    }
+    return RankEnd(rank, EARLY_END_CODE, record=record, **{"order": 0, **values})
+
+
+def test_all_ranks_complete():
+    ends = [RankEnd(0, 0, 0), RankEnd(1, 0, 1)]
+    assert decide(ends, complete=True, limit_gib=None).status is Status.COMPLETED
+
+
+def test_clean_exits_without_measurements_are_a_failure():
+    verdict = decide([RankEnd(0, 0, 0)], complete=False, limit_gib=None)
+    assert verdict.status is None
+    assert "not whole" in verdict.message
+
+
+@pytest.mark.parametrize("status", [Status.OUT_OF_MEMORY, Status.TIME_LIMIT, Status.DIVERGED])
+def test_record_of_one_rank_outweighs_what_it_did_to_the_others(status):
+    ends = [RankEnd(0, 1, 0, PEER_GONE), early(1, status, order=1), RankEnd(2, -9, 2, stopped=True)]
+    verdict = decide(ends, complete=False, limit_gib=None)
+    assert verdict.status is status
+    assert verdict.reason["rank"] == verdict.rank == 1
+    assert verdict.reason["phase"] == "forward"
+
+
+def test_earliest_record_is_the_cause():
+    ends = [early(0, Status.TIME_LIMIT, at=20.0), early(1, Status.OUT_OF_MEMORY, at=10.0, order=1)]
+    assert decide(ends, complete=False, limit_gib=None).status is Status.OUT_OF_MEMORY
+
+
+def test_a_record_of_an_exit_that_was_no_early_end_does_not_count():
+    ends = [early(0, Status.OUT_OF_MEMORY)]
+    ends = [RankEnd(0, 1, 0, record=ends[0].record)]
+    assert decide(ends, complete=False, limit_gib=None).status is None
+
+
+@pytest.mark.parametrize(
+    ("code", "log"),
+    [
+        (-signal.SIGABRT, "terminate called after throwing an instance of 'std::bad_alloc'"),
+        (1, "libgomp: Thread creation failed: Resource temporarily unavailable"),
+        (1, "MemoryError"),
+        (1, "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_the_allocators_message_proves_out_of_memory(code, log):
+    verdict = decide([RankEnd(0, code, 0, log)], complete=False, limit_gib=2.0)
+    assert verdict.status is Status.OUT_OF_MEMORY
+    assert verdict.reason["limit"] == {"kind": "memory_limit", "value": 2.0, "unit": "GiB"}
+
+
+def test_a_bare_kill_is_a_failure():
+    ends = [RankEnd(0, 1, 1, PEER_GONE), RankEnd(1, -signal.SIGKILL, 0)]
+    verdict = decide(ends, complete=False, limit_gib=2.0)
+    assert verdict.status is None
+    assert verdict.message == "rank 1 was ended by SIGKILL"
+
+
+def test_a_kill_with_the_kernels_word_is_out_of_memory():
+    verdict = decide([RankEnd(0, -signal.SIGKILL, 0)], complete=False, limit_gib=None, oom_kills=1)
+    assert verdict.status is Status.OUT_OF_MEMORY
+    assert verdict.reason["limit"]["kind"] == "host_memory"
+
+
+def test_the_cause_is_told_from_its_consequence_whichever_ended_first():
+    ends = [RankEnd(0, 1, 0, PEER_GONE), RankEnd(1, 1, 1, "ValueError: the real one")]
+    verdict = decide(ends, complete=False, limit_gib=None)
+    assert verdict.rank == 1
+    assert "ValueError: the real one" in verdict.message
+
+
+def test_a_rank_the_launcher_ended_is_no_cause():
+    ends = [RankEnd(0, -signal.SIGTERM, 0, stopped=True), RankEnd(1, 3, 1, "bad thing")]
+    assert decide(ends, complete=False, limit_gib=None).rank == 1

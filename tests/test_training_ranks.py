@@ -1,0 +1,84 @@
+"""Invariant 3: N ranks compute what one rank computes that accumulates N times as much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import run_ranks
+from trials import make_trial, tiny_store
+
+
+def step_gradients(place, trial_values: dict, folder: str) -> list[dict[str, torch.Tensor]]:
+    """The gradients of every optimizer step of an epoch, with the weights left as they are."""
+    from sagebench.graph.store import GraphStore
+    from sagebench.measure.clocks import PhaseClock
+    from sagebench.model.graphsage import GraphSAGE
+    from sagebench.training.distributed import Communicator
+    from sagebench.training.engines import make_engine, model_arguments
+    from sagebench.training.progress import Progress
+    from sagebench.training.trainer import Trainer
+
+    trial, store = make_trial(**trial_values), GraphStore.open(folder)
+    communicator = Communicator(place, torch.device("cpu"))
+    torch.manual_seed(5)
+    weights = GraphSAGE(**model_arguments(trial, store)).state_dict()
+    engine = make_engine(trial, store, communicator.device)
+    engine.model.load_state_dict(weights)
+    trainer = Trainer(trial, engine, store.train, communicator, PhaseClock(), Progress(False))
+    trainer.parallelise()
+    steps = []
+    for batch in engine.stream(trainer.order.micro_batches(1, place.rank)):
+        trainer.micro_step(batch, synchronise=batch.micro_batch.last_of_step)
+        if batch.micro_batch.last_of_step:
+            steps.append(
+                {name: p.grad.clone().numpy() for name, p in engine.model.named_parameters()}
+            )
+            engine.model.zero_grad()
+    communicator.close()
+    return steps
+
+
+def assert_same_gradients(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        for name, gradient in other.items():
+            difference = torch.tensor(one[name] - gradient).norm()
+            assert difference <= 1e-5 * torch.tensor(gradient).norm() + 1e-8, name
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    folder: Path = tmp_path_factory.mktemp("store") / "tiny"
+    tiny_store(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4, 8])
+def test_ranks_equal_accumulation_with_sampling_and_dropout(store, ranks):
+    """389 training nodes: the last step leaves some ranks a part of a micro-batch, some none."""
+    values = {"dropout": 0.5, "batch_size": 10}
+    alone = run_ranks(1, step_gradients, {**values, "accumulation": 2 * ranks}, store)[0]
+    together = run_ranks(
+        ranks, step_gradients, {**values, "accumulation": 2, "ranks": ranks}, store
+    )
+    for rank in together:
+        assert_same_gradients(rank, alone)
+
+
+@pytest.mark.parametrize("engine", ["blocks", "reference", "trimmed"])
+def test_ranks_equal_one_large_batch_with_every_neighbor(store, engine):
+    values = {"engine": engine, "fanout": [-1, -1, -1], "accumulation": 1, "sampling_workers": 0}
+    alone = run_ranks(1, step_gradients, {**values, "batch_size": 64}, store)[0]
+    together = run_ranks(4, step_gradients, {**values, "batch_size": 16, "ranks": 4}, store)
+    for rank in together:
+        assert_same_gradients(rank, alone)
+
+
+def test_engines_give_the_same_gradients_in_the_loop(store):
+    expected = run_ranks(1, step_gradients, {"engine": "reference", "sampling_workers": 0}, store)[
+        0
+    ]
+    for engine in ("blocks", "trimmed"):
+        assert_same_gradients(run_ranks(1, step_gradients, {"engine": engine}, store)[0], expected)

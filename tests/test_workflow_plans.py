@@ -1,0 +1,110 @@
+"""Dry runs: they need nothing of what a run needs, and leave nothing behind."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from workflow_project import ROOT, SMALL, Project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("plans") / "checkout")
+
+
+def files(project):
+    return {path for path in project.folder.rglob("*") if ".snakemake" not in path.parts}
+
+
+@pytest.mark.parametrize("name", ["config", "published"])
+def test_the_slides_study_plans_for_meluxina_and_leaves_nothing_behind(project, name):
+    before = files(project)
+    result = project.snakemake(
+        "-n", "-q", "rules", "--configfile", f"config/{name}.yaml", profile="profiles/meluxina"
+    )
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"^trial +36$", result.stdout, re.MULTILINE)
+    assert files(project) == before
+
+
+def test_without_a_configfile_it_is_the_slides_study(project):
+    command = [sys.executable, "-m", "snakemake", "-n", "-q", "rules"]
+    result = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "36" in result.stdout + result.stderr
+
+
+def test_a_trial_on_meluxina_asks_for_whole_widths(project):
+    result = project.snakemake(
+        "-n", "trials", "--configfile", "config/config.yaml", profile="profiles/meluxina"
+    )
+    resources = {}
+    for block in result.stdout.split("\nrule ")[1:]:
+        if block.startswith("trial:"):
+            lines = dict(line.strip().split(": ", 1) for line in block.splitlines() if ": " in line)
+            ranks = lines["wildcards"].split("-r")[-1].split("-")[0]
+            resources[ranks] = lines["resources"]
+    assert set(resources) == {"1", "2", "4", "8"}
+    assert "mpi" not in resources["1"]
+    for wanted in ("mpi=srun", "nodes=2", "tasks_per_node=4", "gres=gpu:4", "cpus_per_task=16"):
+        assert wanted in resources["8"]
+
+
+def test_a_mistake_is_one_sentence_before_anything_runs(project):
+    bad = {**SMALL, "defaults": {"learning_rate": "1e-3"}}
+    (project.folder / "bad.yaml").write_text(yaml.safe_dump(bad))
+    result = project.snakemake("--configfile", "bad.yaml")
+    assert result.returncode != 0
+    assert "Traceback" not in result.stdout
+    (sentence,) = [line for line in result.stdout.splitlines() if line.startswith("error")]
+    assert sentence.startswith("error: defaults.learning_rate is '1e-3': write a number above 0")
+
+
+def test_single_values_of_the_command_line_count(project):
+    result = project.snakemake("-n", "trials", "--config", "study=other")
+    assert result.returncode == 0, result.stdout
+    result = project.snakemake("-n", "--config", "studdy=other")
+    assert "studdy (given as 'other') is no known key: write study." in result.stdout
+
+
+def test_on_one_machine_a_trial_takes_every_core(project):
+    result = project.snakemake("-n", "trials", "-c", "7")
+    assert result.stdout.count("threads: 7") == 3
+
+
+def test_ten_thousand_trials_plan(project):
+    many = {**SMALL, "experiments": {"batch": {"axis": "batch_size"}}}
+    columns = {"batch_size": list(range(1, 101)), "accumulation": list(range(1, 101))}
+    many["experiments"]["batch"]["product"] = columns
+    (project.folder / "many.yaml").write_text(yaml.safe_dump(many))
+    result = project.snakemake("-n", "-q", "rules", "--configfile", "many.yaml")
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"^trial +10000$", result.stdout, re.MULTILINE)
+
+
+def test_what_snakemake_parses_is_light():
+    """No library that takes seconds to import is loaded to read a study."""
+    code = """
+import sys
+from sagebench.grid import again, environment, freeze, plan, study
+heavy = {"torch", "numpy", "pandas", "matplotlib", "scipy", "numba", "torch_geometric"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "workflow_scripts", capture_output=True, text=True
+    )
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_lint_finds_nothing(project):
+    result = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,142 @@
+"""A small copy of the workflow with stand-ins for the scripts that build, train and draw.
+
+What is tested with it is the glue: what Snakemake runs, when, with what, and what it leaves alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SMALL = {
+    "study": "small",
+    "dataset": {"name": "pubmed", "source": "pubmed", "split": "large"},
+    "defaults": {"epochs": 1, "walltime_min": 5},
+    "experiments": {
+        "batch": {"axis": "batch_size", "product": {"batch_size": [64, 128]}},
+        "scaling": {"axis": "ranks", "product": {"ranks": [1, 2]}},
+    },
+}
+
+# Each notes in ran.txt what it was asked to do.
+_NOTE = """
+import argparse, json, os, sys, time
+from pathlib import Path
+parser = argparse.ArgumentParser()
+for name in ("spec", "out", "trial", "store", "outcome", "walltime-min", "study", "results",
+             "tables", "figures"):
+    parser.add_argument("--" + name)
+parser.add_argument("--partial", action="store_true")
+arguments = parser.parse_args()
+with open(os.environ["RAN"], "a") as ran:
+    ran.write(Path(sys.argv[0]).stem + " " + (arguments.outcome or arguments.out or "") + "\\n")
+def touch(folder, *names):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Path(folder, name).write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+"""
+_STAND_INS = {
+    "build_graph": """
+json.loads(Path(arguments.spec).read_text())
+touch(arguments.out, "manifest.json")
+""",
+    "run_trial": """
+trial = json.loads(Path(arguments.trial).read_text())
+assert Path(arguments.store, "manifest.json").exists() and int(arguments.walltime_min) > 0
+print("training", trial["batch_size"])
+time.sleep(float(os.environ.get("TRIAL_S", 0)))
+if str(trial["batch_size"]) == os.environ.get("FAIL"):
+    Path(arguments.outcome).with_name("attempts.jsonl").write_text("{}")
+    sys.exit(1)
+outcome = {"schema": 1, "status": "completed", "trial": trial, "provenance": {"git_commit": "abcdef"}}
+Path(arguments.outcome).write_text(json.dumps(outcome))
+""",
+    "make_tables": """
+study = json.loads(Path(arguments.study).read_text())
+touch(arguments.out, "trials.csv", "trials.parquet", "epochs.csv", "epochs.parquet")
+have = [Path(arguments.results, "trials", trial, "outcome.json").exists()
+        for experiment in study["experiments"] for trial in experiment["trials"]]
+assert all(have) or arguments.partial
+Path(arguments.out, "trials.csv").write_text(f"{sum(have)} of {len(have)}")
+""",
+    "plot_batch": "touch(arguments.out, *both('batch_time', 'batch_memory', 'accumulation_time'))",
+    "plot_neighbor": "touch(arguments.out, *both('accuracy_time', 'memory_fanout'))",
+    "plot_scaling": "touch(arguments.out, *both('scaling_time', 'speedup', 'efficiency'))",
+    "plot_loss": "touch(arguments.out, *both('loss_curves'))",
+    "make_report": "Path(arguments.out).write_text('report')",
+}
+_BOTH = """
+def both(*names):
+    return [f"{name}.{kind}" for name in names for kind in ("svg", "png")]
+"""
+
+
+class Project:
+    """A checkout in a folder of its own; commands run in it as a user's would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("rules", "report", "profiles", "config"):
+            shutil.copytree(ROOT / name, folder / name)
+        shutil.copy(ROOT / "Snakefile", folder)
+        scripts = folder / "workflow_scripts"
+        scripts.mkdir()
+        (scripts / "sagebench").symlink_to(ROOT / "workflow_scripts" / "sagebench")
+        for name in ("plan", "again"):
+            shutil.copy(ROOT / "workflow_scripts" / f"{name}.py", scripts)
+        for name, code in _STAND_INS.items():
+            (scripts / f"{name}.py").write_text(_NOTE + _BOTH + code)
+        self.configure(SMALL)
+
+    def configure(self, values: dict) -> None:
+        (self.folder / "study.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        return {**os.environ, "RAN": str(self.folder / "ran.txt"), **variables}
+
+    def command(self, *arguments: str, profile: str = "profiles/local") -> list[str]:
+        command = [sys.executable, "-m", "snakemake", *arguments, "--profile", profile]
+        if "--configfile" not in arguments:
+            command += ["--configfile", "study.yaml"]
+        return command
+
+    def snakemake(
+        self, *arguments: str, profile: str = "profiles/local", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake; stdout holds what it said on both streams."""
+        return subprocess.run(
+            self.command(*arguments, profile=profile),
+            cwd=self.folder,
+            env=self.environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=180,
+        )
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def ran(self, script: str) -> list[str]:
+        """What a script was asked for since the last look, and forget it."""
+        path = self.folder / "ran.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.write_text("".join(f"{line}\n" for line in lines if line.split()[0] != script))
+        return [line.partition(" ")[2] for line in lines if line.split()[0] == script]
+
+    def outcomes(self) -> list[Path]:
+        return sorted((self.folder / "results" / "trials").glob("*/outcome.json"))

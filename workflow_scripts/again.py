@@ -1,0 +1,31 @@
+"""Set outcomes of a study aside, so that the next run measures their trials again."""
+
+from __future__ import annotations
+
+import argparse
+
+from sagebench.errors import run_script
+from sagebench.grid.again import EXAMPLE, KEYS, matches, parse_where, set_aside
+from sagebench.grid.study import add_study_arguments, study_of
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_study_arguments(parser)
+    parser.add_argument(
+        "--where",
+        required=True,
+        help=f"conditions that must all hold, of {', '.join(KEYS)}; e.g. {EXAMPLE}",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say which")
+    arguments = parser.parse_args()
+    found = list(matches(study_of(arguments), parse_where(arguments.where)))
+    for match in found:
+        where = "" if arguments.dry_run else f" -> {set_aside(match)}"
+        print(f"{match.trial} ({match.status}){where}")
+    verb = "would be measured" if arguments.dry_run else "will be measured"
+    print(f"{len(found)} of the study's outcomes {verb} again by the next run.")
+
+
+if __name__ == "__main__":
+    run_script(main)

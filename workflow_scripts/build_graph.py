@@ -1,0 +1,65 @@
+"""Build a graph store: turn a data set's spec into a folder of arrays that trials read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from sagebench.errors import UserError, run_script
+from sagebench.graph import sources
+from sagebench.graph.store import GraphStore, write_store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--spec",
+        required=True,
+        help="the data set's spec: JSON, or the path of a JSON file, "
+        'for example {"name": "pubmed", "source": "pubmed", "split": "large"}',
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder of the store")
+    parser.add_argument(
+        "--downloads",
+        type=Path,
+        help="folder for downloaded archives, kept for the next build (default: .downloads "
+        "beside the store)",
+    )
+    arguments = parser.parse_args()
+    # A batch system ends a job with SIGTERM: as an exception it takes the half-written store along.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    store = build(
+        read_spec(arguments.spec),
+        arguments.out,
+        arguments.downloads or arguments.out.parent / ".downloads",
+    )
+    print(
+        f"{store.path}: {store.num_nodes:,} nodes, {store.num_edges:,} directed edges, "
+        f"{store.num_features} features, {store.num_classes} classes, "
+        f"{len(store.train):,} / {len(store.valid):,} / {len(store.test):,} train / valid / test"
+    )
+
+
+def build(spec: dict[str, Any], out: Path, downloads: Path) -> GraphStore:
+    try:
+        return write_store(out, source=spec, **sources.load(spec, downloads))
+    except UserError as error:
+        raise UserError(f"data set {spec.get('name', spec.get('source'))}: {error}") from None
+
+
+def read_spec(text: str) -> dict[str, Any]:
+    try:
+        spec = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"--spec is neither JSON nor a readable JSON file ({error})") from None
+    if not isinstance(spec, dict):
+        raise UserError('--spec is no JSON object; write {"name": ..., "source": ...}')
+    return spec
+
+
+if __name__ == "__main__":
+    run_script(main)

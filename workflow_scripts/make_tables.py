@@ -1,0 +1,28 @@
+"""Turn a study's outcomes into its two tables, each as CSV and as Parquet."""
+
+from __future__ import annotations
+
+import argparse
+
+from sagebench.analysis.outcomes import read_records, read_study
+from sagebench.analysis.tables import build_tables, write_table
+from sagebench.errors import run_script
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", required=True, help="frozen study (JSON)")
+    parser.add_argument("--results", required=True, help="folder that holds trials/")
+    parser.add_argument("--out", required=True, help="folder for trials.* and epochs.*")
+    parser.add_argument(
+        "--partial", action="store_true", help="go on where outcomes are missing, and say which"
+    )
+    arguments = parser.parse_args()
+    records = read_records(read_study(arguments.study), arguments.results, arguments.partial)
+    trials, epochs = build_tables(records)
+    write_table(epochs, arguments.out, "epochs")
+    write_table(trials, arguments.out, "trials")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,32 @@
+"""Run one trial on this machine: start its ranks, watch them, write outcome.json.
+
+Exit code 0 means that the outcome is there: completed, out_of_memory, time_limit or diverged.
+Anything else is a failure, which leaves its logs and a line in attempts.jsonl, and no outcome.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sagebench.errors import run_script
+from sagebench.launch.launcher import run_trial
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
+    parser.add_argument("--store", type=Path, required=True, help="the graph store's folder")
+    parser.add_argument("--outcome", type=Path, required=True, help="the outcome.json to write")
+    parser.add_argument(
+        "--walltime-min", type=float, help="minutes after which the trial ends as time_limit"
+    )
+    arguments = parser.parse_args()
+    walltime_s = None if arguments.walltime_min is None else 60 * arguments.walltime_min
+    return run_trial(arguments.trial, arguments.store, arguments.outcome, walltime_s)
+
+
+if __name__ == "__main__":
+    run_script(main)

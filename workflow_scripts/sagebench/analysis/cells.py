@@ -1,0 +1,116 @@
+"""Tables of the report: cells with a text for the eye and a key for sorting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` is shown, `key` sorts: a number, or the text itself; None sorts last."""
+
+    text: str
+    key: float | str | None = None
+    mark: str = ""  # a word for the style sheet, e.g. a status
+    left: bool = False  # sorts by number, reads as words
+
+    @property
+    def numeric(self) -> bool:
+        return isinstance(self.key, (int, float))
+
+
+@dataclass(frozen=True)
+class HtmlTable:
+    """A captioned table; numeric columns are set flush right, columns of prose may wrap."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> list[str]:
+        """For each column "number", "prose" or ""."""
+        if not self.rows:
+            return [""] * len(self.columns)
+        return [_kind(column) for column in zip(*self.rows, strict=True)]
+
+
+PROSE_FROM = 36
+"""characters from which a column may wrap"""
+
+
+def _kind(column: Sequence[Cell]) -> str:
+    keyed = [cell for cell in column if cell.key is not None]
+    if keyed and all(cell.numeric and not cell.left for cell in keyed):
+        return "number"
+    return "prose" if max(len(cell.text) for cell in column) >= PROSE_FROM else ""
+
+
+NOTHING = Cell("–")
+
+
+def is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value)) or value != value
+
+
+def text(value: Any, mark: str = "") -> Cell:
+    """A word; missing becomes a dash."""
+    return NOTHING if is_missing(value) else Cell(str(value), str(value), mark)
+
+
+def number(value: Any, digits: int = 3) -> Cell:
+    """`digits` significant digits, thousands apart; missing becomes a dash."""
+    return NOTHING if is_missing(value) else Cell(significant(float(value), digits), float(value))
+
+
+def whole(value: Any) -> Cell:
+    return NOTHING if is_missing(value) else Cell(f"{int(value):,}", float(value))
+
+
+def accuracy(value: Any) -> Cell:
+    return NOTHING if is_missing(value) else Cell(f"{value:.4f}", float(value))
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """1234.5 -> "1,230" with three digits; 0.01234 -> "0.0123"."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    rounded = round(value, decimals)
+    return f"{rounded:,.{max(decimals, 0)}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that reads well: "12.3 s", "4.56 min", "7.22 h"."""
+    unit, size = _unit(seconds)
+    return f"{significant(seconds / size)} {unit}"
+
+
+def durations(low: float, high: float) -> str:
+    """ "3.77 to 3.79 min"."""
+    unit, size = _unit(high)
+    return f"{significant(low / size)} to {significant(high / size)} {unit}"
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    if seconds >= 2 * 3600:
+        return "h", 3600.0
+    return ("min", 60.0) if seconds >= 180 else ("s", 1.0)
+
+
+def time(seconds: Any) -> Cell:
+    return NOTHING if is_missing(seconds) else Cell(duration(float(seconds)), float(seconds))
+
+
+def memory(size_bytes: Any) -> Cell:
+    if is_missing(size_bytes):
+        return NOTHING
+    return Cell(f"{significant(size_bytes / 2**30)} GiB", float(size_bytes))
+
+
+def short(digest: str) -> str:
+    """A digest's first characters, as people quote it."""
+    return digest.removeprefix("sha256:")[:12]

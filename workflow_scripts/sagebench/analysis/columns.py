@@ -1,0 +1,166 @@
+"""The columns of the two tables: name, type, where the value lies in an outcome, and its meaning.
+
+A dotted source is a path into outcome.json; "" marks a column that tables.py works out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+STR, INT, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+
+MEMORY_KIND = {"cpu": "peak_host_private_bytes", "cuda": "peak_reserved_bytes"}
+"""which counter is the peak memory of a device"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; units stand in the name (_s, _bytes, _per_s, _j, _gib)."""
+
+    name: str
+    type: pa.DataType
+    source: str
+    meaning: str
+
+
+TRIAL_VALUES = [
+    Column("dataset", STR, "", "the data set's specification, as JSON"),
+    Column("engine", STR, "engine", "how the model is computed on a sample"),
+    Column("sampler", STR, "sampler", "who draws the neighbors"),
+    Column("layers", INT, "layers", "GraphSAGE layers"),
+    Column("hidden_channels", INT, "hidden_channels", "width of the hidden layers"),
+    Column("dropout", REAL, "dropout", "dropout probability"),
+    Column("aggregator", STR, "aggregator", "mean, sum or max"),
+    Column("batch_size", INT, "batch_size", "training nodes a rank and micro-batch"),
+    Column("accumulation", INT, "accumulation", "micro-batches a rank adds up before each step"),
+    Column("fanout", STR, "", "neighbors sampled a hop, first hop first; -1 is every neighbor"),
+    Column("ranks", INT, "ranks", "processes that train together, one a device"),
+    Column("threads_per_rank", INT, "threads_per_rank", "CPU threads of one rank"),
+    Column("sampling_workers", INT, "sampling_workers", "background samplers of one rank"),
+    Column("epochs", INT, "epochs", "epochs asked for"),
+    Column("optimizer", STR, "optimizer", "optimizer"),
+    Column("learning_rate", REAL, "learning_rate", "base learning rate, before scaling"),
+    Column("learning_rate_scaling", STR, "learning_rate_scaling", "how it grows with the ranks"),
+    Column("evaluate_every_epochs", INT, "evaluate_every_epochs", "epochs between validations"),
+    Column("patience_evaluations", INT, "patience_evaluations", "validations without a gain"),
+    Column("validation", STR, "validation", "how the model is chosen: full or sampled"),
+    Column("phase_window_steps", INT, "phase_window_steps", "micro-steps of the phase window"),
+    Column("precision", STR, "precision", "number format of the arithmetic"),
+    Column("device", STR, "device", "cpu or cuda"),
+    Column("machine", STR, "machine", "the site's name for the machine"),
+    Column("memory_limit_gib", REAL, "memory_limit_gib", "cap on the memory of one device"),
+    Column("seed", INT, "seed", "seed of the repeat"),
+]
+
+TRIAL_COLUMNS = [
+    Column("trial_id", STR, "", "folder of the trial under results/trials"),
+    Column("experiments", STR, "", "experiments that ask for the trial, joined by ;"),
+    Column("axes", STR, "", "what those experiments study, joined by ;"),
+    Column("status", STR, "", "how the trial ended, or why it has no outcome"),
+    Column("missing_because", STR, "", "why there is no outcome"),
+    Column("log", STR, "", "log of the last failed attempt"),
+    Column("dataset_name", STR, "", "the data set's name"),
+    Column("total_fanout", REAL, "", "product of the non-zero fanouts; empty with -1 (all)"),
+    Column("effective_batch_size", INT, "", "batch_size x accumulation x ranks"),
+    *TRIAL_VALUES,
+    Column("started_at", STR, "started_at", "UTC"),
+    Column("finished_at", STR, "finished_at", "UTC"),
+    Column("attempts", INT, "attempts", "attempts until the outcome"),
+    Column("reason_rank", INT, "reason.rank", "rank that ended first"),
+    Column("reason_phase", STR, "reason.phase", "phase it was in"),
+    Column("reason_message", STR, "reason.message", "what it said"),
+    Column("limit_kind", STR, "reason.limit.kind", "limit that applied"),
+    Column("limit_value", REAL, "reason.limit.value", "its value, in limit_unit"),
+    Column("limit_unit", STR, "reason.limit.unit", "GiB or s"),
+    Column("epoch_time_s", REAL, "", "epoch_median_s, or first_epoch_s if that is all there is"),
+    Column("epoch_time_is_first", FLAG, "", "epoch_time_s is the first epoch's, warm-up included"),
+    Column("epoch_time_outlier", FLAG, "", "far from the other repeats (flagged, not dropped)"),
+    Column("speed_up", REAL, "", "against the fewest ranks; empty where oversubscribed"),
+    Column("efficiency", REAL, "", "share of the ideal speed-up"),
+    Column("start_to_first_step_s", REAL, "timing.start_to_first_step_s", "start-up"),
+    Column("first_epoch_s", REAL, "timing.first_epoch_s", "first epoch, warm-up included"),
+    Column("epoch_median_s", REAL, "timing.epoch_median_s", "median epoch without the first"),
+    Column("epoch_min_s", REAL, "timing.epoch_min_s", "fastest of them"),
+    Column("epoch_max_s", REAL, "timing.epoch_max_s", "slowest of them"),
+    Column("epochs_timed", INT, "timing.epochs_timed", "how many they are"),
+    Column("epochs_run", INT, "", "epochs that were trained"),
+    Column("epochs_resumed", INT, "", "epochs continued after an interruption"),
+    Column("steps_per_epoch", INT, "timing.steps_per_epoch", "optimizer steps an epoch"),
+    Column("seeds_per_s", REAL, "timing.seeds_per_s", "training nodes a second"),
+    Column(
+        "seeds_per_s_per_device", REAL, "timing.seeds_per_s_per_device", "the same, of one device"
+    ),
+    Column("edges_per_s", REAL, "timing.edges_per_s", "sampled edges a second"),
+    Column("training_s", REAL, "timing.training_s", "all epochs, evaluation not included"),
+    Column("evaluation_s", REAL, "timing.evaluation_s", "all evaluations"),
+    Column("total_s", REAL, "timing.total_s", "the whole trial"),
+    Column("phase_micro_steps", INT, "phases.micro_steps", "micro-steps behind the phases"),
+    Column("phase_sampling_s", REAL, "phases.sampling_s", "median a micro-step, overlap off"),
+    Column("phase_data_s", REAL, "phases.data_s", "median a micro-step, overlap off"),
+    Column("phase_forward_s", REAL, "phases.forward_s", "median a micro-step, overlap off"),
+    Column("phase_backward_s", REAL, "phases.backward_s", "median a micro-step, overlap off"),
+    Column("phase_synchronisation_s", REAL, "phases.synchronisation_s", "median, overlap off"),
+    Column("phase_optimizer_s", REAL, "phases.optimizer_s", "median a micro-step, overlap off"),
+    Column("peak_memory_bytes", REAL, "", "CPU: host private; CUDA: reserved; the fullest rank"),
+    Column("memory_kind", STR, "", "which of the counters below peak_memory_bytes is"),
+    Column("peak_allocated_bytes", REAL, "memory.peak_allocated_bytes", "CUDA allocator, in use"),
+    Column("peak_reserved_bytes", REAL, "memory.peak_reserved_bytes", "CUDA allocator, held"),
+    Column("peak_device_used_bytes", REAL, "memory.peak_device_used_bytes", "whole device, NVML"),
+    Column(
+        "peak_host_private_bytes", REAL, "memory.peak_host_private_bytes", "a rank's own memory"
+    ),
+    Column("energy_nvml_j", REAL, "energy.nvml_j", "GPU energy by NVML's counter"),
+    Column("final_loss", REAL, "", "training loss of the last epoch"),
+    Column("best_epoch", INT, "accuracy.best_epoch", "epoch of the chosen model"),
+    Column("best_validation_accuracy", REAL, "accuracy.best_validation", "its validation"),
+    Column("validation_method", STR, "accuracy.validation_method", "full or sampled"),
+    Column("test_accuracy_full", REAL, "accuracy.test_full", "chosen model, every neighbor"),
+    Column("test_accuracy_sampled", REAL, "accuracy.test_sampled", "chosen model, own fanout"),
+    Column("nodes_per_hop", STR, "", "new nodes a hop and micro-batch (mean), seeds first"),
+    Column("edges_per_hop", STR, "", "sampled edges a hop and micro-batch (mean)"),
+    Column("parameters", INT, "parameters", "trainable parameters"),
+    Column("oversubscribed", FLAG, "oversubscribed", "more ranks x threads than cores"),
+    Column("cores", INT, "cores", "cores the trial could use"),
+    Column("store_checksum", STR, "store.checksum", "checksum of the graph store"),
+    Column("num_nodes", INT, "store.num_nodes", "nodes of the graph"),
+    Column("num_edges", INT, "store.num_edges", "directed edges of the graph"),
+    Column("num_features", INT, "store.num_features", "features a node"),
+    Column("num_classes", INT, "store.num_classes", "classes"),
+    Column("train_nodes", INT, "store.train_nodes", "training nodes"),
+    Column("valid_nodes", INT, "store.valid_nodes", "validation nodes"),
+    Column("test_nodes", INT, "store.test_nodes", "test nodes"),
+    Column("git_commit", STR, "provenance.git_commit", "commit that ran"),
+    Column("git_dirty", FLAG, "provenance.git_dirty", "with changes that no commit holds"),
+    Column("image_digest", STR, "provenance.image_digest", "container image"),
+    Column("command", STR, "provenance.command", "command that was typed"),
+    Column("hosts", STR, "", "hosts of the ranks"),
+    Column("device_names", STR, "", "devices of the ranks (CPU model on CPU)"),
+    Column("device_uuids", STR, "", "UUIDs of the GPUs"),
+    Column("drivers", STR, "", "GPU drivers"),
+    Column("cpu_models", STR, "", "CPU models"),
+    Column("load_1m", REAL, "", "highest load average of a rank's host at the start"),
+    Column("device_memory_bytes", REAL, "", "memory of the smallest GPU"),
+    Column("memory_total_bytes", REAL, "", "memory of the smallest host"),
+    Column("slurm", STR, "", "Slurm's ids of rank 0, as JSON"),
+]
+
+EPOCH_COLUMNS = [
+    Column("trial_id", STR, "", "folder of the trial under results/trials"),
+    Column("epoch", INT, "epoch", "1 is the first, with warm-up"),
+    Column("time_s", REAL, "time_s", "training time, evaluation not included"),
+    Column("time_outlier", FLAG, "", "far from the trial's other epochs (flagged, not dropped)"),
+    Column("steps", INT, "steps", "optimizer steps"),
+    Column("micro_batches", INT, "micro_batches", "micro-batches over all ranks"),
+    Column("loss", REAL, "loss", "mean training loss a node"),
+    Column("train_accuracy", REAL, "train_accuracy", "accuracy on the training nodes, dropout on"),
+    Column("seeds", INT, "seeds", "training nodes seen"),
+    Column("nodes", INT, "nodes", "sampled nodes"),
+    Column("edges", INT, "edges", "sampled edges"),
+    Column("learning_rate", REAL, "learning_rate", "learning rate after scaling"),
+    Column("sampling_wait_s", REAL, "sampling_wait_s", "time the training waited for samples"),
+    Column("validation_accuracy", REAL, "validation_accuracy", "where it was evaluated"),
+    Column("evaluation_s", REAL, "evaluation_s", "time of that evaluation"),
+    Column("resumed", FLAG, "resumed", "continued after an interruption"),
+]

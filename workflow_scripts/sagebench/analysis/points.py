@@ -1,0 +1,129 @@
+"""From the trials' table to the points of a figure: series, medians over seeds, what has no value.
+
+Pure functions over data frames: a test of a figure is a test of what these return.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from sagebench.analysis.columns import TRIAL_COLUMNS, TRIAL_VALUES
+from sagebench.analysis.statistics import summary
+
+AXES = {
+    "batch_size": ["batch_size", "accumulation"],
+    "fanout": ["fanout"],
+    "ranks": ["ranks"],
+}
+"""The columns that an experiment's axis studies."""
+
+ALWAYS_APART = ("dataset", "engine", "sampler", "precision", "device", "machine")
+"""Values that make another series wherever they differ within one figure."""
+
+WITHOUT_VALUE = ("out_of_memory", "time_limit", "diverged")
+
+
+def of_axis(trials: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """The trials of the experiments that study `axis`, with their `series`.
+
+    A series holds trials that differ in nothing but the axis and the seed, so a median never mixes
+    unlike trials; its name says what sets it apart in this figure.
+    """
+    rows = trials[[axis in axes.split(";") for axes in trials["axes"]]].copy()
+    if rows.empty:
+        return rows.assign(series=pd.Series(dtype=object))
+    apart = _apart(rows, axis)
+    rows["series"] = [
+        " · ".join(_text(column, row[column]) for column in apart) or row["engine"]
+        for _, row in rows.iterrows()
+    ]
+    return rows
+
+
+def going_along(rows: pd.DataFrame, axis: str) -> list[str]:
+    """Trial values that change along the axis together with it: the reader should know them."""
+    apart = set(_apart(rows, axis))
+    return [
+        column for column in _settings(rows, axis) if column not in apart and _varies(rows, column)
+    ]
+
+
+def _apart(rows: pd.DataFrame, axis: str) -> list[str]:
+    apart = [name for name in ALWAYS_APART if name in rows and _varies(rows, name)]
+    for column in _settings(rows, axis):
+        groups = rows.groupby([*AXES[axis], *apart], dropna=False, sort=False)[column]
+        if column not in apart and (groups.nunique(dropna=False) > 1).any():
+            apart.append(column)
+    return sorted(apart, key=lambda name: name != "engine")
+
+
+def _settings(rows: pd.DataFrame, axis: str) -> list[str]:
+    known = {column.name for column in TRIAL_COLUMNS}
+    young = [name for name in rows if name not in known and not name.startswith("version_")]
+    names = [column.name for column in TRIAL_VALUES] + young
+    return [n for n in names if n in rows and n not in {"seed", "series", *AXES[axis]}]
+
+
+def _varies(rows: pd.DataFrame, column: str) -> bool:
+    return rows[column].nunique(dropna=False) > 1
+
+
+def _text(column: str, value: object) -> str:
+    if column == "dataset":
+        return json.loads(value)["name"]
+    if column in ("engine", "precision", "machine"):
+        return str(value)
+    if column == "device":
+        return {"cpu": "CPU", "cuda": "GPU"}.get(str(value), str(value))
+    if value is None or value != value:
+        return f"no {column.replace('_', ' ')}"
+    number = f"{value:g}" if isinstance(value, (int, float)) else str(value)
+    return f"{column.replace('_', ' ')} {number}"
+
+
+def median(values: pd.Series) -> float | None:
+    """The median of what was measured; None where nothing was."""
+    measured = values.dropna()
+    return float(measured.median()) if len(measured) else None
+
+
+def summarise(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
+    """Columns `by`, n, median, low, high over the completed trials that have `value`.
+
+    Groups stay in the order of the study.
+    """
+    measured = rows[rows["status"].eq("completed") & rows[value].notna()]
+    points = []
+    for key, group in measured.groupby(by, sort=False):
+        found = summary(group[value].tolist())
+        points.append((*key, found.n, found.median, found.low, found.high))
+    return pd.DataFrame(points, columns=[*by, "n", "median", "low", "high"])
+
+
+def without_value(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Columns `by`, status, count, of: measured ends that give no value, e.g. out of memory."""
+    sizes = rows.groupby(by, sort=False).size()
+    ended = rows[rows["status"].isin(WITHOUT_VALUE)]
+    points = [
+        (*key, len(group), int(sizes[key[:-1]]))
+        for key, group in ended.groupby([*by, "status"], sort=False)
+    ]
+    return pd.DataFrame(points, columns=[*by, "status", "count", "of"])
+
+
+def repeats(points: pd.DataFrame) -> str:
+    """ "n = 3" where every point has three repeats, else "n = 1 to 3"."""
+    if points.empty:
+        return "n = 0"
+    low, high = int(points["n"].min()), int(points["n"].max())
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def rank_word(rows: pd.DataFrame) -> str:
+    """What a rank is: "GPUs" on CUDA, "ranks (CPU)" else; never the one for the other."""
+    devices = set(rows["device"])
+    if devices == {"cuda"}:
+        return "GPUs"
+    return "ranks (CPU)" if devices == {"cpu"} else "GPUs or ranks (CPU)"

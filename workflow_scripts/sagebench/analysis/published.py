@@ -1,0 +1,76 @@
+"""What the slides publish, and what is unknown about it.
+
+"GraphSAGE: inductive representation learning on large graphs", slides of December 9, 2025.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SOURCE = "the slides “GraphSAGE: inductive representation learning on large graphs” (2025-12-09)"
+SETTING = (
+    "ogbn-products on MeluXina, NVIDIA A100 40 GB, PyTorch 2.1.2 with PyTorch Geometric "
+    "(compares best with the engine reference)"
+)
+
+
+@dataclass(frozen=True)
+class PublishedFanout:
+    """A row of the slides' top five."""
+
+    fanout: tuple[int, ...]
+    test_accuracy: float
+    time_h: float
+
+
+@dataclass(frozen=True)
+class PublishedScaling:
+    """A point of the slides' scaling."""
+
+    ranks: int
+    speed_up: float
+    efficiency: float
+
+
+LARGEST_BATCH = 160
+LARGEST_BATCH_MEMORY_GB = 32.0
+SYSTEM_OVERHEAD_GB = 7.5
+OUT_OF_MEMORY_BATCHES = (192, 256, 512)
+
+TOP_FANOUTS = (
+    PublishedFanout((15, 15, 15, 5, 5), 0.8121, 14.56),
+    PublishedFanout((15, 10, 10, 10, 0), 0.8114, 7.22),
+    PublishedFanout((15, 10, 10, 10, 10), 0.8096, 19.53),
+    PublishedFanout((10, 10, 10, 10, 10), 0.8088, 16.46),
+    PublishedFanout((20, 15, 10, 5, 3), 0.8055, 11.60),
+)
+
+SCALING = (
+    PublishedScaling(2, 1.93, 0.965),
+    PublishedScaling(4, 3.73, 0.93),
+    PublishedScaling(8, 7.1, 0.89),
+)
+
+UNKNOWN = {
+    "all": (
+        "Whether a number is one run or the middle of several, and how far repeats spread.",
+        "Learning rate, optimizer and epochs: “Hyperparameter tuning details coming soon”.",
+        "How many training nodes there were: the slides say 250k, the data set's split has "
+        "196,615.",
+    ),
+    "batch_size": (
+        "Which counter the memory is (allocated, reserved, or used on the card), whether GB is "
+        "10⁹ or 2³⁰ bytes, and what the 7.5 GB of system overhead are.",
+    ),
+    "fanout": (
+        "Whether Time (h) is the whole training, its epochs alone or with evaluation, and how many "
+        "epochs it took: no epoch's time is given.",
+        "Whether test accuracy was evaluated with every neighbor or with sampled ones, and on "
+        "which checkpoint.",
+        "Batch size, accumulation and number of GPUs of these runs.",
+    ),
+    "ranks": (
+        "The times themselves: the slides give ratios only.",
+        "Accumulation, and whether evaluation is part of the time.",
+    ),
+}

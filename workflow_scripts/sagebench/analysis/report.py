@@ -1,0 +1,191 @@
+"""The report: one HTML file that says everything and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sagebench.analysis import cells, facts
+from sagebench.analysis.columns import EPOCH_COLUMNS, TRIAL_COLUMNS
+from sagebench.analysis.comparison import comparisons
+from sagebench.analysis.published import SETTING, SOURCE, UNKNOWN
+from sagebench.analysis.words import common_notes
+from sagebench.errors import UserError
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A figure's title, and how to read it in a sentence."""
+
+    title: str
+    reading: str
+
+
+CAPTIONS = {
+    "batch_size": {
+        "batch_time": Caption(
+            "Batch size and time",
+            "Each point is the median epoch of the repeats, its bar their range; lower is faster, "
+            "and what ended without a value stands in the strip on top, at its batch size.",
+        ),
+        "batch_memory": Caption(
+            "Batch size and memory",
+            "The highest memory of the fullest rank; the axis names the counter, and the dashed "
+            "line, where there is one, is the limit that trials ran into.",
+        ),
+        "accumulation_time": Caption(
+            "Gradient accumulation and time",
+            "A flat line says that adding up more micro-batches before a step costs no time.",
+        ),
+    },
+    "fanout": {
+        "accuracy_time": Caption(
+            "Fanout: accuracy and time",
+            "Upper left is best: the dashed front joins the fanouts that no other one of its "
+            "series beats in both; numbers refer to the key below the axes.",
+        ),
+        "memory_fanout": Caption(
+            "Fanout: memory",
+            "Total fanout is the product of the non-zero fanouts (as the slides define it, it "
+            "would be 0 with a zero in it); “all” stands for every neighbor.",
+        ),
+    },
+    "ranks": {
+        "scaling_time": Caption(
+            "Scaling: time",
+            "Time per epoch of the same training set on more ranks; hollow points are "
+            "oversubscribed (more ranks × threads than cores).",
+        ),
+        "speedup": Caption(
+            "Scaling: speed-up",
+            "How many times faster than the fewest ranks; the dashed line is ideal, and "
+            "oversubscribed trials are left out.",
+        ),
+        "efficiency": Caption(
+            "Scaling: efficiency",
+            "Speed-up as a share of the ideal one: 100 % would use every added device fully.",
+        ),
+        "loss_curves": Caption(
+            "Training loss",
+            "The loss of every epoch, a line for each number of ranks; more ranks take fewer, "
+            "larger steps in an epoch.",
+        ),
+    },
+}
+
+AXIS_NAMES = {
+    "batch_size": "Batch size and accumulation",
+    "fanout": "Fanout",
+    "ranks": "Scaling",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: its name, caption, and the SVG as a data URI."""
+
+    name: str
+    caption: Caption
+    uri: str
+
+
+def render(
+    study: dict[str, Any],
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame,
+    figures: str | Path,
+    links: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page. `links` are (name, relative address) of files that lie beside it."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    configuration = study.get("configuration") or {}
+    counts = facts.counts(trials)
+    measured = int(trials["missing_because"].isna().sum())
+    return environment.get_template("report.html").render(
+        study=study["study"],
+        style=(TEMPLATES / "report.css").read_text(),
+        script=(TEMPLATES / "report.js").read_text(),
+        counts=counts,
+        measured=measured,
+        asked=len(trials),
+        what_ran=facts.what_ran(trials),
+        mixed=facts.mixed(trials),
+        sections=[_section(study, trials, axis, Path(figures)) for axis in _axes(study)],
+        unknown=UNKNOWN,
+        comparisons=comparisons(trials),
+        axis_names=AXIS_NAMES,
+        source=SOURCE,
+        setting=SETTING,
+        missing=facts.missing(trials),
+        cut_short=facts.cut_short(trials),
+        far_off=facts.far_off(trials, epochs),
+        all_trials=facts.all_trials(trials),
+        columns=[("trials", TRIAL_COLUMNS), ("epochs", EPOCH_COLUMNS)],
+        links=links,
+        commands=_commands(study, trials),
+        commits=[cells.short(commit) for commit in trials["git_commit"].dropna().unique()],
+        configuration=yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True),
+    )
+
+
+def relative_links(page: str | Path, folder: str | Path, names: Sequence[str]) -> list:
+    """(name, address) of the files of `folder` that exist, as seen from the page."""
+    start = Path(page).absolute().parent
+    return [
+        (name, quote(os.path.relpath((Path(folder) / name).absolute(), start)))
+        for name in names
+        if (Path(folder) / name).exists()
+    ]
+
+
+def _axes(study: dict[str, Any]) -> list[str]:
+    there = {experiment["axis"] for experiment in study["experiments"]}
+    return [axis for axis in CAPTIONS if axis in there]
+
+
+def _section(
+    study: dict[str, Any], trials: pd.DataFrame, axis: str, figures: Path
+) -> dict[str, Any]:
+    experiments = [entry for entry in study["experiments"] if entry["axis"] == axis]
+    inside = trials[[axis in axes.split(";") for axes in trials["axes"]]]
+    return {
+        "axis": axis,
+        "name": AXIS_NAMES[axis],
+        "experiments": [(entry, facts.configurations(trials, entry)) for entry in experiments],
+        "pictures": [_picture(figures, name, caption) for name, caption in CAPTIONS[axis].items()],
+        "top": facts.top_fanouts(trials) if axis == "fanout" else None,
+        "notes": common_notes(inside, axis),
+    }
+
+
+def _picture(figures: Path, name: str, caption: Caption) -> Picture:
+    path = figures / f"{name}.svg"
+    if not path.exists():
+        raise UserError(f"{path} does not exist: draw the figures first (plot_*.py).")
+    data = base64.b64encode(path.read_bytes()).decode()
+    return Picture(name, caption, f"data:image/svg+xml;base64,{data}")
+
+
+def _commands(study: dict[str, Any], trials: pd.DataFrame) -> list[str]:
+    """The commands that were recorded; where there are none, the general one."""
+    recorded = [c for c in trials["command"].dropna().unique() if c.startswith("snakemake")]
+    name = shlex.quote(f"config/{study['study']}.yaml")
+    return recorded or [f"snakemake --profile profiles/local --configfile {name}"]

@@ -1,0 +1,90 @@
+"""Small pure statistics of repeated measurements; the unit of repetition is a fresh process."""
+
+from __future__ import annotations
+
+import random
+import statistics as st
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+INTERVAL_FROM_N = 5
+"""Below this many repeats the range is shown alone: a bootstrap of three values says nothing."""
+
+OUTLIER_SCORE = 3.5
+OUTLIER_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`n` repeats: their median, their range, and a 95 % interval of the median (from n = 5)."""
+
+    n: int
+    median: float
+    low: float
+    high: float
+    interval: tuple[float, float] | None
+
+
+def summary(values: Sequence[float]) -> Summary:
+    """Summarise at least one finite value."""
+    return Summary(
+        len(values), st.median(values), min(values), max(values), bootstrap_interval(values)
+    )
+
+
+def bootstrap_interval(
+    values: Sequence[float], confidence: float = 0.95, resamples: int = 4000
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of the median, or None below n = 5.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The random numbers
+    have a fixed seed: the same values give the same interval.
+    """
+    if len(values) < INTERVAL_FROM_N:
+        return None
+    draw = random.Random(0)
+    medians = sorted(st.median(draw.choices(values, k=len(values))) for _ in range(resamples))
+    tail = (1 - confidence) / 2
+    return medians[int(tail * resamples)], medians[int((1 - tail) * resamples) - 1]
+
+
+def outliers(values: Sequence[float]) -> list[bool]:
+    """Which values stand far from the others: flagged for the reader, never dropped.
+
+    Modified z-score above 3.5: Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993).
+    The score alone is trigger-happy where the others agree to the last digit, so a flagged value
+    also lies more than 5 % from the median. Fewer than three values flag nothing.
+    """
+    if len(values) < 3:
+        return [False] * len(values)
+    middle = st.median(values)
+    deviations = [abs(value - middle) for value in values]
+    spread = st.median(deviations)
+    return [
+        deviation > OUTLIER_SHARE * abs(middle) and 0.6745 * deviation > OUTLIER_SCORE * spread
+        for deviation in deviations
+    ]
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the (cost, gain) points that no other beats, by rising cost.
+
+    A point is beaten by one that costs no more and gains no less, and is better in one of the two;
+    equal points both stay.
+    """
+    front: list[int] = []
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        last = points[front[-1]] if front else None
+        if last is None or points[index][1] > last[1] or points[index] == last:
+            front.append(index)
+    return front
+
+
+def speed_up(base_time: float, time: float) -> float:
+    """How many times faster than the base."""
+    return base_time / time
+
+
+def efficiency(speed_up: float, ranks: int, base_ranks: int = 1) -> float:
+    """Share of the ideal speed-up `ranks / base_ranks` that was reached; 1.0 is ideal."""
+    return speed_up * base_ranks / ranks

@@ -1,0 +1,254 @@
+"""The two tables of a study: one row a trial, one row a trial and epoch.
+
+A table is written twice, as CSV for people and as Parquet for tools, with the same columns in the
+same order; what was not measured is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sagebench.analysis.columns import (
+    EPOCH_COLUMNS,
+    MEMORY_KIND,
+    STR,
+    TRIAL_COLUMNS,
+    TRIAL_VALUES,
+    Column,
+)
+from sagebench.analysis.outcomes import Record
+from sagebench.analysis.points import of_axis
+from sagebench.analysis.statistics import efficiency, outliers, speed_up
+from sagebench.errors import UserError
+from sagebench.files import write_atomic
+
+Row = dict[str, Any]
+
+
+def build_tables(records: list[Record]) -> tuple[pa.Table, pa.Table]:
+    """The tables of `records`: (trials, epochs). UserError where two stores share a name."""
+    check_stores(records)
+    known = {column.name for column in TRIAL_COLUMNS}
+    young = sorted({key for record in records for key in record.trial if key not in known})
+    columns = [*TRIAL_COLUMNS, *(Column(key, STR, "", "a value of the trial") for key in young)]
+    versions = sorted({name for record in records for name in _versions(record)})
+    columns += [Column(f"version_{name}", STR, "", f"version of {name}") for name in versions]
+
+    trials = [_trial_row(record, young, versions) for record in records]
+    _mark_outliers(trials)
+    _add_speed_up(trials)
+    epochs = [row for record in records for row in _epoch_rows(record)]
+    return _table(trials, columns), _table(epochs, EPOCH_COLUMNS)
+
+
+def check_stores(records: Iterable[Record]) -> None:
+    """One name of a data set stands for one graph store, or nothing can be compared."""
+    seen: dict[str, tuple[str, str]] = {}
+    for record in records:
+        checksum = dig(record.outcome, "store.checksum")
+        if checksum is None:
+            continue
+        name = record.trial["dataset"]["name"]
+        other, other_id = seen.setdefault(name, (checksum, record.trial_id))
+        if other != checksum:
+            raise UserError(
+                f"the data set {name} means two graph stores in this study: {other_id} ran on "
+                f"{other[:12]}, {record.trial_id} on {checksum[:12]}: give the data sets names of "
+                "their own, or run the older trials again."
+            )
+
+
+def dig(value: Any, path: str) -> Any:
+    """The value at a dotted path into nested dictionaries, None where there is nothing."""
+    for key in path.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def fanout_text(fanout: Iterable[int]) -> str:
+    """(15, 10, -1) -> "15,10,-1"."""
+    return ",".join(str(hop) for hop in fanout)
+
+
+def total_fanout(fanout: Iterable[int]) -> float | None:
+    """Product of the non-zero fanouts; None where a hop takes every neighbor (-1)."""
+    hops = [hop for hop in fanout if hop != 0]
+    return None if -1 in hops else float(math.prod(hops))
+
+
+def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
+    trial, outcome = record.trial, record.outcome
+    row: Row = {
+        column.name: dig(trial if column in TRIAL_VALUES else outcome, column.source)
+        for column in TRIAL_COLUMNS
+    }
+    row |= {
+        "trial_id": record.trial_id,
+        "experiments": ";".join(record.experiments),
+        "axes": ";".join(record.axes),
+        "status": record.status,
+        "missing_because": record.because,
+        "log": record.log,
+        "dataset": json.dumps(trial["dataset"], sort_keys=True),
+        "dataset_name": trial["dataset"]["name"],
+        "fanout": fanout_text(trial["fanout"]),
+        "total_fanout": total_fanout(trial["fanout"]),
+        "effective_batch_size": trial["batch_size"] * trial["accumulation"] * trial["ranks"],
+    }
+    row |= {key: _plain(trial.get(key)) for key in young}
+    if outcome is not None:
+        row |= _measured(outcome, row) | _machine(outcome.get("ranks") or [])
+        row |= {f"version_{name}": _versions(record).get(name) for name in versions}
+    return row
+
+
+def _measured(outcome: dict[str, Any], row: Row) -> Row:
+    epochs = outcome.get("epochs") or []
+    median, first = row["epoch_median_s"], row["first_epoch_s"]
+    kind = MEMORY_KIND.get(row["device"])
+    peak = row.get(kind) if kind else None
+    sample = outcome.get("sample") or {}
+    return {
+        "epoch_time_s": first if median is None else median,
+        "epoch_time_is_first": None if first is None else median is None,
+        "epochs_run": len(epochs),
+        "epochs_resumed": sum(bool(epoch.get("resumed")) for epoch in epochs),
+        "final_loss": _finite(epochs[-1].get("loss")) if epochs else None,
+        "peak_memory_bytes": peak,
+        "memory_kind": None if peak is None else kind,
+        "nodes_per_hop": _numbers(sample.get("nodes_per_hop")),
+        "edges_per_hop": _numbers(sample.get("edges_per_hop")),
+    }
+
+
+def _machine(ranks: list[Row]) -> Row:
+    def distinct(key: str) -> str | None:
+        return "; ".join(dict.fromkeys(str(r[key]) for r in ranks if r.get(key))) or None
+
+    def extreme(key: str, choose: Any) -> float | None:
+        values = [rank[key] for rank in ranks if rank.get(key) is not None]
+        return choose(values) if values else None
+
+    slurm = next((rank["slurm"] for rank in ranks if rank.get("slurm")), None)
+    return {
+        "hosts": distinct("host"),
+        "device_names": distinct("device_name") or distinct("cpu_model"),
+        "device_uuids": distinct("device_uuid"),
+        "drivers": distinct("driver"),
+        "cpu_models": distinct("cpu_model"),
+        "load_1m": extreme("load_1m", max),
+        "device_memory_bytes": extreme("device_memory_bytes", min),
+        "memory_total_bytes": extreme("memory_total_bytes", min),
+        "slurm": json.dumps(slurm, sort_keys=True) if slurm else None,
+    }
+
+
+def _epoch_rows(record: Record) -> list[Row]:
+    epochs = (record.outcome or {}).get("epochs") or []
+    rows = [
+        {column.name: dig(epoch, column.source) for column in EPOCH_COLUMNS if column.source}
+        | {"trial_id": record.trial_id, "loss": _finite(epoch.get("loss")), "time_outlier": False}
+        for epoch in epochs
+    ]
+    # The first epoch warms up, so it is no outlier among its successors but of another kind.
+    for row, far in zip(rows[1:], outliers([row["time_s"] for row in rows[1:]]), strict=True):
+        row["time_outlier"] = far
+    return rows
+
+
+def _mark_outliers(rows: list[Row]) -> None:
+    """Flag the repeats, of one configuration but the seed, whose epoch time is far from others."""
+    repeats: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["status"] != "completed" or row["epoch_time_s"] is None:
+            continue
+        values = {column.name: row[column.name] for column in TRIAL_VALUES if column.name != "seed"}
+        repeats.setdefault(json.dumps(values, sort_keys=True), []).append(row)
+    for same in repeats.values():
+        for row, far in zip(same, outliers([row["epoch_time_s"] for row in same]), strict=True):
+            row["epoch_time_outlier"] = far
+
+
+def _add_speed_up(rows: list[Row]) -> None:
+    """Speed-up of every repeat over the median time with the fewest ranks of its series."""
+    frame = pd.DataFrame(rows)
+    scaling = of_axis(frame, "ranks")
+    fair = scaling[scaling["status"].eq("completed") & ~scaling["oversubscribed"].eq(True)]
+    fair = fair[fair["epoch_time_s"].notna()]
+    for _, series in fair.groupby("series", sort=False):
+        base = series["ranks"].min()
+        base_time = series.loc[series["ranks"] == base, "epoch_time_s"].median()
+        for index, row in series.iterrows():
+            gain = speed_up(base_time, row["epoch_time_s"])
+            rows[index]["speed_up"] = gain
+            rows[index]["efficiency"] = efficiency(gain, row["ranks"], base)
+
+
+def _versions(record: Record) -> dict[str, str]:
+    return dig(record.outcome, "provenance.versions") or {}
+
+
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _plain(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _numbers(values: Iterable[float] | None) -> str | None:
+    return None if values is None else ",".join(f"{value:g}" for value in values)
+
+
+def _table(rows: list[Row], columns: list[Column]) -> pa.Table:
+    schema = pa.schema([pa.field(column.name, column.type) for column in columns])
+    return pa.Table.from_pylist(
+        [
+            {name: _typed(row.get(name), schema.field(name).type) for name in schema.names}
+            for row in rows
+        ],
+        schema,
+    )
+
+
+def _typed(value: Any, type_: pa.DataType) -> Any:
+    if value is None:
+        return None
+    if pa.types.is_floating(type_):
+        return float(value)
+    if pa.types.is_integer(type_):
+        return int(value)
+    return bool(value) if pa.types.is_boolean(type_) else str(value)
+
+
+def write_table(table: pa.Table, folder: str | Path, name: str) -> None:
+    """Write `folder/name.csv` and `folder/name.parquet`, each whole or not at all."""
+    folder = Path(folder)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.column_names)
+    writer.writerows(row.values() for row in table.to_pylist())
+    write_atomic(folder / f"{name}.csv", text.getvalue())
+    parquet = io.BytesIO()
+    pq.write_table(table, parquet)
+    write_atomic(folder / f"{name}.parquet", parquet.getvalue())
+
+
+def read_table(folder: str | Path, name: str) -> pd.DataFrame:
+    """The table that `write_table` wrote; UserError where it is not there."""
+    path = Path(folder) / f"{name}.parquet"
+    if not path.exists():
+        raise UserError(f"{path} does not exist: make the tables first (make_tables.py).")
+    return pq.read_table(path).to_pandas()

@@ -1,0 +1,194 @@
+"""A graph of ogbn-products' size and shape, or a part of it, with planted labels.
+
+Built so, in this order:
+
+- Nodes lie on a line, one class after the other (class sizes follow Zipf's law). Each has a
+  degree to reach: lognormal, with a stretched tail that ends at ogbn-products' largest degree.
+- On the line a node is as long as its degree. A node casts half its degree as edges, to points
+  near it on the line, to points anywhere in its class, or to points anywhere: so it receives the
+  other half from others, in proportion to its degree. Points nearby make communities, without
+  which a sampled neighborhood would have many more distinct nodes than in a real graph.
+- Edges count in both directions; repeats and self loops are dropped.
+- A share of the labels is drawn anew, so that no model reaches 100 %. Features are the centroid
+  of the class plus noise so strong that a node's neighbors tell more than the node.
+- Node ids are shuffled: in ogbn-products, too, neighbors do not lie together. The split is by
+  id, as there: first train, then valid, then test.
+
+Every draw is keyed by (seed, part, chunk), so the graph depends on scale and seed alone.
+The constants below are fitted at scale 1; `describe_graph.py` measures what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagebench.errors import UserError
+from sagebench.graph.csc import colptr_of, edge_keys, row_of, sorted_unique
+
+KEYS = ("scale", "seed")
+
+# ogbn-products
+NUM_NODES = 2_449_029
+NUM_TRAIN, NUM_VALID = 196_615, 39_323
+NUM_FEATURES = 100
+NUM_CLASSES = 47
+
+# Fitted to mean degree 50.5, median 26, maximum 17,500, homophily 0.81 and 517,522 distinct
+# nodes for fanout [10, 10, 10] at batch 1,024.
+DEGREE_MEDIAN = 25.3
+DEGREE_SIGMA = 1.20  # of the degree's logarithm
+TAIL_FROM, TAIL_STRETCH = 3.0, 0.40  # beyond 3 sigma the logarithm grows with the square, too
+DEGREE_LIMIT = 20_500  # some of which is lost to repeats
+NEAR_SHARE, CLASS_SHARE = 0.84, 0.095  # of the edges cast; the rest goes anywhere
+NEAR_DEGREES = 100.0  # a node's vicinity on the line, in multiples of its own length
+TURNS = 4  # of casting: each makes up for the repeats of those before
+LABEL_NOISE = 0.06
+
+CENTROID_SCALE = 0.07  # of a feature, against noise of 1
+
+NODES_A_CHUNK = 1 << 16
+FEATURE_ROWS_A_CHUNK = 1 << 14
+
+
+def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
+    """scale: share of ogbn-products' nodes, above 0 and at most 1 (1). seed: from 0 on (0)."""
+    scale, seed = spec.get("scale", 1), spec.get("seed", 0)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= 1:
+        raise UserError(f"scale: {scale!r} is no share of ogbn-products; write 0.01 or up to 1")
+    if type(seed) is not int or seed < 0:
+        raise UserError(f"seed: {seed!r} is no seed; write 0, 1, 2, ...")
+    num_nodes = round(scale * NUM_NODES)
+    if num_nodes < 10 * NUM_CLASSES:
+        raise UserError(
+            f"scale: {scale} gives {num_nodes} nodes for {NUM_CLASSES} classes; write at least "
+            f"{10 * NUM_CLASSES / NUM_NODES:.4f}"
+        )
+    ids = _random(seed, "ids").permutation(num_nodes)  # position on the line -> node id
+    classes = _classes(num_nodes)
+    csc = _edges(seed, classes, ids)
+    labels = np.empty(num_nodes, np.int64)
+    labels[ids] = np.repeat(np.arange(NUM_CLASSES), classes)
+    features = _features(seed, labels)
+    train, valid = round(scale * NUM_TRAIN), round(scale * NUM_VALID)
+    return {
+        "csc": csc,
+        "features": features,
+        "labels": _with_noise(seed, labels),
+        "num_classes": NUM_CLASSES,
+        "splits": dict(
+            zip(
+                ("train", "valid", "test"),
+                np.split(np.arange(num_nodes), [train, train + valid]),
+                strict=True,
+            )
+        ),
+        "provenance": {"recipe": 1},  # counted up when a change makes another graph
+    }
+
+
+def _random(seed: int, part: str, *numbers: int) -> np.random.Generator:
+    key = [seed, *part.encode(), *numbers]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def _classes(num_nodes: int) -> NDArray[np.int64]:
+    """Nodes a class, by Zipf's law; each has at least one."""
+    share = 1 / np.arange(1, NUM_CLASSES + 1)
+    ends = np.round(np.cumsum(share) / share.sum() * (num_nodes - NUM_CLASSES)).astype(np.int64)
+    return np.diff(ends, prepend=0) + 1
+
+
+def _degrees(seed: int, num_nodes: int) -> NDArray[np.float64]:
+    """The degree that each position on the line is to have."""
+    z = _random(seed, "degrees").standard_normal(num_nodes)
+    tail = np.maximum(z - TAIL_FROM, 0)
+    degrees = DEGREE_MEDIAN * np.exp(DEGREE_SIGMA * z + TAIL_STRETCH * tail**2)
+    # Whole numbers: an exponential's last bit, which differs between CPUs, changes no edge.
+    return np.rint(np.clip(degrees, 1, min(DEGREE_LIMIT, num_nodes / 10)))
+
+
+def _edges(
+    seed: int, classes: NDArray[np.int64], ids: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
+    """CSC of the graph. Memory: 8 bytes an edge, and as much again while repeats are dropped."""
+    num_nodes = len(ids)
+    wanted = _degrees(seed, num_nodes)
+    keys = np.empty(0, np.int64)
+    colptr = np.zeros(num_nodes + 1, np.int64)
+    for turn in range(TURNS):
+        missing = np.maximum(wanted - np.diff(colptr)[ids], 0)
+        keys = sorted_unique(np.concatenate([keys, *_cast(seed, turn, missing, classes, ids)]))
+        colptr = colptr_of(keys, num_nodes)
+    return colptr, row_of(keys, num_nodes)
+
+
+def _cast(
+    seed: int,
+    turn: int,
+    missing: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    ids: NDArray[np.int64],
+) -> Iterator[NDArray[np.int64]]:
+    """Keys of new edges, both directions, for positions that miss so many neighbors."""
+    num_nodes = len(ids)
+    chance = _random(seed, "rounding", turn).random(num_nodes)
+    cast = np.floor(missing / 2 + chance).astype(np.int64)
+    ends = np.cumsum(missing)  # of the nodes on the line
+    class_ends = ends[np.cumsum(classes) - 1]
+    class_of = np.repeat(np.arange(NUM_CLASSES), classes)
+    for first in range(0, num_nodes, NODES_A_CHUNK):
+        casts = cast[first : first + NODES_A_CHUNK]
+        source = np.repeat(np.arange(first, first + len(casts)), casts)
+        random = _random(seed, "edges", turn, first // NODES_A_CHUNK)
+        target = _targets(random, source, missing, ends, class_ends, class_of[source])
+        source, target = ids[source], ids[target]
+        yield edge_keys(source, target, num_nodes)
+        yield edge_keys(target, source, num_nodes)
+
+
+def _targets(
+    random: np.random.Generator,
+    source: NDArray[np.int64],
+    lengths: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    class_ends: NDArray[np.float64],
+    class_of: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """The position at the other end of each edge that the positions `source` cast."""
+    kind = random.random(len(source))
+    point = random.random(len(source))
+    low = np.where(class_of > 0, class_ends[class_of - 1], 0.0)
+    high = class_ends[class_of]
+    near = kind < NEAR_SHARE
+    anywhere = kind >= NEAR_SHARE + CLASS_SHARE
+    reach = NEAR_DEGREES / 2 * lengths[source]
+    low = np.where(near, np.maximum(low, ends[source] - reach), np.where(anywhere, 0.0, low))
+    high = np.where(
+        near, np.minimum(high, ends[source] + reach), np.where(anywhere, ends[-1], high)
+    )
+    found = np.searchsorted(ends, low + point * (high - low), side="right")
+    return np.minimum(found, len(ends) - 1)
+
+
+def _with_noise(seed: int, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels of which a share is another node's."""
+    random = _random(seed, "label noise")
+    drawn = labels[random.integers(len(labels), size=len(labels))]
+    return np.where(random.random(len(labels)) < LABEL_NOISE, drawn, labels)
+
+
+def _features(seed: int, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    centroids = _random(seed, "centroids").standard_normal((NUM_CLASSES, NUM_FEATURES), np.float32)
+    centroids *= CENTROID_SCALE
+    features = np.empty((len(labels), NUM_FEATURES), np.float32)
+    for first in range(0, len(labels), FEATURE_ROWS_A_CHUNK):
+        rows = features[first : first + FEATURE_ROWS_A_CHUNK]
+        random = _random(seed, "features", first // FEATURE_ROWS_A_CHUNK)
+        random.standard_normal(dtype=np.float32, out=rows)
+        rows += centroids[labels[first : first + len(rows)]]
+    return features

@@ -1,0 +1,265 @@
+"""The graph store: a folder of .npy arrays and a manifest, there whole or not at all.
+
+    colptr.npy    int64 [N+1]    column v's neighbors are row[colptr[v]:colptr[v+1]]
+    row.npy       int32 [E]      (int64 beyond 2**31 nodes) the u of edges u -> v, ascending,
+                                 without repeats and self loops
+    features.npy  float32 [N, F]
+    labels.npy    int64 [N]      0..num_classes-1; -1 only for nodes in no split
+    train.npy, valid.npy, test.npy   int64 ids, ascending
+    manifest.json shapes, dtypes and checksums of these, the data set's spec, its provenance
+
+Opened read-only and memory-mapped: all processes of a machine share one copy in the page cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagebench.errors import UserError
+from sagebench.files import read_json, write_json
+from sagebench.graph import checks
+from sagebench.graph.csc import csc_from_edges
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ARRAYS = ("colptr", "row", "features", "labels", *checks.SPLITS)
+
+
+@dataclass(frozen=True, eq=False)
+class GraphStore:
+    """A graph on disk; the module's docstring gives its arrays' shapes and dtypes."""
+
+    path: Path
+    manifest: dict[str, Any]
+    colptr: NDArray[np.int64]
+    row: NDArray[np.integer[Any]]
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
+    valid: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], verify: bool = False) -> GraphStore:
+        """Map the store in `folder` (or of a path to its manifest.json).
+
+        `verify` reads every byte and compares checksums. UserError: no store, or not a whole one.
+        """
+        folder = Path(folder)
+        if folder.name == MANIFEST:
+            folder = folder.parent
+        manifest = _read_manifest(folder)
+        arrays = {name: _open_array(folder, name, manifest["arrays"]) for name in ARRAYS}
+        store = cls(path=folder, manifest=manifest, **arrays)
+        if verify:
+            store._verify()
+        return store
+
+    num_nodes = property(lambda self: self.manifest["num_nodes"])
+    num_edges = property(lambda self: self.manifest["num_edges"])
+    num_features = property(lambda self: self.manifest["num_features"])
+    num_classes = property(lambda self: self.manifest["num_classes"])
+    checksum = property(lambda self: self.manifest["checksum"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process maps the files again; by default the arrays' contents would be sent.
+        return GraphStore.open, (self.path,)
+
+    def _verify(self) -> None:
+        for name in ARRAYS:
+            if _sha256(getattr(self, name)) != self.manifest["arrays"][name]["sha256"]:
+                raise UserError(
+                    f"{self.path / name}.npy does not have the checksum in {MANIFEST}; delete "
+                    f"{self.path} and build the store again"
+                )
+
+
+def write_store(
+    folder: str | os.PathLike[str],
+    *,
+    features: Any,
+    labels: Any,
+    splits: Mapping[str, Any],
+    source: Mapping[str, Any],
+    edge_index: Any = None,
+    undirected: bool = False,
+    csc: tuple[NDArray[np.int64], NDArray[np.integer[Any]]] | None = None,
+    num_classes: int | None = None,
+    unlabelled: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> GraphStore:
+    """Check a graph, write it to `folder` in one move, and open it.
+
+    features [N, F], labels [N], splits {"train", "valid", "test"}: ids or boolean masks, and the
+    edges as `edge_index` [2, E] (u; v of u -> v, both directions with `undirected`) or as a
+    finished `csc` (colptr, row). `source` is the data set's spec, `provenance` what else one
+    wants to know about its origin; both are JSON. A store that is already there is replaced at
+    the end; after an error it is as before. UserError: the graph is no good (see `checks`).
+    """
+    features = checks.check_features(features)
+    num_nodes, num_features = features.shape
+    labels, num_classes = checks.check_labels(labels, num_nodes, num_classes, unlabelled)
+    splits = checks.check_splits(splits, labels)
+    if csc is None:
+        edge_index = checks.check_edge_index(edge_index, num_nodes)
+        csc = csc_from_edges(edge_index, num_nodes, undirected)
+    colptr, row = csc
+    arrays = {"colptr": colptr, "row": row, "features": features, "labels": labels, **splits}
+    described = {
+        name: {
+            "file": f"{name}.npy",
+            "dtype": array.dtype.name,
+            "shape": list(array.shape),
+            "sha256": _sha256(array),
+        }
+        for name, array in arrays.items()
+    }
+    manifest = {
+        "format": FORMAT,
+        "source": dict(source),
+        "num_nodes": num_nodes,
+        "num_edges": len(row),
+        "num_features": num_features,
+        "num_classes": num_classes,
+        "checksum": hashlib.sha256(
+            "".join(described[name]["sha256"] for name in ARRAYS).encode()
+        ).hexdigest(),
+        "arrays": described,
+        "provenance": dict(provenance or {}),
+    }
+    folder = Path(folder)
+    with _replacing(folder) as building:
+        for name, array in arrays.items():
+            _save(building / f"{name}.npy", array)
+        write_json(building / MANIFEST, manifest)
+    return GraphStore.open(folder)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} is no graph store (no {MANIFEST}); build it with build_graph.py"
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"{folder / MANIFEST} is not JSON ({error}); build the store again"
+        ) from None
+    if manifest.get("format") != FORMAT:
+        raise UserError(
+            f"{folder} has store format {manifest.get('format')}, this version reads {FORMAT}; "
+            "build the store again"
+        )
+    return manifest
+
+
+def _open_array(folder: Path, name: str, described: Mapping[str, Any]) -> NDArray[Any]:
+    path = folder / f"{name}.npy"
+    try:
+        # Read-only on purpose: a private writable mapping ("c") would count against the memory
+        # limit of a trial (RLIMIT_DATA), shared read-only pages do not.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); build the store again") from None
+    expected = (described[name]["dtype"], tuple(described[name]["shape"]))
+    if (array.dtype.name, array.shape) != expected:
+        raise UserError(
+            f"{path} holds {array.dtype.name} {list(array.shape)}, {MANIFEST} says {expected[0]} "
+            f"{list(expected[1])}; build the store again"
+        )
+    return array
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    """Of dtype, shape and values, not of the file: NumPy versions pad headers differently."""
+    array = np.ascontiguousarray(array)
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    digest.update(array.data.cast("B") if array.size else b"")
+    return digest.hexdigest()
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` to write into; it takes its place at the end, or vanishes."""
+    _refuse_foreign(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.building-"))
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            stack.enter_context(_locked(building))
+        try:
+            yield building
+            building.chmod(0o777 & ~_umask())
+            old = building.with_name(building.name.replace(".building-", ".old-"))
+            if folder.exists():
+                folder.rename(old)
+            try:
+                building.rename(folder)
+            except BaseException:
+                if old.exists():
+                    old.rename(folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """A store may be replaced, somebody's other files may not."""
+    if not folder.exists():
+        return
+    known = {MANIFEST, *(f"{name}.npy" for name in ARRAYS)}
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
+    foreign = sorted(set(names) - known)
+    if foreign:
+        raise UserError(
+            f"{folder} has files that are no graph store's ({foreign[0]}); give another folder"
+        )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Of builds that were killed. A build that still runs holds a lock on its folder."""
+    for kind in ("building", "old"):
+        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
+            with contextlib.suppress(OSError), _locked(leftover):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds an exclusive lock on `folder`; OSError if somebody else does, or none is to be had."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

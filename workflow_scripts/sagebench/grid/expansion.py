@@ -1,0 +1,217 @@
+"""From experiments to trials: product x zip x list x seeds, and the checks that need them whole.
+
+A value was checked once, where it is written; here only what several values decide together is
+checked, once for each distinct combination, so ten thousand trials take a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sagebench.errors import UserError
+from sagebench.grid import messages
+from sagebench.grid.configuration import KEYS, Configuration, Experiment
+from sagebench.grid.resources import fitting, geometry
+from sagebench.grid.site import Site
+from sagebench.grid.trial import Trial, store_name
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentTrials:
+    """An experiment and its trials, in the order of the configuration."""
+
+    name: str
+    title: str
+    axis: str  # batch_size | fanout | ranks
+    seeds: tuple[int, ...]
+    trials: tuple[str, ...]  # ids
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A trial and what it asks for."""
+
+    trial: Trial
+    store: str  # folder name of its graph store
+    walltime_min: int
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Every experiment, and every trial once however many experiments ask for it."""
+
+    configuration: Configuration
+    site: Site
+    experiments: tuple[ExperimentTrials, ...]
+    requests: dict[str, Request]  # by trial id
+    stores: dict[str, dict[str, Any]]  # data sets by store name
+
+    @property
+    def name(self) -> str:
+        return self.configuration.study
+
+    @property
+    def results(self) -> str:
+        return self.configuration.results
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Values that go together, and where each is written."""
+
+    values: dict[str, Any]
+    path: str
+    index: int | None = None  # of a column's entry
+
+    def where(self, key: str) -> str:
+        return f"{self.path}.{key}" + ("" if self.index is None else f"[{self.index}]")
+
+
+def expand(configuration: Configuration, site: Site) -> Study:
+    """The study's trials; raises UserError for what no trial can be made of."""
+    experiments: list[ExperimentTrials] = []
+    requests: dict[str, Request] = {}
+    stores: dict[str, dict[str, Any]] = {}
+    asked: dict[tuple[str, frozenset[str]], str] = {}
+    for name, experiment in configuration.experiments.items():
+        dataset = (experiment.dataset or configuration.dataset).model_dump(exclude_none=True)
+        store = store_name(dataset)
+        stores.setdefault(store, dataset)
+        ids: dict[str, None] = {}
+        for trial, walltime_min in _trials(name, experiment, configuration, dataset, site):
+            trial_id = trial.id
+            if trial_id in ids:
+                raise UserError(
+                    f"experiments.{name} asks twice for the trial {trial.readable}: "
+                    "write each combination of values once."
+                )
+            ids[trial_id] = None
+            earlier = requests.get(trial_id)
+            if earlier is None or earlier.walltime_min < walltime_min:
+                requests[trial_id] = Request(trial, store, walltime_min)
+        twin = asked.setdefault((experiment.axis, frozenset(ids)), name)
+        if twin != name:
+            raise UserError(
+                f"experiments.{name} asks for the very trials of experiments.{twin}: "
+                "write one of the two, or another axis."
+            )
+        experiments.append(
+            ExperimentTrials(
+                name, experiment.title or name, experiment.axis, tuple(experiment.seeds), tuple(ids)
+            )
+        )
+    return Study(configuration, site, tuple(experiments), requests, stores)
+
+
+def _trials(
+    name: str,
+    experiment: Experiment,
+    configuration: Configuration,
+    dataset: dict[str, Any],
+    site: Site,
+) -> Iterator[tuple[Trial, int]]:
+    path = f"experiments.{name}"
+    defaults = _Row(dict(configuration.defaults), "defaults")
+    fixed = _Row(_given(experiment.fixed), f"{path}.fixed")
+    axes = _axes(experiment, path)
+    _check_written_once([[fixed], *axes])
+    check = _combination_check(site)
+    base = {
+        **defaults.values,
+        **fixed.values,
+        "dataset": dataset,
+        "device": site.device,
+        "machine": site.machine,
+    }
+    for rows in itertools.product(*axes):
+        values = dict(base)
+        for row in rows:
+            values.update(row.values)
+        check(values, lambda key, rows=rows: _origin(key, (defaults, fixed, *rows)))
+        walltime_min = values.pop("walltime_min")
+        for seed in experiment.seeds:
+            yield Trial(**values, seed=seed), walltime_min
+
+
+def _axes(experiment: Experiment, path: str) -> list[list[_Row]]:
+    """The axes to cross; an axis is a list of rows."""
+    axes = []
+    for key, entries in _given(experiment.product).items():
+        column = [_Row({key: value}, f"{path}.product", i) for i, value in enumerate(entries)]
+        axes.append(column)
+    columns = _given(experiment.zipped)
+    if columns:
+        table = zip(*columns.values(), strict=True)
+        axes.append(
+            [
+                _Row(dict(zip(columns, entries, strict=True)), f"{path}.zip", i)
+                for i, entries in enumerate(table)
+            ]
+        )
+    if experiment.rows:
+        axes.append(
+            [_Row(_given(row), f"{path}.list[{i}]") for i, row in enumerate(experiment.rows)]
+        )
+    return axes
+
+
+def _given(values: Any) -> dict[str, Any]:
+    """The keys that a user wrote, in that order."""
+    if values is None:
+        return {}
+    return {key: getattr(values, key) for key in KEYS if key in values.model_fields_set}
+
+
+def _check_written_once(axes: list[list[_Row]]) -> None:
+    """One key in two places of an experiment would leave one of them without effect."""
+    seen: dict[str, tuple[int, str]] = {}
+    for number, rows in enumerate(axes):
+        for row in rows:
+            for key in row.values:
+                first, where = seen.setdefault(key, (number, row.where(key)))
+                if first != number:
+                    raise UserError(
+                        f"{row.where(key)} is also given by {where}: write it in one place."
+                    )
+
+
+def _combination_check(site: Site) -> Callable[[dict[str, Any], Callable[[str], str]], None]:
+    """A check of the values that only make sense together; equal combinations are checked once."""
+    good: set[tuple[Any, ...]] = set()
+
+    def check(values: dict[str, Any], where: Callable[[str], str]) -> None:
+        fanout, layers = values["fanout"], values["layers"]
+        ranks, walltime_min = values["ranks"], values["walltime_min"]
+        combination = (fanout, layers, ranks, walltime_min)
+        if combination in good:
+            return
+        if len(fanout) != layers:
+            raise UserError(
+                messages.sentence(
+                    where("fanout"),
+                    fanout,
+                    f"one number for each of the {layers} layers, "
+                    f"e.g. {[*fanout[:layers], *[0] * (layers - len(fanout))]}, "
+                    f"or set layers: {len(fanout)}",
+                )
+            )
+        try:
+            geometry(ranks, site)
+        except UserError:
+            wanted = fitting(ranks, site)
+            raise UserError(messages.sentence(where("ranks"), ranks, wanted)) from None
+        longest = site.limits.walltime_max_min
+        if longest is not None and walltime_min > longest:
+            wanted = f"at most {longest}, the longest job of {site.machine}"
+            raise UserError(messages.sentence(where("walltime_min"), walltime_min, wanted))
+        good.add(combination)
+
+    return check
+
+
+def _origin(key: str, rows: tuple[_Row, ...]) -> str:
+    """Where the value in force is written: the last row that has the key."""
+    return next(row.where(key) for row in reversed(rows) if key in row.values)

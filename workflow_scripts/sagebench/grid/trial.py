@@ -1,0 +1,174 @@
+"""A trial: every value that decides what is run, and the identity that follows from them.
+
+Standard library only: the launcher on a compute node reads trials too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+# The values that an id leaves out. NEVER EDIT OR REMOVE AN ENTRY: every id that exists was made
+# with it. A new field gets one entry more, the value that trials had before the field existed, so
+# that no id changes. What a configuration falls back to today is configuration.py's business.
+INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "engine": "blocks",
+        "sampler": "sagebench",
+        "layers": 5,
+        "hidden_channels": 256,
+        "dropout": 0.5,
+        "aggregator": "mean",
+        "batch_size": 128,
+        "accumulation": 5,
+        "fanout": (15, 10, 10, 10, 10),
+        "ranks": 1,
+        "threads_per_rank": 1,
+        "sampling_workers": 1,
+        "epochs": 10,
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+        "learning_rate_scaling": "linear",
+        "evaluate_every_epochs": 5,
+        "patience_evaluations": 10,
+        "validation": "full",
+        "phase_window_steps": 10,
+        "seed": 0,
+        "precision": "fp32",
+        "device": "cuda",
+        "memory_limit_gib": None,
+    }
+)
+
+# The same for the keys of a data set, and the keys that say where the data lies, not what it is.
+DATASET_INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType({"scale": 1, "seed": 0})
+DATASET_WHEREABOUTS = frozenset({"archive", "sha256"})
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One training run. Two trials with equal values are the same trial, whoever asks for it.
+
+    Not part of a trial: the walltime asked for, the image, the commit. They are requested or
+    recorded, and change nothing of what is run.
+    """
+
+    dataset: dict[str, Any]  # the data set's spec, e.g. {"name": "pubmed", "source": "pubmed", ..}
+    engine: str  # blocks | reference
+    sampler: str  # sagebench | pyg_lib
+    layers: int
+    hidden_channels: int
+    dropout: float
+    aggregator: str  # mean | sum | max
+    batch_size: int  # seeds in one micro-batch of one rank
+    accumulation: int  # micro-batches in one optimizer step of one rank
+    fanout: tuple[int, ...]  # neighbors a hop, from the seeds outward; -1: every one, 0: none
+    ranks: int  # processes, one a device
+    threads_per_rank: int
+    sampling_workers: int  # background samplers of one rank
+    epochs: int
+    optimizer: str  # adam
+    learning_rate: float  # of one rank, before scaling
+    learning_rate_scaling: str  # linear | sqrt | none, with the number of ranks
+    evaluate_every_epochs: int
+    patience_evaluations: int | None  # evaluations without a better score before stopping early
+    validation: str  # full | sampled
+    phase_window_steps: int  # micro-steps of the window that times the phases, overlap off
+    seed: int
+    precision: str  # fp32
+    device: str  # cpu | cuda
+    machine: str  # the site's label
+    memory_limit_gib: float | None  # cap of one rank's memory; None: the device's own
+
+    @property
+    def id(self) -> str:
+        """Readable values and 10 hex digits of the hash that makes it unique, [A-Za-z0-9._-]+."""
+        return f"{self.readable}-{digest(self.identity(), 10)}"
+
+    @property
+    def readable(self) -> str:
+        """What the eye looks for in a folder listing; never more than 80 characters."""
+        fanout = ".".join("all" if hop == -1 else str(hop) for hop in self.fanout)
+        return (
+            f"{self.dataset['name']}-{self.engine}-b{self.batch_size}x{self.accumulation}"
+            f"-f{fanout}-r{self.ranks}-s{self.seed}"
+        )[:80]
+
+    def identity(self) -> dict[str, Any]:
+        """The values that differ from the introduction-time defaults."""
+        values: dict[str, Any] = {"dataset": dataset_identity(self.dataset)}
+        for name in FIELD_NAMES:
+            if name == "dataset":
+                continue
+            value = getattr(self, name)
+            if name not in INTRODUCTION_DEFAULTS or value != INTRODUCTION_DEFAULTS[name]:
+                values[name] = value
+        return values
+
+    def to_json(self) -> dict[str, Any]:
+        """Every value, as plain JSON types."""
+        values = {name: getattr(self, name) for name in FIELD_NAMES}
+        values["dataset"] = dict(self.dataset)
+        values["fanout"] = list(self.fanout)
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Trial:
+        """The trial that `to_json` wrote; a field younger than the file has its introduction value.
+
+        Raises ValueError for a key that is missing without such a value, or not known.
+        """
+        unknown = sorted(set(values) - set(FIELD_NAMES))
+        missing = sorted(set(FIELD_NAMES) - set(values) - set(INTRODUCTION_DEFAULTS))
+        if unknown or missing:
+            raise ValueError(f"not a trial: unknown keys {unknown}, missing keys {missing}")
+        complete = {**INTRODUCTION_DEFAULTS, **values}
+        complete["fanout"] = tuple(complete["fanout"])
+        return cls(**complete)
+
+
+FIELD_NAMES = tuple(field.name for field in fields(Trial))
+
+
+def dataset_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a data set is, without where it lies and without what it leaves at its default."""
+    return {
+        key: value
+        for key, value in spec.items()
+        if key not in DATASET_WHEREABOUTS
+        and value is not None
+        and (
+            key not in DATASET_INTRODUCTION_DEFAULTS or value != DATASET_INTRODUCTION_DEFAULTS[key]
+        )
+    }
+
+
+def store_name(spec: Mapping[str, Any]) -> str:
+    """The folder of a data set's graph store: its name and 8 hex digits of what it is."""
+    return f"{spec['name']}-{digest(dataset_identity(spec), 8)}"
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no spaces, 1.0 written as 1. NaN raises ValueError."""
+    return json.dumps(
+        _canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def digest(value: Any, digits: int) -> str:
+    """The first hex digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:digits]
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return value

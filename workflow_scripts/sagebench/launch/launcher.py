@@ -1,0 +1,242 @@
+"""Runs one trial: starts its ranks, learns how they ended, writes its outcome or none.
+
+Standard library only: this runs outside the container, on whatever Python a node has.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sagebench.errors import UserError
+from sagebench.files import read_json, write_json
+from sagebench.grid.trial import Trial
+from sagebench.launch.processes import Ranks
+from sagebench.launch.provenance import collect_provenance
+from sagebench.launch.verdict import Verdict, decide
+from sagebench.measure.outcome import SCHEMA, Status
+
+TRAINING_SCRIPT = Path(__file__).resolve().parents[2] / "train_graphsage_ddp.py"
+WALLTIME_MARGIN = 0.05
+"""share of the walltime, up to a minute, that is left for writing the outcome"""
+LAST_RESORT_S = 30.0
+"""after its own deadline a rank that does not stop is ended"""
+
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_MAX_": "0"}
+"""freed memory stays in the process: fresh pages cost more than the work done in them"""
+
+
+def run_trial(trial_path: Path, store: Path, outcome_path: Path, walltime_s: float | None) -> int:
+    """Run a trial once and return the exit code: 0 where there is an outcome.
+
+    Beside the outcome: `attempts/N/` with the ranks' logs and measurements, `attempts.jsonl` with
+    a line an attempt, `best.pt` of a completed one. Raises UserError if the trial runs already.
+    """
+    trial = Trial.from_json(read_json(trial_path))
+    home = outcome_path.parent
+    with only_one(home):
+        attempts = home / "attempts"
+        number = 1 + max(
+            (int(path.name) for path in attempts.glob("*") if path.name.isdigit()), default=0
+        )
+        directory = attempts / str(number)
+        directory.mkdir(parents=True)
+        started = time.time()
+        provenance = collect_provenance(shlex.join(sys.argv))
+        verdict, interrupted = supervise(trial, trial_path, store, directory, started, walltime_s)
+        finished = time.time()
+        attempt = {
+            "attempt": number,
+            "started_at": iso(started),
+            "finished_at": iso(finished),
+            "status": "interrupted"
+            if interrupted
+            else verdict.status.value
+            if verdict.status
+            else "failed",
+            "reason": verdict.reason,
+            "message": verdict.message,
+            "log": str(directory / f"rank-{verdict.rank or 0}.log"),
+        }
+        if verdict.status is not None and not interrupted:
+            measured = read_measured(directory)
+            if verdict.status is Status.COMPLETED:
+                (directory / "best.pt").replace(home / "best.pt")
+            write_json(outcome_path, compose_outcome(trial, measured, verdict, attempt, provenance))
+        with (home / "attempts.jsonl").open("a") as log:
+            log.write(json.dumps(attempt) + "\n")
+    if interrupted:
+        print(f"interrupted by {signal.Signals(interrupted).name}", file=sys.stderr)
+        return 128 + interrupted
+    if verdict.status is None:
+        print(f"error: {verdict.message}; see {attempt['log']}", file=sys.stderr)
+        return 1
+    print(
+        f"{trial.id}: {verdict.status.value}" + (f": {verdict.message}" if verdict.message else "")
+    )
+    return 0
+
+
+def supervise(
+    trial: Trial,
+    trial_path: Path,
+    store: Path,
+    directory: Path,
+    started: float,
+    walltime_s: float | None,
+) -> tuple[Verdict, int | None]:
+    """Start the ranks and wait for their end. Returns the verdict and the signal, if any."""
+    command = [sys.executable, str(TRAINING_SCRIPT)]
+    command += ["--trial", str(trial_path), "--store", str(store), "--out", str(directory)]
+    kills = oom_kills()
+    deadline = None
+    if walltime_s is not None:
+        deadline = started + walltime_s - min(60.0, WALLTIME_MARGIN * walltime_s)
+    with tempfile.TemporaryDirectory(prefix="sagebench-") as scratch:
+        environments = [
+            rank_environment(trial, rank, Path(scratch), started, deadline, walltime_s)
+            for rank in range(trial.ranks)
+        ]
+        with Ranks(command, environments, directory) as ranks, stopping_on_signals(ranks):
+            ends = ranks.wait(None if deadline is None else deadline + LAST_RESORT_S)
+    ends = [replace(end, record=read_record(directory, end.rank)) for end in ends]
+    verdict = decide(
+        ends,
+        complete=read_measured(directory).get("complete", False),
+        limit_gib=trial.memory_limit_gib,
+        oom_kills=oom_kills() - kills,
+    )
+    return verdict, ranks.asked_to_stop
+
+
+def rank_environment(
+    trial: Trial,
+    rank: int,
+    scratch: Path,
+    started: float,
+    deadline: float | None,
+    walltime_s: float | None,
+) -> dict[str, str]:
+    """What a rank on this machine finds in its environment. They meet at a file, not at a port:
+    nothing else can take it."""
+    environment = {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(trial.ranks),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(trial.ranks),
+        "SAGEBENCH_RENDEZVOUS": (scratch / "rendezvous").as_uri(),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "SAGEBENCH_STARTED_AT": repr(started),
+        "OMP_NUM_THREADS": str(trial.threads_per_rank),
+        "PYTHONUNBUFFERED": "1",
+        **MALLOC,
+    }
+    if deadline is not None:
+        environment["SAGEBENCH_DEADLINE"] = repr(deadline)
+        environment["SAGEBENCH_WALLTIME_S"] = repr(walltime_s)
+    return environment
+
+
+def compose_outcome(
+    trial: Trial,
+    measured: dict[str, Any],
+    verdict: Verdict,
+    attempt: dict[str, Any],
+    provenance: dict[str, Any],
+) -> dict[str, Any]:
+    """The one record of a trial; what an early end left unmeasured is null."""
+    epochs = measured.get("epochs", [])
+    hops = (
+        {
+            name: [
+                sum(values) / len(epochs) for values in zip(*(e[name] for e in epochs), strict=True)
+            ]
+            for name in ("nodes_per_hop", "edges_per_hop")
+        }
+        if epochs
+        else None
+    )
+    timing = measured.get("timing")
+    if timing is not None or "start_to_first_step_s" in measured:
+        timing = {
+            "start_to_first_step_s": measured.get("start_to_first_step_s"),
+            **(timing or {}),
+        }
+    return {
+        "schema": SCHEMA,
+        "trial_id": trial.id,
+        "trial": trial.to_json(),
+        "status": verdict.status.value if verdict.status else None,
+        "reason": verdict.reason,
+        "started_at": attempt["started_at"],
+        "finished_at": attempt["finished_at"],
+        "attempts": attempt["attempt"],
+        **{name: measured.get(name) for name in ("store", "parameters", "cores", "oversubscribed")},
+        "epochs": epochs,
+        "timing": timing,
+        **{name: measured.get(name) for name in ("phases", "memory", "energy", "accuracy")},
+        "sample": hops,
+        "provenance": {**provenance, "versions": measured.get("versions")},
+        "ranks": measured.get("ranks", []),
+    }
+
+
+def read_measured(directory: Path) -> dict[str, Any]:
+    path = directory / "measured.json"
+    return read_json(path) if path.exists() else {}
+
+
+def read_record(directory: Path, rank: int) -> dict[str, Any] | None:
+    path = directory / f"rank-{rank}.json"
+    return read_json(path) if path.exists() else None
+
+
+def oom_kills() -> int:
+    """How often the kernel's out-of-memory killer struck in this process's cgroup (version 2)."""
+    try:
+        group = Path("/proc/self/cgroup").read_text().strip().splitlines()[-1].split(":", 2)[2]
+        events = Path(f"/sys/fs/cgroup{group}/memory.events").read_text()
+    except (OSError, IndexError):
+        return 0
+    return sum(int(line.split()[1]) for line in events.splitlines() if line.startswith("oom_kill "))
+
+
+def iso(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, timezone.utc).isoformat(timespec="seconds")
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Hold the trial's lock; the kernel lets go of it with the process, however that ends."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"the trial {home.name} is being run already: wait for that run, or stop it"
+            ) from None
+        yield
+
+
+@contextmanager
+def stopping_on_signals(ranks: Ranks) -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP end the ranks and are reported, not fatal to the launcher."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(number, lambda received, _: ranks.stop(received)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,150 @@
+"""The ranks' processes on this machine: started together, and none outlives the others."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from sagebench.launch.verdict import RankEnd
+
+POLL_S = 0.05
+GRACE_AFTER_FAILURE_S = 5.0
+GRACE_AFTER_SUCCESS_S = 120.0
+GRACE_AFTER_SIGNAL_S = 10.0
+LOG_TAIL_BYTES = 20_000
+PR_SET_PDEATHSIG = 1
+
+
+class Ranks:
+    """`with Ranks(...) as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
+
+    command: what one rank runs. environments: one a rank. directory: for `rank-N.log`; rank 0's
+    output is also copied to this process's standard output.
+    """
+
+    def __init__(
+        self, command: list[str], environments: list[dict[str, str]], directory: Path
+    ) -> None:
+        self.command = command
+        self.environments = environments
+        self.directory = directory
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._copier: threading.Thread | None = None
+        self._asked_to_stop: int | None = None
+
+    def log_path(self, rank: int) -> Path:
+        return self.directory / f"rank-{rank}.log"
+
+    def __enter__(self) -> Ranks:
+        for rank, environment in enumerate(self.environments):
+            first = rank == 0
+            with self.log_path(rank).open("wb") as log:
+                process = subprocess.Popen(
+                    self.command,
+                    env={**os.environ, **environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if first else log,
+                    stderr=subprocess.STDOUT,
+                    # A session of its own: Ctrl-C reaches the launcher, which ends the ranks.
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent,
+                )
+            self.processes.append(process)
+        assert self.processes[0].stdout is not None
+        self._copier = threading.Thread(
+            target=_copy, args=(self.processes[0].stdout, self.log_path(0)), daemon=True
+        )
+        self._copier.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end_all()
+
+    def stop(self, signal_number: int) -> None:
+        """Ask the ranks to end; `wait` returns once they have. For a signal handler."""
+        self._asked_to_stop = signal_number
+
+    @property
+    def asked_to_stop(self) -> int | None:
+        """The signal that `stop` was called with, if it was."""
+        return self._asked_to_stop
+
+    def wait(self, until_unix_s: float | None = None) -> list[RankEnd]:
+        """Wait for all ranks; once one fails, for the others only for seconds.
+
+        until_unix_s: when to end ranks that have not ended by themselves.
+        """
+        order: dict[int, int] = {}
+        give_up = until_unix_s
+        while len(order) < len(self.processes):
+            for rank, process in enumerate(self.processes):
+                if rank in order or process.poll() is None:
+                    continue
+                order[rank] = len(order)
+                failed = process.returncode != 0
+                grace = GRACE_AFTER_FAILURE_S if failed else GRACE_AFTER_SUCCESS_S
+                give_up = min(give_up or float("inf"), time.time() + grace)
+            if self._asked_to_stop is not None or (give_up and time.time() > give_up):
+                break
+            time.sleep(POLL_S)
+        stopped = set(range(len(self.processes))) - set(order)
+        self._end_all()
+        if self._copier is not None:
+            self._copier.join(timeout=GRACE_AFTER_SIGNAL_S)
+        return [
+            RankEnd(
+                rank=rank,
+                code=process.returncode,
+                order=order.get(rank, len(self.processes)),
+                log_tail=_tail(self.log_path(rank)),
+                stopped=rank in stopped,
+            )
+            for rank, process in enumerate(self.processes)
+        ]
+
+    def _end_all(self) -> None:
+        """SIGTERM, then SIGKILL, to every rank that still runs."""
+        for number, wait_s in ((signal.SIGTERM, GRACE_AFTER_SIGNAL_S), (signal.SIGKILL, None)):
+            running = [process for process in self.processes if process.poll() is None]
+            for process in running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+            deadline = None if wait_s is None else time.monotonic() + wait_s
+            for process in running:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(left)
+
+
+def _die_with_parent() -> None:
+    """In the child before exec: end with the launcher, even if that is killed outright."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _copy(source: BinaryIO, path: Path) -> None:
+    with path.open("wb") as log:
+        while chunk := source.read1(65536):  # type: ignore[attr-defined]
+            log.write(chunk)
+            log.flush()
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.flush()
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+        return file.read().decode(errors="replace")

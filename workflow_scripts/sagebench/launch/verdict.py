@@ -1,0 +1,97 @@
+"""What a trial came to, from how its ranks ended: the first cause, not its consequences."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from typing import Any
+
+from sagebench.measure.outcome import EARLY_END_CODE, Limit, Reason, Status
+
+ALLOCATOR_MESSAGES = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "std::bad_alloc",
+    "MemoryError",
+    "out of memory",
+    "Thread creation failed",
+)
+"""what an exhausted allocator prints before the process aborts without a record"""
+
+CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was")
+"""what a rank says whose peer went first"""
+
+
+@dataclass(frozen=True)
+class RankEnd:
+    """How one rank's process ended.
+
+    code: exit code, negative for a signal. order: 0 for the first that ended. record: what it
+    wrote about an early end. log_tail: the end of its log. stopped: the launcher ended it.
+    """
+
+    rank: int
+    code: int
+    order: int
+    log_tail: str = ""
+    record: dict[str, Any] | None = None
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """status None is a failure: no outcome, `message` says why."""
+
+    status: Status | None
+    message: str = ""
+    reason: dict[str, Any] | None = field(default=None)
+    rank: int | None = None
+
+
+def decide(
+    ends: list[RankEnd], *, complete: bool, limit_gib: float | None, oom_kills: int = 0
+) -> Verdict:
+    """The verdict over all ranks.
+
+    complete: rank 0 wrote its last measurements. limit_gib: the trial's own memory cap.
+    oom_kills: processes that the kernel's out-of-memory killer ended in this cgroup meanwhile.
+    """
+    told = [end for end in ends if end.record is not None and end.code == EARLY_END_CODE]
+    if told:
+        first = min(told, key=lambda end: end.record["at_unix_s"])
+        return Verdict(
+            Status(first.record["status"]),
+            first.record["reason"]["message"],
+            first.record["reason"],
+            first.rank,
+        )
+    bad = sorted((end for end in ends if end.code != 0), key=_causality)
+    if not bad:
+        if complete:
+            return Verdict(Status.COMPLETED)
+        return Verdict(None, "every rank ended with exit code 0 but the measurements are not whole")
+    first = bad[0]
+    said = next((text for text in ALLOCATOR_MESSAGES if text in first.log_tail), None)
+    if said or (first.code == -signal.SIGKILL and not first.stopped and oom_kills):
+        limit = (
+            Limit("memory_limit", limit_gib, "GiB")
+            if limit_gib is not None and said
+            else Limit("host_memory", None, "GiB")
+        )
+        message = f"{said}, then {_ending(first)}" if said else "killed by the kernel's OOM killer"
+        reason = Reason(first.rank, "unknown", message, limit).to_json()
+        return Verdict(Status.OUT_OF_MEMORY, message, reason, first.rank)
+    return Verdict(None, f"rank {first.rank} {_ending(first)}", rank=first.rank)
+
+
+def _causality(end: RankEnd) -> tuple[bool, bool, int]:
+    """Causes before consequences, then by time."""
+    return end.stopped, any(text in end.log_tail for text in CONSEQUENCES), end.order
+
+
+def _ending(end: RankEnd) -> str:
+    if end.code < 0:
+        return f"was ended by {signal.Signals(-end.code).name}"
+    lines = [line for line in end.log_tail.strip().splitlines() if line.strip()]
+    last = f": {lines[-1].strip()}" if lines else ""
+    return f"failed with exit code {end.code}{last}"

@@ -1,0 +1,137 @@
+"""Memory of a rank: its cap, its peaks, and what an exhausted allocator says."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import resource
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+GIB = 1 << 30
+POLL_S = 0.01
+
+ALLOCATOR_MESSAGES = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "std::bad_alloc",
+    "out of memory",
+    "thread creation failed",
+)
+"""what torch's CPU allocator, libc, C++, CUDA and libgomp say when there is no memory left"""
+
+
+def limit_memory(device: torch.device, limit_gib: float) -> None:
+    """Cap what this rank may allocate from now on to `limit_gib` GiB.
+
+    CUDA: a fraction of the card for torch's caching allocator. CPU: the private memory of this
+    process (RLIMIT_DATA) above what imports, threads and compiled code took already, as a card's
+    limit does not count the CUDA context either. Memory-mapped files (the graph store) do not
+    count.
+    """
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_gib * GIB / total), device)
+        return
+    gc.collect()
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = private_virtual_bytes() + int(limit_gib * GIB)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def lift_limit() -> None:
+    """Give a process that ran out of memory room to say so."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is an allocator's, or was caused by one."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, (MemoryError, torch.cuda.OutOfMemoryError)):
+            return True
+        if isinstance(seen, (RuntimeError, OSError)) and any(
+            words in str(seen).lower() for words in ALLOCATOR_MESSAGES
+        ):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def private_virtual_bytes() -> int:
+    """VmData of this process: what RLIMIT_DATA limits."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmData line")
+
+
+def private_resident_bytes(pid: int | str = "self") -> int:
+    """Anonymous resident memory: mapped files (libraries, the graph store) do not count."""
+    resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    return (int(resident) - int(shared)) * resource.getpagesize()
+
+
+def release_memory(device: torch.device) -> None:
+    """Give freed memory back to the system, so that one phase's peak is not the next one's."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class PeakMemory:
+    """This process's peaks, in bytes, over the stretches `with peak: ...`.
+
+    The kernel keeps no peak of private memory, so a thread looks every 10 ms: 30 us a look.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._peaks: dict[str, int | None] = dict.fromkeys(
+            (
+                "peak_allocated_bytes",
+                "peak_reserved_bytes",
+                "peak_device_used_bytes",
+                "peak_host_private_bytes",
+            )
+        )
+        self._watching = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread: before the memory is capped."""
+        threading.Thread(target=self._poll, daemon=True).start()
+
+    def __enter__(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self._watching.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._watching.clear()
+        if self.device.type == "cuda":
+            self._note("peak_allocated_bytes", torch.cuda.max_memory_allocated(self.device))
+            self._note("peak_reserved_bytes", torch.cuda.max_memory_reserved(self.device))
+            free, total = torch.cuda.mem_get_info(self.device)
+            self._note("peak_device_used_bytes", total - free)
+        self._note("peak_host_private_bytes", self.host_bytes())
+
+    def read(self) -> dict[str, int | None]:
+        """The peaks so far; the device's are null on a CPU."""
+        return dict(self._peaks)
+
+    def host_bytes(self) -> int:
+        return private_resident_bytes()
+
+    def _poll(self) -> None:
+        while True:
+            self._watching.wait()
+            self._note("peak_host_private_bytes", self.host_bytes())
+            time.sleep(POLL_S)
+
+    def _note(self, name: str, value: int) -> None:
+        self._peaks[name] = max(self._peaks[name] or 0, value)

@@ -1,0 +1,43 @@
+"""How a trial ends, in one vocabulary. Standard library only: the launcher needs nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+SCHEMA = 1
+EARLY_END_CODE = 86
+"""exit code of a rank that ended early and says why in its record"""
+
+
+class Status(str, Enum):
+    """The measured ends of a trial; anything else is a failure and leaves no outcome."""
+
+    COMPLETED = "completed"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIME_LIMIT = "time_limit"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What was run into: `memory_limit` (the trial's own cap), `device_memory`, `host_memory` or
+    `walltime`; its value in `unit` (GiB or s), None where it is not known."""
+
+    kind: str
+    value: float | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a trial ended early, on which rank, in which phase of its work."""
+
+    rank: int
+    phase: str
+    message: str
+    limit: Limit | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,171 @@
+"""Aggregation over destination-grouped edges (CSR), without a tensor of one row an edge.
+
+Sum and mean are torch's `embedding_bag`, forward over the destinations and backward over the
+sources: the edges are regrouped by source, so that no two threads write the same row, and the
+order of every sum is fixed. Max has compiled loops on the CPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+try:
+    from sagebench.model import cpu_kernels
+except ImportError:  # without numba: torch's operations do it, slower
+    cpu_kernels = None
+
+AGGREGATORS = ("mean", "sum", "max")
+EDGES_A_STEP = 1 << 16
+"""edges that plain torch's max takes at a time"""
+
+
+def segment_aggregate(x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str) -> Tensor:
+    """Aggregate the rows of `x` over each destination's edges.
+
+    x: float [n_src, F]; may be a large memory-mapped array: it is not copied. rowptr: int32 or
+    int64 [n_dst + 1], from 0. col: int32 or int64 [E], rows of x; those of destination i are
+    col[rowptr[i]:rowptr[i + 1]]. aggregator: mean, sum or max. Returns [n_dst, F] of x's dtype;
+    a destination without edges gets 0.
+
+    The gradient of max is split evenly over the edges that reach the maximum. PyG does the same
+    (`scatter_reduce`), save that it counts one edge too many where the maximum is exactly 0; after
+    a ReLU that gradient is multiplied by 0 anyway.
+    """
+    return aggregate_with_root(x, rowptr, col, aggregator)[0]
+
+
+def aggregate_with_root(
+    x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str
+) -> tuple[Tensor, Tensor]:
+    """`segment_aggregate`, and x[:n_dst] as its own output: where the destinations are the first
+    sources, both gradients meet here in one matrix instead of three as large as x."""
+    if aggregator not in AGGREGATORS:
+        raise ValueError(f"aggregator is {aggregator!r}; write one of {', '.join(AGGREGATORS)}")
+    if x.requires_grad and torch.is_grad_enabled():
+        return _SegmentAggregate.apply(x, rowptr, col, aggregator)
+    return _forward(x, rowptr, col, aggregator), x[: len(rowptr) - 1]
+
+
+class _SegmentAggregate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str):
+        out = _forward(x, rowptr, col, aggregator)
+        ctx.aggregator, ctx.num_sources = aggregator, len(x)
+        ctx.save_for_backward(rowptr, col, *((x, out) if aggregator == "max" else ()))
+        ctx.set_materialize_grads(False)
+        return out, x[: len(rowptr) - 1]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor | None, of_root: Tensor | None):
+        rowptr, col, *kept = ctx.saved_tensors
+        if gradient is None and of_root is None:
+            return None, None, None, None
+        if gradient is None:
+            result = of_root.new_zeros(ctx.num_sources, of_root.shape[1])
+        elif ctx.aggregator == "max":
+            result = _max_backward(*kept, rowptr, col, gradient.contiguous())
+        else:
+            colptr, dst = _by_source(rowptr, col, ctx.num_sources)
+            weights = None
+            if ctx.aggregator == "mean":
+                weights = rowptr.diff().to(gradient.dtype).reciprocal_()[dst]
+            result = _bag(gradient.contiguous(), colptr, dst, "sum", weights)
+        if of_root is not None:
+            result[: len(of_root)] += of_root
+        return result, None, None, None
+
+
+def _forward(x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str) -> Tensor:
+    if aggregator == "max" and _has_kernel(x):
+        out = x.new_empty(len(rowptr) - 1, x.shape[1])
+        arrays = _arrays(x, rowptr, col, out)
+        cpu_kernels.run_chunks(
+            cpu_kernels.segment_max, cpu_kernels.balanced_bounds(arrays[1]), *arrays
+        )
+        return out
+    if aggregator == "max":
+        return _plain_max(x, rowptr, col)
+    return _bag(x, rowptr, col, aggregator)
+
+
+def _bag(
+    x: Tensor, rowptr: Tensor, col: Tensor, mode: str, weights: Tensor | None = None
+) -> Tensor:
+    return embedding_bag(
+        col,
+        x,
+        rowptr.to(col.dtype),
+        mode=mode,
+        include_last_offset=True,
+        per_sample_weights=weights,
+    )
+
+
+def _max_backward(x: Tensor, out: Tensor, rowptr: Tensor, col: Tensor, gradient: Tensor) -> Tensor:
+    if _has_kernel(x):
+        share, result = torch.empty_like(out), torch.empty_like(x)
+        arrays = _arrays(x, rowptr, col, out, gradient, share)
+        cpu_kernels.run_chunks(
+            cpu_kernels.split_over_ties, cpu_kernels.balanced_bounds(arrays[1]), *arrays
+        )
+        arrays = _arrays(x, *_by_source(rowptr, col, len(x)), out, share, result)
+        cpu_kernels.run_chunks(
+            cpu_kernels.segment_max_backward, cpu_kernels.balanced_bounds(arrays[1]), *arrays
+        )
+        return result
+    tied, result = torch.zeros_like(out), torch.zeros_like(x)
+    steps = _edge_steps(rowptr, col)
+    for source, target in steps:
+        tied.index_add_(0, target, (x[source] == out[target]).to(x.dtype))
+    share = gradient / tied.clamp_(min=1)
+    for source, target in steps:
+        result.index_add_(0, source, share[target] * (x[source] == out[target]))
+    return result
+
+
+def _plain_max(x: Tensor, rowptr: Tensor, col: Tensor) -> Tensor:
+    """In bounded steps; `embedding_bag` would hide a NaN."""
+    out = x.new_full((len(rowptr) - 1, x.shape[1]), -torch.inf)
+    for source, target in _edge_steps(rowptr, col):
+        index = target.long()[:, None].expand(-1, x.shape[1])
+        out.scatter_reduce_(0, index, x[source], "amax")
+    return out.masked_fill_((rowptr.diff() == 0)[:, None], 0)
+
+
+def _edge_steps(rowptr: Tensor, col: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """(sources, destinations) of a bounded number of edges at a time."""
+    dst = _destinations(rowptr, col)
+    return list(zip(col.split(EDGES_A_STEP), dst.split(EDGES_A_STEP), strict=True))
+
+
+def _by_source(rowptr: Tensor, col: Tensor, num_sources: int) -> tuple[Tensor, Tensor]:
+    """The edges grouped by source: colptr [num_sources + 1] and destinations [E]; stable."""
+    if col.device.type == "cpu" and cpu_kernels:
+        colptr, dst = col.new_zeros(num_sources + 2), torch.empty_like(col)
+        cpu_kernels.transpose(*_arrays(rowptr, col, colptr, dst))
+        return colptr[:-1], dst
+    colptr = col.new_zeros(num_sources + 1)
+    torch.cumsum(torch.bincount(col, minlength=num_sources), 0, out=colptr[1:])
+    return colptr, _destinations(rowptr, col)[torch.sort(col, stable=True).indices]
+
+
+def _destinations(rowptr: Tensor, col: Tensor) -> Tensor:
+    """The destination of every edge, of col's dtype."""
+    rows = torch.arange(len(rowptr) - 1, dtype=col.dtype, device=col.device)
+    return torch.repeat_interleave(rows, rowptr.diff(), output_size=len(col))
+
+
+def _has_kernel(x: Tensor) -> bool:
+    return (
+        cpu_kernels is not None
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and x.is_contiguous()
+    )
+
+
+def _arrays(*tensors: Tensor) -> tuple:
+    return tuple(tensor.detach().numpy() for tensor in tensors)

@@ -1,0 +1,92 @@
+"""What a sampler returns and a model reads."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Blocks(NamedTuple):
+    """A sampled neighborhood: one destination-grouped CSR whose prefixes are the layers' blocks.
+
+    Nodes are numbered seeds first, then hop by hop; each node stands once, in the hop that found
+    it first, and the new nodes of a hop stand in ascending global id. Only nodes new in hop h - 1
+    are expanded in hop h, each once (PyG's semantics; DGL samples every destination again in every
+    layer). Layer k of L therefore computes the first `destinations(k)` nodes, from edges that are
+    a prefix of all edges, and reads the first `sources(k)` nodes.
+
+    node_ids: int64 [nodes] global ids. The nodes that only the last hop found are in it when the
+    sample was taken with `relabel_last`; the first layer can do without (see `neighbors`).
+    rowptr: int64 [rows + 1], where rows are the nodes of the hops 0 to L - 1.
+    neighbors: int32 or int64 [edges] global ids of the sources, edges grouped by destination.
+    cols: int32 [edges, or those of the hops 1 to L - 1] the same sources as local numbers.
+    nodes_per_hop: new nodes of the hops 0 to L; the last is 0 without `relabel_last`.
+    edges_per_hop: sampled edges of the hops 1 to L.
+    key: 64-bit key of the micro-batch (dropout draws from it too).
+    """
+
+    node_ids: Tensor
+    rowptr: Tensor
+    neighbors: Tensor
+    cols: Tensor
+    nodes_per_hop: tuple[int, ...]
+    edges_per_hop: tuple[int, ...]
+    key: int
+
+    @property
+    def layers(self) -> int:
+        return len(self.edges_per_hop)
+
+    @property
+    def num_seeds(self) -> int:
+        return self.nodes_per_hop[0]
+
+    def destinations(self, layer: int) -> int:
+        """How many nodes layer `layer` (1 is the first) computes."""
+        return sum(self.nodes_per_hop[: self.layers - layer + 1])
+
+    def sources(self, layer: int) -> int:
+        """How many nodes layer `layer` reads."""
+        return sum(self.nodes_per_hop[: self.layers - layer + 2])
+
+    def edges(self, layer: int) -> int:
+        """How many edges layer `layer` aggregates."""
+        return sum(self.edges_per_hop[: self.layers - layer + 1])
+
+    def edge_index(self) -> Tensor:
+        """int64 [2, edges] local (source, destination) of every edge, as PyG wants them.
+
+        Needs `relabel_last`.
+        """
+        if len(self.cols) != len(self.neighbors):
+            raise ValueError("edge_index needs a sample whose last hop is relabelled")
+        degree = self.rowptr.diff()
+        destination = torch.repeat_interleave(
+            torch.arange(len(degree), device=degree.device), degree
+        )
+        return torch.stack([self.cols.long(), destination])
+
+    def to(self, device: torch.device) -> Blocks:
+        """The same sample on `device`; copies from pinned memory do not block."""
+        return Blocks(
+            *(tensor.to(device, non_blocking=True) for tensor in self[:4]),
+            self.nodes_per_hop,
+            self.edges_per_hop,
+            self.key,
+        )
+
+    def pin_memory(self) -> Blocks:
+        return Blocks(
+            *(tensor.pin_memory() for tensor in self[:4]),
+            self.nodes_per_hop,
+            self.edges_per_hop,
+            self.key,
+        )
+
+
+def hop_ends(counts: tuple[int, ...]) -> list[int]:
+    """Cumulated counts: where each hop's nodes or edges end."""
+    return list(accumulate(counts))

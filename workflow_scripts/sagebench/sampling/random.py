@@ -1,0 +1,42 @@
+"""Counter-based random numbers: a draw is a function of its key, so no thread, rank or device
+changes a sample.
+
+A draw's key is (seed, epoch, micro-batch index, hop, node, i). The first four are folded into one
+64-bit `sample_key` (`fold`); the rest is hashed by `mix64`, the finalizer of splitmix64 (Steele,
+Lea, Flood 2014, "Fast splittable pseudorandom number generators"). All arithmetic is modulo 2**64,
+so Python integers, numba's uint64 and torch's int64 agree to the bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+MASK64 = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+NODE_STRIDE = 0xD1342543DE82EF95
+MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+MULTIPLIER_2 = 0x94D049BB133111EB
+
+
+def mix64(z: int) -> int:
+    """Hash a 64-bit integer to a 64-bit integer (Python integers, both in [0, 2**64))."""
+    z = ((z ^ (z >> 30)) * MULTIPLIER_1) & MASK64
+    z = ((z ^ (z >> 27)) * MULTIPLIER_2) & MASK64
+    return z ^ (z >> 31)
+
+
+def fold(*values: int) -> int:
+    """Fold integers into one 64-bit key; order and count matter."""
+    key = GOLDEN
+    for value in values:
+        key = mix64((key ^ (value & MASK64)) + GOLDEN & MASK64)
+    return key
+
+
+def hash_ids(key: int, ids: np.ndarray) -> np.ndarray:
+    """`mix64(key + id * NODE_STRIDE)` for every id. ids: int [n]; returns uint64 [n]."""
+    with np.errstate(over="ignore"):
+        z = np.uint64(key) + ids.astype(np.uint64) * np.uint64(NODE_STRIDE)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,107 @@
+"""One process a device: who this rank is, and the few collectives the training needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class RankEnvironment:
+    """This rank's place among the others.
+
+    rendezvous: torch's init_method; `env://` reads MASTER_ADDR and MASTER_PORT.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    rendezvous: str = "env://"
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> RankEnvironment:
+        """From the variables of torchrun (the launcher sets them too), else srun's, else alone."""
+        if "RANK" in environ:
+            return cls(
+                rank=int(environ["RANK"]),
+                world_size=int(environ["WORLD_SIZE"]),
+                local_rank=int(environ["LOCAL_RANK"]),
+                local_world_size=int(environ["LOCAL_WORLD_SIZE"]),
+                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS", "env://"),
+            )
+        if "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:
+            ranks = int(environ["SLURM_NTASKS"])
+            return cls(
+                rank=int(environ["SLURM_PROCID"]),
+                world_size=ranks,
+                local_rank=int(environ["SLURM_LOCALID"]),
+                local_world_size=int(environ.get("SLURM_NTASKS_PER_NODE", ranks)),
+                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS", "env://"),
+            )
+        return cls()
+
+
+class Communicator:
+    """The process group of a trial; with one rank every collective returns at once."""
+
+    def __init__(self, place: RankEnvironment, device: torch.device) -> None:
+        self.place = place
+        self.device = device
+        if place.world_size > 1:
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                init_method=place.rendezvous,
+                rank=place.rank,
+                world_size=place.world_size,
+                timeout=COLLECTIVE_TIMEOUT,
+            )
+
+    @property
+    def rank(self) -> int:
+        return self.place.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.place.world_size
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over the ranks, in place."""
+        return self._reduce(values, "SUM")
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """Maximum over the ranks, in place."""
+        return self._reduce(values, "MAX")
+
+    def _reduce(self, values: torch.Tensor, operation: str) -> torch.Tensor:
+        if self.world_size > 1:
+            dist.all_reduce(values, getattr(dist.ReduceOp, operation))
+        return values
+
+    def broadcast(self, values: torch.Tensor, source: int) -> None:
+        """Give every rank the values of rank `source`, in place."""
+        if self.world_size > 1:
+            dist.broadcast(values, source)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's (picklable) value, in the order of the ranks, on every rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        self.sum(torch.zeros(1, device=self.device))
+
+    def close(self) -> None:
+        if self.world_size > 1:
+            dist.destroy_process_group()

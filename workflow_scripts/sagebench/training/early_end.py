@@ -1,0 +1,90 @@
+"""How a rank ends before its time: measured ends, told apart from failures."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from sagebench.files import write_json
+from sagebench.measure.memory import GIB, is_out_of_memory
+from sagebench.measure.outcome import Limit, Reason, Status
+
+
+class EarlyEnd(Exception):
+    """A measured end: the trial cannot go on, and that is its result."""
+
+    def __init__(self, status: Status, message: str, limit: Limit | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.limit = limit
+
+
+class Deadline:
+    """When the rank must have stopped by itself, for the walltime it was given.
+
+    at_unix_s: None is never. walltime_s: what was asked for; the deadline lies a little before.
+    """
+
+    def __init__(self, at_unix_s: float | None, walltime_s: float | None) -> None:
+        self.at_unix_s = at_unix_s
+        self.walltime_s = walltime_s
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Deadline:
+        """As the launcher gave it."""
+        at, walltime = (
+            environ.get(name) for name in ("SAGEBENCH_DEADLINE", "SAGEBENCH_WALLTIME_S")
+        )
+        return cls(float(at) if at else None, float(walltime) if walltime else None)
+
+    def check(self) -> None:
+        """Raises EarlyEnd once the time is up."""
+        if self.at_unix_s is not None and time.time() > self.at_unix_s:
+            raise EarlyEnd(
+                Status.TIME_LIMIT,
+                f"the walltime of {self.walltime_s:.0f} s was used up",
+                Limit("walltime", self.walltime_s, "s"),
+            )
+
+
+def check_finite(loss: float, epoch: int) -> None:
+    """Raises EarlyEnd for a loss that is no number any more."""
+    if not math.isfinite(loss):
+        raise EarlyEnd(Status.DIVERGED, f"the training loss was {loss} in epoch {epoch}")
+
+
+def explain(error: BaseException, device: torch.device, limit_gib: float | None) -> EarlyEnd | None:
+    """`error` as a measured end, or None where it is a failure."""
+    if isinstance(error, EarlyEnd):
+        return error
+    if not is_out_of_memory(error):
+        return None
+    message = str(error).strip().splitlines()
+    if limit_gib is not None:
+        limit = Limit("memory_limit", limit_gib, "GiB")
+    elif device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        limit = Limit("device_memory", round(total / GIB, 2), "GiB")
+    else:
+        limit = Limit("host_memory", None, "GiB")
+    return EarlyEnd(
+        Status.OUT_OF_MEMORY, message[0][:500] if message else type(error).__name__, limit
+    )
+
+
+def record_path(directory: Path, rank: int) -> Path:
+    """Where a rank that ends early says why."""
+    return directory / f"rank-{rank}.json"
+
+
+def write_record(directory: Path, rank: int, phase: str, end: EarlyEnd) -> None:
+    reason = Reason(rank, phase, str(end), end.limit)
+    write_json(
+        record_path(directory, rank),
+        {"status": end.status.value, "at_unix_s": time.time(), "reason": reason.to_json()},
+    )

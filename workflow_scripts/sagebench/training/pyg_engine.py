@@ -1,0 +1,166 @@
+"""The engines `reference` and `trimmed`: PyG's NodeLoader and SAGEConv, as the slides use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+from torch_geometric.loader import NodeLoader
+from torch_geometric.sampler import (
+    BaseSampler,
+    NeighborSampler,
+    NodeSamplerInput,
+    SamplerOutput,
+)
+
+from sagebench.errors import UserError
+from sagebench.graph.store import GraphStore
+from sagebench.grid.trial import Trial
+from sagebench.model.reference import PygGraphSAGE
+from sagebench.sampling.cpu import CpuSampler
+from sagebench.sampling.order import MicroBatch, sample_key
+from sagebench.training.engines import Batch, model_arguments
+from sagebench.training.tensors import torch_view
+
+
+class KeyedSampler(BaseSampler):
+    """Our sampler behind PyG's interface; a batch's `input_id` is its micro-batch index."""
+
+    def __init__(self, store: GraphStore, fanout: tuple[int, ...], seed: int) -> None:
+        self.store = store
+        self.fanout = fanout
+        self.seed = seed
+        self.epoch = 0
+        self._sampler: CpuSampler | None = None
+
+    def sample_from_nodes(self, inputs: NodeSamplerInput, **_: Any) -> SamplerOutput:
+        if self._sampler is None:  # once in each worker process
+            self._sampler = CpuSampler(self.store.colptr, self.store.row)
+        key = sample_key(self.seed, self.epoch, int(inputs.input_id[0]))
+        blocks = self._sampler.sample(inputs.node.numpy(), self.fanout, key)
+        row, col = blocks.edge_index()
+        return SamplerOutput(
+            node=blocks.node_ids,
+            row=row,
+            col=col,
+            edge=None,
+            num_sampled_nodes=list(blocks.nodes_per_hop),
+            num_sampled_edges=list(blocks.edges_per_hop),
+            metadata=(inputs.input_id, inputs.time),
+        )
+
+    def sample_from_edges(self, *_: Any, **__: Any) -> SamplerOutput:
+        raise TypeError("sagebench samples from nodes")
+
+    @property
+    def edge_permutation(self) -> None:
+        return None
+
+
+class PygEngine:
+    """`reference` computes every sampled node in every layer; `trimmed` uses `trim_to_layer`."""
+
+    def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
+        self.trial = trial
+        self.device = device
+        self.model = PygGraphSAGE(
+            **model_arguments(trial, store), trim=trial.engine == "trimmed"
+        ).to(device)
+        self._sampler = self._make_sampler(store)
+        self._data = Data(
+            x=torch_view(store.features),
+            y=torch_view(store.labels),
+            num_nodes=store.num_nodes,
+            # NodeLoader wants to find one to replace; the sampler reads the store's.
+            edge_index=torch.empty(2, 0, dtype=torch.int64),
+        )
+
+    def _make_sampler(self, store: GraphStore) -> BaseSampler:
+        if self.trial.sampler == "sagebench":
+            return KeyedSampler(store, self.trial.fanout, self.trial.seed)
+        if find_spec("pyg_lib") is None:
+            raise UserError(
+                "sampler 'pyg_lib' asks for the package pyg-lib, which is not installed here: "
+                "install it (envs/README.md) or write sampler: sagebench"
+            )
+        edges = torch.stack(
+            [
+                torch_view(store.row).long(),
+                torch.repeat_interleave(
+                    torch.arange(store.num_nodes), torch.from_numpy(np.diff(store.colptr))
+                ),
+            ]
+        )
+        graph = Data(edge_index=edges, num_nodes=store.num_nodes)
+        return NeighborSampler(graph, list(self.trial.fanout), is_sorted=True)
+
+    def _loader(self, micro_batches: list[MicroBatch], workers: int) -> NodeLoader:
+        """PyG's loader over these micro-batches, one a batch."""
+        if isinstance(self._sampler, KeyedSampler) and micro_batches:
+            self._sampler.epoch = micro_batches[0].epoch
+        sizes = [len(micro_batch.seeds) for micro_batch in micro_batches]
+        ends = np.cumsum([0, *sizes])
+        return NodeLoader(
+            self._data,
+            node_sampler=self._sampler,
+            input_nodes=torch.from_numpy(
+                np.concatenate([micro_batch.seeds for micro_batch in micro_batches])
+            ),
+            input_id=torch.repeat_interleave(
+                torch.tensor([micro_batch.index for micro_batch in micro_batches]),
+                torch.tensor(sizes),
+            ),
+            batch_sampler=[list(range(first, last)) for first, last in pairwise(ends)],
+            num_workers=workers,
+            # None is PyG's choice; without workers the phases are timed, each on its own.
+            filter_per_worker=None if workers else False,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def sample(self, micro_batch: MicroBatch) -> tuple[MicroBatch, NodeLoader, Any] | None:
+        if not len(micro_batch.seeds):
+            return micro_batch, None, None
+        loader = self._loader([micro_batch], workers=0)
+        return micro_batch, loader, loader.collate_fn(list(range(len(micro_batch.seeds))))
+
+    def load(self, sampled: tuple[MicroBatch, NodeLoader, Any]) -> Batch:
+        micro_batch, loader, output = sampled
+        if loader is None:
+            return empty_batch(micro_batch, self.trial.layers, self.device)
+        return self._batch(micro_batch, loader.filter_fn(output))
+
+    def stream(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
+        micro_batches = list(micro_batches)
+        full = [micro_batch for micro_batch in micro_batches if len(micro_batch.seeds)]
+        if full:
+            loader = self._loader(full, self.trial.sampling_workers)
+            for micro_batch, data in zip(full, loader, strict=True):
+                yield self._batch(micro_batch, data)
+        for micro_batch in micro_batches[len(full) :]:
+            yield empty_batch(micro_batch, self.trial.layers, self.device)
+
+    def _batch(self, micro_batch: MicroBatch, data: Data) -> Batch:
+        nodes, edges = tuple(data.num_sampled_nodes), tuple(data.num_sampled_edges)
+        data = data.to(self.device, non_blocking=True)
+        return Batch(
+            micro_batch,
+            (data.x, data.edge_index, nodes, edges),
+            data.y[: len(micro_batch.seeds)],
+            nodes,
+            edges,
+            sample_key(self.trial.seed, micro_batch.epoch, micro_batch.index),
+        )
+
+    def close(self) -> None:
+        """Nothing to end: the worker processes live as long as a stream."""
+
+
+def empty_batch(micro_batch: MicroBatch, layers: int, device: torch.device) -> Batch:
+    """The batch of a rank that the epoch's last step left without seed nodes."""
+    labels = torch.empty(0, dtype=torch.int64, device=device)
+    return Batch(micro_batch, (), labels, (0,) * (layers + 1), (0,) * layers, 0)

@@ -1,0 +1,44 @@
+"""Train GraphSAGE with one process a device; started by srun, torchrun or run_trial.py, or alone.
+
+Each process runs this script and is one rank. The place of a rank comes from the environment:
+RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (torchrun), or Slurm's (srun).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from sagebench.errors import run_script
+from sagebench.files import read_json
+from sagebench.grid.trial import Trial
+
+
+def parse_arguments(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
+    parser.add_argument("--store", type=Path, required=True, help="the graph store's folder")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for measured.json and best.pt"
+    )
+    return parser.parse_args()
+
+
+def main(description: str = __doc__ or "") -> int:
+    arguments = parse_arguments(description)
+    trial = Trial.from_json(read_json(arguments.trial))
+    from sagebench.training.rank import run_rank
+
+    code = run_rank(trial, arguments.store, arguments.out)
+    if code:
+        # Peers may wait for this rank in a collective; a tidy shutdown would wait for them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    run_script(main)
