@@ -118,7 +118,10 @@ def requested(trial_id):
 def trials_to_run():
     """The trials that this run is going to run."""
     jobs = workflow.dag.needrun_jobs()
-    return [job.wildcards.trial for job in jobs if job.rule.name == "trial"]
+    trial_ids = [job.wildcards.trial for job in jobs if job.rule.name == "trial"]
+    for trial_id in trial_ids:
+        requested(trial_id)
+    return trial_ids
 
 
 def plain(function):
@@ -129,10 +132,18 @@ def plain(function):
     return function
 
 
-@plain
-def store_of(wildcards):
-    # A rebuilt store must not rerun what was measured on the same data: its age does not count.
-    return ancient(manifest_path(RESULTS, requested(wildcards.trial).store))
+def trial_store():
+    """The manifest of a trial's store; where all trials read the same, no function of the trial.
+
+    A rebuilt store must not rerun what was measured on the same data: its age does not count.
+    """
+
+    def of_trial(wildcards):
+        return ancient(manifest_path(RESULTS, requested(wildcards.trial).store))
+
+    if len(study.stores) > 1:
+        return plain(of_trial)
+    return ancient(manifest_path(RESULTS, *study.stores))
 
 
 def trial_resources():
@@ -165,7 +176,10 @@ def trial_resources():
 
 
 def trial_threads():
-    """On one machine every core, so that nothing runs beside a trial that is being timed."""
+    """On one machine every core, so that nothing runs beside a trial that is being timed.
+
+    On a cluster the resource cpus_per_task says it.
+    """
     if study.site.launcher == "slurm":
         return 1
     try:

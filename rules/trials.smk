@@ -10,7 +10,7 @@ rule trials:
 
 rule trial:
     input:
-        store=store_of,
+        store=trial_store(),
     output:
         outcome_path(RESULTS, "{trial}"),
     log:

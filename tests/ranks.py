@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# The fork server imports once what every rank needs.
+# The fork server imports once what every rank needs; not torch._dynamo, whose threads do not fork.
 CONTEXT.set_forkserver_preload(
     ["sagebench.training.rank", "sagebench.training.blocks_engine", "sagebench.training.pyg_engine"]
 )

@@ -67,11 +67,11 @@ def test_ranks_equal_accumulation_with_sampling_and_dropout(store, ranks):
         assert_same_gradients(rank, alone)
 
 
-@pytest.mark.parametrize("engine", ["blocks", "reference", "trimmed"])
+@pytest.mark.parametrize("engine", ["blocks", "reference"])
 def test_ranks_equal_one_large_batch_with_every_neighbor(store, engine):
     values = {"engine": engine, "fanout": [-1, -1, -1], "accumulation": 1, "sampling_workers": 0}
     alone = run_ranks(1, step_gradients, {**values, "batch_size": 64}, store)[0]
-    together = run_ranks(4, step_gradients, {**values, "batch_size": 16, "ranks": 4}, store)
+    together = run_ranks(2, step_gradients, {**values, "batch_size": 32, "ranks": 2}, store)
     for rank in together:
         assert_same_gradients(rank, alone)
 

@@ -49,9 +49,9 @@ def test_a_trial_on_meluxina_asks_for_whole_widths(project):
             ranks = lines["wildcards"].split("-r")[-1].split("-")[0]
             resources[ranks] = lines["resources"]
     assert set(resources) == {"1", "2", "4", "8"}
-    assert "mpi" not in resources["1"]
-    for wanted in ("mpi=srun", "nodes=2", "tasks_per_node=4", "gres=gpu:4", "cpus_per_task=16"):
-        assert wanted in resources["8"]
+    for ranks, nodes in (("1", 1), ("2", 1), ("4", 1), ("8", 2)):
+        for wanted in (f"nodes={nodes}", "tasks_per_node=4", "cpus_per_task=16", "gres=gpu:4"):
+            assert wanted in resources[ranks]
 
 
 def test_a_mistake_is_one_sentence_before_anything_runs(project):
@@ -76,14 +76,14 @@ def test_on_one_machine_a_trial_takes_every_core(project):
     assert result.stdout.count("threads: 7") == 3
 
 
-def test_ten_thousand_trials_plan(project):
+def test_thousands_of_trials_plan(project):
     many = {**SMALL, "experiments": {"batch": {"axis": "batch_size"}}}
-    columns = {"batch_size": list(range(1, 101)), "accumulation": list(range(1, 101))}
+    columns = {"batch_size": list(range(1, 51)), "accumulation": list(range(1, 51))}
     many["experiments"]["batch"]["product"] = columns
     (project.folder / "many.yaml").write_text(yaml.safe_dump(many))
     result = project.snakemake("-n", "-q", "rules", "--configfile", "many.yaml")
     assert result.returncode == 0, result.stdout
-    assert re.search(r"^trial +10000$", result.stdout, re.MULTILINE)
+    assert re.search(r"^trial +2500$", result.stdout, re.MULTILINE)
 
 
 def test_what_snakemake_parses_is_light():

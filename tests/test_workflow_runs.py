@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -138,6 +139,12 @@ def test_an_edit_during_a_run_changes_nothing_of_it_and_plan_and_partial_work_be
     assert (project.folder / "results/small/tables/trials.csv").read_text() == "4 of 4"
 
 
+def test_a_deleted_store_is_not_rebuilt_for_what_is_measured(project):
+    assert project.snakemake().returncode == 0
+    shutil.rmtree(project.folder / "results/stores")
+    assert "Nothing to be done" in project.snakemake().stdout
+
+
 def test_plan_writes_only_its_csv_and_the_frozen_study(project):
     result = project.snakemake("plan")
     assert result.returncode == 0, result.stdout
@@ -178,3 +185,18 @@ def test_paths_with_what_a_shell_would_run_are_only_paths(project):
     assert not (project.folder / "pwned").exists()
     spec = next((project.folder / values["results"] / "stores").glob("*.json"))
     assert json.loads(spec.read_text()) == values["dataset"]
+
+
+def test_a_job_on_another_node_reads_what_its_run_froze(project):
+    """A batch job reads the workflow anew, maybe long after the configuration was edited."""
+    assert project.snakemake().returncode == 0
+    outcome = project.outcomes()[0]
+    outcome.unlink()
+    (frozen,) = (project.folder / "results/small/frozen").glob("*.json")
+    project.configure(changed(batch={"axis": "no such axis"}))
+    job = ["--mode", "remote", "--target-jobs", f"trial:trial={outcome.parent.name}"]
+    job += ["--cores", "1", "--force", "--nolock", "--no-hooks", "--ignore-incomplete"]
+    assert project.snakemake(*job).returncode != 0
+    result = project.snakemake(*job, SAGEBENCH_FROZEN_STUDY=str(frozen))
+    assert result.returncode == 0, result.stdout
+    assert outcome.exists()

@@ -55,7 +55,7 @@ time.sleep(float(os.environ.get("TRIAL_S", 0)))
 if str(trial["batch_size"]) == os.environ.get("FAIL"):
     Path(arguments.outcome).with_name("attempts.jsonl").write_text("{}")
     sys.exit(1)
-outcome = {"schema": 1, "status": "completed", "trial": trial, "provenance": {"git_commit": "abcdef"}}
+outcome = {"status": "completed", "trial": trial, "provenance": {"git_commit": "abcdef"}}
 Path(arguments.outcome).write_text(json.dumps(outcome))
 """,
     "make_tables": """

@@ -43,6 +43,13 @@ def geometry(ranks: int, site: Site) -> Geometry:
     )
 
 
+def memory_mib_per_cpu(site: Site) -> int | None:
+    """The share of a node's memory that goes with one of its CPUs; None: not asked for."""
+    if site.memory_per_node_gib is None:
+        return None
+    return int(site.memory_per_node_gib * 1024 / site.cpus)
+
+
 def fitting(ranks: int, site: Site) -> str:
     """What to write instead of a number of ranks that the site cannot give."""
     most = site.nodes * site.devices_per_node
@@ -61,21 +68,25 @@ def _fits(ranks: int, site: Site) -> bool:
 def slurm_resources(ranks: int, site: Site) -> dict[str, Any]:
     """What the Slurm plugin is to ask for; a value of None is left out.
 
-    `tasks` is not among them: with it the plugin adds --ntasks-per-gpu, and starts too many. With
-    `mpi` the command runs in the batch step and calls srun itself; for one task the plugin refuses
-    it, and wraps the command in an srun of its own. Where nodes are given out whole, every rank
-    sees all of its node's GPUs, as NCCL's peer-to-peer copies want it.
+    A node that is given out whole is asked for whole, at every width: the trial's own srun then
+    takes of it what the trial needs, and every rank sees all of its node's GPUs, as NCCL's
+    peer-to-peer copies want it. Memory goes by CPU, so a rank has the same at every width.
+
+    With `mpi` the command runs in the batch step and calls srun itself; for a single task the
+    plugin refuses it and wraps the command in an srun of its own. `tasks` is not among these: with
+    it the plugin adds --ntasks-per-gpu, and starts too many.
     """
     place = geometry(ranks, site)
     gpus = site.device == "cuda"
+    tasks_per_node = site.devices_per_node if site.whole_nodes else place.ranks_per_node
     return {
         "nodes": place.nodes,
-        "tasks_per_node": place.ranks_per_node,
+        "tasks_per_node": tasks_per_node,
         "cpus_per_task": place.cpus_per_rank,
+        "mpi": "srun" if tasks_per_node > 1 else None,
         "gres": f"gpu:{site.devices_per_node}" if gpus and site.whole_nodes else None,
         "gpu": place.ranks if gpus and not site.whole_nodes else None,
-        "mem_mb": place.memory_mib_per_node,
-        "mpi": "srun" if ranks > 1 else None,
+        "mem_mb_per_cpu": memory_mib_per_cpu(site),
         "slurm_account": site.account,
         "slurm_partition": site.partition_gpu if gpus else site.partition_cpu,
         "qos": site.qos,

@@ -33,8 +33,14 @@ WALLTIME_MARGIN = 0.05
 LAST_RESORT_S = 30.0
 """after its own deadline a rank that does not stop is ended"""
 
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_MAX_": "0"}
-"""freed memory stays in the process: fresh pages cost more than the work done in them"""
+RUNTIME = {
+    # Freed memory stays in the process: fresh pages cost more than the work done in them.
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_MAX_": "0",
+    # Compute threads that wait sleep: spinning, they take the cores from the sampler's threads, and
+    # an epoch on a machine with as many threads as cores takes ten times as long.
+    "OMP_WAIT_POLICY": "passive",
+}
 
 
 def run_trial(trial_path: Path, store: Path, outcome_path: Path, walltime_s: float | None) -> int:
@@ -140,7 +146,7 @@ def rank_environment(
         "SAGEBENCH_STARTED_AT": repr(started),
         "OMP_NUM_THREADS": str(trial.threads_per_rank),
         "PYTHONUNBUFFERED": "1",
-        **MALLOC,
+        **RUNTIME,
     }
     if deadline is not None:
         environment["SAGEBENCH_DEADLINE"] = repr(deadline)

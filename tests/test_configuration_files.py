@@ -1,0 +1,131 @@
+"""The files in config/ and profiles/: what they hold, and that their descriptions are in step."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import yaml
+from configurations import GOOD
+from sagebench.grid.configuration import (
+    KEYS,
+    SOURCES,
+    Configuration,
+    Experiment,
+    json_schema,
+)
+from sagebench.grid.files import laid_over, read_configuration
+from sagebench.grid.site import Limits, Site, read_site
+from sagebench.grid.study import load_study
+from workflow_project import ROOT
+
+CONFIG = ROOT / "config"
+MELUXINA = ROOT / "profiles/meluxina/site.yaml"
+LOCAL = ROOT / "profiles/local/site.yaml"
+
+
+@pytest.fixture(scope="module")
+def slides():
+    return load_study([CONFIG / "config.yaml"], MELUXINA)
+
+
+def trials(study, experiment):
+    (ids,) = [e.trials for e in study.experiments if e.name == experiment]
+    return [study.requests[trial_id].trial for trial_id in ids]
+
+
+def test_the_slides_study_has_the_slides_grid(slides):
+    assert [len(experiment.trials) for experiment in slides.experiments] == [16, 16, 4]
+    batches = [(trial.batch_size, trial.accumulation) for trial in trials(slides, "batch")]
+    assert batches[:3] == [(16, 5), (32, 5), (64, 5)] and batches[-1] == (512, 5)
+    assert {trial.fanout for trial in trials(slides, "batch")} == {(15, 10, 10, 10, 10)}
+    assert len({trial.fanout for trial in trials(slides, "neighbor")}) == 16
+    assert [trial.ranks for trial in trials(slides, "scaling")] == [1, 2, 4, 8]
+    for trial in trials(slides, "scaling"):
+        assert (trial.epochs, trial.batch_size, trial.patience_evaluations) == (10, 128, None)
+    for request in slides.requests.values():
+        trial = request.trial
+        assert (trial.engine, trial.layers, trial.hidden_channels) == ("blocks", 5, 256)
+        assert (trial.device, trial.machine) == ("cuda", "meluxina")
+
+
+def test_the_published_study_differs_in_its_engine_alone(slides):
+    published = load_study([CONFIG / "published.yaml"], MELUXINA)
+    assert published.name == "published"
+    for one, other in zip(slides.requests.values(), published.requests.values(), strict=True):
+        mine, theirs = one.trial.to_json(), other.trial.to_json()
+        assert (mine.pop("engine"), theirs.pop("engine")) == ("blocks", "reference")
+        assert mine == theirs
+
+
+def test_what_the_slides_do_not_give_is_marked():
+    text = (CONFIG / "config.yaml").read_text()
+    for key in ("learning_rate:", "epochs: 50", "optimizer", "accumulation: 1 "):
+        (line,) = [line for line in text.splitlines() if key in line]
+        assert "not in the slides" in line
+
+
+def test_the_demo_holds_what_it_promises():
+    demo = load_study([CONFIG / "demo.yaml"], LOCAL)
+    assert len({(t.batch_size, t.accumulation) for t in trials(demo, "batch")}) >= 6
+    fanouts = {trial.fanout for trial in trials(demo, "neighbor")}
+    assert len(fanouts) >= 6 and any(0 in fanout for fanout in fanouts)
+    assert [trial.ranks for trial in trials(demo, "scaling")] == [1, 2]
+    assert {trial.threads_per_rank for trial in trials(demo, "scaling")} == {1}
+    assert any(request.trial.memory_limit_gib for request in demo.requests.values())
+    for request in demo.requests.values():
+        trial = request.trial
+        batches = math.ceil(18_217 / trial.batch_size)
+        assert math.ceil(batches / (trial.accumulation * trial.ranks)) >= 20
+        assert trial.epochs >= 3
+
+
+def test_the_schema_is_in_step():
+    exported = json.loads((CONFIG / "schema.json").read_text())
+    assert exported == json_schema(), "run python workflow_scripts/export_schema.py"
+
+
+def test_every_key_is_in_the_readme_with_its_default():
+    lines = (CONFIG / "README.md").read_text().splitlines()
+    rows = {}
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) >= 3:
+            key = next((cell for cell in cells[:2] if cell.startswith("`")), None)
+            rows.setdefault((key or "").strip("`"), []).append(cells)
+    models = (Configuration, Experiment, Site, *SOURCES.values())
+    keys = {f.alias or name for model in models for name, f in model.model_fields.items()}
+    keys -= {"name", "source", "limits"}
+    keys |= set(KEYS) | {f"limits.{name}" for name in Limits.model_fields}
+    assert not keys - set(rows)
+    for key, (_, default, _) in KEYS.items():
+        wanted = json.dumps(default).strip('"')
+        assert any(f"`{wanted}`" in cells for cells in rows[key]), key
+
+
+def test_a_file_that_extends_another_is_laid_over_it(tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(GOOD))
+    top = {
+        "extends": "base.yaml",
+        "study": "top",
+        "defaults": {"dropout": 0.1},
+        "dataset": {"name": "s", "source": "synthetic"},
+    }
+    (tmp_path / "top.yaml").write_text(yaml.safe_dump(top))
+    values = read_configuration([tmp_path / "top.yaml"])
+    assert values["study"] == "top"
+    assert values["defaults"] == {"epochs": 3, "dropout": 0.1}
+    assert values["dataset"] == {"name": "s", "source": "synthetic"}
+    assert values["experiments"] == GOOD["experiments"]
+
+
+def test_laying_over_changes_neither_side():
+    base, top = {"a": {"b": 1}}, {"a": {"c": 2}}
+    assert laid_over(base, top) == {"a": {"b": 1, "c": 2}}
+    assert (base, top) == ({"a": {"b": 1}}, {"a": {"c": 2}})
+
+
+@pytest.mark.parametrize("path", [LOCAL, MELUXINA])
+def test_the_sites_are_sound(path):
+    assert read_site(path).cpus >= 1

@@ -1,0 +1,86 @@
+"""Which outcomes are measured again on purpose."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from configurations import GOOD, study_of
+from sagebench.errors import UserError
+from sagebench.grid.again import matches, parse_where, set_aside
+from sagebench.grid.freeze import outcome_path
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Six outcomes of batch, three of them out of memory; the commits take turns."""
+    study = study_of({**GOOD, "results": str(tmp_path)})
+    for number, trial_id in enumerate(study.experiments[0].trials):
+        path = tmp_path / "trials" / trial_id / "outcome.json"
+        path.parent.mkdir(parents=True)
+        outcome = {
+            "status": "out_of_memory" if number < 3 else "completed",
+            "provenance": {
+                "git_commit": ["1a2b3c4d", "ffff0000"][number % 2],
+                "image_digest": None if number else "sha256:abcdef",
+            },
+        }
+        path.write_text(json.dumps(outcome))
+    return study
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        ("status=out_of_memory", 3),
+        ("status=completed,commit=1a2b", 1),
+        ("commit=1a2b3c4d", 3),
+        ("experiment=batch", 6),
+        ("experiment=scaling", 0),
+        ("digest=sha256:abcd", 1),
+        ("digest=abcd", 1),
+        ("digest=none", 5),
+        ("trial=*-reference-*", 3),
+        ("trial=*b64x4*,status=completed", 1),
+        ("status=diverged", 0),
+    ],
+)
+def test_conditions(study, where, count):
+    assert len(list(matches(study, parse_where(where)))) == count
+
+
+@pytest.mark.parametrize(
+    ("where", "advice"),
+    [
+        ("", "WHERE is empty"),
+        ("completed", "write key=value"),
+        ("status=", "write key=value"),
+        ("stats=completed", "write status"),
+        ("status=a,status=b", "write it once"),
+        ("experiment=btch", "write batch or scaling"),
+        ("commit=1a", "at least its first 4 characters"),
+    ],
+)
+def test_bad_conditions(study, where, advice):
+    with pytest.raises(UserError, match=advice):
+        list(matches(study, parse_where(where)))
+
+
+def test_nothing_is_lost(study):
+    (match,) = list(matches(study, parse_where("digest=abcd")))
+    texts = []
+    for number in (1, 2):
+        texts.append(f'{{"status": "completed", "number": {number}}}')
+        match.path.write_text(texts[-1])
+        assert set_aside(match).name == f"{number}.json"
+        assert not match.path.exists()
+    kept = sorted((match.path.parent / "superseded").iterdir())
+    assert [path.read_text() for path in kept] == texts
+
+
+def test_an_outcome_that_cannot_be_read_is_named(study):
+    (match, *_) = list(matches(study, parse_where("status=completed")))
+    match.path.write_text("{")
+    with pytest.raises(UserError, match="is no outcome"):
+        list(matches(study, parse_where("status=completed")))
+    assert outcome_path(study.results, match.trial) == str(match.path)
