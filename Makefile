@@ -11,9 +11,11 @@ PROFILE ?= profiles/local
 CONFIG ?= config/config.yaml
 VENV := .venv
 RUN := $(VENV)/bin
-SNAKEMAKE = $(RUN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
+# A target stands before the options: behind --configfile it would be read as another file.
+SNAKEMAKE = $(RUN)/snakemake
+STUDY = --profile $(PROFILE) --configfile $(CONFIG)
 # Beside a run that holds Snakemake's lock; these targets write files of their own.
-BESIDE := --nolock --quiet rules
+BESIDE := --nolock --quiet all
 
 .PHONY: help
 help: ## this list
@@ -32,24 +34,24 @@ install: $(VENV)/installed ## make the environment (.venv); the other targets do
 .PHONY: demo
 demo: CONFIG := config/demo.yaml
 demo: install ## run the demo study on this machine, to results/demo/report.html
-	$(SNAKEMAKE)
+	$(SNAKEMAKE) $(STUDY)
 
 .PHONY: run
 run: install ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
-	$(SNAKEMAKE)
+	$(SNAKEMAKE) $(STUDY)
 
 .PHONY: plan
 plan: install ## what a study costs, before it runs: make plan CONFIG=... PROFILE=...
-	@$(SNAKEMAKE) $(BESIDE) plan
+	@$(SNAKEMAKE) plan $(STUDY) $(BESIDE)
 
 .PHONY: partial
 partial: install ## tables, figures and report of what there is so far
-	@$(SNAKEMAKE) $(BESIDE) --forcerun partial -- partial
+	@$(SNAKEMAKE) partial $(STUDY) $(BESIDE)
 
 .PHONY: again
 again: install ## run trials again on purpose: make again WHERE=status=out_of_memory CONFIG=...
 	$(RUN)/python workflow_scripts/again.py --configfile $(CONFIG) --where "$(WHERE)"
-	$(SNAKEMAKE)
+	$(SNAKEMAKE) $(STUDY)
 
 .PHONY: test
 test: install ## every test that needs no root
