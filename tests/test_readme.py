@@ -40,9 +40,7 @@ def checkout(tmp_path_factory) -> Path:
             shutil.copytree(source, copy / name)
         else:
             shutil.copy2(source, copy / name)
-    (copy / ".venv").mkdir()
-    (copy / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    (copy / ".venv" / "installed").touch()
+    (copy / ".venv").symlink_to(sys.prefix)
     (copy / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
     nodes = 900
     rng = np.random.default_rng(0)
