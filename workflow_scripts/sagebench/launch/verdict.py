@@ -6,17 +6,7 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any
 
-from sagebench.measure.outcome import EARLY_END_CODE, Limit, Reason, Status
-
-ALLOCATOR_MESSAGES = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "std::bad_alloc",
-    "MemoryError",
-    "out of memory",
-    "Thread creation failed",
-)
-"""what an exhausted allocator prints before the process aborts without a record"""
+from sagebench.measure.outcome import ALLOCATOR_MESSAGES, EARLY_END_CODE, Limit, Reason, Status
 
 CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was")
 """what a rank says whose peer went first"""
@@ -71,7 +61,8 @@ def decide(
             return Verdict(Status.COMPLETED)
         return Verdict(None, "every rank ended with exit code 0 but the measurements are not whole")
     first = bad[0]
-    said = next((text for text in ALLOCATOR_MESSAGES if text in first.log_tail), None)
+    log = first.log_tail.lower()
+    said = next((text for text in ALLOCATOR_MESSAGES if text in log), None)
     if said or (first.code == -signal.SIGKILL and not first.stopped and oom_kills):
         limit = (
             Limit("memory_limit", limit_gib, "GiB")

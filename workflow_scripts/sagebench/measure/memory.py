@@ -11,17 +11,10 @@ from pathlib import Path
 
 import torch
 
+from sagebench.measure.outcome import ALLOCATOR_MESSAGES
+
 GIB = 1 << 30
 POLL_S = 0.01
-
-ALLOCATOR_MESSAGES = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "std::bad_alloc",
-    "out of memory",
-    "thread creation failed",
-)
-"""what torch's CPU allocator, libc, C++, CUDA and libgomp say when there is no memory left"""
 
 
 def limit_memory(device: torch.device, limit_gib: float) -> None:

@@ -11,6 +11,19 @@ EARLY_END_CODE = 86
 """exit code of a rank that ended early and says why in its record"""
 
 
+ALLOCATOR_MESSAGES = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "std::bad_alloc",
+    "memoryerror",
+    "out of memory",
+    "thread creation failed",
+    "could not create a primitive",
+)
+"""what torch's CPU allocator, libc, C++, Python, CUDA, libgomp and oneDNN say, in lower case, when
+there is no memory left"""
+
+
 class Status(str, Enum):
     """The measured ends of a trial; anything else is a failure and leaves no outcome."""
 

@@ -3,9 +3,15 @@
 On the CPU in float32 they go through oneDNN, which picks its instructions by what the processor
 has; torch's default, MKL, keeps AMD processors to AVX2, at half the speed where they have AVX-512.
 Both are true float32.
+
+oneDNN keeps compiled code and buffers for every shape it has met, and a sample's shapes are all
+different: a gigabyte after a thousand steps. So it only ever sees ROWS_A_CALL rows; MKL does the
+rest.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -17,6 +23,8 @@ _onednn = (
     else None
 )
 """torch.compile's own way to oneDNN; without it torch's default does the same"""
+
+ROWS_A_CALL = 2048
 
 
 def sage_linear(
@@ -36,7 +44,20 @@ class _SageLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, aggregated, root, weight_l, bias, weight_r):
         ctx.save_for_backward(aggregated, root, weight_l, weight_r)
-        return _multiply(aggregated, weight_l, bias).add_(_multiply(root, weight_r))
+        out = aggregated.new_empty(len(aggregated), len(weight_l))
+        weight_r_t = weight_r.t()
+        for first, last in _pieces(len(out)):
+            piece = out[first:last]
+            if last - first == ROWS_A_CALL:
+                torch.add(
+                    _onednn(aggregated[first:last], weight_l, bias, "none", [], ""),
+                    _onednn(root[first:last], weight_r, None, "none", [], ""),
+                    out=piece,
+                )
+            else:
+                torch.addmm(bias, aggregated[first:last], weight_l.t(), out=piece)
+                piece.addmm_(root[first:last], weight_r_t)
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -53,8 +74,20 @@ class _SageLinear(torch.autograd.Function):
         )
 
 
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return _onednn(x, weight, bias, "none", [], "")
+def _multiply(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T"""
+    out = x.new_empty(len(x), len(weight))
+    for first, last in _pieces(len(x)):
+        if last - first == ROWS_A_CALL:
+            out[first:last] = _onednn(x[first:last], weight, None, "none", [], "")
+        else:
+            torch.mm(x[first:last], weight.t(), out=out[first:last])
+    return out
+
+
+def _pieces(rows: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, rows, ROWS_A_CALL):
+        yield first, min(first + ROWS_A_CALL, rows)
 
 
 def _is_plain(x: Tensor, *others: Tensor) -> bool:
