@@ -34,7 +34,7 @@ def checkout(tmp_path_factory) -> Path:
     copy = tmp_path_factory.mktemp("clone") / "sagebench"
     copy.mkdir()
     for name in ("Snakefile", "Makefile", "rules", "workflow_scripts", "config", "profiles",
-                 "envs", "data", "report", "container"):  # fmt: skip
+                 "envs", "data", "report"):  # fmt: skip
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, copy / name)
