@@ -15,6 +15,8 @@ rule tables:
         study=freezer.path,  # of another study or grid, other tables
         results=subpath(output[0], ancestor=3),
         out=subpath(output[0], parent=True),
+    message:
+        f"Tables: {STUDY}/tables/"
     shell:
         "python {input.script:q} --study {params.study:q} --results {params.results:q}"
         " --out {params.out:q} > {log:q} 2>&1"
@@ -37,6 +39,8 @@ for plot in FIGURES:
         params:
             tables=subpath(input[0], parent=True),
             out=subpath(output[0], parent=True),
+        message:
+            f"Figures: {', '.join(FIGURES[plot][1])}"
         shell:
             "python {input.script:q} --tables {params.tables:q}"
             " --out {params.out:q} > {log:q} 2>&1"
@@ -63,6 +67,8 @@ rule report:
         study=freezer.path,
         tables=subpath(input[0], parent=True),
         figures=lambda _, input: Path(input.figures[0]).parent,
+    message:
+        "Report: {output}"
     shell:
         "python {input.script:q} --study {params.study:q} --tables {params.tables:q}"
         " --figures {params.figures:q} --out {output:q} > {log:q} 2>&1"

@@ -17,6 +17,8 @@ rule store:
     params:
         spec=store_spec_path(RESULTS, "{store}"),
         out=subpath(output[0], parent=True),
+    message:
+        "Graph store {wildcards.store}"
     shell:
         'python "$SAGEBENCH_SCRIPTS/build_graph.py" --spec {params.spec:q}'
-        " --out {params.out:q} > {log:q} 2>&1"
+        " --out {params.out:q} 2>&1 | tee -i {log:q}"

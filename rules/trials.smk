@@ -21,7 +21,9 @@ rule trial:
     params:
         # Nothing that does not identify the trial: a changed parameter runs it again.
         trial=trial_path(RESULTS, "{trial}"),
+    message:
+        "Trial {wildcards.trial}"
     shell:
         'python "$SAGEBENCH_SCRIPTS/run_trial.py" --trial {params.trial:q}'
         ' --store "$(dirname {input.store:q})" --outcome {output:q}'
-        " --walltime-min {resources.runtime} >> {log:q} 2>&1"
+        " --walltime-min {resources.runtime} 2>&1 | tee -ai {log:q}"
