@@ -11,9 +11,11 @@ PROFILE ?= profiles/local
 CONFIG ?= config/config.yaml
 VENV := .venv
 RUN := $(VENV)/bin
+# What a user gives reaches the commands as variables, so that no shell runs any of it.
+export PROFILE CONFIG WHERE
 # A target stands before the options: behind --configfile it would be read as another file.
 SNAKEMAKE = $(RUN)/snakemake
-STUDY = --profile $(PROFILE) --configfile $(CONFIG)
+STUDY = --profile "$$PROFILE" --configfile "$$CONFIG"
 # Beside a run that holds Snakemake's lock; these targets write files of their own.
 BESIDE := --nolock --quiet all
 
@@ -50,8 +52,13 @@ partial: install ## tables, figures and report of what there is so far
 
 .PHONY: again
 again: install ## run trials again on purpose: make again WHERE=status=out_of_memory CONFIG=...
-	$(RUN)/python workflow_scripts/again.py --configfile $(CONFIG) --where "$(WHERE)"
+	$(RUN)/python workflow_scripts/again.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG" --where "$$WHERE"
 	$(SNAKEMAKE) $(STUDY)
+
+.PHONY: bench
+bench: SIZE := products
+bench: install ## engines and samplers side by side: make bench SIZE=laptop|products BENCH="--only ..."
+	$(RUN)/python workflow_scripts/bench_engine.py --size $(SIZE) --json $(BENCH)
 
 .PHONY: test
 test: install ## every test that needs no root

@@ -35,4 +35,4 @@ include: "rules/analysis.smk"
 
 # Only the main process of a real run comes here: not a dry run, not a job on a node.
 onstart:
-    freezer.write(trials_to_run())
+    freezer.write(trials_to_run(), to_run("store"))

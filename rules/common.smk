@@ -115,10 +115,15 @@ def requested(trial_id):
         ) from None
 
 
+def to_run(rule):
+    """What stands for the wildcard of the same name in the jobs of `rule` that this run does."""
+    jobs = workflow.dag.needrun_jobs()
+    return [getattr(job.wildcards, rule) for job in jobs if job.rule.name == rule]
+
+
 def trials_to_run():
     """The trials that this run is going to run."""
-    jobs = workflow.dag.needrun_jobs()
-    trial_ids = [job.wildcards.trial for job in jobs if job.rule.name == "trial"]
+    trial_ids = to_run("trial")
     for trial_id in trial_ids:
         requested(trial_id)
     return trial_ids

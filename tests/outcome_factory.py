@@ -44,6 +44,8 @@ TRIAL = {
     "device": "cpu",
     "machine": "local",
     "memory_limit_gib": None,
+    "placement": "auto",
+    "compile": False,
 }
 
 STORES = {
@@ -132,6 +134,14 @@ def make_outcome(
         "finished_at": provenance.get("finished_at", "2026-03-02T08:30:00+00:00"),
         "attempts": 1,
         "store": {"name": name, "checksum": provenance.get("checksum", "c0ffee" * 10), **store},
+        "placement": {
+            "chosen": "device" if cuda else "mapped",
+            "graph_bytes": 8 * store["num_nodes"] + 8 + 4 * store["num_edges"],
+            "features_bytes": 4 * store["num_nodes"] * store["num_features"],
+            "available_bytes": 39 * GIB if cuda else None,
+        }
+        if trial["engine"] == "blocks"
+        else None,
         "parameters": 585_519,
         "oversubscribed": trial["ranks"] * trial["threads_per_rank"] > cores,
         "cores": cores,

@@ -21,7 +21,7 @@ def run_ranks(count: int, function, *arguments) -> list:
     place: the RankEnvironment of the process. Raises AssertionError with the rank's traceback.
     """
     with tempfile.TemporaryDirectory() as folder:
-        rendezvous = (Path(folder) / "rendezvous").as_uri()
+        rendezvous = str(Path(folder) / "rendezvous")
         results = CONTEXT.Queue()
         processes = [
             CONTEXT.Process(

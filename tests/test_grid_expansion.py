@@ -94,7 +94,7 @@ def test_an_experiment_may_have_its_own_data_set():
 def test_a_frozen_study_thaws_to_the_same_trials(tmp_path):
     study = study_of({**GOOD, "results": str(tmp_path)})
     freezer = Freezer(study)
-    freezer.write([next(iter(study.requests))])
+    freezer.write([next(iter(study.requests))], study.stores)
     assert thaw(freezer.path).requests == study.requests
     assert Freezer(thaw(freezer.path)).digest == freezer.digest
     assert len(list((tmp_path / "trials").iterdir())) == 1
@@ -103,7 +103,18 @@ def test_a_frozen_study_thaws_to_the_same_trials(tmp_path):
 def test_freezing_again_rewrites_nothing(tmp_path):
     study = study_of({**GOOD, "results": str(tmp_path)})
     freezer = Freezer(study)
-    freezer.write(study.requests)
+    freezer.write(study.requests, study.stores)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
-    freezer.write(study.requests)
+    freezer.write(study.requests, study.stores)
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+
+
+def test_what_is_off_is_as_if_not_given():
+    """A data set's store and its trials do not depend on whether a default is written out."""
+    spec = {"name": "mine", "source": "arrays", "path": "mine.npz"}
+    off = {"undirected": False, "unlabelled": False, "num_classes": None, "sha256": "0" * 64}
+    one, other = (study_of(changed("dataset", {**spec, **more})) for more in ({}, off))
+    assert one.stores.keys() == other.stores.keys()
+    assert one.requests.keys() == other.requests.keys()
+    undirected = study_of(changed("dataset", {**spec, "undirected": True, "num_classes": 4}))
+    assert not undirected.stores.keys() & one.stores.keys()

@@ -85,7 +85,8 @@ def test_every_value_decides():
         "epochs": 11, "optimizer": "sgd", "learning_rate": 0.01, "learning_rate_scaling": "none",
         "evaluate_every_epochs": 1, "patience_evaluations": None, "validation": "sampled",
         "phase_window_steps": 0, "seed": 1, "precision": "bf16", "device": "cpu",
-        "memory_limit_gib": 1.0, "machine": "other", "dataset": {"name": "x", "source": "pubmed"},
+        "memory_limit_gib": 1.0, "placement": "host", "compile": True, "machine": "other",
+        "dataset": {"name": "x", "source": "pubmed"},
     }  # fmt: skip
     assert set(others) == set(PLAIN)
     ids = {trial(**{key: value}).id for key, value in others.items()} | {trial().id}

@@ -43,13 +43,21 @@ class Run:
         (home / "trial.json").write_text(json.dumps(trial.to_json()))
         self.command = [sys.executable, str(SCRIPT), "--trial", str(home / "trial.json")]
         self.command += ["--store", str(store), "--outcome", str(home / "outcome.json"), *options]
+        # A temporary folder of its own, and so a machine lock of its own: tests run side by side.
+        self.environment = {**os.environ, "TMPDIR": str(home)}
 
     def finish(self) -> subprocess.CompletedProcess:
-        return subprocess.run(self.command, capture_output=True, text=True, timeout=LIMIT_S)
+        return subprocess.run(
+            self.command, capture_output=True, text=True, timeout=LIMIT_S, env=self.environment
+        )
 
     def start(self) -> subprocess.Popen:
         return subprocess.Popen(
-            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            self.command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
         )
 
     @property
@@ -79,8 +87,10 @@ def comparable(outcome: dict) -> dict:
 
 
 def test_two_ranks_complete_and_tell_everything(tmp_path, store):
-    trial = make_trial(ranks=2, epochs=3)
-    run = Run(tmp_path / "t", trial, store)
+    # The phase window is longer than an epoch, and the epoch's last step leaves a rank without
+    # seed nodes; the folder, and so the ranks' meeting place, has a blank in its name.
+    trial = make_trial(ranks=2, epochs=3, phase_window_steps=40)
+    run = Run(tmp_path / "two ranks", trial, store)
     finished = run.finish()
     assert finished.returncode == 0, finished.stderr
     outcome = run.outcome
@@ -93,8 +103,12 @@ def test_two_ranks_complete_and_tell_everything(tmp_path, store):
     assert len({rank["pid"] for rank in outcome["ranks"]}) == 2
     assert outcome["memory"]["peak_host_private_bytes"] > 50e6
     assert outcome["timing"]["epochs_timed"] == 2
+    placement = outcome["placement"]
+    assert (placement["chosen"], placement["available_bytes"]) == ("mapped", None)
+    assert placement["features_bytes"] == 1500 * 10 * 4
     phases = ("sampling", "data", "forward", "backward", "synchronisation", "optimizer")
     assert all(outcome["phases"][f"{phase}_s"] > 0 for phase in phases)
+    assert outcome["phases"]["micro_steps"] == 389 // (16 * 2 * 2) * 2
     assert outcome["accuracy"]["best_epoch"] == 3
     assert 0 < outcome["accuracy"]["test_full"] <= 1
     assert (run.home / "best.pt").exists()
@@ -160,6 +174,38 @@ def test_walltime_is_an_outcome(tmp_path, store):
     assert run.outcome["reason"]["limit"] == {"kind": "walltime", "value": 12.0, "unit": "s"}
 
 
+def test_walltime_used_up_outside_of_an_epoch_is_an_outcome_too(tmp_path, store):
+    """A rank that never looks at the clock: it is stopped while it still starts."""
+    run = Run(tmp_path / "t", make_trial(), store, "--walltime-min", "0.005")
+    assert run.finish().returncode == 0
+    assert run.outcome["status"] == "time_limit"
+    assert run.outcome["epochs"] == []
+
+
+def test_nothing_runs_beside_a_trial_on_a_machine(tmp_path, store):
+    runs = [Run(tmp_path / name, make_trial(seed=i), store) for i, name in enumerate("ab")]
+    for run in runs:
+        run.environment["TMPDIR"] = str(tmp_path)
+    launchers = [run.start() for run in runs]
+    said = [launcher.communicate(timeout=LIMIT_S)[1] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [0, 0]
+    assert sum("waiting for another trial" in text for text in said) == 1
+    first, second = sorted(run.attempts[0]["started_at"] for run in runs)
+    ended = min(run.attempts[0]["finished_at"] for run in runs)
+    assert first <= ended <= second
+
+
+def test_a_reader_that_goes_away_takes_nothing_with_it(tmp_path, store):
+    run = Run(tmp_path / "t", make_trial(), store)
+    launcher = subprocess.Popen(
+        run.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=run.environment
+    )
+    launcher.stdout.close()
+    launcher.wait(LIMIT_S)
+    assert run.outcome["status"] == "completed"
+    assert "test accuracy" in (run.home / "attempts" / "1" / "rank-0.log").read_text()
+
+
 def test_divergence_is_an_outcome(tmp_path, store):
     run = Run(tmp_path / "t", make_trial(learning_rate=1e30, epochs=5), store)
     assert run.finish().returncode == 0
@@ -181,6 +227,7 @@ def test_early_stopping(tmp_path, store):
     [
         ({"engine": "reference", "sampler": "pyg_lib"}, "pyg-lib, which is not installed here"),
         ({"device": "cuda"}, "finds 0 GPUs here"),
+        ({"precision": "tf32"}, "write precision: fp32 or bf16"),
         ({"dataset": {"name": "other", "source": "pubmed"}}, "give --store the store of that"),
     ],
 )

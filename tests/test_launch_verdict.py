@@ -64,6 +64,25 @@ def test_the_allocators_message_proves_out_of_memory(code, log):
     assert verdict.reason["limit"] == {"kind": "memory_limit", "value": 2.0, "unit": "GiB"}
 
 
+def test_talk_of_memory_further_up_proves_nothing():
+    log = (
+        "hint: large batches may run out of memory\n" + "\n".join("abcdef") + "\nValueError: a bug"
+    )
+    assert decide([RankEnd(0, 1, 0, log)], complete=False, limit_gib=2.0).status is None
+
+
+def test_ranks_ended_for_their_walltime_reached_the_time_limit():
+    ends = [RankEnd(rank, -signal.SIGTERM, 2, stopped=True) for rank in range(2)]
+    verdict = decide(ends, complete=False, limit_gib=None, walltime_s=60.0)
+    assert verdict.status is Status.TIME_LIMIT
+    assert verdict.reason["limit"] == {"kind": "walltime", "value": 60.0, "unit": "s"}
+
+
+def test_a_crash_before_the_walltime_stays_a_failure():
+    ends = [RankEnd(0, 1, 0, "ValueError: a bug"), RankEnd(1, -signal.SIGTERM, 2, stopped=True)]
+    assert decide(ends, complete=False, limit_gib=None, walltime_s=60.0).status is None
+
+
 def test_a_bare_kill_is_a_failure():
     ends = [RankEnd(0, 1, 1, PEER_GONE), RankEnd(1, -signal.SIGKILL, 0)]
     verdict = decide(ends, complete=False, limit_gib=2.0)

@@ -2,7 +2,7 @@
 
 For each seed, a trial of the engine `blocks` is run as ever, and the same settings are trained with
 PyG alone: its GraphSAGE model, its NodeLoader (over our sampler, for its own needs pyg-lib), its
-full-batch inference. They share the split, the hyperparameters and nothing else. The claim is
+full-batch inference. They share the split, the hyperparameters and the sampler. The claim is
 equivalence: the 95 % interval of the mean difference in test accuracy lies within the margin.
 """
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -14,6 +22,7 @@ from sagebench.grid import messages
 from sagebench.grid.values import (
     Fanout,
     FilePath,
+    Flag,
     Name,
     Text,
     choice,
@@ -52,6 +61,11 @@ class PubMed(Strict):
     )
 
 
+SHA256 = matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null") | None
+# False is the same as not given, and so makes no other data set.
+OnlyTrue = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
+
+
 class Ogb(Strict):
     """A graph of the Open Graph Benchmark, from its raw archive."""
 
@@ -61,8 +75,13 @@ class Ogb(Strict):
     archive: FilePath | None = Field(
         None, description="path of an archive already there; null: it is downloaded"
     )
-    sha256: matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null") | None = Field(
-        None, description="what the archive must hash to; null: the known value"
+    sha256: SHA256 = Field(
+        None,
+        description="what the archive must hash to; null: not checked, only recorded in the "
+        "manifest",
+    )
+    undirected: Flag | None = Field(
+        None, description="whether each edge counts in both directions; null: as OGB says"
     )
 
 
@@ -73,6 +92,14 @@ class Arrays(Strict):
     source: Literal["arrays"]
     path: FilePath = Field(
         description="an .npz file or a folder of .npy files: edge_index, x, y, train, valid, test"
+    )
+    undirected: OnlyTrue = Field(None, description="true: each edge counts in both directions")
+    num_classes: whole(2, 10) | None = Field(
+        None, description="null: the largest label and one; give it where a class has no node"
+    )
+    unlabelled: OnlyTrue = Field(None, description="true: y may be -1 for nodes in no split")
+    sha256: SHA256 = Field(
+        None, description="of the .npz; null: not checked, only recorded in the manifest"
     )
 
 
@@ -93,9 +120,10 @@ Dataset = Annotated[PubMed | Ogb | Arrays | Synthetic, Field(discriminator="sour
 # Every flat key: its type, what it falls back to, what it is and its unit.
 KEYS: dict[str, tuple[Any, Any, str]] = {
     "engine": (
-        choice("blocks", "reference"),
+        choice("blocks", "trimmed", "reference"),
         "blocks",
-        "blocks: bipartite blocks; reference: the slides' path, every layer on every sampled node",
+        "blocks: bipartite blocks; reference: the slides' path, every layer on every sampled node; "
+        "trimmed: the same with PyG's trim_to_layer",
     ),
     "sampler": (
         choice("sagebench", "pyg_lib"),
@@ -140,7 +168,18 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
         10,
         "micro-steps of the window that times the phases, behind the timed epochs",
     ),
-    "precision": (choice("fp32"), "fp32", "of the arithmetic"),
+    "precision": (
+        choice("fp32", "tf32", "bf16"),
+        "fp32",
+        "of the arithmetic; tf32: in matrix products, on a GPU; bf16: parameters stay fp32",
+    ),
+    "compile": (Flag, False, "the model's dense parts by torch.compile"),
+    "placement": (
+        choice("auto", "device", "host"),
+        "auto",
+        "of engine blocks: device: graph and features resident there, sampled there; host: sampled "
+        "and gathered on the host; auto: by their sizes",
+    ),
     "memory_limit_gib": (
         optional(number(40.0, above=0), 40),
         None,
@@ -186,7 +225,8 @@ class EqualColumns(Columns):
 
     @model_validator(mode="after")
     def _equal_lengths(self) -> EqualColumns:
-        lengths = {key: len(getattr(self, key)) for key in self.model_fields_set}
+        given = [key for key in type(self).model_fields if key in self.model_fields_set]
+        lengths = {key: len(getattr(self, key)) for key in given}
         if len(set(lengths.values())) > 1:
             counted = ", ".join(f"{length} of {key}" for key, length in lengths.items())
             raise PydanticCustomError(

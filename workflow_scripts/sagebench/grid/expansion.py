@@ -18,6 +18,9 @@ from sagebench.grid.resources import fitting, geometry
 from sagebench.grid.site import Site
 from sagebench.grid.trial import Trial, store_name
 
+TOGETHER = ("engine", "sampler", "placement", "precision")
+"""keys that only go with some values of each other, or of the site"""
+
 
 @dataclass(frozen=True, slots=True)
 class ExperimentTrials:
@@ -185,7 +188,7 @@ def _combination_check(site: Site) -> Callable[[dict[str, Any], Callable[[str], 
     def check(values: dict[str, Any], where: Callable[[str], str]) -> None:
         fanout, layers = values["fanout"], values["layers"]
         ranks, walltime_min = values["ranks"], values["walltime_min"]
-        combination = (fanout, layers, ranks, walltime_min)
+        combination = (fanout, layers, ranks, walltime_min, *(values[key] for key in TOGETHER))
         if combination in good:
             return
         if len(fanout) != layers:
@@ -198,6 +201,16 @@ def _combination_check(site: Site) -> Callable[[dict[str, Any], Callable[[str], 
                     f"or set layers: {len(fanout)}",
                 )
             )
+        engine, sampler = values["engine"], values["sampler"]
+        if engine == "blocks" and sampler != "sagebench":
+            wanted = "sagebench, the sampler of engine blocks, or set engine: trimmed"
+            raise UserError(messages.sentence(where("sampler"), sampler, wanted))
+        if engine != "blocks" and values["placement"] != "auto":
+            wanted = f"auto: engine {engine} always samples on the host"
+            raise UserError(messages.sentence(where("placement"), values["placement"], wanted))
+        if values["precision"] == "tf32" and site.device == "cpu":
+            wanted = f"fp32 or bf16: tf32 is a GPU's, and {site.machine} computes on its CPU"
+            raise UserError(messages.sentence(where("precision"), "tf32", wanted))
         try:
             geometry(ranks, site)
         except UserError:

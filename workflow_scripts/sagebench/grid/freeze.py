@@ -52,13 +52,15 @@ class Freezer:
         self.digest = digest(study_document(study), 10)
         self.path = f"{study.results}/{study.name}/frozen/{self.digest}.json"
 
-    def write(self, trial_ids: Iterable[str]) -> None:
-        """Write the study, and what each of `trial_ids` needs; what is there stays as it is."""
+    def write(self, trial_ids: Iterable[str], stores: Iterable[str]) -> None:
+        """Write the study, what each of `trial_ids` needs, and the specs of the stores to build;
+        what is there stays as it is."""
         _write_missing(self.path, study_document(self.study))
         for trial_id in trial_ids:
             request = self.study.requests[trial_id]
             _write_missing(trial_path(self.study.results, trial_id), request.trial.to_json())
-        for store, dataset in self.study.stores.items():
+        for store in stores:
+            dataset = self.study.stores[store]
             path = store_spec_path(self.study.results, store)
             # Where an archive lies may change; what the data is cannot, it is in the name.
             if not Path(path).exists() or read_json(path) != dataset:

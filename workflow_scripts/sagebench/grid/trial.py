@@ -41,6 +41,8 @@ INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "precision": "fp32",
         "device": "cuda",
         "memory_limit_gib": None,
+        "placement": "auto",
+        "compile": False,
     }
 )
 
@@ -58,7 +60,7 @@ class Trial:
     """
 
     dataset: dict[str, Any]  # the data set's spec, e.g. {"name": "pubmed", "source": "pubmed", ..}
-    engine: str  # blocks | reference
+    engine: str  # blocks | trimmed | reference
     sampler: str  # sagebench | pyg_lib
     layers: int
     hidden_channels: int
@@ -79,10 +81,12 @@ class Trial:
     validation: str  # full | sampled
     phase_window_steps: int  # micro-steps of the window that times the phases, overlap off
     seed: int
-    precision: str  # fp32
+    precision: str  # fp32 | tf32 | bf16
     device: str  # cpu | cuda
     machine: str  # the site's label
     memory_limit_gib: float | None  # cap of one rank's memory; None: the device's own
+    placement: str  # auto | device | host: where graph and features are, and where is sampled
+    compile: bool  # dense parts by torch.compile
 
     @property
     def id(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shlex
 import signal
 import sys
@@ -30,8 +31,6 @@ from sagebench.measure.outcome import SCHEMA, Status
 TRAINING_SCRIPT = Path(__file__).resolve().parents[2] / "train_graphsage_ddp.py"
 WALLTIME_MARGIN = 0.05
 """share of the walltime, up to a minute, that is left for writing the outcome"""
-LAST_RESORT_S = 30.0
-"""after its own deadline a rank that does not stop is ended"""
 
 RUNTIME = {
     # Freed memory stays in the process: fresh pages cost more than the work done in them.
@@ -51,7 +50,7 @@ def run_trial(trial_path: Path, store: Path, outcome_path: Path, walltime_s: flo
     """
     trial = Trial.from_json(read_json(trial_path))
     home = outcome_path.parent
-    with only_one(home):
+    with only_one(home), machine_alone():
         attempts = home / "attempts"
         number = 1 + max(
             (int(path.name) for path in attempts.glob("*") if path.name.isdigit()), default=0
@@ -66,23 +65,23 @@ def run_trial(trial_path: Path, store: Path, outcome_path: Path, walltime_s: flo
             "attempt": number,
             "started_at": iso(started),
             "finished_at": iso(finished),
-            "status": "interrupted"
-            if interrupted
-            else verdict.status.value
+            "status": verdict.status.value
             if verdict.status
+            else "interrupted"
+            if interrupted
             else "failed",
             "reason": verdict.reason,
             "message": verdict.message,
             "log": str(directory / f"rank-{verdict.rank or 0}.log"),
         }
-        if verdict.status is not None and not interrupted:
+        if verdict.status is not None:
             measured = read_measured(directory)
             if verdict.status is Status.COMPLETED:
                 (directory / "best.pt").replace(home / "best.pt")
             write_json(outcome_path, compose_outcome(trial, measured, verdict, attempt, provenance))
         with (home / "attempts.jsonl").open("a") as log:
             log.write(json.dumps(attempt) + "\n")
-    if interrupted:
+    if interrupted and verdict.status is None:
         print(f"interrupted by {signal.Signals(interrupted).name}", file=sys.stderr)
         return 128 + interrupted
     if verdict.status is None:
@@ -106,23 +105,28 @@ def supervise(
     command = [sys.executable, str(TRAINING_SCRIPT)]
     command += ["--trial", str(trial_path), "--store", str(store), "--out", str(directory)]
     kills = oom_kills()
-    deadline = None
+    deadline = last_resort = None
     if walltime_s is not None:
-        deadline = started + walltime_s - min(60.0, WALLTIME_MARGIN * walltime_s)
+        margin = min(60.0, WALLTIME_MARGIN * walltime_s)
+        deadline = started + walltime_s - margin
+        last_resort = deadline + margin / 2  # for a rank that does not look at the clock
     with tempfile.TemporaryDirectory(prefix="sagebench-") as scratch:
         environments = [
             rank_environment(trial, rank, Path(scratch), started, deadline, walltime_s)
             for rank in range(trial.ranks)
         ]
         with Ranks(command, environments, directory) as ranks, stopping_on_signals(ranks):
-            ends = ranks.wait(None if deadline is None else deadline + LAST_RESORT_S)
+            ends = ranks.wait(last_resort)
     ends = [replace(end, record=read_record(directory, end.rank)) for end in ends]
     verdict = decide(
         ends,
         complete=read_measured(directory).get("complete", False),
         limit_gib=trial.memory_limit_gib,
         oom_kills=oom_kills() - kills,
+        walltime_s=walltime_s if ranks.timed_out else None,
     )
+    if ranks.asked_to_stop and verdict.status is not Status.COMPLETED:
+        verdict = Verdict(None, "interrupted")
     return verdict, ranks.asked_to_stop
 
 
@@ -141,9 +145,10 @@ def rank_environment(
         "WORLD_SIZE": str(trial.ranks),
         "LOCAL_RANK": str(rank),
         "LOCAL_WORLD_SIZE": str(trial.ranks),
-        "SAGEBENCH_RENDEZVOUS": (scratch / "rendezvous").as_uri(),
+        "SAGEBENCH_RENDEZVOUS": str(scratch / "rendezvous"),
         "GLOO_SOCKET_IFNAME": "lo",
         "SAGEBENCH_STARTED_AT": repr(started),
+        "SAGEBENCH_LOAD_1M": repr(os.getloadavg()[0]),
         "OMP_NUM_THREADS": str(trial.threads_per_rank),
         "PYTHONUNBUFFERED": "1",
         **RUNTIME,
@@ -188,7 +193,10 @@ def compose_outcome(
         "started_at": attempt["started_at"],
         "finished_at": attempt["finished_at"],
         "attempts": attempt["attempt"],
-        **{name: measured.get(name) for name in ("store", "parameters", "cores", "oversubscribed")},
+        **{
+            name: measured.get(name)
+            for name in ("store", "placement", "parameters", "cores", "oversubscribed")
+        },
         "epochs": epochs,
         "timing": timing,
         **{name: measured.get(name) for name in ("phases", "memory", "energy", "accuracy")},
@@ -234,6 +242,23 @@ def only_one(home: Path) -> Iterator[None]:
                 f"the trial {home.name} is being run already: wait for that run, or stop it"
             ) from None
         yield
+
+
+@contextmanager
+def machine_alone() -> Iterator[None]:
+    """Wait until no other trial runs on this machine, whoever started it: it would be timed too."""
+    descriptor = os.open(
+        Path(tempfile.gettempdir(), "sagebench-machine.lock"), os.O_RDWR | os.O_CREAT, 0o666
+    )
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another trial on this machine to end", file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class Ranks:
         self.environments = environments
         self.directory = directory
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.timed_out = False
         self._copier: threading.Thread | None = None
         self._asked_to_stop: int | None = None
 
@@ -86,7 +87,7 @@ class Ranks:
     def wait(self, until_unix_s: float | None = None) -> list[RankEnd]:
         """Wait for all ranks; once one fails, for the others only for seconds.
 
-        until_unix_s: when to end ranks that have not ended by themselves.
+        until_unix_s: when to end ranks that have not ended by themselves; `timed_out` then tells.
         """
         order: dict[int, int] = {}
         give_up = until_unix_s
@@ -102,6 +103,7 @@ class Ranks:
                 break
             time.sleep(POLL_S)
         stopped = set(range(len(self.processes))) - set(order)
+        self.timed_out = bool(stopped) and until_unix_s is not None and time.time() > until_unix_s
         self._end_all()
         if self._copier is not None:
             self._copier.join(timeout=GRACE_AFTER_SIGNAL_S)
@@ -140,8 +142,10 @@ def _copy(source: BinaryIO, path: Path) -> None:
         while chunk := source.read1(65536):  # type: ignore[attr-defined]
             log.write(chunk)
             log.flush()
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.flush()
+            # Whoever reads our output may be gone; the trial goes on, its log is the file.
+            with contextlib.suppress(OSError):
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.flush()
 
 
 def _tail(path: Path) -> str:

@@ -39,12 +39,18 @@ class Verdict:
 
 
 def decide(
-    ends: list[RankEnd], *, complete: bool, limit_gib: float | None, oom_kills: int = 0
+    ends: list[RankEnd],
+    *,
+    complete: bool,
+    limit_gib: float | None,
+    oom_kills: int = 0,
+    walltime_s: float | None = None,
 ) -> Verdict:
     """The verdict over all ranks.
 
     complete: rank 0 wrote its last measurements. limit_gib: the trial's own memory cap.
     oom_kills: processes that the kernel's out-of-memory killer ended in this cgroup meanwhile.
+    walltime_s: given where the launcher ended the ranks because their walltime was used up.
     """
     told = [end for end in ends if end.record is not None and end.code == EARLY_END_CODE]
     if told:
@@ -61,7 +67,11 @@ def decide(
             return Verdict(Status.COMPLETED)
         return Verdict(None, "every rank ended with exit code 0 but the measurements are not whole")
     first = bad[0]
-    log = first.log_tail.lower()
+    if first.stopped and walltime_s is not None:
+        message = f"the walltime of {walltime_s:.0f} s was used up"
+        reason = Reason(first.rank, "unknown", message, Limit("walltime", walltime_s, "s"))
+        return Verdict(Status.TIME_LIMIT, message, reason.to_json(), first.rank)
+    log = "\n".join(last_lines(first.log_tail)).lower()
     said = next((text for text in ALLOCATOR_MESSAGES if text in log), None)
     if said or (first.code == -signal.SIGKILL and not first.stopped and oom_kills):
         limit = (
@@ -75,6 +85,11 @@ def decide(
     return Verdict(None, f"rank {first.rank} {_ending(first)}", rank=first.rank)
 
 
+def last_lines(log: str) -> list[str]:
+    """The lines that tell of an end; what stands further up may speak of anything."""
+    return [line.strip() for line in log.splitlines() if line.strip()][-5:]
+
+
 def _causality(end: RankEnd) -> tuple[bool, bool, int]:
     """Causes before consequences, then by time."""
     return end.stopped, any(text in end.log_tail for text in CONSEQUENCES), end.order
@@ -83,6 +98,6 @@ def _causality(end: RankEnd) -> tuple[bool, bool, int]:
 def _ending(end: RankEnd) -> str:
     if end.code < 0:
         return f"was ended by {signal.Signals(-end.code).name}"
-    lines = [line for line in end.log_tail.strip().splitlines() if line.strip()]
-    last = f": {lines[-1].strip()}" if lines else ""
+    lines = last_lines(end.log_tail)
+    last = f": {lines[-1]}" if lines else ""
     return f"failed with exit code {end.code}{last}"

@@ -22,7 +22,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sagebench.sampling.random import MASK64, MULTIPLIER_1, MULTIPLIER_2, NODE_STRIDE
+from sagebench.sampling.random import NODE_STRIDE
+from sagebench.sampling.tensor_random import mix64, shift, signed
 
 LEVELS = 1 << 16
 COLUMN_STRIDE = 0x9E3779B9
@@ -43,34 +44,19 @@ def scale(p: float) -> float:
     return LEVELS / kept if kept else 0.0
 
 
-def keep_mask(key: int, rows: Tensor, num_columns: int, p: float) -> Tensor:
+def keep_mask(key: int | Tensor, rows: Tensor, num_columns: int, p: float) -> Tensor:
     """The mask by torch's integer operations, on the device of `rows`.
 
-    key: 64-bit integer. rows: integer [n] ids. Returns bool [n, num_columns], True where kept.
+    key: 64-bit integer, or int64 [] of its bits. rows: integer [n] ids. Returns bool
+    [n, num_columns], True where kept.
     """
-    state = _mix64(_signed(key, 64) + rows.long() * _signed(NODE_STRIDE, 64))
+    key = key if isinstance(key, Tensor) else signed(key)
+    state = mix64(key + rows.long() * signed(NODE_STRIDE))
     a, b = (half.to(torch.int32)[:, None] for half in (state, state >> 32))
     j = torch.arange(-(-num_columns // 2), dtype=torch.int32, device=rows.device)
-    v = (j * _signed(COLUMN_STRIDE, 32)) ^ a
-    v = (v ^ _shift(v, 16, 32)) * ROUND_1
-    v = ((v ^ _shift(v, 15, 32)) + b) * _signed(ROUND_2, 32)
-    v ^= _shift(v, 16, 32)
-    halves = torch.stack([v & 0xFFFF, _shift(v, 16, 32)], dim=-1)
+    v = (j * signed(COLUMN_STRIDE, 32)) ^ a
+    v = (v ^ shift(v, 16, 32)) * ROUND_1
+    v = ((v ^ shift(v, 15, 32)) + b) * signed(ROUND_2, 32)
+    v ^= shift(v, 16, 32)
+    halves = torch.stack([v & 0xFFFF, shift(v, 16, 32)], dim=-1)
     return halves.flatten(1)[:, :num_columns] >= threshold(p)
-
-
-def _mix64(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30, 64)) * _signed(MULTIPLIER_1, 64)
-    z = (z ^ _shift(z, 27, 64)) * _signed(MULTIPLIER_2, 64)
-    return z ^ _shift(z, 31, 64)
-
-
-def _shift(v: Tensor, by: int, bits: int) -> Tensor:
-    """Shift right without the sign."""
-    return (v >> by) & ((1 << (bits - by)) - 1)
-
-
-def _signed(value: int, bits: int) -> int:
-    """The two's complement integer of the same bits: torch has no arithmetic on unsigned ones."""
-    value &= MASK64 >> (64 - bits)
-    return value - (1 << bits) if value >> (bits - 1) else value

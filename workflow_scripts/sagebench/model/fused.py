@@ -39,14 +39,22 @@ def norm_relu_dropout(
     if rows is None:
         rows = torch.arange(len(x), device=x.device)
     if not _has_kernel(x, weight, bias):
-        y = relu(layer_norm(x, x.shape[1:], weight.to(x.dtype), bias.to(x.dtype), eps))
-        return y * (keep_mask(key, rows, x.shape[1], p) * scale(p)).to(y.dtype) if p else y
+        return plain_norm_relu_dropout(x, weight, bias, p, key, rows, eps)
     mask = (np.uint64(key & MASK64), rows.long().numpy(), threshold(p), np.float32(scale(p)))
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias)):
         return _NormReluDropout.apply(x, weight, bias, mask, eps, overwrite)
     out = x.detach() if overwrite else torch.empty_like(x)
     _forward(x, weight, bias, mask, eps, out)
     return out
+
+
+def plain_norm_relu_dropout(
+    x: Tensor, weight: Tensor, bias: Tensor, p: float, key: int | Tensor, rows: Tensor, eps: float
+) -> Tensor:
+    """The same by torch's operations, which torch.compile fuses. key: an integer, or int64 [] of
+    its bits, with which a new key is no new constant."""
+    y = relu(layer_norm(x, x.shape[1:], weight.to(x.dtype), bias.to(x.dtype), eps))
+    return y * (keep_mask(key, rows, x.shape[1], p) * scale(p)).to(y.dtype) if p else y
 
 
 class _NormReluDropout(torch.autograd.Function):

@@ -6,14 +6,18 @@ between this model and `sagebench.model.reference` as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from sagebench.model.fused import norm_relu_dropout
-from sagebench.model.linear import sage_linear
+from sagebench.model.fused import norm_relu_dropout, plain_norm_relu_dropout
+from sagebench.model.linear import plain_sage_linear, sage_linear
 from sagebench.model.segment import aggregate_with_root, segment_aggregate
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.random import fold
+from sagebench.sampling.tensor_random import signed
 
 
 class SAGELayer(nn.Module):
@@ -23,16 +27,19 @@ class SAGELayer(nn.Module):
         super().__init__()
         self.lin_l = nn.Linear(in_channels, out_channels)
         self.lin_r = nn.Linear(in_channels, out_channels, bias=False)
+        self.products: Callable[..., Tensor] = sage_linear
 
     def forward(self, aggregated: Tensor, root: Tensor) -> Tensor:
         """aggregated, root: [n, in_channels] of the same n nodes; returns [n, out_channels]."""
-        return sage_linear(aggregated, root, self.lin_l.weight, self.lin_l.bias, self.lin_r.weight)
+        parameters = (self.lin_l.weight, self.lin_l.bias, self.lin_r.weight)
+        return self.products(aggregated, root, *(p.to(aggregated.dtype) for p in parameters))
 
 
 class GraphSAGE(nn.Module):
     """L layers of SAGE, LayerNorm, ReLU and dropout; the last goes straight to the classes.
 
-    aggregator: mean, sum or max.
+    aggregator: mean, sum or max. dtype: what is computed in, from the first aggregation on;
+    parameters are float32 in any case, and so are their gradients.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class GraphSAGE(nn.Module):
         *,
         dropout: float = 0.0,
         aggregator: str = "mean",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         widths = [in_channels, *[hidden_channels] * (layers - 1), out_channels]
@@ -51,20 +59,25 @@ class GraphSAGE(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_channels) for _ in range(layers - 1))
         self.dropout = dropout
         self.aggregator = aggregator
+        self.dtype = dtype
+        self._compiled: Callable[..., Tensor] | None = None
 
-    def forward(self, features: Tensor, blocks: Blocks) -> Tensor:
-        """Logits of the seed nodes, float [B, classes].
+    def forward(self, features: Tensor, blocks: Blocks, gathered: bool = False) -> Tensor:
+        """Logits of the seed nodes, [B, classes] of the model's dtype.
 
-        features: float [N, in_channels] of every node of the graph, on the device of `blocks`;
-        the first layer aggregates straight from it.
+        features: float32 [N, in_channels] of every node of the graph, on the device of `blocks`;
+        the first layer aggregates straight from it. gathered: they are those of the sample's nodes
+        alone, in the sample's order; its last hop must be relabelled.
         """
         h = features
         for k in range(1, len(self.convs) + 1):
             rows = blocks.destinations(k)
             rowptr = blocks.rowptr[: rows + 1]
             if k == 1:
-                aggregated = segment_aggregate(h, rowptr, blocks.neighbors, self.aggregator)
-                root = features[blocks.node_ids[:rows]]
+                sources = blocks.cols if gathered else blocks.neighbors
+                aggregated = segment_aggregate(h, rowptr, sources, self.aggregator)
+                root = features[:rows] if gathered else features[blocks.node_ids[:rows]]
+                aggregated, root = aggregated.to(self.dtype), root.to(self.dtype)
             else:
                 sources = blocks.cols[: blocks.edges(k)]
                 aggregated, root = aggregate_with_root(h, rowptr, sources, self.aggregator)
@@ -72,6 +85,14 @@ class GraphSAGE(nn.Module):
             if k < len(self.convs):
                 h = self.activate(k, h, rows=blocks.node_ids[:rows], key=fold(blocks.key, k))
         return h
+
+    def compile(self, **options: Any) -> None:
+        """Have torch.compile make the dense parts: the products, and what is between them. The
+        aggregations are kernels already."""
+        self._compiled = torch.compile(plain_norm_relu_dropout, **options)
+        products = torch.compile(plain_sage_linear, **options)
+        for conv in self.convs:
+            conv.products = products
 
     def activate(
         self, layer: int, h: Tensor, *, rows: Tensor | None = None, key: int = 0
@@ -81,6 +102,10 @@ class GraphSAGE(nn.Module):
         rows: int64 [n] global node ids; with `key` they decide the dropout mask.
         """
         norm = self.norms[layer - 1]
+        if self._compiled is not None and rows is not None:
+            bits = torch.full((), signed(key), device=h.device)
+            dropout = self.dropout if self.training else 0.0
+            return self._compiled(h, norm.weight, norm.bias, dropout, bits, rows, norm.eps)
         return norm_relu_dropout(
             h,
             norm.weight,

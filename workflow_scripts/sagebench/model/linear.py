@@ -36,8 +36,15 @@ def sage_linear(
     Returns [n, out], memory that nothing else reads.
     """
     if _onednn is None or not _is_plain(aggregated, root, weight_l, bias, weight_r):
-        return linear(aggregated, weight_l, bias).addmm_(root, weight_r.t())
+        return plain_sage_linear(aggregated, root, weight_l, bias, weight_r)
     return _SageLinear.apply(aggregated, root, weight_l, bias, weight_r)
+
+
+def plain_sage_linear(
+    aggregated: Tensor, root: Tensor, weight_l: Tensor, bias: Tensor, weight_r: Tensor
+) -> Tensor:
+    """The same by torch's operations, in any dtype."""
+    return linear(aggregated, weight_l, bias).addmm_(root, weight_r.t())
 
 
 class _SageLinear(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
@@ -12,7 +13,7 @@ class PygGraphSAGE(nn.Module):
     """The slides' path: PyG's own SAGEConv over the sampled graph.
 
     trim: False computes every sampled node in every layer; True drops, layer by layer, what the
-    seeds no longer need (PyG's `trim_to_layer`).
+    seeds no longer need (PyG's `trim_to_layer`). dtype: bfloat16 computes under torch.autocast.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class PygGraphSAGE(nn.Module):
         dropout: float = 0.0,
         aggregator: str = "mean",
         trim: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         widths = [in_channels, *[hidden_channels] * (layers - 1), out_channels]
@@ -34,6 +36,7 @@ class PygGraphSAGE(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_channels) for _ in range(layers - 1))
         self.dropout = dropout
         self.trim = trim
+        self.dtype = dtype
 
     def forward(
         self,
@@ -42,18 +45,19 @@ class PygGraphSAGE(nn.Module):
         nodes_per_hop: tuple[int, ...],
         edges_per_hop: tuple[int, ...],
     ) -> Tensor:
-        """Logits of the seed nodes, float [B, classes].
+        """Logits of the seed nodes, [B, classes].
 
-        x: float [n, in_channels] of the sampled nodes, seeds first, then hop by hop.
+        x: float32 [n, in_channels] of the sampled nodes, seeds first, then hop by hop.
         edge_index: int64 [2, e] local (source, destination), hop by hop.
         """
-        for k, conv in enumerate(self.convs):
-            if self.trim:
-                x, edge_index, _ = trim_to_layer(
-                    k, list(nodes_per_hop), list(edges_per_hop), x, edge_index
-                )
-            x = conv(x, edge_index)
-            if k < len(self.norms):
-                x = F.relu(self.norms[k](x))
-                x = F.dropout(x, self.dropout, self.training)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            for k, conv in enumerate(self.convs):
+                if self.trim:
+                    x, edge_index, _ = trim_to_layer(
+                        k, list(nodes_per_hop), list(edges_per_hop), x, edge_index
+                    )
+                x = conv(x, edge_index)
+                if k < len(self.norms):
+                    x = F.relu(self.norms[k](x))
+                    x = F.dropout(x, self.dropout, self.training)
         return x[: nodes_per_hop[0]]

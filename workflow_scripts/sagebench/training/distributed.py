@@ -18,14 +18,14 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 class RankEnvironment:
     """This rank's place among the others.
 
-    rendezvous: torch's init_method; `env://` reads MASTER_ADDR and MASTER_PORT.
+    rendezvous: a file where the ranks of one machine meet; None: at MASTER_ADDR and MASTER_PORT.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
-    rendezvous: str = "env://"
+    rendezvous: str | None = None
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> RankEnvironment:
@@ -36,7 +36,7 @@ class RankEnvironment:
                 world_size=int(environ["WORLD_SIZE"]),
                 local_rank=int(environ["LOCAL_RANK"]),
                 local_world_size=int(environ["LOCAL_WORLD_SIZE"]),
-                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS", "env://"),
+                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS"),
             )
         if "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:
             ranks = int(environ["SLURM_NTASKS"])
@@ -45,7 +45,7 @@ class RankEnvironment:
                 world_size=ranks,
                 local_rank=int(environ["SLURM_LOCALID"]),
                 local_world_size=int(environ.get("SLURM_NTASKS_PER_NODE", ranks)),
-                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS", "env://"),
+                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS"),
             )
         return cls()
 
@@ -59,7 +59,9 @@ class Communicator:
         if place.world_size > 1:
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",
-                init_method=place.rendezvous,
+                store=dist.FileStore(place.rendezvous, place.world_size)
+                if place.rendezvous
+                else None,
                 rank=place.rank,
                 world_size=place.world_size,
                 timeout=COLLECTIVE_TIMEOUT,

@@ -12,6 +12,8 @@ from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.sampling.order import MicroBatch
+from sagebench.training.feeds import Feed
+from sagebench.training.placement import Placement
 
 
 class Batch(NamedTuple):
@@ -29,9 +31,14 @@ class Batch(NamedTuple):
 
 
 class Engine(Protocol):
-    """model: parameters named as GraphSAGE names them, so that one evaluator serves all."""
+    """model: parameters named as GraphSAGE names them, so that one evaluator serves all.
+
+    feed, placement: how and where the `blocks` engine samples; None where PyG does.
+    """
 
     model: nn.Module
+    feed: Feed | None
+    placement: Placement | None
 
     def sample(self, micro_batch: MicroBatch) -> Any:
         """Sample a micro-batch's neighborhood, here and now (the phase `sampling`)."""
@@ -42,19 +49,18 @@ class Engine(Protocol):
     def stream(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
         """The batches of these micro-batches in order, sampled in background workers."""
 
-    def close(self) -> None:
-        """End the background workers."""
 
-
-def make_engine(trial: Trial, store: GraphStore, device: torch.device) -> Engine:
-    """The engine that the trial names.
+def make_engine(
+    trial: Trial, store: GraphStore, device: torch.device, placement: Placement | None = None
+) -> Engine:
+    """The engine that the trial names. placement: that of all ranks; None: decided here.
 
     Raises UserError where the trial asks for what is not there: a trial never falls back.
     """
     if trial.engine == "blocks":
         from sagebench.training.blocks_engine import BlocksEngine
 
-        return BlocksEngine(trial, store, device)
+        return BlocksEngine(trial, store, device, placement)
     if trial.engine in ("reference", "trimmed"):
         from sagebench.training.pyg_engine import PygEngine
 

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.model.graphsage import GraphSAGE
 from sagebench.model.segment import segment_aggregate
-from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.random import fold
 from sagebench.training.distributed import Communicator
 from sagebench.training.engines import model_arguments
+from sagebench.training.feeds import FEEDS, Feed
+from sagebench.training.placement import available_bytes
+from sagebench.training.precision import true_float32
 from sagebench.training.tensors import torch_view
 
 ROWS_PER_CHUNK = 1 << 15
 SAMPLED_BATCH_SIZE = 1024
 EVALUATION_STREAM = 3
+FLOAT_BYTES = 4
 
 
 class Evaluator:
-    """Accuracy of weights on given nodes, `full` or `sampled`."""
+    """Accuracy of weights on given nodes, `full` or `sampled`, in float32 whatever the trial's
+    precision.
+
+    `full` holds two matrices of [N, hidden_channels], on the device where they fit, else on the
+    host, and reads graph and features where `feed` keeps them; the rest is bounded by a chunk.
+    """
 
     def __init__(
-        self, trial: Trial, store: GraphStore, communicator: Communicator, labels: Tensor
+        self,
+        trial: Trial,
+        store: GraphStore,
+        communicator: Communicator,
+        labels: Tensor,
+        feed: Feed | None = None,
     ) -> None:
-        """labels: int [N] on the communicator's device."""
+        """labels: int [N] on the communicator's device. feed: the engine's; None: one is made."""
         self.trial = trial
         self.store = store
         self.communicator = communicator
         self.device = communicator.device
         self.labels = labels
+        kept = "mapped" if self.device.type == "cpu" else "host"
+        self.feed = feed or FEEDS[kept](trial, store, self.device)
         self.model = GraphSAGE(**model_arguments(trial, store)).to(self.device).eval()
 
     def accuracy(self, weights: dict[str, Tensor], nodes: np.ndarray, method: str) -> float:
@@ -44,7 +61,7 @@ class Evaluator:
         `sampled` samples the trial's own fanout with a fixed seed.
         """
         self.model.load_state_dict(weights)
-        with torch.no_grad():
+        with torch.no_grad(), true_float32():
             correct = (self._full if method == "full" else self._sampled)(nodes)
         total = self.communicator.sum(
             torch.tensor([correct], dtype=torch.float64, device=self.device)
@@ -52,59 +69,121 @@ class Evaluator:
         return total.item() / len(nodes)
 
     def _sampled(self, nodes: np.ndarray) -> int:
-        sampler = CpuSampler(self.store.colptr, self.store.row)
-        features = torch_view(self.store.features).to(self.device)
         correct = 0
         starts = range(0, len(nodes), SAMPLED_BATCH_SIZE)
         for index in range(self.communicator.rank, len(starts), self.communicator.world_size):
             seeds = nodes[starts[index] : starts[index] + SAMPLED_BATCH_SIZE]
-            blocks = sampler.sample(
-                seeds, self.trial.fanout, fold(EVALUATION_STREAM, index), relabel_last=False
-            ).to(self.device)
-            correct += self._correct(self.model(features, blocks), seeds)
+            blocks = self.feed.sample(seeds, fold(EVALUATION_STREAM, index))
+            correct += self._correct(self.model(*self.feed.load(blocks)), torch_view(seeds))
         return correct
 
     def _full(self, nodes: np.ndarray) -> int:
-        """Every rank computes a slice of each layer's rows and gives it to the others."""
-        every = np.arange(self.store.num_nodes)
-        h = torch_view(self.store.features)
+        h, spare = self.feed.features, None
+        home = self._home()
         for layer in range(1, self.trial.layers):
-            out = torch.empty(self.store.num_nodes, self.trial.hidden_channels, device=self.device)
-            slices = self._slices(len(every))
-            for first, last in self._chunks(*slices[self.communicator.rank]):
-                out[first:last] = self.model.activate(
-                    layer, self._layer(layer, h, every[first:last])
-                )
-            for rank, (first, last) in enumerate(slices):
-                self.communicator.broadcast(out[first:last], rank)
-            h = out
+            h, spare = self._hidden(layer, h, spare, home)
+        last = self.trial.layers
+        projected = None
+        if self._narrows(last):
+            projected = self._project(last, h, h.new_empty(len(h), self._widths(last)[1]))
         correct = 0
-        for first, last in self._chunks(*self._slices(len(nodes))[self.communicator.rank]):
-            ids = nodes[first:last]
-            correct += self._correct(self._layer(self.trial.layers, h, ids), ids)
+        for first, end in self._chunks(*self._slices(len(nodes))[self.communicator.rank]):
+            ids = torch_view(nodes[first:end])
+            correct += self._correct(self._rows(last, h, projected, ids), ids)
         return correct
 
-    def _layer(self, layer: int, h: Tensor, nodes: np.ndarray) -> Tensor:
-        """The layer's output for some nodes, from every neighbor. h: [N, channels]."""
-        starts, ends = self.store.colptr[nodes], self.store.colptr[nodes + 1]
-        rowptr = np.concatenate([[0], np.cumsum(ends - starts)])
-        if len(nodes) and nodes[-1] - nodes[0] == len(nodes) - 1:  # a slice of the graph
-            edges = self.store.row[starts[0] : ends[-1]]
-        else:
-            edges = self.store.row[
-                np.repeat(starts - rowptr[:-1], ends - starts) + np.arange(rowptr[-1])
-            ]
-        aggregated = segment_aggregate(
-            h,
-            torch.from_numpy(rowptr).to(h.device),
-            torch_view(edges).to(h.device),
-            self.trial.aggregator,
-        )
-        root = h[torch.from_numpy(nodes).to(h.device)]
-        return self.model.convs[layer - 1](aggregated.to(self.device), root.to(self.device))
+    def _hidden(
+        self, layer: int, h: Tensor, spare: Tensor | None, home: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """The output of a layer for every node, [N, hidden_channels], and memory of its size.
 
-    def _correct(self, logits: Tensor, nodes: np.ndarray) -> int:
-        labels = self.labels[torch.from_numpy(nodes).to(self.device)]
+        h: the output of the layer before. spare: memory of the output's size, or None.
+        """
+        of_layer_before = layer > 1
+        projected = None
+        if spare is None:
+            spare = torch.empty(len(h), self.trial.hidden_channels, device=home)
+        if self._narrows(layer):  # of the first layer alone: all others are as wide as it
+            projected = self._project(layer, h, spare)
+            spare = torch.empty_like(spare)
+
+        def rows(first: int, end: int) -> Tensor:
+            ids = torch.arange(first, end)
+            return self.model.activate(layer, self._rows(layer, h, projected, ids))
+
+        out = self._fill(spare, rows)
+        return out, h if of_layer_before else projected
+
+    def _project(self, layer: int, h: Tensor, out: Tensor) -> Tensor:
+        """The neighbors' product taken before they are aggregated, into `out` [N, width].
+
+        A sum of products is the product of the sum; where a layer narrows, it is less to sum.
+        """
+        weight = self.model.convs[layer - 1].lin_l.weight
+        return self._fill(out, lambda first, end: linear(h[first:end].to(self.device), weight))
+
+    def _rows(self, layer: int, h: Tensor, projected: Tensor | None, ids: Tensor) -> Tensor:
+        """The layer's products for some nodes (int64 ids on the CPU), from every neighbor."""
+        conv = self.model.convs[layer - 1]
+        rowptr, sources = self._edges(ids)
+        source_rows = h if projected is None else projected
+        aggregated = segment_aggregate(
+            source_rows,
+            rowptr.to(source_rows.device),
+            sources.to(source_rows.device),
+            self.trial.aggregator,
+        ).to(self.device)
+        root = h[ids.to(h.device)].to(self.device)
+        if projected is None:
+            return conv(aggregated, root)
+        return linear(root, conv.lin_r.weight, conv.lin_l.bias).add_(aggregated)
+
+    def _edges(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Every neighbor of some nodes: rowptr int64 [len(ids) + 1] from 0, and the neighbors."""
+        colptr, row = self.feed.colptr, self.feed.row
+        if len(ids) and ids[-1] - ids[0] == len(ids) - 1:  # a slice of the graph, taken as it is
+            ends = colptr[int(ids[0]) : int(ids[-1]) + 2]
+            return ends - ends[0], row[int(ends[0]) : int(ends[-1])]
+        ids = ids.to(colptr.device)
+        starts = colptr[ids]
+        degrees = colptr[ids + 1] - starts
+        rowptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
+        edges = torch.repeat_interleave(starts - rowptr[:-1], degrees)
+        return rowptr, row[edges.add_(torch.arange(len(edges), device=edges.device))]
+
+    def _fill(self, out: Tensor, rows: Callable[[int, int], Tensor]) -> Tensor:
+        """Every rank computes `rows(first, end)` of its slice of `out`, and has the others'."""
+        slices = self._slices(len(out))
+        for first, end in self._chunks(*slices[self.communicator.rank]):
+            out[first:end] = rows(first, end)
+        if self.communicator.world_size > 1:
+            for rank, slice_ in enumerate(slices):
+                pieces = self._chunks(*slice_) if out.device != self.device else [slice_]
+                for first, end in pieces:
+                    piece = out[first:end].to(self.device)
+                    self.communicator.broadcast(piece, rank)
+                    if out.device != self.device:
+                        out[first:end] = piece
+        return out
+
+    def _home(self) -> torch.device:
+        """Where the hidden layers' two matrices go."""
+        free = available_bytes(self.device, self.trial.memory_limit_gib)
+        wanted = 2 * self.store.num_nodes * self.trial.hidden_channels * FLOAT_BYTES
+        chunk = 4 * ROWS_PER_CHUNK * self.trial.hidden_channels * FLOAT_BYTES
+        fits = free is None or wanted + chunk <= free
+        return self.device if fits else torch.device("cpu")
+
+    def _narrows(self, layer: int) -> bool:
+        inputs, outputs = self._widths(layer)
+        return outputs < inputs and self.trial.aggregator != "max"
+
+    def _widths(self, layer: int) -> tuple[int, int]:
+        linear_layer = self.model.convs[layer - 1].lin_l
+        return linear_layer.in_features, linear_layer.out_features
+
+    def _correct(self, logits: Tensor, nodes: Tensor) -> int:
+        labels = self.labels[nodes.to(self.device)]
         return int((logits.argmax(1) == labels).sum())
 
     def _slices(self, count: int) -> list[tuple[int, int]]:

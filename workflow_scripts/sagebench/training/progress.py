@@ -52,3 +52,14 @@ def epoch_line(record: dict[str, Any], epochs: int) -> str:
             f"   validation {record['validation_accuracy']:.4f} in {record['evaluation_s']:.2f} s"
         )
     return line
+
+
+def placement_line(placement: dict[str, Any]) -> str:
+    """The choice and the sizes that led to it."""
+    gib = {
+        name: f"{placement[f'{name}_bytes'] / 2**30:.2f} GiB"
+        for name in ("graph", "features", "available")
+        if placement[f"{name}_bytes"] is not None
+    }
+    sizes = ", ".join(f"{name} {size}" for name, size in gib.items())
+    return f"placement {placement['chosen']}: {sizes}"

@@ -24,7 +24,9 @@ from sagebench.grid.trial import Trial
 from sagebench.model.reference import PygGraphSAGE
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import MicroBatch, sample_key
+from sagebench.training.compilation import compile_model
 from sagebench.training.engines import Batch, model_arguments
+from sagebench.training.precision import compute_dtype
 from sagebench.training.tensors import torch_view
 
 
@@ -65,12 +67,24 @@ class KeyedSampler(BaseSampler):
 class PygEngine:
     """`reference` computes every sampled node in every layer; `trimmed` uses `trim_to_layer`."""
 
+    feed = None  # PyG's loader samples and gathers on the host
+    placement = None
+
     def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
         self.trial = trial
         self.device = device
         self.model = PygGraphSAGE(
-            **model_arguments(trial, store), trim=trial.engine == "trimmed"
+            **model_arguments(trial, store),
+            trim=trial.engine == "trimmed",
+            dtype=compute_dtype(trial),
         ).to(device)
+        if trial.compile:
+            compile_model(self.model, device)
+        if trial.placement != "auto":
+            raise UserError(
+                f"placement '{trial.placement}' is for engine 'blocks', the trial's is "
+                f"'{trial.engine}': write placement: auto"
+            )
         self._sampler = self._make_sampler(store)
         self._data = Data(
             x=torch_view(store.features),
@@ -155,9 +169,6 @@ class PygEngine:
             edges,
             sample_key(self.trial.seed, micro_batch.epoch, micro_batch.index),
         )
-
-    def close(self) -> None:
-        """Nothing to end: the worker processes live as long as a stream."""
 
 
 def empty_batch(micro_batch: MicroBatch, layers: int, device: torch.device) -> Batch:

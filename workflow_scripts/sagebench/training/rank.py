@@ -27,7 +27,9 @@ from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import Deadline, check_finite, explain, write_record
 from sagebench.training.engines import make_engine, model_arguments
 from sagebench.training.evaluation import Evaluator
-from sagebench.training.progress import Progress, epoch_line
+from sagebench.training.placement import Placement, choose_placement, place
+from sagebench.training.precision import set_precision
+from sagebench.training.progress import Progress, epoch_line, placement_line
 from sagebench.training.tensors import torch_view
 from sagebench.training.trainer import Trainer
 
@@ -106,26 +108,43 @@ class RankRun:
 
         self.store = GraphStore.open(store_path)
         check_store(trial, self.store)
+        set_precision(trial, device)
         self.communicator = Communicator(place, device)
         torch.manual_seed(trial.seed)
         # Every engine starts from the same weights, whatever its layers draw at first.
         initial = GraphSAGE(**model_arguments(trial, self.store)).state_dict()
-        self.engine = make_engine(trial, self.store, device)
+        self.engine = make_engine(trial, self.store, device, self._placement())
         self.engine.model.load_state_dict(initial)
         self.trainer = Trainer(
             trial, self.engine, self.store.train, self.communicator, clock, self.progress
         )
         self.evaluator = Evaluator(
-            trial, self.store, self.communicator, torch_view(self.store.labels).to(device)
+            trial,
+            self.store,
+            self.communicator,
+            torch_view(self.store.labels).to(device),
+            self.engine.feed,
         )
         self.best = BestCheckpoint(directory / "best.pt" if place.rank == 0 else None)
+
+    def _placement(self) -> Placement:
+        """One for all ranks: what the fullest device allows."""
+        trial = self.trial
+        mine = place(trial.placement, self.store, self.device, trial.memory_limit_gib)
+        if mine.available_bytes is None:
+            return mine
+        return choose_placement(
+            trial.placement,
+            mine.graph_bytes,
+            mine.features_bytes,
+            min(self.communicator.gather(mine.available_bytes)),
+        )
 
     def run(self) -> None:
         self._set_up()
         self._train()
         self._test()
         self._time_phases()
-        self.engine.close()
         self.communicator.close()
 
     def _set_up(self) -> None:
@@ -161,6 +180,7 @@ class RankRun:
                 "valid_nodes": len(store.valid),
                 "test_nodes": len(store.test),
             },
+            "placement": self.engine.placement and self.engine.placement.to_json(),
             "parameters": parameter_count(self.engine.model),
             "cores": cores,
             "oversubscribed": trial.device == "cpu"
@@ -168,6 +188,8 @@ class RankRun:
             "versions": machine.collect_versions(),
             "ranks": ranks,
         }
+        if self.measured["placement"]:
+            self.progress.say(placement_line(self.measured["placement"]))
         self.trainer.on_first_step = self._note_first_step
         self._write()
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
 from sagebench.sampling.order import SeedOrder
+from sagebench.training.adam import Adam
 from sagebench.training.distributed import Communicator
 from sagebench.training.engines import Batch, Engine
 from sagebench.training.progress import Progress
@@ -44,7 +46,7 @@ class Trainer:
         )
         self.module = LossModule(engine.model)
         self.learning_rate = scaled_learning_rate(trial)
-        self.optimizer = torch.optim.Adam(engine.model.parameters(), lr=self.learning_rate)
+        self.optimizer = Adam(engine.model.parameters(), lr=self.learning_rate)
         self.on_first_step: Callable[[], None] = lambda: None
         self._parallel: DistributedDataParallel | None = None
 
@@ -165,32 +167,33 @@ class Trainer:
     def time_phases(self, epoch: int) -> dict[str, Any] | None:
         """Median seconds of each phase, one after the other with overlap off.
 
-        Runs up to `phase_window_steps` micro-steps and changes the weights: to be called when
-        nothing is trained or evaluated any more. `sampling_s`, `data_s`, `forward_s` and
-        `backward_s` are of a micro-step, `synchronisation_s` and `optimizer_s` of an optimizer
-        step. The median is over this rank's micro-steps.
+        Runs up to `phase_window_steps` micro-steps, all of whole optimizer steps, and changes the
+        weights: to be called when nothing is trained or evaluated any more. `sampling_s`,
+        `data_s`, `forward_s` and `backward_s` are of a micro-step, `synchronisation_s` (null with
+        one rank) and `optimizer_s` of an optimizer step. The median is over this rank's
+        micro-steps. None where the training nodes do not fill a step.
         """
+        whole_steps = len(self.order.train_nodes) // self.order.seeds_per_step
+        steps = min(self.trial.phase_window_steps, whole_steps * self.trial.accumulation)
+        if not steps:
+            return None
         self.engine.model.train()
         self.clock.timed = True
-        steps = 0
         micro_batches = self.order.micro_batches(epoch, self.communicator.rank)
-        for _, micro_batch in zip(
-            range(self.trial.phase_window_steps), micro_batches, strict=False
-        ):
-            if not len(micro_batch.seeds):
-                continue
+        for micro_batch in islice(micro_batches, steps):
             with self.clock("sampling"):
                 sampled = self.engine.sample(micro_batch)
             with self.clock("data"):
                 batch = self.engine.load(sampled)
             self.micro_step(batch, synchronise=False)
-            with self.clock("synchronisation"):
-                self._average_gradients()
+            if self.communicator.world_size > 1:
+                self.communicator.barrier()  # what follows is the transfer, not waiting for others
+                with self.clock("synchronisation"):
+                    self._average_gradients()
             self.optimizer_step()
-            steps += 1
         self.clock.timed = False
         medians = {f"{phase}_s": seconds for phase, seconds in self.clock.medians_s().items()}
-        return {"micro_steps": steps, **medians} if steps else None
+        return {"micro_steps": steps, "synchronisation_s": None, **medians}
 
     def _average_gradients(self) -> None:
         """What DDP does during backward, on its own."""

@@ -1,0 +1,108 @@
+"""The full evaluation is PyG's forward over the full graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ranks import run_ranks
+from sagebench.graph.store import GraphStore
+from sagebench.model.reference import PygGraphSAGE
+from sagebench.training import evaluation
+from sagebench.training.distributed import Communicator, RankEnvironment
+from sagebench.training.engines import make_engine, model_arguments
+from sagebench.training.evaluation import Evaluator
+from sagebench.training.tensors import torch_view
+from trials import make_trial, tiny_store
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny_store(tmp_path_factory.mktemp("store") / "tiny")
+
+
+def make_model(trial, store) -> PygGraphSAGE:
+    torch.manual_seed(3)
+    return PygGraphSAGE(**model_arguments(trial, store)).eval()
+
+
+def pyg_logits(trial, store) -> torch.Tensor:
+    edge_index = np.stack(
+        [store.row.astype(np.int64), np.repeat(np.arange(store.num_nodes), np.diff(store.colptr))]
+    )
+    layers = trial.layers
+    with torch.no_grad():
+        return make_model(trial, store)(
+            torch.from_numpy(np.array(store.features)),
+            torch.from_numpy(edge_index),
+            (store.num_nodes, *[0] * layers),
+            (edge_index.shape[1], *[0] * (layers - 1)),
+        )
+
+
+class Recorder(Evaluator):
+    """Keeps the logits that accuracy throws away."""
+
+    def _correct(self, logits, nodes):
+        self.seen = [*getattr(self, "seen", []), (nodes, logits)]
+        return super()._correct(logits, nodes)
+
+    def logits(self, nodes):
+        at = torch.cat([ids for ids, _ in self.seen])
+        assert torch.equal(at, torch_view(nodes))
+        return torch.cat([logits for _, logits in self.seen])
+
+
+def make_evaluator(trial, store, feed=None, place=None):
+    communicator = Communicator(place or RankEnvironment(), CPU)
+    return Recorder(trial, store, communicator, torch_view(store.labels), feed)
+
+
+@pytest.mark.parametrize("aggregator", ["mean", "sum", "max"])
+@pytest.mark.parametrize("hidden", [4, 10, 16])  # narrower than the features, as wide, wider
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_logits_are_pygs(store, monkeypatch, aggregator, hidden, layers):
+    monkeypatch.setattr(evaluation, "ROWS_PER_CHUNK", 128)
+    trial = make_trial(
+        layers=layers, fanout=[2] * layers, hidden_channels=hidden, aggregator=aggregator,
+        dropout=0.5, precision="bf16",
+    )  # fmt: skip
+    expected = pyg_logits(trial, store)
+    weights = make_model(trial, store).state_dict()
+    every = np.arange(store.num_nodes)
+    for nodes in (every, np.array(store.test), every[::7]):
+        evaluator = make_evaluator(trial, store)
+        accuracy = evaluator.accuracy(weights, nodes, "full")
+        torch.testing.assert_close(evaluator.logits(nodes), expected[nodes], rtol=1e-5, atol=1e-5)
+        hits = expected[nodes].argmax(1).numpy() == store.labels[nodes]
+        assert accuracy == pytest.approx(hits.mean())
+
+
+@pytest.mark.parametrize("method", ["full", "sampled"])
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_placement_changes_nothing(store, placement, method):
+    trial = make_trial(placement=placement)
+    weights = make_model(trial, store).state_dict()
+    found, expected = (
+        make_evaluator(trial, store, feed) for feed in (make_engine(trial, store, CPU).feed, None)
+    )
+    for evaluator in (found, expected):
+        evaluator.accuracy(weights, store.test, method)
+    torch.testing.assert_close(found.logits(store.test), expected.logits(store.test))
+
+
+def accuracies(place, folder):
+    store = GraphStore.open(folder)
+    trial = make_trial(ranks=place.world_size)
+    evaluator = make_evaluator(trial, store, place=place)
+    weights = make_model(trial, store).state_dict()
+    found = [evaluator.accuracy(weights, store.test, method) for method in ("full", "sampled")]
+    evaluator.communicator.close()
+    return found
+
+
+def test_ranks_share_it(store):
+    alone = run_ranks(1, accuracies, str(store.path))[0]
+    assert run_ranks(3, accuracies, str(store.path)) == [alone] * 3

@@ -1,0 +1,30 @@
+"""`compile: true`: the dense parts of the model by torch.compile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from sagebench.errors import UserError
+
+COMPILERS = ("g++", "clang++", "c++")
+
+
+def compile_model(model: nn.Module, device: torch.device) -> None:
+    """Have `model` compiled at its first use, for any number of rows; its parameters keep their
+    names. Raises UserError where torch finds no compiler."""
+    compiler = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ([compiler] if compiler else COMPILERS)):
+        missing = compiler or "a C++ compiler such as g++"
+    elif device.type == "cuda" and find_spec("triton") is None:
+        missing = "the package triton"
+    else:
+        model.compile(dynamic=True)
+        return
+    raise UserError(
+        f"compile: true asks for {missing}, which is not here: install it or write compile: false"
+    )

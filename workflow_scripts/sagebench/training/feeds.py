@@ -1,0 +1,97 @@
+"""How a batch comes about, by where graph and features are: one class for each placement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sagebench.graph.store import GraphStore
+from sagebench.grid.trial import Trial
+from sagebench.sampling.blocks import Blocks
+from sagebench.sampling.cpu import CpuSampler
+from sagebench.sampling.tensor import TensorSampler
+from sagebench.training.tensors import torch_view
+
+
+class Feed:
+    """Samples neighborhoods and makes of them what GraphSAGE's forward takes.
+
+    colptr, row, features: the store's, where they are kept. Any number of threads may sample.
+    """
+
+    relabel_last = False
+
+    def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
+        self.fanout = trial.fanout
+        self.device = device
+        self.colptr, self.row, self.features = (
+            self._keep(torch_view(array)) for array in (store.colptr, store.row, store.features)
+        )
+        # A sampler serves one caller at a time: one for each worker, one for this thread.
+        self._samplers: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(trial.sampling_workers + 1):
+            self._samplers.put(self._make_sampler(store))
+
+    def sample(self, seeds: np.ndarray, key: int) -> Blocks:
+        """seeds: int64 [B] distinct node ids. key: 64-bit key of the sample."""
+        sampler = self._samplers.get()
+        try:
+            return sampler.sample(seeds, self.fanout, key, relabel_last=self.relabel_last)
+        finally:
+            self._samplers.put(sampler)
+
+    def load(self, blocks: Blocks) -> tuple[Any, ...]:
+        """The arguments of GraphSAGE's forward, on the device."""
+        return self.features, blocks
+
+    def _keep(self, array: Tensor) -> Tensor:
+        return array
+
+    def _make_sampler(self, store: GraphStore) -> CpuSampler | TensorSampler:
+        return CpuSampler(store.colptr, store.row)
+
+
+class MappedFeed(Feed):
+    """A CPU reads the memory-mapped store where it lies; nothing is copied."""
+
+
+class DeviceFeed(Feed):
+    """Graph and features are resident on the device; sampling never leaves it."""
+
+    def _keep(self, array: Tensor) -> Tensor:
+        return array.to(self.device)
+
+    def _make_sampler(self, store: GraphStore) -> TensorSampler:
+        return TensorSampler(self.colptr, self.row)
+
+
+class HostFeed(Feed):
+    """Graph and features stay on the host; a batch's features are gathered there and copied."""
+
+    relabel_last = True
+
+    def load(self, blocks: Blocks) -> tuple[Any, ...]:
+        # The model reads local numbers alone: global ones of the sources need not travel.
+        blocks = blocks._replace(neighbors=blocks.neighbors[:0])
+        gathered = torch.empty(
+            (len(blocks.node_ids), self.features.shape[1]),
+            dtype=self.features.dtype,
+            pin_memory=self.device.type == "cuda",
+        )
+        torch.index_select(self.features, 0, blocks.node_ids, out=gathered)
+        if self.device.type == "cuda":
+            gathered = gathered.to(self.device, non_blocking=True)
+            blocks = blocks.pin_memory().to(self.device)
+        return gathered, blocks, True
+
+
+FEEDS: dict[str, Callable[[Trial, GraphStore, torch.device], Feed]] = {
+    "mapped": MappedFeed,
+    "device": DeviceFeed,
+    "host": HostFeed,
+}
