@@ -60,6 +60,10 @@ bench: SIZE := products
 bench: install ## engines and samplers side by side: make bench SIZE=laptop|products BENCH="--only ..."
 	$(RUN)/python workflow_scripts/bench_engine.py --size $(SIZE) --json $(BENCH)
 
+.PHONY: bench-planning
+bench-planning: install ## the dry run of 10,000 trials against bare Snakemake with as many jobs
+	$(RUN)/python workflow_scripts/bench_planning.py
+
 .PHONY: test
 test: install ## every test that needs no root
 	$(RUN)/python -m pytest -n 2 --dist loadfile

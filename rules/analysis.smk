@@ -85,11 +85,11 @@ rule partial:
         out=f"{STUDY}/partial",
         plots=list(FIGURES),
     shell:
-        "exec > {log:q} 2>&1;"
-        ' python "$SAGEBENCH_SCRIPTS/make_tables.py" --study {params.study:q} --partial'
+        '(python "$SAGEBENCH_SCRIPTS/make_tables.py" --study {params.study:q} --partial'
         " --results {params.results:q} --out {params.out:q}/tables;"
         ' for plot in {params.plots}; do python "$SAGEBENCH_SCRIPTS/plot_$plot.py"'
         " --tables {params.out:q}/tables --out {params.out:q}/figures; done;"
         ' python "$SAGEBENCH_SCRIPTS/make_report.py" --study {params.study:q}'
         " --tables {params.out:q}/tables --figures {params.out:q}/figures"
-        " --out {params.out:q}/report.html"
+        " --out {params.out:q}/report.html;"
+        ' echo "Report: "{params.out:q}/report.html) 2>&1 | tee -i {log:q}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sagebench.analysis.outcomes import read_records, read_study
+from sagebench.analysis.outcomes import Record, read_records, read_study
 from sagebench.analysis.tables import build_tables, write_table
 from sagebench.errors import run_script
 
@@ -22,6 +22,16 @@ def main() -> None:
     trials, epochs = build_tables(records)
     write_table(epochs, arguments.out, "epochs")
     write_table(trials, arguments.out, "trials")
+    if arguments.partial:
+        print(summary(records))
+
+
+def summary(records: list[Record]) -> str:
+    """How many of how many trials have an outcome, and why the others have none."""
+    missing = [record for record in records if record.outcome is None]
+    lines = [f"{len(records) - len(missing)} of {len(records)} trials have an outcome"]
+    lines += [f"  {record.trial_id}: {record.because}" for record in missing]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""Invariant 5, with nothing stood in for: real Snakemake, real training, a rank that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from test_launch_trials import comparable
+
+ROOT = Path(__file__).parents[1]
+LIMIT_S = 180
+STUDY = """
+study: tiny
+dataset: {name: pubmed, source: pubmed, split: large}
+defaults: {layers: 2, fanout: [3, 2], hidden_channels: 8, batch_size: 256, accumulation: 1,
+           epochs: 6, sampling_workers: 0, walltime_min: 5}
+experiments:
+  scaling: {axis: ranks, product: {ranks: [1, 2]}}
+"""
+
+
+def command(folder: Path) -> list[str]:
+    snakemake = str(Path(sys.executable).parent / "snakemake")
+    return [
+        snakemake, "trials", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
+        "--profile", str(ROOT / "profiles" / "local"), "--configfile", str(folder / "study.yaml"),
+        "--config", f"site={ROOT / 'profiles' / 'local' / 'site.yaml'}",
+    ]  # fmt: skip
+
+
+def outcomes(folder: Path) -> dict[str, dict]:
+    found = [json.loads(path.read_text()) for path in folder.glob("results/trials/*/outcome.json")]
+    return {outcome["trial_id"]: outcome for outcome in found}
+
+
+def run(folder: Path) -> None:
+    finished = subprocess.run(
+        command(folder), capture_output=True, text=True, timeout=LIMIT_S, env=environment(folder)
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(folder)}
+
+
+def new_folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "study.yaml").write_text(STUDY)
+    return path
+
+
+def second_rank(folder: Path) -> int:
+    """The process of rank 1, once it has done an epoch."""
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        for path in folder.glob("results/trials/*-r2-*/attempts/1/measured.json"):
+            measured = json.loads(path.read_text())
+            if measured["epochs"]:
+                return measured["ranks"][1]["pid"]
+        time.sleep(0.02)
+    raise AssertionError("the trial of two ranks did not get through an epoch")
+
+
+def test_a_killed_rank_is_run_again_to_the_same_outcome(tmp_path):
+    disturbed, undisturbed = new_folder(tmp_path / "disturbed"), new_folder(tmp_path / "calm")
+    first = subprocess.Popen(
+        command(disturbed), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment(disturbed),
+    )  # fmt: skip
+    os.kill(second_rank(disturbed), signal.SIGKILL)
+    said = first.communicate(timeout=LIMIT_S)[0]
+    assert first.returncode != 0
+    assert "rank 1 was ended by SIGKILL" in said
+    kept = outcomes(disturbed)
+    run(disturbed)
+    run(undisturbed)
+    found, expected = outcomes(disturbed), outcomes(undisturbed)
+    assert len(expected) == 2
+    assert {name: comparable(outcome) for name, outcome in found.items()} == {
+        name: comparable(outcome) for name, outcome in expected.items()
+    }
+    # What was finished was not run twice.
+    assert all(found[name] == outcome for name, outcome in kept.items())
