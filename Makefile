@@ -26,6 +26,7 @@ help: ## this list
 $(VENV)/installed: envs/torch.txt envs/requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later on the PATH: install one, or \
 	name it with make PYTHON=..." >&2; exit 1; }
+	@echo "making the environment in $(VENV): a few minutes, and 2 GB (with CUDA 6 GB)"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check -r envs/torch.txt -r envs/requirements.txt
 	touch $@
@@ -37,6 +38,7 @@ install: $(VENV)/installed ## make the environment (.venv); the other targets do
 demo: CONFIG := config/demo.yaml
 demo: install ## run the demo study on this machine, to results/demo/report.html
 	$(SNAKEMAKE) $(STUDY)
+	@echo "The report: results/demo/report.html"
 
 .PHONY: run
 run: install ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y

@@ -21,8 +21,6 @@ rule trial:
     params:
         # Nothing that does not identify the trial: a changed parameter runs it again.
         trial=trial_path(RESULTS, "{trial}"),
-    message:
-        "Trial {wildcards.trial}"
     shell:
         'python "$SAGEBENCH_SCRIPTS/run_trial.py" --trial {params.trial:q}'
         ' --store "$(dirname {input.store:q})" --outcome {output:q}'

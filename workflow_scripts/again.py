@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sagebench.errors import run_script
+from sagebench.errors import UserError, run_script
 from sagebench.grid.again import EXAMPLE, KEYS, matches, parse_where, set_aside
 from sagebench.grid.study import add_study_arguments, study_of
 
@@ -20,6 +20,8 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="only say which")
     arguments = parser.parse_args()
     found = list(matches(study_of(arguments), parse_where(arguments.where)))
+    if not found:
+        raise UserError(f"no outcome of the study has {arguments.where}: nothing to measure again.")
     for match in found:
         where = "" if arguments.dry_run else f" -> {set_aside(match)}"
         print(f"{match.trial} ({match.status}){where}")

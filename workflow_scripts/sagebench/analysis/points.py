@@ -53,10 +53,19 @@ def going_along(rows: pd.DataFrame, axis: str) -> list[str]:
 def _apart(rows: pd.DataFrame, axis: str) -> list[str]:
     apart = [name for name in ALWAYS_APART if name in rows and _varies(rows, name)]
     for column in _settings(rows, axis):
+        if column not in apart and _tells_experiments_apart(rows, column):
+            apart.append(column)
         groups = rows.groupby([*AXES[axis], *apart], dropna=False, sort=False)[column]
         if column not in apart and (groups.nunique(dropna=False) > 1).any():
             apart.append(column)
     return sorted(apart, key=lambda name: name != "engine")
+
+
+def _tells_experiments_apart(rows: pd.DataFrame, column: str) -> bool:
+    """Whether a value is one within each experiment and another in another: no line joins those."""
+    each = rows.assign(experiment=rows["experiments"].str.split(";")).explode("experiment")
+    counts = each.groupby("experiment")[column].nunique(dropna=False)
+    return _varies(rows, column) and bool((counts == 1).all())
 
 
 def _settings(rows: pd.DataFrame, axis: str) -> list[str]:

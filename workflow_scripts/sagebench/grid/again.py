@@ -17,6 +17,8 @@ from sagebench.grid.freeze import outcome_path
 
 KEYS = ("status", "experiment", "commit", "digest", "trial")
 EXAMPLE = "status=out_of_memory or experiment=batch,commit=1a2b3c"
+STATUSES = ("completed", "out_of_memory", "time_limit", "diverged")
+"""the ends that leave an outcome; a failed trial has none and runs again by itself"""
 SHORTEST_PREFIX = 4
 
 
@@ -51,10 +53,13 @@ def parse_where(text: str) -> dict[str, str]:
 def matches(study: Study, conditions: Mapping[str, str]) -> Iterator[Match]:
     """The study's outcomes that all `conditions` hold for.
 
-    status is compared as it is; commit and digest by their beginning, of four characters at
+    status is one of STATUSES; commit and digest by their beginning, of four characters at
     least; trial may hold the wildcards * and ?. Raises UserError for an experiment that the study
     does not have.
     """
+    status = conditions.get("status")
+    if status is not None and status not in STATUSES:
+        raise UserError(messages.sentence("WHERE.status", status, " or ".join(STATUSES)))
     wanted = conditions.get("experiment")
     trials = {e.name: e.trials for e in study.experiments}
     if wanted is not None and wanted not in trials:
