@@ -1,0 +1,1 @@
+"""The parts of the test cluster: two Slurm nodes and Apptainer on one Debian machine."""

@@ -1,0 +1,118 @@
+"""Measure the engines and samplers side by side, each in processes of its own, round after round.
+
+Every process has the same threads and the same allocator settings, every engine the same seeds,
+samples, dropout and fp32. The step that ratios compare is forward, backward and optimizer on a
+sample that is drawn and loaded already; ratios that include those are among the details.
+Exit code 1: a row failed, or was not measured whole; the message and the JSON say which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from sagebench.bench.engines import ENGINES
+from sagebench.bench.processes import MeasurementFailed
+from sagebench.bench.rows import ROWS, Bench
+from sagebench.bench.sizes import SIZES
+from sagebench.bench.stores import dataset_of, prepare_store
+from sagebench.bench.table import about, disturbance, json_line, load, missing, table
+from sagebench.errors import UserError, run_script
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    size = SIZES[arguments.size]
+    rows = chosen(arguments.only)
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - start), 60)
+        print(f"{minutes:3}:{seconds:02}  {text}", file=sys.stderr, flush=True)
+
+    if arguments.store is None:
+        say(f"the graph: {size.scale:g} of ogbn-products' size")
+    store = arguments.store or prepare_store(size.dataset, arguments.stores)
+    bench = Bench(
+        size=size,
+        store=store.resolve(),
+        dataset=dataset_of(store),
+        device=arguments.device,
+        threads=arguments.threads,
+        rounds=arguments.rounds,
+        engines=tuple(arguments.engines),
+        steps=arguments.steps,
+        cold=arguments.cold,
+    )
+    for name in rows:
+        say(f"{name}: {ROWS[name][0].__doc__.splitlines()[0]} ({load()})")
+        try:
+            for line in ROWS[name][0](bench):
+                say(f"  {line}{disturbance(bench.others_cores.get(name, []))}")
+        except MeasurementFailed as error:
+            bench.failures[name] = str(error)
+            say(f"  FAILED: {error}")
+    print(table(bench))
+    if arguments.json:
+        print(json_line(bench, about(bench, arguments.size)))
+    owed = (key for name in rows for key in ROWS[name][1])
+    wanted_all = set(arguments.engines) == set(ENGINES)
+    return int(bool(bench.failures) or (wanted_all and bool(missing(bench, owed))))
+
+
+def chosen(only: list[str] | None) -> list[str]:
+    """The rows to run, in order; a row goes by its own name or by one of its keys."""
+    if not only:
+        return list(ROWS)
+    known = {key: name for name, (_, keys) in ROWS.items() for key in (name, *keys)}
+    for name in only:
+        if name not in known:
+            raise UserError(f"--only {name} is no row: write some of {', '.join(ROWS)}")
+    return [name for name in ROWS if name in {known[name] for name in only}]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--size", choices=list(SIZES), default="products", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help=f"run these rows only: {', '.join(ROWS)}"
+    )
+    parser.add_argument("--json", action="store_true", help="end with one JSON object on one line")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of a process (%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="processes of each measurement (%(default)s)"
+    )
+    parser.add_argument("--steps", type=int, help="timed steps of a process (default: by the row)")
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=ENGINES,
+        default=ENGINES,
+        metavar="NAME",
+        help=f"what the row `step` compares (all: {', '.join(ENGINES)})",
+    )
+    parser.add_argument(
+        "--cold",
+        action="store_true",
+        help="time a trial's start with an emptied page cache, too: needs root, and slows down "
+        "whatever else runs on this machine for a while",
+    )
+    parser.add_argument("--store", type=Path, help="measure on this store, not on a synthetic one")
+    parser.add_argument(
+        "--stores",
+        type=Path,
+        default=Path("results/stores"),
+        help="folder for the synthetic graph, made there once (%(default)s)",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(main)
