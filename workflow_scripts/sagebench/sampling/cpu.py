@@ -24,6 +24,7 @@ UNSEEN, NUMBERED, FOUND = 0, 1, 2
 
 FOUND_IN_WORD = 0x0202020202020202
 ROWS_PER_TASK = 2048
+NODES_PER_TASK = 1 << 18
 compiled = numba.njit(nogil=True, cache=True, boundscheck=False)
 
 
@@ -74,7 +75,7 @@ class CpuSampler:
                     _sample_rows(self.colptr, self.row, f, e, k, q, first, last, o, state, r)
                 ),
             )
-            new = _number_found(state, local, node_base, edges) if relabel else frontier[:0]
+            new = self._number_found(node_base) if relabel else frontier[:0]
             if relabel:
                 col = np.empty(edges, np.int32)
                 self._over(
@@ -98,6 +99,27 @@ class CpuSampler:
             edges_per_hop=tuple(len(part) for part in neighbors),
             key=key,
         )
+
+    def _number_found(self, base: int) -> np.ndarray:
+        """Give the nodes found in this hop local numbers from `base`, in ascending id; int64."""
+        state, nodes = self._state, len(self._state)
+        starts = range(0, nodes, NODES_PER_TASK)
+        counts = np.zeros(len(starts) + 1, np.int64)
+
+        def count(first: int, last: int) -> None:
+            counts[first // NODES_PER_TASK + 1] = _count_found(state, first, last)
+
+        self._over(nodes, NODES_PER_TASK, count)
+        ends = counts.cumsum()
+        new = np.empty(ends[-1], np.int64)
+        self._over(
+            nodes,
+            NODES_PER_TASK,
+            lambda first, last: _number_found(
+                state, self._local, base, first, last, ends[first // NODES_PER_TASK], new
+            ),
+        )
+        return new
 
     def _over(self, count: int, size: int, task: Callable[[int, int], None]) -> None:
         """Run `task(first, last)` over pieces of range(count), in the threads."""
@@ -171,20 +193,29 @@ def _sample_rows(colptr, row, frontier, ends, k, key, first, last, out, state, m
 
 
 @compiled
-def _number_found(state, local, base, at_most):
-    """Number the nodes found in this hop in ascending id, from `base`; return them."""
-    new = np.empty(min(at_most, len(local)), np.int64)
-    count = 0
+def _count_found(state, first, last):
+    """How many of the nodes [first, last) are new in this hop; first is a multiple of 8."""
     words = state.view(np.uint64)
-    for w in range(len(words)):
+    count = 0
+    for w in range(first // 8, (last + 7) // 8):
+        if words[w] & np.uint64(FOUND_IN_WORD):
+            for v in range(8 * w, 8 * w + 8):
+                count += state[v] == FOUND
+    return count
+
+
+@compiled
+def _number_found(state, local, base, first, last, at, new):
+    """Number those nodes in ascending id, from `base + at`; list them in new[at:]."""
+    words = state.view(np.uint64)
+    for w in range(first // 8, (last + 7) // 8):
         if words[w] & np.uint64(FOUND_IN_WORD):
             for v in range(8 * w, 8 * w + 8):
                 if state[v] == FOUND:
                     state[v] = NUMBERED
-                    local[v] = base + count
-                    new[count] = v
-                    count += 1
-    return new[:count].copy()
+                    local[v] = base + at
+                    new[at] = v
+                    at += 1
 
 
 @compiled
