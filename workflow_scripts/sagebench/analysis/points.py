@@ -86,10 +86,11 @@ def _text(column: str, value: object) -> str:
         return str(value)
     if column == "device":
         return {"cpu": "CPU", "cuda": "GPU"}.get(str(value), str(value))
+    name = column.removesuffix("_gib").replace("_", " ")
     if value is None or value != value:
-        return f"no {column.replace('_', ' ')}"
+        return f"no {name}"
     number = f"{value:g}" if isinstance(value, (int, float)) else str(value)
-    return f"{column.replace('_', ' ')} {number}"
+    return f"{name} {number}" + (" GiB" if column.endswith("_gib") else "")
 
 
 def median(values: pd.Series) -> float | None:
