@@ -164,7 +164,9 @@ def test_again_sets_outcomes_aside_and_the_next_run_makes_them_again(project):
             [*command, *arguments], cwd=project.folder, capture_output=True, text=True
         )
 
-    assert again("--where", "status=completed,experiment=batch,commit=ffff").returncode == 0
+    nothing = again("--where", "status=completed,experiment=batch,commit=ffff")
+    assert nothing.returncode == 2
+    assert "nothing to measure again" in nothing.stderr
     assert len(project.outcomes()) == 3
     result = again("--where", "status=completed,experiment=batch,commit=abcd")
     assert result.returncode == 0, result.stderr
