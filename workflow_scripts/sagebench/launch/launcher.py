@@ -247,9 +247,11 @@ def only_one(home: Path) -> Iterator[None]:
 @contextmanager
 def machine_alone() -> Iterator[None]:
     """Wait until no other trial runs on this machine, whoever started it: it would be timed too."""
-    descriptor = os.open(
-        Path(tempfile.gettempdir(), "sagebench-machine.lock"), os.O_RDWR | os.O_CREAT, 0o666
-    )
+    path = Path(tempfile.gettempdir(), "sagebench-machine.lock")
+    try:  # read-only and first without O_CREAT: the file may be another user's
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -85,8 +84,3 @@ class Blocks(NamedTuple):
             self.edges_per_hop,
             self.key,
         )
-
-
-def hop_ends(counts: tuple[int, ...]) -> list[int]:
-    """Cumulated counts: where each hop's nodes or edges end."""
-    return list(accumulate(counts))
