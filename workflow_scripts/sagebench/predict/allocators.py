@@ -1,0 +1,165 @@
+"""What an allocator holds for what a program has taken of it, by the allocator's own rules.
+
+Both keep freed memory for later requests, and hold more than is in use: a request that fits no
+free piece takes new memory, however much lies free in smaller pieces.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+
+from sagebench.predict.tape import Tape
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+class FreePieces:
+    """Free address ranges; neighbors become one."""
+
+    def __init__(self) -> None:
+        self._by_size: list[tuple[int, int]] = []
+        self._end_of: dict[int, int] = {}
+        self._start_of: dict[int, int] = {}
+
+    def add(self, start: int, end: int) -> tuple[int, int]:
+        """Add a range; returns the one that it is now part of."""
+        if start in self._start_of:
+            start = self.remove(self._start_of[start])[0]
+        if end in self._end_of:
+            end = self.remove(end)[1]
+        self._end_of[start], self._start_of[end] = end, start
+        insort(self._by_size, (end - start, start))
+        return start, end
+
+    def remove(self, start: int) -> tuple[int, int]:
+        end = self._end_of.pop(start)
+        del self._start_of[end]
+        self._by_size.pop(bisect_left(self._by_size, (end - start, start)))
+        return start, end
+
+    def smallest(self, size: int) -> tuple[int, int] | None:
+        """Take the smallest range of at least `size`."""
+        place = bisect_left(self._by_size, (size, 0))
+        return self.remove(self._by_size[place][1]) if place < len(self._by_size) else None
+
+    def is_free(self, start: int, end: int) -> bool:
+        return self._end_of.get(start) == end
+
+
+class CudaAllocator:
+    """torch's caching allocator (c10/cuda/CUDACachingAllocator.cpp), at its default settings.
+
+    Sizes are rounded up to 512 bytes. Up to 1 MiB comes from segments of 2 MiB, less than 10 MiB
+    from segments of 20 MiB, more from segments of its own size rounded up to 2 MiB. The smallest
+    free block that fits is taken, and its rest kept where it is more than 1 MiB (small ones: 512
+    bytes). Neighbors in a segment are joined. pressed: the device has no memory left, and so
+    segments that are free as a whole are given back before a new one is taken.
+    """
+
+    def __init__(self, *, pressed: bool = False) -> None:
+        self._pressed = pressed
+        self.held = self.peak = 0
+        self._free = {True: FreePieces(), False: FreePieces()}  # small ones, large ones
+        self._segments: dict[int, tuple[int, bool]] = {}
+        self._used: dict[int, tuple[int, int, bool]] = {}
+        self._next = 0
+
+    def take(self, handle: int, size: int) -> None:
+        size = -(-size // 512) * 512
+        small = size <= MIB
+        start, end = self._free[small].smallest(size) or self._new_segment(size, small)
+        if end - start - size >= (512 if small else MIB + 1):
+            self._free[small].add(start + size, end)
+            end = start + size
+        self._used[handle] = start, end, small
+
+    def give(self, handle: int) -> None:
+        start, end, small = self._used.pop(handle)
+        self._free[small].add(start, end)
+
+    def settle(self) -> None:
+        """Between steps: nothing happens."""
+
+    def _new_segment(self, size: int, small: bool) -> tuple[int, int]:
+        wanted = (
+            2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
+        )
+        if self._pressed:
+            self._give_back()
+        start = self._next
+        self._next += wanted + 1  # no neighbor of another segment
+        self._segments[start] = start + wanted, small
+        self.held += wanted
+        self.peak = max(self.peak, self.held)
+        return start, start + wanted
+
+    def _give_back(self) -> None:
+        for start, (end, small) in list(self._segments.items()):
+            if self._free[small].is_free(start, end):
+                self._free[small].remove(start)
+                del self._segments[start]
+                self.held -= end - start
+
+
+class GlibcHeap:
+    """glibc's heap as the launcher sets it: everything in one heap, nothing given back.
+
+    torch asks for memory aligned to 64 bytes. malloc then looks for 96 bytes more, so a piece that
+    just became free never fits a request of its own size, and cuts off the bytes before the
+    aligned address, which stay in a cache of small chunks: neighbors that become free are not
+    joined. Between steps, when those small chunks have been used for other things, they are. The
+    smallest free piece that fits is taken; else the heap grows.
+    """
+
+    ALIGNMENT, HEADER, EXTRA = 64, 16, 96
+
+    def __init__(self) -> None:
+        self.held = self.peak = 0
+        self._free = FreePieces()
+        self._used: dict[int, tuple[int, int]] = {}
+        self._cut_off: list[tuple[int, int]] = []
+
+    def take(self, handle: int, size: int) -> None:
+        size = -(-(size + 8) // 16) * 16
+        start, end = self._free.smallest(size + self.EXTRA) or self._grow(size + self.EXTRA)
+        first = start + (-(start + self.HEADER)) % self.ALIGNMENT
+        if first > start:
+            if first - start < 32:
+                first += self.ALIGNMENT
+            self._cut_off.append((start, first))
+        self._used[handle] = first, first + size
+        self._release(first + size, end)
+
+    def give(self, handle: int) -> None:
+        self._release(*self._used.pop(handle))
+
+    def settle(self) -> None:
+        """Between steps: the small chunks are joined with their neighbors."""
+        for piece in self._cut_off:
+            self._release(*piece)
+        self._cut_off.clear()
+
+    def _grow(self, size: int) -> tuple[int, int]:
+        start = self.held
+        self.held += size
+        self.peak = max(self.peak, self.held)
+        return start, self.held
+
+    def _release(self, start: int, end: int) -> None:
+        start, end = self._free.add(start, end)
+        if end == self.held:
+            self._free.remove(start)
+            self.held = start
+
+
+def replay(allocator: CudaAllocator | GlibcHeap, steps: Iterable[Tape]) -> int:
+    """The most that the allocator holds over these steps; what it held before counts."""
+    for tape in steps:
+        for handle, size in tape.events:
+            if size:
+                allocator.take(handle, size)
+            else:
+                allocator.give(handle)
+        allocator.settle()
+    return allocator.peak

@@ -1,0 +1,105 @@
+"""Samples taken: the project's own sampler over the project's own order of the seeds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+import numpy as np
+
+from sagebench.graph.store import GraphStore
+from sagebench.predict.samples import Sample, Spread
+from sagebench.sampling.cpu import CpuSampler
+from sagebench.sampling.order import SeedOrder, sample_key
+
+FEWEST_BATCHES, MOST_BATCHES = 6, 96
+STANDARD_ERROR = 0.008
+"""enough micro-batches are sampled once the mean of every hop is known to this share of it"""
+SEED, EPOCH = 0, 1
+
+Counts = tuple[int, ...]
+"""of one micro-batch: nodes of the hops 0 to L, then edges of the hops 1 to L"""
+
+
+class Counter:
+    """Samples micro-batches of a store, `threads` at a time; 5 bytes a node each.
+
+    They are those that a trial of seed 0 samples in its first epoch, whatever its ranks.
+    """
+
+    def __init__(self, store: GraphStore, threads: int) -> None:
+        self.train = store.train
+        self._threads = threads
+        self._samplers: SimpleQueue[CpuSampler] = SimpleQueue()
+        for _ in range(threads):
+            self._samplers.put(CpuSampler(store.colptr, store.row))
+
+    def take(self, fanout: tuple[int, ...], batch_size: int) -> Sample:
+        """Sample until the means are known well enough, and the epoch's smaller last one."""
+        order = SeedOrder(self.train, batch_size, accumulation=1, ranks=1, seed=SEED)
+        whole, rest = divmod(len(self.train), batch_size)
+        most = min(whole, MOST_BATCHES)
+        wanted = min(most, FEWEST_BATCHES)
+        full: list[Counts] = []
+        with ThreadPoolExecutor(self._threads) as pool:
+            batches = ((batch.seeds, batch.index) for batch in order.micro_batches(EPOCH, 0))
+            while len(full) < wanted:
+                some = list(itertools.islice(batches, wanted - len(full)))
+                full += pool.map(lambda batch: self.count(fanout, *batch), some)
+                wanted = min(most, max(wanted, batches_needed(full)))
+        last = self.count(fanout, order.permutation(EPOCH)[-rest:], whole) if rest else None
+        return make_sample(fanout, batch_size, full, last, whole)
+
+    def count(self, fanout: tuple[int, ...], seeds: np.ndarray, index: int) -> Counts:
+        sampler = self._samplers.get()
+        try:
+            blocks = sampler.sample(seeds, fanout, sample_key(SEED, EPOCH, index))
+        finally:
+            self._samplers.put(sampler)
+        return (*blocks.nodes_per_hop, *blocks.edges_per_hop)
+
+
+def batches_needed(counts: Sequence[Counts]) -> int:
+    """How many micro-batches give every mean to STANDARD_ERROR, by the spread of these."""
+    found = np.array(counts, float)
+    relative = found.std(0, ddof=1) / np.maximum(found.mean(0), 1) if len(found) > 1 else 0.0
+    return int(np.ceil((np.max(relative) / STANDARD_ERROR) ** 2))
+
+
+def make_sample(
+    fanout: tuple[int, ...],
+    batch_size: int,
+    full: Sequence[Counts],
+    last: Counts | None,
+    whole: int,
+) -> Sample:
+    """full: some of the epoch's `whole` micro-batches of batch_size seeds. last: the one with
+    fewer, if there is one."""
+    hops = len(fanout) + 1
+    table = np.array(full or [last], float)
+    rest = None if last is None else np.array(last, float)
+
+    def spread(columns: slice, *, total: bool = False) -> Iterator[Spread]:
+        values, remaining = table[:, columns], None if rest is None else rest[columns]
+        if total:
+            values = values.sum(1, keepdims=True)
+            remaining = None if remaining is None else remaining.sum(keepdims=True)
+        for k, column in enumerate(values.T):
+            mean = column.mean()
+            epoch = mean if remaining is None else (whole * mean + remaining[k]) / (whole + 1)
+            std = column.std(ddof=1) if len(column) > 1 else 0.0
+            yield Spread(float(epoch), float(mean), float(std), float(column.max()))
+
+    nodes, edges = slice(0, hops), slice(hops, None)
+    return Sample(
+        fanout=fanout,
+        batch_size=batch_size,
+        batches=len(full) + (last is not None),
+        sampled=True,
+        nodes_per_hop=tuple(spread(nodes)),
+        edges_per_hop=tuple(spread(edges)),
+        nodes=next(spread(nodes, total=True)),
+        edges=next(spread(edges, total=True)),
+    )

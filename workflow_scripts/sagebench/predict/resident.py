@@ -1,0 +1,120 @@
+"""What a rank holds beside the step: counted from what the code keeps, bytes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sagebench.grid.trial import Trial
+from sagebench.predict.samples import GraphFacts
+from sagebench.predict.work import parameters
+
+FLOAT, ID, LOCAL = 4, 8, 4
+"""bytes of a value, of a node's id, and of a node's number in the sample"""
+
+PROCESS_BYTES = {"blocks": 201_800_000, "pyg": 322_100_000}
+"""of a CPU rank before it trains: the interpreter, torch, numba, PyG and what they have loaded.
+Measured once, of trials with next to no weights, with torch 2.13 on x86-64; outcomes of the same
+machine know it better (`process_bytes`)"""
+CPU_SAMPLER_NODE_BYTES = 5
+DEVICE_SAMPLER_NODE_BYTES = 14
+DEVICE_SAMPLER_SCRATCH_NODE_BYTES, DEVICE_SAMPLER_DRAW_BYTES = 20, 36
+"""what the tensor sampler takes meanwhile: of a node of the graph, or of a draw"""
+DRAWS_A_STEP = 1 << 23  # of sagebench.sampling.tensor
+PYG_LIB_EDGE_BYTES = 24
+"""the edges as int64 pairs, and PyG's own copy of the sources"""
+BLAS_WORKSPACE_BYTES = 8320 << 10
+"""of a CUDA rank: torch's default of CUBLAS_WORKSPACE_CONFIG, :4096:2:16:8"""
+
+
+def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> str:
+    """`mapped`, `device` or `host`, as sagebench.training.placement decides it.
+
+    device_bytes: that a rank may have of its GPU; None: not known, and taken as enough.
+    """
+    if trial.device == "cpu" and trial.engine != "blocks":
+        return "host"
+    if trial.device == "cpu":
+        return "mapped" if trial.placement == "auto" else trial.placement
+    if trial.engine != "blocks" or trial.placement != "auto":
+        return "host" if trial.engine != "blocks" else trial.placement
+    if device_bytes is None:
+        return "device"
+    reserve = min(4 << 30, 0.5 * device_bytes)
+    fits = graph.index_bytes + graph.feature_bytes + reserve <= device_bytes
+    return "device" if fits else "host"
+
+
+def resident(
+    trial: Trial, graph: GraphFacts, placement: str, process_bytes: int | None
+) -> dict[str, int]:
+    """What stays from before the first step to after the last."""
+    cuda, blocks = trial.device == "cuda", trial.engine == "blocks"
+    samplers = trial.sampling_workers + 1
+    weights = FLOAT * parameters(trial, graph)
+    held = {
+        "parameters": 2 * weights,  # the model's and the evaluator's
+        "optimizer": 2 * weights,
+        "gradient buckets": weights if trial.ranks > 1 else 0,
+    }
+    if cuda:
+        held["workspace"] = BLAS_WORKSPACE_BYTES
+        held["labels"] = ID * graph.num_nodes * (2 if blocks else 1)
+    else:
+        default = PROCESS_BYTES["blocks" if blocks else "pyg"]
+        held["process"] = default if process_bytes is None else process_bytes
+    if placement == "device":
+        held["graph and features"] = graph.index_bytes + graph.feature_bytes
+        held["samplers"] = DEVICE_SAMPLER_NODE_BYTES * graph.num_nodes * samplers
+    elif not cuda:
+        # PyG's samplers are its workers'; this process has used one to warm up.
+        held["samplers"] = CPU_SAMPLER_NODE_BYTES * graph.num_nodes * (samplers if blocks else 1)
+        if trial.sampler == "pyg_lib":
+            held["samplers"] = PYG_LIB_EDGE_BYTES * graph.num_edges
+    return {name: size for name, size in held.items() if size}
+
+
+def sample_bytes(
+    trial: Trial, graph: GraphFacts, placement: str, nodes: Sequence[float], edges: Sequence[float]
+) -> float:
+    """Of one micro-batch that is sampled and loaded, where the step runs. nodes, edges: per hop.
+
+    A CPU's PyG workers hand theirs over in shared memory, which is no process's own.
+    """
+    every, all_edges = sum(nodes), sum(edges)
+    rows = every - nodes[-1]
+    if trial.engine != "blocks":
+        if trial.device == "cpu" and trial.sampling_workers:
+            return 0.0
+        return every * (FLOAT * graph.num_features + 2 * ID) + all_edges * 2 * ID
+    if placement == "host":
+        features = FLOAT * graph.num_features * every
+        return features + ID * every + ID * rows + LOCAL * all_edges
+    index = graph_index_bytes(graph)
+    return 2 * ID * rows + index * all_edges + LOCAL * (all_edges - edges[-1])
+
+
+def graph_index_bytes(graph: GraphFacts) -> int:
+    """Of one neighbor in the store."""
+    return 4 if graph.num_nodes < 2**31 else 8
+
+
+def batches_ahead(trial: Trial) -> int:
+    """Micro-batches that wait sampled while a step runs, beside its own
+    (sagebench.training.prefetch; PyG's loader keeps its own on the host)."""
+    return 2 * trial.sampling_workers if trial.engine == "blocks" else 0
+
+
+def sampling_bytes(trial: Trial, graph: GraphFacts, placement: str, nodes, edges) -> float:
+    """What the samplers at work take meanwhile, where the step runs."""
+    if trial.engine != "blocks" or trial.sampling_workers == 0:
+        return 0.0
+    if placement != "device":
+        at_work = sample_bytes(trial, graph, placement, nodes, edges)
+        return trial.sampling_workers * at_work if trial.device == "cpu" else 0.0
+    draws = max(
+        frontier * (k if k > 0 else 0) for frontier, k in zip(nodes, trial.fanout, strict=False)
+    )
+    return trial.sampling_workers * max(
+        DEVICE_SAMPLER_SCRATCH_NODE_BYTES * graph.num_nodes,
+        DEVICE_SAMPLER_DRAW_BYTES * min(draws, DRAWS_A_STEP),
+    )

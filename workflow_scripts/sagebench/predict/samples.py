@@ -1,0 +1,119 @@
+"""What the predictions know of a graph and of what is sampled from it. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """Sizes of a graph store. index_bytes: of colptr and row. feature_bytes: of the features."""
+
+    num_nodes: int
+    num_edges: int
+    num_features: int
+    num_classes: int
+    train_nodes: int
+    valid_nodes: int
+    test_nodes: int
+    index_bytes: int
+    feature_bytes: int
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, int]) -> GraphFacts:
+        return cls(**values)
+
+    def micro_batches(self, batch_size: int) -> int:
+        """Micro-batches with seeds in an epoch, over all ranks; the last may be a smaller one."""
+        return -(-self.train_nodes // batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A count over micro-batches.
+
+    mean: over the micro-batches of an epoch, as outcomes record it; the last one, which may have
+    fewer seeds, is in it. full_mean, std, max: over those with all of their seeds; std from one
+    micro-batch to the next, max of those sampled. (Where the training nodes do not fill one, of
+    the only one there is.)
+    """
+
+    mean: float
+    full_mean: float
+    std: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one (fanout, batch size) samples: distinct nodes and edges of a micro-batch.
+
+    nodes_per_hop: new nodes of the hops 0 (the seeds) to L. edges_per_hop: of the hops 1 to L.
+    Both as in outcomes' epochs, with one difference: the last hop's nodes are always counted,
+    where the `blocks` engine does without their numbers and outcomes then say 0.
+    batches: how many were sampled. sampled: False: none; interpolated from other batch sizes of
+    the same fanout.
+    """
+
+    fanout: tuple[int, ...]
+    batch_size: int
+    batches: int
+    sampled: bool
+    nodes_per_hop: tuple[Spread, ...]
+    edges_per_hop: tuple[Spread, ...]
+    nodes: Spread
+    edges: Spread
+
+    @property
+    def layers(self) -> int:
+        return len(self.edges_per_hop)
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a probe's record; key: `sample_name`."""
+        return {
+            "batches": self.batches,
+            "sampled": self.sampled,
+            "nodes_per_hop": _columns(self.nodes_per_hop),
+            "edges_per_hop": _columns(self.edges_per_hop),
+            "nodes": asdict(self.nodes),
+            "edges": asdict(self.edges),
+        }
+
+    @classmethod
+    def from_json(cls, name: str, values: Mapping[str, Any]) -> Sample:
+        fanout, batch_size = parse_sample_name(name)
+        return cls(
+            fanout=fanout,
+            batch_size=batch_size,
+            batches=values["batches"],
+            sampled=values["sampled"],
+            nodes_per_hop=_spreads(values["nodes_per_hop"]),
+            edges_per_hop=_spreads(values["edges_per_hop"]),
+            nodes=Spread(**values["nodes"]),
+            edges=Spread(**values["edges"]),
+        )
+
+
+def sample_name(fanout: tuple[int, ...], batch_size: int) -> str:
+    """ "15,10,10/128": how a probe's record calls a sample."""
+    return f"{','.join(map(str, fanout))}/{batch_size}"
+
+
+def parse_sample_name(name: str) -> tuple[tuple[int, ...], int]:
+    fanout, batch_size = name.split("/")
+    return tuple(int(hop) for hop in fanout.split(",")), int(batch_size)
+
+
+def _columns(spreads: tuple[Spread, ...]) -> dict[str, list[float]]:
+    return {name: [getattr(s, name) for s in spreads] for name in Spread.__slots__}
+
+
+def _spreads(columns: Mapping[str, list[float]]) -> tuple[Spread, ...]:
+    return tuple(
+        Spread(*values) for values in zip(*(columns[n] for n in Spread.__slots__), strict=True)
+    )
