@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 import tempfile
 import traceback
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # The fork server imports once what every rank needs; not torch._dynamo, whose threads do not fork.
-CONTEXT.set_forkserver_preload(
-    ["sagebench.training.rank", "sagebench.training.blocks_engine", "sagebench.training.pyg_engine"]
-)
+CONTEXT.set_forkserver_preload(["sagebench.training.rank", "sagebench.training.blocks_engine"])
 LIMIT_S = 120
 
 
-def run_ranks(count: int, function, *arguments) -> list:
+def start_server() -> None:
+    """The fork server, which otherwise looks for what it is to import on a path of its own, finds
+    nothing there, and is silent about it."""
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        forkserver.ensure_running()
+
+
+def run_ranks(count: int, function, *arguments, killed: int = 0) -> list:
     """`function(place, *arguments)` in `count` processes; returns their results in order.
 
-    place: the RankEnvironment of the process. Raises AssertionError with the rank's traceback.
+    place: the RankEnvironment of the process. killed: how many are, and have the result None.
+    Raises AssertionError with the rank's traceback.
     """
+    start_server()
     with tempfile.TemporaryDirectory() as folder:
         rendezvous = str(Path(folder) / "rendezvous")
         results = CONTEXT.Queue()
@@ -32,14 +43,14 @@ def run_ranks(count: int, function, *arguments) -> list:
         for process in processes:
             process.start()
         try:
-            found = dict(results.get(timeout=LIMIT_S) for _ in processes)
+            found = dict(results.get(timeout=LIMIT_S) for _ in range(count - killed))
         finally:
             for process in processes:
                 process.join(10)
                 process.kill()
         for rank, (error, _) in sorted(found.items()):
             assert error is None, f"rank {rank}: {error}"
-        return [found[rank][1] for rank in range(count)]
+        return [found[rank][1] if rank in found else None for rank in range(count)]
 
 
 def _run(results, rank, count, rendezvous, function, arguments):

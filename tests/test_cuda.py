@@ -13,6 +13,7 @@ from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.tensor import TensorSampler
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.engines import make_engine, model_arguments
+from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import Evaluator
 from sagebench.training.precision import set_precision
 from sagebench.training.progress import Progress
@@ -126,7 +127,7 @@ def test_an_epoch(store, placement):
         communicator = Communicator(RankEnvironment(), device)
         trainer = Trainer(trial, engine, store.train, communicator, clock, Progress(False))
         trainer.warm_up()
-        records = [trainer.epoch(epoch, lambda: None) for epoch in (1, 2)]
+        records = [trainer.epoch(EpochSums(epoch, trial.layers, device)) for epoch in (1, 2)]
         assert trainer.time_phases(3)["micro_steps"] == trial.phase_window_steps
         losses.append([record["loss"] for record in records])
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)

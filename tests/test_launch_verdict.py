@@ -106,3 +106,23 @@ def test_the_cause_is_told_from_its_consequence_whichever_ended_first():
 def test_a_rank_the_launcher_ended_is_no_cause():
     ends = [RankEnd(0, -signal.SIGTERM, 0, stopped=True), RankEnd(1, 3, 1, "bad thing")]
     assert decide(ends, complete=False, limit_gib=None).rank == 1
+
+
+def test_a_rank_without_a_word_is_the_cause_of_its_peers_end():
+    ends = [RankEnd(0, -signal.SIGTERM, 0), RankEnd(1, None, 2, "srun: error: tb2: Node failure")]
+    verdict = decide(ends, complete=False, limit_gib=None)
+    assert verdict.status is None
+    assert verdict.message == "rank 1 ended without a word: srun: error: tb2: Node failure"
+
+
+def test_slurms_word_for_memory_is_proof():
+    ends = [RankEnd(0, 1, 0, PEER_GONE), RankEnd(1, None, 2, "srun: error: task 1: Out Of Memory")]
+    assert decide(ends, complete=False, limit_gib=None).status is Status.OUT_OF_MEMORY
+    ends = [RankEnd(0, 1, 0, PEER_GONE), RankEnd(1, None, 2)]
+    assert decide(ends, complete=False, limit_gib=None, oom_kills=1).rank == 1
+
+
+def test_a_rank_that_stopped_with_a_checkpoint_is_no_failure():
+    ends = [RankEnd(0, 85, 0), RankEnd(1, -signal.SIGTERM, 1)]
+    verdict = decide(ends, complete=False, limit_gib=None)
+    assert (verdict.status, verdict.continues) == (None, True)

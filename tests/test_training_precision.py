@@ -6,6 +6,7 @@ import pytest
 import torch
 from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder
+from sagebench.training import compilation
 from sagebench.training.compilation import compile_model
 from sagebench.training.engines import make_engine
 from sagebench.training.precision import set_precision, true_float32
@@ -83,6 +84,18 @@ def test_tf32_is_refused_on_a_cpu():
         set_precision(make_trial(precision="tf32"), CPU)
 
 
+compiles = pytest.mark.skipif(
+    compilation.torch_version() < compilation.OLDEST, reason="this torch is too old to compile with"
+)
+
+
+def test_compile_is_refused_with_an_old_torch(monkeypatch):
+    monkeypatch.setattr(compilation, "torch_version", lambda: (2, 5))
+    with pytest.raises(UserError, match=r"asks for torch 2\.6 or later, .* write compile: false"):
+        compile_model(torch.nn.Linear(1, 1), CPU)
+
+
+@compiles
 def test_compile_is_refused_without_a_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
@@ -93,6 +106,7 @@ def test_compile_is_refused_without_a_compiler(monkeypatch):
         compile_model(torch.nn.Linear(1, 1), CPU)
 
 
+@compiles
 @pytest.mark.slow  # the compiler takes a while
 @pytest.mark.parametrize(
     "values", [{}, {"dropout": 0.5}, {"precision": "bf16"}, {"engine": "trimmed"}], ids=str

@@ -1,6 +1,7 @@
-"""Run one trial on this machine: start its ranks, watch them, write outcome.json.
+"""Run one trial: start its ranks here or by srun, watch them, write outcome.json.
 
 Exit code 0 means that the outcome is there: completed, out_of_memory, time_limit or diverged.
+75: stopped with a checkpoint, to go on when it is run again (continue_after_walltime).
 Anything else is a failure, which leaves its logs and a line in attempts.jsonl, and no outcome.
 """
 
@@ -23,9 +24,17 @@ def main() -> int:
     parser.add_argument(
         "--walltime-min", type=float, help="minutes after which the trial ends as time_limit"
     )
+    parser.add_argument(
+        "--study",
+        type=Path,
+        metavar="FROZEN",
+        help="the frozen study, which says how its site starts ranks; none: as processes here",
+    )
     arguments = parser.parse_args()
     walltime_s = None if arguments.walltime_min is None else 60 * arguments.walltime_min
-    return run_trial(arguments.trial, arguments.store, arguments.outcome, walltime_s)
+    return run_trial(
+        arguments.trial, arguments.store, arguments.outcome, walltime_s, arguments.study
+    )
 
 
 if __name__ == "__main__":

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):
     """A user's mistake, in one sentence: what is wrong, where, what to write instead."""
 
 
+@contextmanager
+def full_disk_told() -> Iterator[None]:
+    """A disk without room is for the user to clear: a UserError, too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f" of {error.filename}" if error.filename else ""
+        raise UserError(
+            f"there is no space left on the disk{where}: make room there, and call the same "
+            "command again"
+        ) from error
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main`; a UserError becomes one line on stderr and exit code 2."""
     try:
-        sys.exit(main() or 0)
+        with full_disk_told():
+            sys.exit(main() or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -15,7 +15,7 @@ from typing import Any
 
 from sagebench.files import read_json, write_json
 from sagebench.grid.trial import Trial
-from sagebench.launch.launcher import RUNTIME, rank_environment
+from sagebench.launch.start import RUNTIME, local_environment, shared_environment
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 POLL_S = 0.02
@@ -45,7 +45,10 @@ def run_worker(job: dict[str, Any], trial: dict[str, Any], store: Path) -> Measu
     with tempfile.TemporaryDirectory(prefix="sagebench-") as scratch:
         processes = []
         for rank in range(ranks.ranks):
-            environment = rank_environment(ranks, rank, Path(scratch), time.time(), None, None)
+            environment = {
+                **shared_environment(ranks, Path(scratch), time.time()),
+                **local_environment(ranks.ranks, rank),
+            }
             processes.append(_start(command, environment, Path(scratch, f"{rank}")))
         try:
             ends = _wait(processes)

@@ -71,8 +71,8 @@ class Bench:
             Progress(speaks=False),
         )
         trainer.engine.model.train()
-        trainer.warm_up()
         trainer.parallelise()
+        trainer.warm_up()
         return trainer
 
     def now(self) -> float:

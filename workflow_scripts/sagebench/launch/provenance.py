@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from sagebench.launch.image import image_digest
+
 SOURCE = Path(__file__).resolve().parents[3]
 
 
-def collect_provenance(command: str) -> dict[str, Any]:
+def collect_provenance(command: str, image: Path | None) -> dict[str, Any]:
     """Commit and dirtiness of the checkout, and the image's digest; null where there is none."""
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": None if status is None else bool(status),
-        "image_digest": os.environ.get("SAGEBENCH_IMAGE_DIGEST"),
+        "image_digest": None if image is None else image_digest(image),
         "command": command,
     }
 

@@ -6,7 +6,14 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any
 
-from sagebench.measure.outcome import ALLOCATOR_MESSAGES, EARLY_END_CODE, Limit, Reason, Status
+from sagebench.measure.outcome import (
+    ALLOCATOR_MESSAGES,
+    CONTINUES_CODE,
+    EARLY_END_CODE,
+    Limit,
+    Reason,
+    Status,
+)
 
 CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was")
 """what a rank says whose peer went first"""
@@ -16,26 +23,36 @@ CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL c
 class RankEnd:
     """How one rank's process ended.
 
-    code: exit code, negative for a signal. order: 0 for the first that ended. record: what it
-    wrote about an early end. log_tail: the end of its log. stopped: the launcher ended it.
+    code: exit code, negative for a signal; None where nothing noted it. order: 0 for the first that
+    ended. record: what it wrote about an early end. log_tail: the end of its log. stopped: the
+    launcher ended it.
     """
 
     rank: int
-    code: int
+    code: int | None
     order: int
     log_tail: str = ""
     record: dict[str, Any] | None = None
     stopped: bool = False
 
+    @property
+    def told(self) -> bool:
+        """Whether anything noted its end; not so where its whole node went."""
+        return self.code is not None
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """status None is a failure: no outcome, `message` says why."""
+    """status None is no outcome: `message` says why. continues: a checkpoint waits for the next
+    job; anything else without a status is a failure. too_short: one for which a predicted walltime
+    was too short."""
 
     status: Status | None
     message: str = ""
     reason: dict[str, Any] | None = field(default=None)
     rank: int | None = None
+    continues: bool = False
+    too_short: bool = False
 
 
 def decide(
@@ -49,7 +66,7 @@ def decide(
     """The verdict over all ranks.
 
     complete: rank 0 wrote its last measurements. limit_gib: the trial's own memory cap.
-    oom_kills: processes that the kernel's out-of-memory killer ended in this cgroup meanwhile.
+    oom_kills: processes that were ended for their memory meanwhile, by the kernel or Slurm.
     walltime_s: given where the launcher ended the ranks because their walltime was used up.
     """
     told = [end for end in ends if end.record is not None and end.code == EARLY_END_CODE]
@@ -61,6 +78,8 @@ def decide(
             first.record["reason"],
             first.rank,
         )
+    if any(end.code == CONTINUES_CODE for end in ends):
+        return Verdict(None, "stopped with a checkpoint, to be continued", continues=True)
     bad = sorted((end for end in ends if end.code != 0), key=_causality)
     if not bad:
         if complete:
@@ -73,13 +92,14 @@ def decide(
         return Verdict(Status.TIME_LIMIT, message, reason.to_json(), first.rank)
     log = "\n".join(last_lines(first.log_tail)).lower()
     said = next((text for text in ALLOCATOR_MESSAGES if text in log), None)
-    if said or (first.code == -signal.SIGKILL and not first.stopped and oom_kills):
+    killed = not first.told or first.code == -signal.SIGKILL
+    if said or (killed and not first.stopped and oom_kills):
         limit = (
             Limit("memory_limit", limit_gib, "GiB")
             if limit_gib is not None and said
             else Limit("host_memory", None, "GiB")
         )
-        message = f"{said}, then {_ending(first)}" if said else "killed by the kernel's OOM killer"
+        message = f"{said}, then {_ending(first)}" if said else "killed by the out-of-memory killer"
         reason = Reason(first.rank, "unknown", message, limit).to_json()
         return Verdict(Status.OUT_OF_MEMORY, message, reason, first.rank)
     return Verdict(None, f"rank {first.rank} {_ending(first)}", rank=first.rank)
@@ -91,13 +111,16 @@ def last_lines(log: str) -> list[str]:
 
 
 def _causality(end: RankEnd) -> tuple[bool, bool, int]:
-    """Causes before consequences, then by time."""
-    return end.stopped, any(text in end.log_tail for text in CONSEQUENCES), end.order
+    """Causes before consequences, then by time. srun ends the peers of a bad rank with SIGTERM."""
+    peer_went = any(text in end.log_tail for text in CONSEQUENCES)
+    return end.stopped, peer_went or end.code == -signal.SIGTERM, end.order
 
 
 def _ending(end: RankEnd) -> str:
-    if end.code < 0:
+    if end.code is not None and end.code < 0:
         return f"was ended by {signal.Signals(-end.code).name}"
     lines = last_lines(end.log_tail)
     last = f": {lines[-1]}" if lines else ""
+    if end.code is None:
+        return f"ended without a word{last}"
     return f"failed with exit code {end.code}{last}"

@@ -117,6 +117,12 @@ class PeakMemory:
         """The peaks so far; the device's are null on a CPU."""
         return dict(self._peaks)
 
+    def raise_to(self, peaks: dict[str, int | None]) -> None:
+        """Count earlier peaks, as `read` gave them, of the same rank in another process."""
+        for name, value in peaks.items():
+            if value is not None:
+                self._note(name, value)
+
     def host_bytes(self) -> int:
         return private_resident_bytes()
 

@@ -9,6 +9,8 @@ from typing import Any
 SCHEMA = 1
 EARLY_END_CODE = 86
 """exit code of a rank that ended early and says why in its record"""
+CONTINUES_CODE = 85
+"""exit code of a rank that stopped with a checkpoint, from which the next job continues"""
 
 
 ALLOCATOR_MESSAGES = (

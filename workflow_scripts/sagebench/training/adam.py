@@ -51,6 +51,16 @@ class Adam:
             maximize=False,
         )
 
+    def state(self) -> dict[str, list[Tensor]]:
+        """What `step` goes on from, besides the parameters."""
+        return {"means": self._means, "squares": self._squares, "steps": self._steps}
+
+    def restore(self, state: dict[str, list[Tensor]]) -> None:
+        """Go on from a `state` of the same parameters, on whichever device."""
+        for name, values in self.state().items():
+            for mine, saved in zip(values, state[name], strict=True):
+                mine.copy_(saved)
+
     def zero_grad(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None

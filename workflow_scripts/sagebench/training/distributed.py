@@ -6,19 +6,25 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store
+
+from sagebench.training.rendezvous import meet
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+MEETING_TIMEOUT = timedelta(minutes=10)
+"""from the first rank's start to the last one's"""
 
 
 @dataclass(frozen=True)
 class RankEnvironment:
     """This rank's place among the others.
 
-    rendezvous: a file where the ranks of one machine meet; None: at MASTER_ADDR and MASTER_PORT.
+    rendezvous: the file where the ranks meet (rendezvous.py); None: at MASTER_ADDR and MASTER_PORT.
     """
 
     rank: int = 0
@@ -59,7 +65,7 @@ class Communicator:
         if place.world_size > 1:
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",
-                store=dist.FileStore(place.rendezvous, place.world_size)
+                store=meet(Path(place.rendezvous), place.rank, place.world_size, MEETING_TIMEOUT)
                 if place.rendezvous
                 else None,
                 rank=place.rank,
@@ -103,6 +109,18 @@ class Communicator:
 
     def barrier(self) -> None:
         self.sum(torch.zeros(1, device=self.device))
+
+    def announce(self, name: str, number: int) -> None:
+        """Let the other ranks' `announced` find `number`, at least 1; not a collective."""
+        if self.world_size > 1:
+            _get_default_store().add(name, number)
+
+    def announced(self, name: str) -> int | None:
+        """What a rank has announced under this name, once it has."""
+        if self.world_size == 1:
+            return None
+        # Adding nothing asks without waiting; torch 2.1 knows no other way.
+        return _get_default_store().add(name, 0) or None
 
     def close(self) -> None:
         if self.world_size > 1:

@@ -42,9 +42,13 @@ class Deadline:
         )
         return cls(float(at) if at else None, float(walltime) if walltime else None)
 
+    def within(self, seconds: float) -> bool:
+        """Whether the time is up before `seconds` have passed."""
+        return self.at_unix_s is not None and time.time() + seconds > self.at_unix_s
+
     def check(self) -> None:
         """Raises EarlyEnd once the time is up."""
-        if self.at_unix_s is not None and time.time() > self.at_unix_s:
+        if self.within(0):
             raise EarlyEnd(
                 Status.TIME_LIMIT,
                 f"the walltime of {self.walltime_s:.0f} s was used up",

@@ -27,6 +27,7 @@ from sagebench.sampling.order import MicroBatch, sample_key
 from sagebench.training.compilation import compile_model
 from sagebench.training.engines import Batch, model_arguments
 from sagebench.training.precision import compute_dtype
+from sagebench.training.stop import survive_stop_signals
 from sagebench.training.tensors import torch_view
 
 
@@ -134,6 +135,7 @@ class PygEngine:
             # None is PyG's choice; without workers the phases are timed, each on its own.
             filter_per_worker=None if workers else False,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=survive_stop_signals,
         )
 
     def sample(self, micro_batch: MicroBatch) -> tuple[MicroBatch, NodeLoader, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import time
 import traceback
@@ -20,17 +19,21 @@ from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.energy import Nvml
 from sagebench.measure.memory import PeakMemory, lift_limit, limit_memory, release_memory
-from sagebench.measure.outcome import EARLY_END_CODE
+from sagebench.measure.outcome import CONTINUES_CODE, EARLY_END_CODE
 from sagebench.model.graphsage import GraphSAGE, parameter_count
 from sagebench.training.checkpoint import BestCheckpoint
+from sagebench.training.continuation import Continuation, Continues
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import Deadline, check_finite, explain, write_record
 from sagebench.training.engines import make_engine, model_arguments
+from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import Evaluator
 from sagebench.training.placement import Placement, choose_placement, place
 from sagebench.training.precision import set_precision
 from sagebench.training.progress import Progress, epoch_line, placement_line
+from sagebench.training.state import TrainingState
 from sagebench.training.tensors import torch_view
+from sagebench.training.timing import timing
 from sagebench.training.trainer import Trainer
 
 MEASURED = "measured.json"
@@ -41,7 +44,9 @@ def run_rank(trial: Trial, store_path: Path, directory: Path) -> int:
     """Run one rank of `trial` and return the process's exit code.
 
     Rank 0 writes `measured.json` into `directory`, anew after each epoch. A rank that runs out of
-    memory or time, or diverges, writes its own record there and returns EARLY_END_CODE.
+    memory or time, or diverges, writes its own record there and returns EARLY_END_CODE. Where
+    $SAGEBENCH_CHECKPOINT names a file, the trial goes on from that file; out of time, or asked to
+    stop by a signal, it writes it and returns CONTINUES_CODE.
     Raises UserError for what the user can mend; any other exception is a failure.
     """
     place = RankEnvironment.read()
@@ -57,6 +62,8 @@ def run_rank(trial: Trial, store_path: Path, directory: Path) -> int:
         RankRun(trial, store_path, directory, place, device, clock).run()
     except UserError:
         raise
+    except Continues:
+        return CONTINUES_CODE
     except BaseException as error:
         lift_limit()
         traceback.print_exc()
@@ -101,10 +108,10 @@ class RankRun:
         self.clock = clock
         self.progress = Progress(speaks=place.rank == 0)
         self.started_at = float(os.environ.get("SAGEBENCH_STARTED_AT", time.time()))
-        self.deadline = Deadline.read()
-        self.peak = PeakMemory(device)
+        self.continuation = Continuation(trial, Deadline.read(), self.started_at, self.progress)
+        self.resumed = False  # until the first epoch of a job that goes on is flagged so
         self.nvml = Nvml()
-        self.measured: dict[str, Any] = {"epochs": []}
+        self.measured: dict[str, Any] = {}
 
         self.store = GraphStore.open(store_path)
         check_store(trial, self.store)
@@ -125,7 +132,13 @@ class RankRun:
             torch_view(self.store.labels).to(device),
             self.engine.feed,
         )
-        self.best = BestCheckpoint(directory / "best.pt" if place.rank == 0 else None)
+        self.state = TrainingState(
+            self.engine.model,
+            self.trainer.optimizer,
+            BestCheckpoint(directory / "best.pt" if place.rank == 0 else None),
+            PeakMemory(device),
+            EpochSums(1, trial.layers, device),
+        )
 
     def _placement(self) -> Placement:
         """One for all ranks: what the fullest device allows."""
@@ -149,12 +162,13 @@ class RankRun:
 
     def _set_up(self) -> None:
         trial = self.trial
-        self.trainer.warm_up()
         self.trainer.parallelise()
+        self.trainer.warm_up()
+        self.resumed = self.continuation.begin(self.state, self.store, self.communicator)
         release_memory(self.device)
         if trial.memory_limit_gib is not None:
             limit_memory(self.device, trial.memory_limit_gib)
-        self.peak.start()
+        self.state.peak.start()
         cores = machine.available_cores()
         described = {
             "rank": self.place.rank,
@@ -163,7 +177,7 @@ class RankRun:
             **machine.collect_cpu(),
             **machine.collect_device(self.device),
             "slurm": machine.collect_slurm(),
-            "host_private_before_training_bytes": self.peak.host_bytes(),
+            "host_private_before_training_bytes": self.state.peak.host_bytes(),
         }
         ranks = self.communicator.gather(described)
         on_this_node = sum(rank["node"] == described["node"] for rank in ranks)
@@ -187,48 +201,65 @@ class RankRun:
             and on_this_node * trial.threads_per_rank > cores,
             "versions": machine.collect_versions(),
             "ranks": ranks,
+            "epochs": self.state.epochs,
         }
+        if self.state.start_to_first_step_s is None:
+            self.trainer.on_first_step = self._note_first_step
+        else:  # an earlier job's
+            self.measured["start_to_first_step_s"] = self.state.start_to_first_step_s
         if self.measured["placement"]:
             self.progress.say(placement_line(self.measured["placement"]))
-        self.trainer.on_first_step = self._note_first_step
         self._write()
 
     def _note_first_step(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.measured["start_to_first_step_s"] = time.time() - self.started_at
+        self.state.start_to_first_step_s = time.time() - self.started_at
+        self.measured["start_to_first_step_s"] = self.state.start_to_first_step_s
 
     def _train(self) -> None:
-        trial = self.trial
-        energy = None
-        for epoch in range(1, trial.epochs + 1):
-            energy_before = self._node_energy_j()
-            with self.peak:
-                record = self.trainer.epoch(epoch, self.deadline.check)
-            energy = add(energy, energy_before, self._node_energy_j())
-            with self.clock("forward"):
-                check_finite(record["loss"], epoch)
+        trial, state = self.trial, self.state
+        while state.sums.epoch <= trial.epochs and not state.best.stale(trial.patience_evaluations):
+            record = self._epoch()
+            epoch = record["epoch"]
             if epoch % trial.evaluate_every_epochs == 0 or epoch == trial.epochs:
+                self.continuation.save_and_stop_in_time()
                 self._validate(record)
-            self.measured["epochs"].append(record)
+            state.next_epoch(record)
             self.progress.say(epoch_line(record, trial.epochs))
             self._write()
-            if self.best.stale(trial.patience_evaluations):
-                self.progress.say(
-                    f"stopping early: no better validation in {trial.patience_evaluations} looks"
-                )
-                break
-        peaks = self.communicator.gather(self.peak.read())
+            self.continuation.save_and_stop_in_time()
+        if state.best.stale(trial.patience_evaluations):
+            self.progress.say(
+                f"stopping early: no better validation in {trial.patience_evaluations} looks"
+            )
+        peaks = self.communicator.gather(state.peak.read())
         for rank, peak in zip(self.measured["ranks"], peaks, strict=True):
             rank |= peak
         self.measured["memory"] = {
             name: None if peaks[0][name] is None else max(peak[name] for peak in peaks)
             for name in peaks[0]
         }
-        energies = [joules for joules in self.communicator.gather(energy) if joules is not None]
+        energies = self.communicator.gather(state.energy_j)
+        energies = [joules for joules in energies if joules is not None]
         self.measured["energy"] = {"nvml_j": sum(energies) if energies else None}
-        self.measured["timing"] = timing(self.measured["epochs"], trial.ranks)
+        self.measured["timing"] = timing(state.epochs, trial.ranks)
         self._write()
+
+    def _epoch(self) -> dict[str, Any]:
+        """The record of the epoch in hand."""
+        sums = self.state.sums
+        if self.resumed and sums.micro_steps < self.trainer.micro_steps_per_epoch:
+            sums.resumed, self.resumed = True, False
+        energy_before = self._node_energy_j()
+        with self.state.peak:
+            record = self.trainer.epoch(sums, self.continuation.stops)
+        self.state.energy_j = add(self.state.energy_j, energy_before, self._node_energy_j())
+        if record is None:
+            self.continuation.save_and_stop()
+        with self.clock("forward"):
+            check_finite(record["loss"], sums.epoch)
+        return record
 
     def _node_energy_j(self) -> float | None:
         """The node's counter, read by its first rank for all of its ranks."""
@@ -241,24 +272,23 @@ class RankRun:
         with self.clock("evaluation"):
             weights = self.engine.model.state_dict()
             accuracy = self.evaluator.accuracy(weights, self.store.valid, self.trial.validation)
-            self.best.offer(record["epoch"], accuracy, weights)
+            self.state.best.offer(record["epoch"], accuracy, weights)
             release_memory(self.device)
         record["validation_accuracy"] = accuracy
         record["evaluation_s"] = time.perf_counter() - start
 
     def _test(self) -> None:
-        self.progress.say(f"testing the weights of epoch {self.best.epoch}")
+        best = self.state.best
+        self.progress.say(f"testing the weights of epoch {best.epoch}")
         start = time.perf_counter()
         with self.clock("evaluation"):
             tested = {
-                f"test_{method}": self.evaluator.accuracy(
-                    self.best.weights, self.store.test, method
-                )
+                f"test_{method}": self.evaluator.accuracy(best.weights, self.store.test, method)
                 for method in ("full", "sampled")
             }
         self.measured["accuracy"] = {
-            "best_epoch": self.best.epoch,
-            "best_validation": self.best.accuracy,
+            "best_epoch": best.epoch,
+            "best_validation": best.accuracy,
             "validation_method": self.trial.validation,
             **tested,
         }
@@ -270,7 +300,7 @@ class RankRun:
     def _time_phases(self) -> None:
         if self.trial.phase_window_steps:
             self.measured["phases"] = self.trainer.time_phases(self.trial.epochs + 1)
-        self.measured["timing"]["total_s"] = time.time() - self.started_at
+        self.measured["timing"]["total_s"] = self.state.used_s + time.time() - self.started_at
         self.measured["complete"] = True
         self._write()
 
@@ -292,23 +322,3 @@ def add(total: float | None, before: float | None, after: float | None) -> float
     if before is None or after is None:
         return total
     return (total or 0.0) + after - before
-
-
-def timing(epochs: list[dict[str, Any]], ranks: int) -> dict[str, Any]:
-    """Statistics of the epochs; the first stands apart: it warms caches and allocators."""
-    timed = [record["time_s"] for record in epochs[1:] if not record["resumed"]]
-    typical = statistics.median(timed) if timed else None
-    last = epochs[-1]
-    return {
-        "first_epoch_s": epochs[0]["time_s"],
-        "epoch_median_s": typical,
-        "epoch_min_s": min(timed, default=None),
-        "epoch_max_s": max(timed, default=None),
-        "epochs_timed": len(timed),
-        "steps_per_epoch": last["steps"],
-        "seeds_per_s": last["seeds"] / typical if typical else None,
-        "seeds_per_s_per_device": last["seeds"] / typical / ranks if typical else None,
-        "edges_per_s": statistics.mean(r["edges"] for r in epochs) / typical if typical else None,
-        "training_s": sum(record["time_s"] for record in epochs),
-        "evaluation_s": sum(record["evaluation_s"] or 0.0 for record in epochs),
-    }

@@ -19,6 +19,7 @@ from sagebench.sampling.order import SeedOrder
 from sagebench.training.adam import Adam
 from sagebench.training.distributed import Communicator
 from sagebench.training.engines import Batch, Engine
+from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.progress import Progress
 from sagebench.training.step import LossModule
 
@@ -60,11 +61,15 @@ class Trainer:
             )
 
     def warm_up(self) -> None:
-        """Compile and load what a step needs, with one seed node, and forget its gradients."""
+        """Compile and load what a step needs, with one seed node, and forget its gradients.
+
+        Through DDP too: it cuts its buckets anew after its first backward, in the order of the
+        gradients, and sums of three ranks or more depend on the cuts. So the first step of a
+        process has the same ones as any other.
+        """
         first = next(self.order.micro_batches(1, 0))
-        batch = self.engine.load(self.engine.sample(first._replace(seeds=first.seeds[:1])))
-        loss, _ = self.module(batch.inputs, batch.labels)
-        loss.backward()
+        first = first._replace(seeds=first.seeds[:1], step_seeds=1)
+        self.micro_step(self.engine.load(self.engine.sample(first)), synchronise=True)
         self.optimizer.zero_grad()
 
     def micro_step(self, batch: Batch, *, synchronise: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,77 +96,51 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad()
 
-    def epoch(self, epoch: int, check: Callable[[], None]) -> dict[str, Any]:
-        """One pass over the training nodes; `check` is called before each micro-step.
+    @property
+    def micro_steps_per_epoch(self) -> int:
+        return self.order.steps_per_epoch * self.trial.accumulation
 
+    def epoch(
+        self, sums: EpochSums, stops: Callable[[EpochSums], bool] = lambda _: False
+    ) -> dict[str, Any] | None:
+        """One pass over the training nodes, on from what `sums` has of it.
+
+        stops: asked before each micro-step whether to leave it at that; then there is no record.
         Returns the epoch's record: figures of all ranks, the time of the slowest.
         """
         self.engine.model.train()
-        wait_s = 0.0
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, correct
-        counts = np.zeros(4, dtype=np.int64)  # micro-batches, seeds, nodes, edges
-        nodes = np.zeros(self.trial.layers + 1, dtype=np.int64)
-        edges = np.zeros(self.trial.layers, dtype=np.int64)
-
         self.communicator.barrier()
         synchronise_device(self.device)
         start = time.perf_counter()
-        total = self.order.steps_per_epoch * self.trial.accumulation
-        stream = self.engine.stream(self.order.micro_batches(epoch, self.communicator.rank))
-        batches = self.progress.over(range(total), total, f"epoch {epoch}")
-        for _ in batches:
-            check()
+        micro_batches = self.order.micro_batches(sums.epoch, self.communicator.rank)
+        stream = self.engine.stream(islice(micro_batches, sums.micro_steps, None))
+        left = self.micro_steps_per_epoch - sums.micro_steps
+        for _ in self.progress.over(range(left), left, f"epoch {sums.epoch}"):
+            if stops(sums):
+                break
             asked = time.perf_counter()
             with self.clock("sampling"):
                 batch = next(stream)
-            wait_s += time.perf_counter() - asked
+            sums.wait_s += time.perf_counter() - asked
             last = batch.micro_batch.last_of_step
             loss, correct = self.micro_step(batch, synchronise=last)
-            sums[0] += loss
-            sums[1] += correct
+            sums.add(batch, loss, correct)
             if last:
                 self.optimizer_step()
                 self.on_first_step()
                 self.on_first_step = lambda: None
-            nodes += batch.nodes_per_hop
-            edges += batch.edges_per_hop
-            counts += (
-                len(batch.labels) > 0,
-                len(batch.labels),
-                sum(batch.nodes_per_hop),
-                sum(batch.edges_per_hop),
-            )
         synchronise_device(self.device)
-        time_s = time.perf_counter() - start
-
+        sums.time_s += time.perf_counter() - start
+        if sums.micro_steps < self.micro_steps_per_epoch:
+            return None
         with self.clock("synchronisation"):
-            figures = self.communicator.sum(
-                torch.cat([sums.cpu(), torch.from_numpy(np.concatenate([counts, nodes, edges]))])
-                .double()
-                .to(self.device)
-            ).tolist()
-            time_s, wait_s = self.communicator.max(
-                torch.tensor([time_s, wait_s], dtype=torch.float64, device=self.device)
-            ).tolist()
-        loss_sum, correct_sum, micro_batches, seeds, node_sum, edge_sum = figures[:6]
-        hops = figures[6:]
+            record = sums.record(self.communicator)
         return {
-            "epoch": epoch,
-            "time_s": time_s,
+            **record,
             "steps": self.order.steps_per_epoch,
-            "micro_batches": int(micro_batches),
-            "loss": loss_sum / seeds,
-            "train_accuracy": correct_sum / seeds,
-            "seeds": int(seeds),
-            "nodes": int(node_sum),
-            "edges": int(edge_sum),
-            "nodes_per_hop": [n / micro_batches for n in hops[: self.trial.layers + 1]],
-            "edges_per_hop": [n / micro_batches for n in hops[self.trial.layers + 1 :]],
             "learning_rate": self.learning_rate,
-            "sampling_wait_s": wait_s,
             "validation_accuracy": None,
             "evaluation_s": None,
-            "resumed": False,
         }
 
     def time_phases(self, epoch: int) -> dict[str, Any] | None:

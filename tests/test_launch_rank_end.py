@@ -1,0 +1,103 @@
+"""How a rank's end is noted on its node, and read by the launcher."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sagebench.files import read_json
+from sagebench.launch.rank_end import exit_code, read_ends
+
+START_RANK = Path(__file__).parents[1] / "workflow_scripts" / "start_rank.py"
+LIMIT_S = 30
+
+
+def start(folder: Path, rank: int, code: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(START_RANK), "--directory", str(folder), "--"]
+    return subprocess.Popen(
+        [*command, sys.executable, "-c", code],
+        env={"SLURM_PROCID": str(rank)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(folder: Path, rank: int, code: str) -> tuple[int, str]:
+    process = start(folder, rank, code)
+    said, _ = process.communicate(timeout=LIMIT_S)
+    return process.returncode, said
+
+
+def end(folder: Path, rank: int) -> int:
+    return read_json(folder / f"rank-{rank}.end.json")["code"]
+
+
+@pytest.mark.parametrize(
+    ("code", "noted", "returned"),
+    [
+        ("raise SystemExit(0)", 0, 0),
+        ("raise SystemExit(86)", 86, 86),
+        ("raise SystemExit(85)", 85, 0),  # to be continued: no reason to end the peers
+        ("raise SystemExit(137)", -9, 137),  # as a container says it of the process inside
+        ("import os; os.kill(os.getpid(), 9)", -9, 137),
+        ("raise SystemExit(255)", 255, 255),
+    ],
+)
+def test_the_end_is_noted(tmp_path, code, noted, returned):
+    assert run(tmp_path, 1, code)[0] == returned
+    assert end(tmp_path, 1) == noted
+
+
+@pytest.mark.parametrize(("rank", "copied"), [(0, "hello\n"), (1, "")])
+def test_the_log_has_all_and_rank_0_is_heard(tmp_path, rank, copied):
+    _, said = run(tmp_path, rank, "print('hello')")
+    assert said == copied
+    assert (tmp_path / f"rank-{rank}.log").read_text() == "hello\n"
+
+
+def test_signals_reach_the_rank(tmp_path):
+    code = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: exit(7))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    process = start(tmp_path, 0, code)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(LIMIT_S) == 7
+    assert end(tmp_path, 0) == 7
+
+
+def test_the_rank_ends_with_its_supervisor(tmp_path):
+    process = start(tmp_path, 0, "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    rank = int(process.stdout.readline())
+    process.kill()
+    process.wait(LIMIT_S)
+    until = time.monotonic() + LIMIT_S
+    while Path(f"/proc/{rank}").exists() and "Z" not in state(rank):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+def test_ends_are_ordered_by_time_and_silence_is_no_code(tmp_path):
+    run(tmp_path, 2, "raise SystemExit(3)")
+    run(tmp_path, 0, "raise SystemExit(1)")
+    ends = read_ends(tmp_path, 3)
+    assert [(one.rank, one.code, one.order) for one in ends] == [(0, 1, 1), (1, None, 3), (2, 3, 0)]
+
+
+def test_only_signals_count_from_128_on():
+    assert [exit_code(code) for code in (-9, 0, 128, 143, 255)] == [-9, 0, 128, -15, 255]

@@ -1,0 +1,199 @@
+"""How the ranks of a trial are started: as processes here, or by Slurm in the site's container."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sagebench.errors import UserError
+from sagebench.files import read_json
+from sagebench.grid.trial import Trial
+from sagebench.launch.attempt import Attempt
+from sagebench.launch.container import container_command, loaded_environment
+from sagebench.launch.processes import Ranks
+from sagebench.launch.shield import shielded_path
+from sagebench.launch.slurm_ranks import SlurmRanks
+from sagebench.launch.walltime import Walltime
+
+ROOT = Path(__file__).resolve().parents[3]
+TRAINING_SCRIPT = ROOT / "workflow_scripts" / "train_graphsage_ddp.py"
+
+RUNTIME = {
+    # Freed memory stays in the process: fresh pages cost more than the work done in them.
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_MAX_": "0",
+    # Compute threads that wait sleep: spinning, they take the cores from the sampler's threads, and
+    # an epoch on a machine with as many threads as cores takes ten times as long.
+    "OMP_WAIT_POLICY": "passive",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trial's job was told: the trial and its files, and what its study says of them.
+
+    site, place: the site and the trial's geometry as JSON; None: no study, ranks as processes.
+    continues: a trial that runs out of walltime, or is asked to stop, is continued by the next job.
+    walltime_min: what the study asks for; None: no study. runtime_predicted: this job may have been
+    given less, by a prediction.
+    """
+
+    trial: Trial
+    trial_path: Path
+    store: Path
+    outcome_path: Path
+    site: Mapping[str, Any] | None = None
+    place: Mapping[str, Any] | None = None
+    continues: bool = False
+    walltime_min: int | None = None
+    runtime_predicted: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        trial: Trial,
+        trial_path: Path,
+        store: Path,
+        outcome_path: Path,
+        study_path: Path | None,
+    ) -> Job:
+        """Raises UserError where the study does not ask for the trial."""
+        if study_path is None:
+            return cls(trial, trial_path, store, outcome_path)
+        study = read_json(study_path)
+        try:
+            request = study["requests"][trial.id]
+        except KeyError:
+            raise UserError(
+                f"{trial.id} is no trial of the study in {study_path}: give --study another one"
+            ) from None
+        return cls(
+            trial,
+            trial_path,
+            store,
+            outcome_path,
+            study["site"],
+            study["places"][str(trial.ranks)],
+            request["continues"],
+            request["walltime_min"],
+            "runtime_min" in request,
+        )
+
+    @property
+    def home(self) -> Path:
+        """The trial's folder."""
+        return self.outcome_path.parent
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.home / "checkpoint.pt"
+
+    @property
+    def by_slurm(self) -> bool:
+        return self.site is not None and self.site["launcher"] == "slurm"
+
+    @property
+    def image(self) -> Path | None:
+        """The container image of the ranks."""
+        if not self.by_slurm or self.site["image"] is None:
+            return None
+        return Path(self.site["image"])
+
+
+def ranks_of(job: Job, attempt: Attempt, walltime: Walltime) -> Ranks | SlurmRanks:
+    """The trial's ranks, to be started.
+
+    Raises UserError where the site's modules, image or binds are not there.
+    """
+    arguments = [str(TRAINING_SCRIPT), "--trial", str(job.trial_path), "--store", str(job.store)]
+    arguments += ["--out", str(attempt.directory)]
+    shared = {
+        **shared_environment(job.trial, attempt.directory, attempt.started_at_unix_s),
+        **limits_environment(job, walltime),
+    }
+    if not job.by_slurm:
+        command = [sys.executable, *arguments]
+        environments = [
+            {**shared, **local_environment(job.trial.ranks, rank)}
+            for rank in range(job.trial.ranks)
+        ]
+        return Ranks(command, environments, attempt.directory, job.continues)
+    assert job.site is not None and job.place is not None
+    results = job.home.parents[1]
+    return slurm_ranks(
+        arguments,
+        shared,
+        attempt.directory,
+        (results, job.store),
+        site=job.site,
+        place=job.place,
+        continues=job.continues,
+    )
+
+
+def slurm_ranks(
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    directory: Path,
+    folders: Sequence[Path],
+    *,
+    site: Mapping[str, Any],
+    place: Mapping[str, Any],
+    continues: bool = False,
+) -> SlurmRanks:
+    """Ranks that run Python with `arguments` on the nodes of this Slurm job, in the site's
+    container where it has one.
+
+    variables: of their environment, over what the site's modules make of this one, and under the
+    site's own. directory: for logs and ends. folders: what the container shows besides the binds;
+    the first is where results lie. Raises UserError where modules, image or binds are not there.
+    """
+    environment = {**loaded_environment(site["modules"]), **variables, **site["environment"]}
+    command = [sys.executable, *arguments]
+    if site["image"] is not None:
+        # Where the files really lie: links may lead out of what is bound.
+        seen = {ROOT, Path.cwd(), *(path.resolve() for path in folders)}
+        command = container_command(site, ["python", *arguments], sorted(seen))
+        # The image's Python keeps its compiled kernels apart from the node's, which may differ.
+        environment["NUMBA_CACHE_DIR"] = str(folders[0].resolve() / "cache" / "numba")
+        environment["PATH"] = shielded_path(directory, environment.get("PATH", os.defpath))
+    return SlurmRanks(command, environment, directory, place, site, continues)
+
+
+def shared_environment(trial: Trial, directory: Path, started_at_unix_s: float) -> dict[str, str]:
+    """What every rank finds in its environment, on whichever node. The ranks meet at a file in
+    `directory`, which all nodes see."""
+    return {
+        "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
+        "SAGEBENCH_STARTED_AT": repr(started_at_unix_s),
+        "SAGEBENCH_LOAD_1M": repr(os.getloadavg()[0]),
+        "OMP_NUM_THREADS": str(trial.threads_per_rank),
+        **RUNTIME,
+    }
+
+
+def limits_environment(job: Job, walltime: Walltime) -> dict[str, str]:
+    """When the ranks have to stop, and where a trial that is to be continued leaves its state."""
+    environment = {}
+    if walltime.deadline_unix_s is not None:
+        environment["SAGEBENCH_DEADLINE"] = repr(walltime.deadline_unix_s)
+        environment["SAGEBENCH_WALLTIME_S"] = repr(walltime.asked_s)
+    if job.continues:
+        environment["SAGEBENCH_CHECKPOINT"] = str(job.checkpoint.resolve())
+    return environment
+
+
+def local_environment(ranks: int, rank: int) -> dict[str, str]:
+    """What a rank on this machine finds besides; srun says the same in its own words."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }

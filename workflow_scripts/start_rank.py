@@ -1,0 +1,27 @@
+"""Run one rank of a trial on its node, for srun: logs it and notes how it ended.
+
+The rank's number is Slurm's, SLURM_PROCID. run_trial.py starts this; nobody else needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from sagebench.errors import run_script
+from sagebench.launch.rank_end import supervise_rank
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--directory", type=Path, required=True, help="folder of the attempt")
+    parser.add_argument("command", nargs="+", help="what to run, after --")
+    arguments = parser.parse_args()
+    return supervise_rank(int(os.environ["SLURM_PROCID"]), arguments.command, arguments.directory)
+
+
+if __name__ == "__main__":
+    run_script(main)
