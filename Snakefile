@@ -3,7 +3,7 @@
 #   snakemake --profile profiles/local --configfile config/demo.yaml          all of it
 #   snakemake plan --profile profiles/local --configfile config/demo.yaml     what it would cost
 #
-# Targets: all, plan, stores, trials, tables, figures, partial. README.md tells more.
+# Targets: all, plan, stores, probe, trials, tables, figures, partial. README.md tells more.
 from snakemake.utils import min_version
 
 min_version("9.8")
@@ -29,10 +29,13 @@ rule all:
 
 include: "rules/plan.smk"
 include: "rules/stores.smk"
+include: "rules/probe.smk"
+include: "rules/image.smk"
 include: "rules/trials.smk"
+include: "rules/preflight.smk"
 include: "rules/analysis.smk"
 
 
 # Only the main process of a real run comes here: not a dry run, not a job on a node.
 onstart:
-    freezer.write(trials_to_run(), to_run("store"))
+    before_run()

@@ -1,9 +1,34 @@
 # Outcomes become tables, tables become figures, all of it becomes the report.
 
+# What Slurm's accounting says of the jobs; nothing without Slurm.
+ACCOUNTING = [f"{STUDY}/accounting.csv"] if study.site.launcher == "slurm" else []
+WITH_ACCOUNTING = ["--accounting", *ACCOUNTING] if ACCOUNTING else []
+
+
+if ACCOUNTING:
+
+    # Never a reason to fail: where sacct does not answer, the file says why.
+    rule accounting:
+        input:
+            outcome_files,
+        output:
+            update(ACCOUNTING),  # Slurm forgets its jobs, the file does not
+        log:
+            f"{STUDY}/logs/accounting.txt",
+        localrule: True
+        params:
+            study=freezer.path,
+        message:
+            "Accounting: {output}"
+        shell:
+            'python "$SAGEBENCH_SCRIPTS/collect_accounting.py" --study {params.study:q}'
+            " --out {output:q} > {log:q} 2>&1"
+
 
 rule tables:
     input:
-        outcomes=outcome_files,
+        # Accounting comes of the outcomes, and after them; both would cost twice the planning.
+        outcomes=ACCOUNTING or outcome_files,
         script=script("make_tables.py"),
         library=analysis_library(),
     output:
@@ -15,11 +40,12 @@ rule tables:
         study=freezer.path,  # of another study or grid, other tables
         results=subpath(output[0], ancestor=3),
         out=subpath(output[0], parent=True),
+        accounting=WITH_ACCOUNTING,
     message:
         f"Tables: {STUDY}/tables/"
     shell:
         "python {input.script:q} --study {params.study:q} --results {params.results:q}"
-        " --out {params.out:q} > {log:q} 2>&1"
+        " {params.accounting:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 for plot in FIGURES:
@@ -56,6 +82,7 @@ rule report:
     input:
         tables=table_files(),
         figures=rules.figures.input,
+        accounting=ACCOUNTING,
         script=script("make_report.py"),
         library=analysis_library("*.py", "*.html", "*.css", "*.js"),
     output:
@@ -67,11 +94,12 @@ rule report:
         study=freezer.path,
         tables=subpath(input[0], parent=True),
         figures=lambda _, input: Path(input.figures[0]).parent,
+        accounting=WITH_ACCOUNTING,
     message:
         "Report: {output}"
     shell:
         "python {input.script:q} --study {params.study:q} --tables {params.tables:q}"
-        " --figures {params.figures:q} --out {output:q} > {log:q} 2>&1"
+        " --figures {params.figures:q} {params.accounting:q} --out {output:q} > {log:q} 2>&1"
 
 
 # Tables, figures and report of what there is; also while the study runs, with --nolock.
@@ -84,12 +112,16 @@ rule partial:
         results=RESULTS,
         out=f"{STUDY}/partial",
         plots=list(FIGURES),
+        accounting=[f"{STUDY}/partial/accounting.csv"] if ACCOUNTING else [],
     shell:
-        '(python "$SAGEBENCH_SCRIPTS/make_tables.py" --study {params.study:q} --partial'
+        '(for csv in {params.accounting:q}; do python "$SAGEBENCH_SCRIPTS/collect_accounting.py"'
+        ' --study {params.study:q} --out "$csv"; done;'
+        ' python "$SAGEBENCH_SCRIPTS/make_tables.py" --study {params.study:q} --partial'
+        " --accounting {params.out:q}/accounting.csv"
         " --results {params.results:q} --out {params.out:q}/tables;"
         ' for plot in {params.plots}; do python "$SAGEBENCH_SCRIPTS/plot_$plot.py"'
         " --tables {params.out:q}/tables --out {params.out:q}/figures; done;"
         ' python "$SAGEBENCH_SCRIPTS/make_report.py" --study {params.study:q}'
         " --tables {params.out:q}/tables --figures {params.out:q}/figures"
-        " --out {params.out:q}/report.html;"
+        " --accounting {params.out:q}/accounting.csv --out {params.out:q}/report.html;"
         ' echo "Report: "{params.out:q}/report.html) 2>&1 | tee -i {log:q}'

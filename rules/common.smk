@@ -1,7 +1,9 @@
 # What the rules share: the study, and the names of its files. No rules here.
 import inspect
+import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -10,8 +12,15 @@ ROOT = Path(os.path.relpath(workflow.basedir))
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
-from sagebench.errors import UserError
-from sagebench.grid.environment import announce_study, announced_study, lead_commands
+from sagebench.cluster.orphans import cancel_orphans
+from sagebench.cluster.stale_lock import hold_folder
+from sagebench.errors import UserError, full_disk_told
+from sagebench.grid.environment import (
+    announce_study,
+    announced_study,
+    lead_commands,
+    profile_site,
+)
 from sagebench.grid.freeze import (
     Freezer,
     manifest_path,
@@ -20,8 +29,16 @@ from sagebench.grid.freeze import (
     thaw,
     trial_path,
 )
-from sagebench.grid.resources import slurm_resources
+from sagebench.grid.resources import (
+    cpu_job_resources,
+    geometry,
+    preflight_walltime_min,
+    slurm_resources,
+)
 from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, load_study
+from sagebench.grid.submission import check_submission
+from sagebench.launch.image import is_current
+from sagebench.plan.guards import check_budget, freeze_predictions, guarded
 
 lead_commands(SCRIPTS)
 
@@ -31,10 +48,10 @@ def read_study():
     if not workflow.is_main_process and announced_study():
         return thaw(announced_study())
     overrides = dict(workflow.config_settings.config)
-    site = overrides.pop("site", config.get("site", ROOT / DEFAULT_SITE))
+    site = overrides.pop("site", None) or profile_site(sys.argv) or ROOT / DEFAULT_SITE
     files = workflow.overwrite_configfiles or [ROOT / DEFAULT_CONFIGURATION]
     try:
-        return load_study(files, site, overrides)
+        return guarded(load_study(files, site, overrides))
     except UserError as error:
         # A WorkflowError would bury the sentence under line numbers.
         sys.exit(f"error: {error}")
@@ -43,7 +60,8 @@ def read_study():
 study = read_study()
 freezer = Freezer(study)
 if workflow.is_main_process:
-    announce_study(freezer.path)
+    announce_study(freezer.run_path)
+    folder_in_use = hold_folder(Path.cwd())  # until this process ends
 
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"
@@ -54,12 +72,17 @@ FIGURES = {
     "neighbor": ("Neighbor sampling", ["accuracy_time", "memory_fanout"]),
     "scaling": ("Scaling", ["scaling_time", "speedup", "efficiency"]),
     "loss": ("Scaling", ["loss_curves"]),
+    "predictions": ("Predictions", ["predicted_measured"]),
 }
 
 
 def outcome_files(wildcards):
     """A function, so that the paths of a large study are made only for the rules that run."""
-    return [outcome_path(RESULTS, trial_id) for trial_id in study.requests]
+    return [
+        outcome_path(RESULTS, trial_id)
+        for trial_id in study.requests
+        if trial_id not in study.skipped
+    ]
 
 
 def captioned(path, category):
@@ -74,7 +97,7 @@ def captioned(path, category):
 def table_files(flagged=False):
     trials, *others = (
         f"{STUDY}/tables/{table}.{kind}"
-        for table in ("trials", "epochs")
+        for table in ("trials", "epochs", "not_run")
         for kind in ("csv", "parquet")
     )
     return [captioned(trials, "Tables") if flagged else trials, *others]
@@ -129,6 +152,51 @@ def trials_to_run():
     return trial_ids
 
 
+def before_run():
+    """What comes before the first job: checks of what is to be submitted, and the frozen files."""
+    trials, stores, widths = trials_to_run(), to_run("store"), to_run("preflight")
+    if (
+        study.site.launcher == "local"
+        and not workflow.executor_plugin.common_settings.local_exec
+    ):
+        sys.exit(
+            f"error: jobs are to be submitted, but the site of {study.site.machine} starts trials "
+            "here: add --config site=PATH of the cluster's site.yaml."
+        )
+    try:
+        if trials:
+            check_budget(study)
+        if study.site.launcher == "slurm" and (trials or stores or widths):
+            check_submission(
+                study.site,
+                folder=str(Path.cwd()),
+                python=sys.executable,
+                texts=texts_of_jobs(),
+                as_script=getattr(
+                    workflow.executor_settings, "pass_command_as_script", True
+                ),
+            )
+            cancel_orphans(Path.cwd(), trials)
+        with full_disk_told():
+            freezer.write(trials, stores)
+            freeze_predictions(study, trials)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def texts_of_jobs():
+    """What Snakemake writes on the command lines of its jobs, beside the folder it is called in."""
+    arguments = workflow.config_settings.config_args or []
+    return {
+        "the path": workflow.main_snakefile,
+        "results: the path": RESULTS,
+        **{
+            f"--config {argument.partition('=')[0]}:": argument
+            for argument in arguments
+        },
+    }
+
+
 def plain(function):
     """Tell a function of wildcards as one: Snakemake looks at its signature for every job."""
     function.__signature__ = inspect.Signature(
@@ -149,6 +217,43 @@ def trial_store():
     if len(study.stores) > 1:
         return plain(of_trial)
     return ancient(manifest_path(RESULTS, *study.stores))
+
+
+# Stands for the container image in the flow; in Snakemake's own folder, so that a dry run may take
+# it away.
+IMAGE_BUILT = ".snakemake/sagebench/image.built"
+
+
+def image_to_build():
+    """Whether a cluster's image is lost, or was built from something else than it is now."""
+    site = study.site
+    if site.launcher != "slurm" or site.image is None or site.image_definition is None:
+        return False
+    return not is_current(
+        Path(site.image), Path(site.image_definition), site.image_build_options
+    )
+
+
+def image_input():
+    """What a trial waits for where the image is to be built; nothing for a finished one.
+
+    Snakemake would run that again too: `ancient` does not help where the input is missing.
+    """
+    if not workflow.is_main_process or not image_to_build():
+        return []
+    Path(IMAGE_BUILT).unlink(missing_ok=True)
+    finished = {
+        trial_id
+        for trial_id in study.requests
+        if Path(outcome_path(RESULTS, trial_id)).exists()
+    }
+    if not finished:
+        return [IMAGE_BUILT]  # no function: Snakemake would call it for every trial
+
+    def of_trial(wildcards):
+        return [] if wildcards.trial in finished else [IMAGE_BUILT]
+
+    return plain(of_trial)
 
 
 def trial_resources():
@@ -173,11 +278,50 @@ def trial_resources():
 
         return plain(value)
 
-    return {
+    resources = {
         name: value if all(other[name] == value for other in others) else of_trial(name)
         for name, value in first.items()
         if value is not None or any(other[name] is not None for other in others)
     }
+    if any(request.runtime_min is not None for request in study.requests.values()):
+        resources["runtime"] = trial_runtime
+    return resources
+
+
+def trial_runtime(wildcards, attempt):
+    """Minutes: the first attempt asks for what was predicted, a later one for the walltime."""
+    request = requested(wildcards.trial)
+    if attempt > 1 or request.runtime_min is None:
+        return request.walltime_min
+    return request.runtime_min
+
+
+def preflight_place(wildcards):
+    """Where the ranks of a preflight go, as JSON."""
+    return json.dumps(asdict(geometry(int(wildcards.preflight), study.site)))
+
+
+def preflight_resources():
+    """What a preflight asks for: what a trial of as many ranks does, and less time."""
+    if study.site.launcher != "slurm":
+        return {}
+
+    def of_width(name):
+        def value(wildcards):
+            return slurm_resources(int(wildcards.preflight), study.site)[name]
+
+        return plain(value)
+
+    asked = {name: of_width(name) for name in slurm_resources(1, study.site)}
+    return {"runtime": preflight_walltime_min(study.site), **asked}
+
+
+def cpu_resources():
+    """What the jobs of a cluster that need no device ask for."""
+    if study.site.launcher != "slurm":
+        return {}
+    asked = cpu_job_resources(study.site)
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def trial_threads():

@@ -1,4 +1,5 @@
-# What a study would cost, from its configuration alone.
+# What a study takes: a table here, plan.csv and plan.html. From the configuration alone, and better
+# from what was probed and measured.
 
 
 rule plan:

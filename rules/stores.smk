@@ -14,6 +14,8 @@ rule store:
         f"{RESULTS}/stores/{{store}}.log",
     wildcard_constraints:
         store="[A-Za-z0-9_-]+",
+    resources:
+        **cpu_resources(),
     params:
         spec=store_spec_path(RESULTS, "{store}"),
         out=subpath(output[0], parent=True),

@@ -11,6 +11,7 @@ rule trials:
 rule trial:
     input:
         store=trial_store(),
+        image=image_input(),
     output:
         outcome_path(RESULTS, "{trial}"),
     log:
@@ -24,4 +25,5 @@ rule trial:
     shell:
         'python "$SAGEBENCH_SCRIPTS/run_trial.py" --trial {params.trial:q}'
         ' --store "$(dirname {input.store:q})" --outcome {output:q}'
-        " --walltime-min {resources.runtime} 2>&1 | tee -ai {log:q}"
+        ' --walltime-min {resources.runtime} --study "$SAGEBENCH_FROZEN_STUDY"'
+        " 2>&1 | tee -ai {log:q}"

@@ -51,6 +51,10 @@ BAD = [
     ("defaults.layers", 17, "defaults.layers", "from 1 to 16"),
     ("defaults.memory_limit_gib", 0, "defaults.memory_limit_gib", "above 0"),
     ("defaults.walltime_min", 0, "defaults.walltime_min", "at least 1"),
+    ("budget_node_hours", "100", "budget_node_hours", "above 0, e.g. 100 without quotes"),
+    ("skip_predicted_out_of_memory", "yes", "skip_predicted_out_of_memory", "true or false"),
+    ("walltime_from_prediction", 0.5, "walltime_from_prediction", "at least 1"),
+    ("walltime_from_prediction", "none", "walltime_from_prediction", "null for none"),
     ("defaults.engine", "block", "defaults.engine", "blocks or trimmed or reference"),
     ("defaults.aggregator", "median", "defaults.aggregator", "mean or sum or max"),
     ("defaults.precision", "fp64", "defaults.precision", "fp32"),
@@ -147,6 +151,12 @@ BAD_AS_A_WHOLE = [
         "once",
     ),
     ("experiments.scaling.seeds", [1, 1], "experiments.scaling asks twice", "once"),
+    (
+        "experiments.scaling.list",
+        [{"engine": "trimmed", "sampler": "pyg_lib", "continue_after_walltime": True}],
+        "experiments.scaling.list[0].continue_after_walltime is true",
+        "or set sampler: sagebench",
+    ),
     (
         "experiments.twin",
         GOOD["experiments"]["scaling"],
@@ -250,6 +260,28 @@ BAD_SITES = [
     ("whole_nodes: maybe\n", "whole_nodes is 'maybe'", "true or false"),
     ("launcher: ssh\n", "launcher is 'ssh'", "local or slurm"),
     ("limits: {walltime: 5}\n", "limits.walltime (given as 5)", "write walltime_max_min"),
+    ("launcher: slurm\ncpus_per_node: null\n", "cpus_per_node is missing", "cpus_per_node: 64"),
+    # what would reach a shell without quotes
+    ("account: p200; reboot\n", "account is 'p200; reboot'", "as Slurm knows it"),
+    ("account: 200\n", "account is 200", "as Slurm knows it"),
+    ("qos: $(reboot)\n", "qos is '$(reboot)'", "as Slurm knows it"),
+    ('qos: "default\\n"\n', "qos is 'default\\n'", "as Slurm knows it"),
+    ("partition_gpu: '`reboot`'\n", "partition_gpu is '`reboot`'", "as Slurm knows it"),
+    ("partition_cpu: -x\n", "partition_cpu is '-x'", "as Slurm knows it"),
+    ("gres: gpu' x\n", 'gres is "gpu\' x"', "as Slurm knows it"),
+    ("sbatch_options: [hint]\n", "sbatch_options[0] is 'hint'", "--hint=nomultithread"),
+    ("sbatch_options: --hint=x\n", "sbatch_options is '--hint=x'", "a list, e.g. [--hint=x]"),
+    ('srun_options: ["--x\\ny"]\n', "srun_options[0] is '--x\\ny'", "one option in one text"),
+    ("container_options: [-]\n", "container_options[0] is '-'", "one option in one text"),
+    ("binds: [/a, '{b}']\n", "binds[1] is '{b}'", "without { }"),
+    ("image: -x.sif\n", "image is '-x.sif'", "- not first"),
+    ('environment: {A: "a\\0b"}\n', "environment.A is 'a\\x00b'", "a line of text"),
+    ("environment: {A B: x}\n", "environment.A B is 'A B'", "a variable's name"),
+    ("modules: [5]\n", "modules[0] is 5", "a module's name"),
+    ("modules: [good/1.0, $(reboot)]\n", "modules[1] is '$(reboot)'", "a module's name"),
+    # what has a key of its own
+    ("sbatch_options: [--account=x]\n", "sbatch_options[0] is '--account=x'", "way of account"),
+    ("sbatch_options: [--hint=x, -t5]\n", "sbatch_options[1] is '-t5'", "way of the study's wall"),
 ]
 
 

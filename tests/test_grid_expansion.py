@@ -68,6 +68,16 @@ def test_a_shared_trial_gets_the_longer_walltime():
     assert study.requests[trial_id].walltime_min == 90
 
 
+def test_a_shared_trial_continues_if_one_of_its_experiments_says_so():
+    fixed = {"walltime_min": 5, "continue_after_walltime": True}
+    twin = {"axis": "batch_size", "fixed": fixed, "seeds": [0, 1]}
+    before, study = study_of(GOOD), study_of(changed("experiments.twin", twin))
+    (trial_id, _) = study.experiments[2].trials
+    assert study.requests[trial_id].continues and study.requests[trial_id].walltime_min == 60
+    assert before.requests.keys() == study.requests.keys()  # it is no part of their identity
+    assert sum(request.continues for request in study.requests.values()) == 2
+
+
 def test_another_option_of_one_experiment_leaves_the_others_ids_alone():
     before = study_of(GOOD)
     after = study_of(changed("experiments.batch.fixed.dropout", 0.3))

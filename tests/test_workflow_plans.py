@@ -90,7 +90,8 @@ def test_what_snakemake_parses_is_light():
     """No library that takes seconds to import is loaded to read a study."""
     code = """
 import sys
-from sagebench.grid import again, environment, freeze, plan, study
+from sagebench.grid import again, environment, freeze, study
+from sagebench.plan import guards
 heavy = {"torch", "numpy", "pandas", "matplotlib", "scipy", "numba", "torch_geometric"}
 print(sorted(heavy & set(sys.modules)))
 """

@@ -31,7 +31,7 @@ import argparse, json, os, sys, time
 from pathlib import Path
 parser = argparse.ArgumentParser()
 for name in ("spec", "out", "trial", "store", "outcome", "walltime-min", "study", "results",
-             "tables", "figures"):
+             "tables", "figures", "accounting"):
     parser.add_argument("--" + name)
 parser.add_argument("--partial", action="store_true")
 arguments = parser.parse_args()
@@ -46,11 +46,13 @@ _STAND_INS = {
     "build_graph": """
 json.loads(Path(arguments.spec).read_text())
 touch(arguments.out, "manifest.json")
+Path(arguments.out, "manifest.json").write_text(json.dumps({"checksum": "c0ffee" * 10}))
 """,
     "run_trial": """
 trial = json.loads(Path(arguments.trial).read_text())
 assert Path(arguments.store, "manifest.json").exists() and int(arguments.walltime_min) > 0
 print("training", trial["batch_size"])
+Path(arguments.outcome).with_name("walltime.txt").write_text(arguments.walltime_min)
 time.sleep(float(os.environ.get("TRIAL_S", 0)))
 if str(trial["batch_size"]) == os.environ.get("FAIL"):
     Path(arguments.outcome).with_name("attempts.jsonl").write_text("{}")
@@ -60,9 +62,11 @@ Path(arguments.outcome).write_text(json.dumps(outcome))
 """,
     "make_tables": """
 study = json.loads(Path(arguments.study).read_text())
-touch(arguments.out, "trials.csv", "trials.parquet", "epochs.csv", "epochs.parquet")
+touch(arguments.out, *(f"{table}.{kind}" for table in ("trials", "epochs", "not_run")
+                       for kind in ("csv", "parquet")))
 have = [Path(arguments.results, "trials", trial, "outcome.json").exists()
-        for experiment in study["experiments"] for trial in experiment["trials"]]
+        for experiment in study["experiments"] for trial in experiment["trials"]
+        if trial not in study["skipped"]]
 assert all(have) or arguments.partial
 Path(arguments.out, "trials.csv").write_text(f"{sum(have)} of {len(have)}")
 """,
@@ -70,6 +74,7 @@ Path(arguments.out, "trials.csv").write_text(f"{sum(have)} of {len(have)}")
     "plot_neighbor": "touch(arguments.out, *both('accuracy_time', 'memory_fanout'))",
     "plot_scaling": "touch(arguments.out, *both('scaling_time', 'speedup', 'efficiency'))",
     "plot_loss": "touch(arguments.out, *both('loss_curves'))",
+    "plot_predictions": "touch(arguments.out, *both('predicted_measured'))",
     "make_report": "Path(arguments.out).write_text('report')",
 }
 _BOTH = """
@@ -83,13 +88,13 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("rules", "report", "profiles", "config"):
+        for name in ("rules", "report", "profiles", "config", "container", "envs"):
             shutil.copytree(ROOT / name, folder / name)
         shutil.copy(ROOT / "Snakefile", folder)
         scripts = folder / "workflow_scripts"
         scripts.mkdir()
         (scripts / "sagebench").symlink_to(ROOT / "workflow_scripts" / "sagebench")
-        for name in ("plan", "again"):
+        for name in ("plan", "again", "build_image"):
             shutil.copy(ROOT / "workflow_scripts" / f"{name}.py", scripts)
         for name, code in _STAND_INS.items():
             (scripts / f"{name}.py").write_text(_NOTE + _BOTH + code)

@@ -32,7 +32,7 @@ from sagebench.grid.values import (
     whole,
 )
 
-RESERVED_STUDIES = ("trials", "stores")
+RESERVED_STUDIES = ("trials", "stores", "probes", "rates")
 
 
 class Strict(BaseModel):
@@ -186,6 +186,12 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
         "GiB that one rank may use; null: what its device has",
     ),
     "walltime_min": (whole(1, 60), 60, "minutes asked for; decides nothing of what is run"),
+    "continue_after_walltime": (
+        Flag,
+        False,
+        "true: past its walltime, or asked to stop, a trial is continued by the next job to the "
+        "same result; false: past its walltime it ends as time_limit",
+    ),
 }
 
 
@@ -285,6 +291,18 @@ class Configuration(Strict):
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1)] = Field(
         description="the experiments, by name"
     )
+    budget_node_hours: optional(number(100.0, above=0), 100) = Field(
+        None,
+        description="a run whose trials take more is refused before its first job; null: none",
+    )
+    skip_predicted_out_of_memory: Flag = Field(
+        False, description="true: trials predicted not to fit in memory are not run"
+    )
+    walltime_from_prediction: optional(number(1.5, low=1), 1.5) = Field(
+        None,
+        description="jobs ask for so many times the predicted time, walltime_min at most; null: "
+        "for walltime_min",
+    )
 
     @model_validator(mode="after")
     def _not_reserved(self) -> Configuration:
@@ -307,6 +325,9 @@ class Configuration(Strict):
                 name: experiment.model_dump(mode="json", by_alias=True, exclude_unset=True)
                 for name, experiment in self.experiments.items()
             },
+            "budget_node_hours": self.budget_node_hours,
+            "skip_predicted_out_of_memory": self.skip_predicted_out_of_memory,
+            "walltime_from_prediction": self.walltime_from_prediction,
         }
 
 

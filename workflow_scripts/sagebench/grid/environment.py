@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 SCRIPTS = "SAGEBENCH_SCRIPTS"
@@ -30,3 +32,22 @@ def announced_study() -> str | None:
     """The frozen study of the run that this process is a job of, where there is such a file."""
     path = os.environ.get(FROZEN_STUDY)
     return path if path and Path(path).is_file() else None
+
+
+def profile_site(arguments: Sequence[str]) -> str | None:
+    """The site.yaml beside the profile that Snakemake was called with, where there is one.
+
+    Not an entry of the profile's `config:`, which any --config on the command line replaces: the
+    trials of a cluster would silently become trials of this machine.
+    """
+    profile = os.environ.get("SNAKEMAKE_PROFILE")
+    for argument, following in pairwise([*arguments, ""]):
+        if argument == "--profile":
+            profile = following
+        elif argument.startswith("--profile="):
+            profile = argument.partition("=")[2]
+    if not profile:
+        return None
+    folder = Path(profile).parent if Path(profile).is_file() else Path(profile)
+    site = folder / "site.yaml"
+    return str(site) if site.is_file() else None

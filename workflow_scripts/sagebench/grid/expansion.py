@@ -7,8 +7,8 @@ checked, once for each distinct combination, so ten thousand trials take a fract
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sagebench.errors import UserError
@@ -18,7 +18,7 @@ from sagebench.grid.resources import fitting, geometry
 from sagebench.grid.site import Site
 from sagebench.grid.trial import Trial, store_name
 
-TOGETHER = ("engine", "sampler", "placement", "precision")
+TOGETHER = ("engine", "sampler", "placement", "precision", "continue_after_walltime")
 """keys that only go with some values of each other, or of the site"""
 
 
@@ -40,17 +40,24 @@ class Request:
     trial: Trial
     store: str  # folder name of its graph store
     walltime_min: int
+    continues: bool  # past its walltime it goes on in another job
+    runtime_min: int | None = None  # of its first job, by a prediction; None: the walltime
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Every experiment, and every trial once however many experiments ask for it."""
+    """Every experiment, and every trial once however many experiments ask for it.
+
+    skipped: trials that are not run, because they are predicted to go out of memory, with that
+    prediction.
+    """
 
     configuration: Configuration
     site: Site
     experiments: tuple[ExperimentTrials, ...]
     requests: dict[str, Request]  # by trial id
     stores: dict[str, dict[str, Any]]  # data sets by store name
+    skipped: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -84,7 +91,9 @@ def expand(configuration: Configuration, site: Site) -> Study:
         store = store_name(dataset)
         stores.setdefault(store, dataset)
         ids: dict[str, None] = {}
-        for trial, walltime_min in _trials(name, experiment, configuration, dataset, site):
+        for trial, walltime_min, continues in _trials(
+            name, experiment, configuration, dataset, site
+        ):
             trial_id = trial.id
             if trial_id in ids:
                 raise UserError(
@@ -93,8 +102,10 @@ def expand(configuration: Configuration, site: Site) -> Study:
                 )
             ids[trial_id] = None
             earlier = requests.get(trial_id)
-            if earlier is None or earlier.walltime_min < walltime_min:
-                requests[trial_id] = Request(trial, store, walltime_min)
+            if earlier is not None:
+                walltime_min = max(walltime_min, earlier.walltime_min)
+                continues = continues or earlier.continues
+            requests[trial_id] = Request(trial, store, walltime_min, continues)
         twin = asked.setdefault((experiment.axis, frozenset(ids)), name)
         if twin != name:
             raise UserError(
@@ -115,7 +126,7 @@ def _trials(
     configuration: Configuration,
     dataset: dict[str, Any],
     site: Site,
-) -> Iterator[tuple[Trial, int]]:
+) -> Iterator[tuple[Trial, int, bool]]:
     path = f"experiments.{name}"
     defaults = _Row(dict(configuration.defaults), "defaults")
     fixed = _Row(_given(experiment.fixed), f"{path}.fixed")
@@ -135,8 +146,9 @@ def _trials(
             values.update(row.values)
         check(values, lambda key, rows=rows: _origin(key, (defaults, fixed, *rows)))
         walltime_min = values.pop("walltime_min")
+        continues = values.pop("continue_after_walltime")
         for seed in experiment.seeds:
-            yield Trial(**values, seed=seed), walltime_min
+            yield Trial(**values, seed=seed), walltime_min, continues
 
 
 def _axes(experiment: Experiment, path: str) -> list[list[_Row]]:
@@ -208,6 +220,9 @@ def _combination_check(site: Site) -> Callable[[dict[str, Any], Callable[[str], 
         if engine != "blocks" and values["placement"] != "auto":
             wanted = f"auto: engine {engine} always samples on the host"
             raise UserError(messages.sentence(where("placement"), values["placement"], wanted))
+        if values["continue_after_walltime"] and sampler == "pyg_lib":
+            wanted = "false: no checkpoint holds pyg_lib's random state, or set sampler: sagebench"
+            raise UserError(messages.sentence(where("continue_after_walltime"), True, wanted))
         if values["precision"] == "tf32" and site.device == "cpu":
             wanted = f"fp32 or bf16: tf32 is a GPU's, and {site.machine} computes on its CPU"
             raise UserError(messages.sentence(where("precision"), "tf32", wanted))

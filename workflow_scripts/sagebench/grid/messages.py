@@ -103,7 +103,7 @@ def _one(details: ErrorDetails, tags: frozenset[str], root: str) -> str:
         case "unknown_key":
             return unknown_key(path, context["key"], value[context["key"]], context["known"])
         case "whole_sentence":
-            return f"{path + ' ' if path else ''}{details['msg']}"
+            return f"{path.rstrip() + ' ' if path else ''}{details['msg']}"
         case "missing":
             return f"{path} is missing: write it{_example(str(location[-1]))}."
         case "union_tag_invalid" | "union_tag_not_found":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,16 @@ class Geometry:
     nodes: int
     ranks_per_node: int
     cpus_per_rank: int  # the same at every width, so that widths can be compared
-    memory_mib_per_node: int | None  # None: not asked for
-    devices_allocated: int  # over all nodes: what the job is billed for
+    memory_mib_per_cpu: int | None  # None: not asked for
+    devices_per_node: int  # that the job is given, and billed for
 
     @property
     def ranks(self) -> int:
         return self.nodes * self.ranks_per_node
+
+    @property
+    def devices_allocated(self) -> int:
+        return self.nodes * self.devices_per_node
 
 
 def geometry(ranks: int, site: Site) -> Geometry:
@@ -30,16 +35,12 @@ def geometry(ranks: int, site: Site) -> Geometry:
     if nodes > site.nodes or ranks % nodes:
         raise UserError(f"{ranks} ranks do not fit {site.machine}: write {fitting(ranks, site)}")
     ranks_per_node = ranks // nodes
-    memory_mib = None
-    if site.memory_per_node_gib is not None:
-        share = 1.0 if site.whole_nodes else ranks_per_node / site.devices_per_node
-        memory_mib = int(site.memory_per_node_gib * 1024 * share)
     return Geometry(
         nodes=nodes,
         ranks_per_node=ranks_per_node,
         cpus_per_rank=max(1, site.cpus // site.devices_per_node),
-        memory_mib_per_node=memory_mib,
-        devices_allocated=nodes * site.devices_per_node if site.whole_nodes else ranks,
+        memory_mib_per_cpu=memory_mib_per_cpu(site),
+        devices_per_node=site.devices_per_node if site.whole_nodes else ranks_per_node,
     )
 
 
@@ -69,25 +70,55 @@ def slurm_resources(ranks: int, site: Site) -> dict[str, Any]:
     """What the Slurm plugin is to ask for; a value of None is left out.
 
     A node that is given out whole is asked for whole, at every width: the trial's own srun then
-    takes of it what the trial needs, and every rank sees all of its node's GPUs, as NCCL's
-    peer-to-peer copies want it. Memory goes by CPU, so a rank has the same at every width.
+    takes of it what the trial needs. Memory goes by CPU, so a rank has the same at every width.
 
     With `mpi` the command runs in the batch step and calls srun itself; for a single task the
-    plugin refuses it and wraps the command in an srun of its own. `tasks` is not among these: with
-    it the plugin adds --ntasks-per-gpu, and starts too many.
+    plugin refuses it and wraps the command in an srun of its own, in which ours overlaps.
+    `tasks_per_gpu` is 0 where `tasks` is given: the plugin would ask for so many tasks a GPU.
     """
     place = geometry(ranks, site)
-    gpus = site.device == "cuda"
-    tasks_per_node = site.devices_per_node if site.whole_nodes else place.ranks_per_node
+    tasks = place.devices_allocated
+    by_node = place.devices_per_node > 1
     return {
         "nodes": place.nodes,
-        "tasks_per_node": tasks_per_node,
+        "tasks_per_node": place.devices_per_node if by_node else None,
+        "tasks": tasks if tasks > 1 and not by_node else None,
+        "tasks_per_gpu": 0 if tasks > 1 and not by_node else None,
         "cpus_per_task": place.cpus_per_rank,
-        "mpi": "srun" if tasks_per_node > 1 else None,
-        "gres": f"gpu:{site.devices_per_node}" if gpus and site.whole_nodes else None,
-        "gpu": place.ranks if gpus and not site.whole_nodes else None,
-        "mem_mb_per_cpu": memory_mib_per_cpu(site),
+        "mpi": "srun" if tasks > 1 else None,
+        "gres": f"{site.gres}:{place.devices_per_node}" if site.gres else None,
+        "mem_mb_per_cpu": place.memory_mib_per_cpu,
+        "slurm_extra": shlex.join(site.sbatch_options) or None,
         "slurm_account": site.account,
-        "slurm_partition": site.partition_gpu if gpus else site.partition_cpu,
+        "slurm_partition": site.partition_gpu,
         "qos": site.qos,
     }
+
+
+CPU_JOB_CPUS = 8
+CPU_JOB_WALLTIME_MIN = 240
+
+
+def cpu_job_resources(site: Site) -> dict[str, Any]:
+    """What a job that needs no device asks for: a graph store, the image. None is left out."""
+    return {
+        "runtime": min(CPU_JOB_WALLTIME_MIN, site.limits.walltime_max_min or CPU_JOB_WALLTIME_MIN),
+        "cpus_per_task": min(CPU_JOB_CPUS, site.cpus),
+        "mem_mb_per_cpu": memory_mib_per_cpu(site),
+        "slurm_account": site.account,
+        "slurm_partition": site.partition_cpu,
+        "qos": site.qos,
+    }
+
+
+PREFLIGHT_WALLTIME_MIN = 15
+
+
+def preflight_walltime_min(site: Site) -> int:
+    return min(PREFLIGHT_WALLTIME_MIN, site.limits.walltime_max_min or PREFLIGHT_WALLTIME_MIN)
+
+
+def preflight_widths(site: Site) -> list[int]:
+    """The numbers of ranks that show what can be wrong: one, a whole node's, two nodes'."""
+    nodes = range(1, min(site.nodes, 2) + 1)
+    return sorted({1, *(site.devices_per_node * count for count in nodes)})

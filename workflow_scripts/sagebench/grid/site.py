@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from sagebench.errors import UserError
 from sagebench.grid.configuration import Strict, checked
@@ -25,6 +28,31 @@ from sagebench.grid.values import (
 )
 
 Variable = matching("^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name, e.g. NCCL_SOCKET_IFNAME")
+# Snakemake's Slurm plugin hands these to a shell, some of them without quotes.
+SlurmName = matching(r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$", "a name as Slurm knows it, e.g. gpu")
+Option = matching(
+    r"^--?[A-Za-z][^\x00-\x1f]*$", "one option in one text, e.g. --hint=nomultithread"
+)
+
+# Lmod hands these to a shell.
+ModuleName = matching(
+    r"^[A-Za-z0-9][A-Za-z0-9_./+:-]*$", "a module's name, e.g. Apptainer/1.3.6-GCCcore-13.3.0"
+)
+
+# Options of sbatch that are made of these keys, here or in the study; the plugin refuses them.
+ASKED_BY = {
+    **dict.fromkeys(("-A", "--account"), "account"),
+    **dict.fromkeys(("-p", "--partition"), "partition_gpu"),
+    **dict.fromkeys(("-q", "--qos"), "qos"),
+    **dict.fromkeys(("-G", "--gpus", "--gres"), "gres and devices_per_node"),
+    **dict.fromkeys(("-N", "--nodes", "-n", "--ntasks"), "the study's ranks"),
+    **dict.fromkeys(("-c", "--cpus-per-task", "--cpus-per-gpu"), "cpus_per_node"),
+    **dict.fromkeys(("--mem", "--mem-per-cpu"), "memory_per_node_gib"),
+    **dict.fromkeys(("-t", "--time"), "the study's walltime_min"),
+}
+
+PLACEHOLDER = "EDIT"
+"""what a profile writes where its user has to write something of theirs"""
 
 
 class Limits(Strict):
@@ -32,6 +60,12 @@ class Limits(Strict):
 
     max_submitted_jobs: whole(1, 100) | None = Field(None, description="jobs of one account")
     walltime_max_min: whole(1, 2880) | None = Field(None, description="minutes of one job")
+    max_devices: whole(1, 200) | None = Field(
+        None, description="devices that all running jobs of one account may have together"
+    )
+    node_hours: number(1000.0, above=0) | None = Field(
+        None, description="node-hours that the account has left"
+    )
 
 
 class Site(Strict):
@@ -41,6 +75,9 @@ class Site(Strict):
     device: choice("cpu", "cuda") = Field(description="what a rank computes on")
     nodes: whole(1, 8) = Field(1, description="the most nodes one trial may have")
     devices_per_node: whole(1, 4) = Field(description="the most ranks of one node")
+    card: Text | None = Field(
+        None, description="the GPU, for predictions where none was measured, e.g. A100-40GB"
+    )
     cpus_per_node: optional(whole(1, 64), 64) = Field(None, description="cores; null: counted")
     memory_per_node_gib: optional(number(480, above=0), 480) = Field(
         None, description="GiB of one node's memory; null: not asked for"
@@ -49,17 +86,51 @@ class Site(Strict):
         False, description="true: a job is given, and billed, all of its nodes"
     )
     launcher: choice("local", "slurm") = Field("local", description="what starts the ranks")
-    account: Text | None = Field(None, description="Slurm account")
-    qos: Text | None = Field(None, description="Slurm QOS of the trials")
-    partition_gpu: Text | None = Field(None, description="Slurm partition of the trials")
-    partition_cpu: Text | None = Field(None, description="Slurm partition of data and image")
-    modules: list[Text] = Field([], description="modules loaded before Apptainer is called")
+    account: SlurmName | None = Field(None, description="Slurm account")
+    qos: SlurmName | None = Field(None, description="Slurm QOS of the jobs")
+    partition_gpu: SlurmName | None = Field(None, description="Slurm partition of the trials")
+    partition_cpu: SlurmName | None = Field(None, description="Slurm partition of data and image")
+    gres: SlurmName | None = Field(
+        None, description="Slurm's name of the devices, e.g. gpu or gpu:a100; null: none asked for"
+    )
+    sbatch_options: list[Option] = Field([], description="further options of a trial's sbatch")
+    srun_options: list[Option] = Field([], description="further options of a trial's srun")
+    image: FilePath | None = Field(
+        None, description="the container image; null: the ranks run without one"
+    )
+    image_definition: FilePath | None = Field(
+        None, description="what the image is built from; null: it is brought, not built"
+    )
+    image_build_options: list[Option] = Field([], description="options of apptainer build")
+    apptainer: FilePath = Field("apptainer", description="the command")
+    container_options: list[Option] = Field([], description="options of apptainer exec")
+    modules: list[ModuleName] = Field([], description="modules loaded before Apptainer is called")
     binds: list[FilePath] = Field([], description="folders that the container sees")
     environment: dict[Variable, Text] = Field(
         {}, description="variables of every rank, e.g. NCCL's"
     )
-    image: FilePath | None = Field(None, description="the container image; null: none")
     limits: Limits = Field(default_factory=Limits, description="what the site lets one have")
+
+    @model_validator(mode="after")
+    def _cores_of_a_node(self) -> Site:
+        if self.launcher == "slurm" and self.cpus_per_node is None:
+            raise PydanticCustomError(
+                "whole_sentence",
+                "cpus_per_node is missing: write the cores of one node, e.g. cpus_per_node: 64.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_of_their_own(self) -> Site:
+        for place, option in enumerate(self.sbatch_options):
+            asked_by = ASKED_BY.get(re.match(r"--[a-z-]+|-[A-Za-z]", option)[0])
+            if asked_by:
+                raise PydanticCustomError(
+                    "whole_sentence",
+                    f"sbatch_options[{place}] is {option!r}, which is not for here: "
+                    f"write it by way of {asked_by}.",
+                )
+        return self
 
     @property
     def cpus(self) -> int:
@@ -67,6 +138,14 @@ class Site(Strict):
         if self.cpus_per_node is not None:
             return self.cpus_per_node
         return len(os.sched_getaffinity(0))
+
+    def placeholders(self) -> list[str]:
+        """The keys whose values still wait for their user."""
+        return [
+            key
+            for key, value in self.model_dump(mode="json").items()
+            if PLACEHOLDER in json.dumps(value)
+        ]
 
 
 def read_site(path: str | os.PathLike[str]) -> Site:

@@ -101,7 +101,7 @@ def matching(pattern: str, what: str) -> Any:
     """A text of one form; `what` names the form."""
 
     def check(value: Any) -> str:
-        if not isinstance(value, str) or not re.match(pattern, value):
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise wanted(what)
         return value
 
@@ -138,7 +138,7 @@ Fanout = Annotated[
 
 
 def _name(value: Any) -> str:
-    if not isinstance(value, str) or not re.match(PLAIN_NAME, value):
+    if not isinstance(value, str) or not re.fullmatch(PLAIN_NAME, value):
         raise wanted(
             "a plain name of at most 60 letters, digits, - and _, e.g. "
             + (re.sub(r"[^A-Za-z0-9_-]+", "-", str(value)).strip("-_")[:60] or "batch")
@@ -150,8 +150,8 @@ Name = Annotated[str, Field(pattern=PLAIN_NAME), BeforeValidator(_name)]
 
 
 def _path(value: Any) -> str:
-    if not isinstance(value, str) or not value or re.search(r"[{}\x00-\x1f]", value):
-        raise wanted("a path without { } and control characters, e.g. data/my-graph")
+    if not isinstance(value, str) or not value or re.search(r"^-|[{}\x00-\x1f]", value):
+        raise wanted("a path without { } and control characters, and - not first, e.g. data/graph")
     return value
 
 
@@ -160,7 +160,7 @@ FilePath = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise wanted("a line of text, in quotes if it holds a colon")
     return value
 

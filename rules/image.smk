@@ -1,0 +1,15 @@
+# Definitions become the container image, where a cluster's site names one.
+
+
+rule image:
+    output:
+        touch(IMAGE_BUILT),
+    log:
+        f"{RESULTS}/image.log",
+    resources:
+        **cpu_resources(),
+    message:
+        f"Container image {study.site.image}"
+    shell:
+        'python "$SAGEBENCH_SCRIPTS/build_image.py" --study "$SAGEBENCH_FROZEN_STUDY"'
+        " 2>&1 | tee -i {log:q}"

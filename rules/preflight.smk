@@ -1,0 +1,27 @@
+# Whether a machine is set up for trials: short jobs that are submitted and started as trials are.
+
+
+rule preflight:
+    input:
+        image_input(),
+    output:
+        f"{RESULTS}/preflight/{study.site.machine}/{{preflight}}.json",
+    log:
+        f"{RESULTS}/preflight/{study.site.machine}/{{preflight}}.log",
+    wildcard_constraints:
+        preflight="[0-9]+",
+    threads: trial_threads()
+    resources:
+        **preflight_resources(),
+    params:
+        place=preflight_place,
+        results=subpath(output[0], ancestor=3),
+        stores=[
+            str(Path(manifest_path(RESULTS, store)).parent) for store in study.stores
+        ],
+    message:
+        "Preflight of {wildcards.preflight} ranks"
+    shell:
+        'python "$SAGEBENCH_SCRIPTS/preflight_width.py" --study "$SAGEBENCH_FROZEN_STUDY"'
+        " --ranks {wildcards.preflight} --place {params.place:q} --stores {params.stores:q}"
+        " --results {params.results:q} --out {output:q} 2>&1 | tee -i {log:q}"

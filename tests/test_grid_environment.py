@@ -1,0 +1,40 @@
+"""Which site a call of Snakemake means."""
+
+from __future__ import annotations
+
+import pytest
+from sagebench.grid.environment import profile_site
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+    folder = tmp_path / "my profile"
+    folder.mkdir()
+    for name in ("config.yaml", "site.yaml"):
+        (folder / name).write_text("")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["snakemake", "--profile", "{}"],
+        ["snakemake", "-n", "--profile={}", "--config", "results=elsewhere"],
+        ["snakemake", "--profile", "{}/config.yaml"],
+        ["snakemake", "--profile", "another", "--profile", "{}"],
+    ],
+)
+def test_the_site_lies_beside_the_profile(profile, arguments):
+    given = [argument.format(profile) for argument in arguments]
+    assert profile_site(given) == str(profile / "site.yaml")
+
+
+def test_the_profile_may_come_from_the_environment(profile, monkeypatch):
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", str(profile))
+    assert profile_site(["snakemake", "all"]) == str(profile / "site.yaml")
+
+
+@pytest.mark.parametrize("arguments", [[], ["snakemake"], ["snakemake", "--profile", "nowhere"]])
+def test_without_one_there_is_no_site(profile, arguments):
+    assert profile_site(arguments) is None

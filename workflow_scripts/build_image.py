@@ -1,0 +1,49 @@
+"""Build a site's container image from its definition, where it was not built from the same before.
+
+Prints what Apptainer says, and last the image's digest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from sagebench.errors import UserError, run_script
+from sagebench.files import read_json
+from sagebench.launch.image import build_image, image_digest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--study", type=Path, required=True, metavar="FROZEN", help="the frozen study, for its site"
+    )
+    arguments = parser.parse_args()
+    # A batch system ends a job with SIGTERM: as an exception it takes the half-built image along.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    site = read_json(arguments.study)["site"]
+    if site["image"] is None or site["image_definition"] is None:
+        raise UserError(
+            f"the site of {arguments.study} names no image and image_definition: write both in its "
+            "profile's site.yaml, e.g. container/sagebench.sif and container/current.def"
+        )
+    image = Path(site["image"])
+    try:
+        build_image(
+            image,
+            Path(site["image_definition"]),
+            apptainer=site["apptainer"],
+            options=site["image_build_options"],
+            modules=site["modules"],
+        )
+    except OSError as error:
+        raise UserError(f"the image {image} cannot be written: {error}") from None
+    print(f"{image}: {image.stat().st_size / 1e6:,.0f} MB, {image_digest(image)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,51 @@
+"""Ask Slurm's accounting what a study's jobs took: accounting.csv, a row an attempt.
+
+What is measured is not touched. Where sacct does not answer, the rows say why.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sagebench.cluster.accounting import Asked, as_csv, collect, read_rows
+from sagebench.errors import run_script
+from sagebench.files import write_atomic
+from sagebench.grid.freeze import outcome_path
+from sagebench.grid.resources import geometry
+from sagebench.grid.study import add_study_arguments, study_of
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_study_arguments(parser)
+    parser.add_argument("--out", type=Path, metavar="CSV", help="default: results/<study>/")
+    arguments = parser.parse_args()
+    study = study_of(arguments)
+    path = arguments.out or Path(study.results, study.name, "accounting.csv")
+    widths = {request.trial.ranks for request in study.requests.values()}
+    on_gpus = study.site.device == "cuda"
+    gpus = {
+        ranks: geometry(ranks, study.site).devices_allocated if on_gpus else None
+        for ranks in widths
+    }
+    trials = [
+        Asked(
+            Path(outcome_path(study.results, trial_id)).parent,
+            request.trial.ranks,
+            gpus[request.trial.ranks],
+        )
+        for trial_id, request in study.requests.items()
+    ]
+    rows = collect(trials, read_rows(path))
+    write_atomic(path, as_csv(rows))
+    without = [row for row in rows if row["reason"]]
+    print(f"{len(rows) - len(without)} of {len(rows)} attempts are in Slurm's accounting: {path}")
+    for reason in dict.fromkeys(row["reason"] for row in without):
+        print(f"  {sum(row['reason'] == reason for row in without)} are not: {reason}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,72 @@
+"""Check that a machine is set up for trials, before they are run: by short jobs of one rank, of a
+whole node and of two nodes, which take a trial's way through Snakemake, Slurm and the container.
+
+They check driver, image, binds, graph store, how the ranks meet and how fast they exchange data.
+Prints a table and, in plain words, what is wrong; the exit code is then 1. A width that fails does
+not keep the others from being checked. Records and logs: RESULTS/preflight/MACHINE/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sagebench.errors import run_script
+from sagebench.files import read_json
+from sagebench.grid.resources import preflight_widths
+from sagebench.grid.study import DEFAULT_CONFIGURATION, load_study
+from sagebench.preflight.reasons import reason
+from sagebench.preflight.table import table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--profile", default="profiles/local", help="default: %(default)s")
+    parser.add_argument("--configfile", nargs="+", default=[DEFAULT_CONFIGURATION])
+    parser.add_argument("--snakefile", default="Snakefile", help="default: %(default)s")
+    arguments = parser.parse_args()
+    study = load_study(arguments.configfile, Path(arguments.profile, "site.yaml"))
+    widths = preflight_widths(study.site)
+    folder = Path(study.results, "preflight", study.site.machine)
+    paths = [folder / f"{ranks}.json" for ranks in widths]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    waiting = ": the jobs wait their turn" if study.site.launcher == "slurm" else ""
+    numbers = " and ".join([", ".join(map(str, widths[:-1])), str(widths[-1])][-len(widths) :])
+    print(f"checking {study.site.machine} with {numbers} ranks{waiting}", flush=True)
+    log = folder / "snakemake.log"
+    command = [sys.executable, "-m", "snakemake", *map(str, paths)]
+    command += ["--profile", arguments.profile, "--configfile", *arguments.configfile]
+    command += ["--snakefile", arguments.snakefile, "--forcerun", "preflight"]
+    # Beside a run that holds Snakemake's lock; and once is enough to know.
+    command += ["--nolock", "--retries", "0"]
+    run_to_its_end(command, log)
+    records = [
+        read_json(path)
+        if path.exists()
+        else {"ranks": ranks, "problems": [reason(log.read_text(errors="replace"), path, log)]}
+        for ranks, path in zip(widths, paths, strict=True)
+    ]
+    print(table(records))
+    return int(any(record["problems"] for record in records))
+
+
+def run_to_its_end(command: Sequence[str], log: Path) -> None:
+    """Run a command, whatever its exit code; `log` gets both its streams."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+        while True:
+            try:
+                process.wait()
+                return
+            except KeyboardInterrupt:  # Snakemake has it too, and cancels its jobs
+                continue
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,38 @@
+"""One rank of a preflight, in the container: checks, and writes rank-R.json.
+
+preflight_width.py starts this, as a trial's ranks are started; nobody else needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from sagebench.errors import run_script
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--directory", type=Path, required=True, help="folder for the records")
+    parser.add_argument("--device", choices=["cpu", "cuda"], required=True)
+    parser.add_argument(
+        "--folder", type=Path, action="append", default=[], help="has to be readable; repeatable"
+    )
+    parser.add_argument("--store", type=Path, help="a graph store to open")
+    arguments = parser.parse_args()
+    from sagebench.preflight.rank import check_rank
+
+    record = check_rank(arguments.directory, arguments.folder, arguments.store, arguments.device)
+    if record["error"] is None:
+        return 0
+    # Peers may wait for this rank in a collective; a tidy shutdown would wait for them.
+    print(f"error: {record['error']}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    run_script(main)

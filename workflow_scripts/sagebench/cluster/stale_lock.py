@@ -1,0 +1,47 @@
+"""Snakemake's lock on a folder outlives a Snakemake that was killed; the kernel's locks do not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+FOLDER = Path(".snakemake")
+
+
+def hold_folder(folder: Path) -> TextIO | None:
+    """Say that this process works in `folder`, for as long as what this returns is open; where no
+    other does, take away the lock that a killed Snakemake left there.
+
+    None where the file system has no such locks. They may reach no further than one machine, so
+    what another one left is not touched.
+    """
+    path = folder / FOLDER / "sagebench" / "in-use"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = path.open("a+")
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _clear(folder, mark)
+    except BlockingIOError:
+        pass
+    except OSError:
+        mark.close()
+        return None
+    fcntl.flock(mark, fcntl.LOCK_SH)
+    return mark
+
+
+def _clear(folder: Path, mark: TextIO) -> None:
+    mark.seek(0)
+    here, last = os.uname().nodename, mark.read()
+    locks = list((folder / FOLDER / "locks").glob("*.lock"))
+    if locks and last == here:
+        print("an earlier run here was killed: its lock is taken away", file=sys.stderr)
+        for lock in locks:
+            lock.unlink(missing_ok=True)
+    if last != here and not locks:
+        mark.truncate(0)
+        mark.write(here)
+        mark.flush()

@@ -1,0 +1,249 @@
+"""Where every trial of a study stands: from its folder, Slurm's queue and the processes here.
+
+A finished trial costs a listing and one small file, so that ten thousand take a second or two.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sagebench.cluster import sacct, squeue
+from sagebench.cluster.attempts import (
+    CONTINUES,
+    MEASURED,
+    Attempt,
+    read_attempts,
+    read_ends,
+    read_object,
+    why_ended,
+)
+from sagebench.cluster.commands import NoAnswer
+from sagebench.grid.expansion import Study
+from sagebench.grid.freeze import outcome_path
+
+STATES = (
+    "running",
+    "queued",
+    "to_be_continued",
+    "failed",
+    "interrupted",
+    "out_of_memory",
+    "time_limit",
+    "diverged",
+    "completed",
+    "not_started",
+)
+"""in the order in which they are shown"""
+
+SILENT = "ended without a word: killed, or its node failed"
+JUST_NOW_S = 5.0
+WALLTIME_GRACE_S = 300.0
+SACCT_LIMIT_S = 15.0
+LOG_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """state: one of STATES. said: more of it in a few words or a sentence. log: of a failure.
+
+    epoch: how many are trained, of `epochs`; left_s: about how long the rest will take. Both of a
+    running trial only.
+    """
+
+    trial_id: str
+    state: str
+    said: str = ""
+    attempt: int | None = None
+    slurm_job_id: str | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    left_s: float | None = None
+    log: str | None = None
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What Slurm's queue holds of a study. answered: False where there is nobody to ask."""
+
+    asked_s: float
+    answered: bool = False
+    waiting: dict[str, squeue.Job] = field(default_factory=dict)  # by trial
+    running: dict[str, squeue.Job] = field(default_factory=dict)
+    running_ids: frozenset[str] = frozenset()  # of all jobs, from wherever they were submitted
+    by_slurm: bool = False
+
+
+def look(study: Study) -> tuple[list[TrialState], str | None]:
+    """The state of every trial, in the study's order; and why nobody knows Slurm's queue."""
+    trials = Path(outcome_path(study.results, "ID")).parents[1]
+    queue, reason = _queue(study, trials)
+    there = _names(trials)
+    states = [
+        state_of(trials / trial_id, request.trial.epochs, queue)
+        if trial_id in there
+        else _by_queue(trial_id, queue)
+        for trial_id, request in study.requests.items()
+    ]
+    return _with_slurms_word(states), reason
+
+
+def state_of(folder: Path, epochs: int, queue: Queue) -> TrialState:
+    """The state of the trial in `folder`, which asks for so many epochs."""
+    names = _names(folder)
+    if "outcome.json" in names:
+        return _measured(folder)
+    trial_id = folder.name
+    attempts = read_attempts(folder) if names & {"attempts", "attempts.jsonl"} else []
+    last = attempts[-1] if attempts else None
+    if trial_id in queue.waiting:
+        return _by_queue(trial_id, queue)
+    if last is not None and last.status is None and _alive(last, folder, queue):
+        return _running(last, folder, epochs)
+    job = queue.running.get(trial_id)
+    if job is not None and (last is None or last.slurm_job_id != job.job_id):
+        return _by_queue(trial_id, queue)
+    if "checkpoint.pt" in names and (last is None or last.status in (None, CONTINUES)):
+        return TrialState(trial_id, "to_be_continued", attempt=last and last.number)
+    if last is not None and last.status in MEASURED:
+        return TrialState(trial_id, "not_started", "its outcome was set aside")
+    error = _last_error(folder / "log.txt") if "log.txt" in names else ""
+    if last is None:
+        if error:
+            return TrialState(trial_id, "failed", error, log=str(folder / "log.txt"))
+        return TrialState(trial_id, "not_started")
+    if last.status is None:
+        ranks_log = folder / "attempts" / str(last.number) / "rank-0.log"
+        log = folder / "log.txt" if error or not ranks_log.exists() else ranks_log
+        return _ended(trial_id, "failed", last, error or SILENT, str(log))
+    state = "interrupted" if last.status == "interrupted" else "failed"
+    return _ended(trial_id, state, last, why_ended(last.record), last.record.get("log"))
+
+
+def _queue(study: Study, trials: Path) -> tuple[Queue, str | None]:
+    now = time.time()
+    if study.site.launcher != "slurm":
+        return Queue(now), None
+    owner = trials.stat().st_uid if trials.exists() else os.geteuid()
+    try:
+        jobs = squeue.jobs({os.geteuid(), owner})
+    except NoAnswer as error:
+        return Queue(now, by_slurm=True), str(error)
+    ours = squeue.of_trials(jobs, Path.cwd())
+    return Queue(
+        now,
+        answered=True,
+        waiting={job.trial_id: job for job in ours if job.waits},
+        running={job.trial_id: job for job in ours if not job.waits},
+        running_ids=frozenset(job.job_id for job in jobs if not job.waits),
+        by_slurm=True,
+    ), None
+
+
+def _by_queue(trial_id: str, queue: Queue) -> TrialState:
+    """What the queue alone says of a trial."""
+    if trial_id in queue.waiting:
+        job = queue.waiting[trial_id]
+        return TrialState(trial_id, "queued", job.reason, slurm_job_id=job.job_id)
+    if trial_id in queue.running:
+        job_id = queue.running[trial_id].job_id
+        return TrialState(trial_id, "running", "starting", slurm_job_id=job_id)
+    return TrialState(trial_id, "not_started")
+
+
+def _measured(folder: Path) -> TrialState:
+    """A trial with an outcome; its attempts tell the same as that, in fewer bytes."""
+    ends = read_ends(folder / "attempts.jsonl")
+    record: dict[str, Any] = ends[-1] if ends else {}
+    if record.get("status") not in MEASURED:
+        record = read_object(folder / "outcome.json") or {}
+    if record.get("status") not in MEASURED:
+        path = folder / "outcome.json"
+        return TrialState(folder.name, "failed", "its outcome is not readable", log=str(path))
+    reason = record.get("reason") or {}
+    said = f"rank {reason['rank']}, {reason['phase']}" if reason else ""
+    return TrialState(folder.name, record["status"], said, record.get("attempt"))
+
+
+def _alive(attempt: Attempt, folder: Path, queue: Queue) -> bool:
+    """Whether an attempt that noted no end still runs."""
+    began_s = attempt.started_s or 0.0
+    if attempt.slurm_job_id and queue.by_slurm:
+        if queue.answered:
+            just_began = began_s > queue.asked_s - JUST_NOW_S
+            return attempt.slurm_job_id in queue.running_ids or just_began
+        walltime_s = attempt.record.get("walltime_s")
+        return walltime_s is None or queue.asked_s < began_s + walltime_s + WALLTIME_GRACE_S
+    here = attempt.record.get("host") == os.uname().nodename
+    if here and not Path(f"/proc/{attempt.record.get('pid')}").exists():
+        return False
+    return _locked(folder / ".lock")
+
+
+def _locked(path: Path) -> bool:
+    """Whether a launcher holds the trial's lock. Looking takes a shared lock for an instant, so a
+    launcher that starts at that instant would be refused: only look where one seems to run."""
+    try:
+        with path.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _running(attempt: Attempt, folder: Path, epochs: int) -> TrialState:
+    path = folder / "attempts" / str(attempt.number) / "measured.json"
+    done = (read_object(path) or {}).get("epochs") or []
+    left_s = None
+    if 0 < len(done) < epochs:
+        mean_s = sum(epoch["time_s"] + (epoch["evaluation_s"] or 0.0) for epoch in done) / len(done)
+        since_s = time.time() - path.stat().st_mtime
+        left_s = max(0.0, (epochs - len(done)) * mean_s - since_s)
+    return TrialState(
+        folder.name,
+        "running",
+        attempt=attempt.number,
+        slurm_job_id=attempt.slurm_job_id,
+        epoch=len(done),
+        epochs=epochs,
+        left_s=left_s,
+    )
+
+
+def _ended(trial_id: str, state: str, attempt: Attempt, said: str, log: str | None) -> TrialState:
+    return TrialState(trial_id, state, said, attempt.number, attempt.slurm_job_id, log=log)
+
+
+def _with_slurms_word(states: Sequence[TrialState]) -> list[TrialState]:
+    """Where an attempt ended without a word, Slurm may know why."""
+    silent = {one.slurm_job_id for one in states if one.said == SILENT and one.slurm_job_id}
+    found = sacct.allocations(silent, SACCT_LIMIT_S).allocations if silent else {}
+    return [
+        replace(one, said=f"ended without a word: Slurm says {found[one.slurm_job_id][-1].state}")
+        if one.said == SILENT and one.slurm_job_id in found
+        else one
+        for one in states
+    ]
+
+
+def _last_error(path: Path) -> str:
+    """The mistake that a log ends with; "" where it ends with something else."""
+    with path.open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else ""
+    return last.removeprefix("error: ") if last.startswith("error: ") else ""
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()

@@ -1,0 +1,120 @@
+"""One width of a preflight: its ranks are started as a trial's are, and their records gathered."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sagebench.errors import UserError
+from sagebench.files import read_json
+from sagebench.launch.launcher import stopping_on_signals
+from sagebench.launch.processes import Ranks
+from sagebench.launch.slurm_ranks import SlurmRanks
+from sagebench.launch.start import ROOT, RUNTIME, local_environment, slurm_ranks
+from sagebench.launch.verdict import RankEnd, last_lines
+from sagebench.preflight.findings import problems
+
+RANK_SCRIPT = ROOT / "workflow_scripts" / "preflight_rank.py"
+LIMIT_S = 300
+FORMAT = 1
+
+
+def check_width(
+    ranks: int,
+    site: Mapping[str, Any],
+    place: Mapping[str, Any],
+    results: Path,
+    store: Path | None,
+    directory: Path,
+) -> dict[str, Any]:
+    """The record of one width: what its ranks found, and what is wrong, in sentences.
+
+    site, place: the site and the geometry as JSON. directory: for the ranks' logs and records,
+    made anew. store: a graph store for every rank to open.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "machine": site["machine"],
+        "device": site["device"],
+        "ranks": ranks,
+        "place": dict(place),
+        "image": site["image"] if site["launcher"] == "slurm" else None,
+        "checked_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        "host": os.uname().nodename,
+        "logs": str(directory),
+        "error": None,
+        "found": [],
+        "ends": [],
+    }
+    began = time.monotonic()
+    try:
+        running = start(ranks, site, place, results, store, directory)
+        with running, stopping_on_signals(running):
+            ends = running.wait(time.time() + LIMIT_S)
+        record["ends"] = [summary(end) for end in ends]
+        if running.asked_to_stop:
+            record["error"] = "the job was ended from outside before its checks were done"
+        elif running.timed_out:
+            record["error"] = f"the checks were not done within {LIMIT_S} s"
+    except UserError as error:
+        record["error"] = str(error)
+    except OSError as error:
+        record["error"] = f"{error.filename} cannot be run on {record['host']} ({error.strerror})"
+    record["wall_s"] = time.monotonic() - began
+    paths = [directory / f"rank-{rank}.json" for rank in range(ranks)]
+    record["found"] = [read_json(path) for path in paths if path.exists()]
+    record["network"] = network(directory / "rank-0.log")
+    record["problems"] = problems(record, site)
+    return record
+
+
+def start(
+    ranks: int,
+    site: Mapping[str, Any],
+    place: Mapping[str, Any],
+    results: Path,
+    store: Path | None,
+    directory: Path,
+) -> Ranks | SlurmRanks:
+    """The ranks, as those of a trial, but for what they run."""
+    arguments = [str(RANK_SCRIPT), "--directory", str(directory), "--device", site["device"]]
+    arguments += [f"--folder={folder}" for folder in (*site["binds"], ROOT, results)]
+    arguments += [f"--store={store}"] if store else []
+    variables = {
+        "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
+        "OMP_NUM_THREADS": "1",
+        **RUNTIME,
+        # In the log of rank 0: the network that NCCL chose.
+        "NCCL_DEBUG": "INFO",
+        "NCCL_DEBUG_SUBSYS": "INIT,NET",
+    }
+    if site["launcher"] == "slurm":
+        folders = (results, *([store] if store else []))
+        return slurm_ranks(arguments, variables, directory, folders, site=site, place=place)
+    environments = [{**variables, **local_environment(ranks, rank)} for rank in range(ranks)]
+    return Ranks([sys.executable, *arguments], environments, directory)
+
+
+def summary(end: RankEnd) -> dict[str, Any]:
+    """How a rank ended. said: the last line of its log, or of srun's where it has none."""
+    lines = last_lines(end.log_tail)
+    said = lines[-1] if lines else None
+    return {"rank": end.rank, "code": end.code, "order": end.order, "said": said}
+
+
+def network(log: Path) -> str | None:
+    """What NCCL says it uses between nodes: IB, Socket or a plugin's name; null without NCCL."""
+    if not log.exists():
+        return None
+    found = re.search(r"NCCL INFO Using network (.+)", log.read_text(errors="replace"))
+    return found[1].strip() if found else None

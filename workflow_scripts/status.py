@@ -1,0 +1,27 @@
+"""Say where every trial of a study stands: while it runs, and after."""
+
+from __future__ import annotations
+
+import argparse
+
+from sagebench.cluster.states import look
+from sagebench.cluster.states_text import as_csv, as_text
+from sagebench.errors import run_script
+from sagebench.grid.study import add_study_arguments, study_of
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_study_arguments(parser)
+    parser.add_argument("--csv", action="store_true", help="all of it, for a program")
+    arguments = parser.parse_args()
+    study = study_of(arguments)
+    states, queue_unknown = look(study)
+    if arguments.csv:
+        print(as_csv(states), end="")
+    else:
+        print(as_text(f"{study.name} on {study.site.machine}", states, queue_unknown))
+
+
+if __name__ == "__main__":
+    run_script(main)
