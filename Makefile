@@ -7,6 +7,9 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
+PYTHON310 ?= $(shell for python in python3.10 python3 ~/.pyenv/versions/3.10.*/bin/python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null \
+	&& echo $$python && break; done)
 PROFILE ?= profiles/local
 CONFIG ?= config/config.yaml
 VENV := .venv
@@ -48,6 +51,18 @@ run: install ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
 plan: install ## what a study costs, before it runs: make plan CONFIG=... PROFILE=...
 	@$(SNAKEMAKE) plan $(STUDY) $(BESIDE)
 
+.PHONY: preflight
+preflight: install ## short jobs that check a cluster before the first study: make preflight PROFILE=...
+	@$(RUN)/python workflow_scripts/preflight.py --profile "$$PROFILE" --configfile "$$CONFIG"
+
+.PHONY: probe
+probe: install ## sample a little of every trial, so that the plan predicts memory and time
+	$(SNAKEMAKE) probe $(STUDY)
+
+.PHONY: status
+status: install ## where every trial stands, also while they run: make status CONFIG=... PROFILE=...
+	@$(RUN)/python workflow_scripts/status.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
+
 .PHONY: partial
 partial: install ## tables, figures and report of what there is so far
 	@$(SNAKEMAKE) partial $(STUDY) $(BESIDE)
@@ -56,6 +71,10 @@ partial: install ## tables, figures and report of what there is so far
 again: install ## run trials again on purpose: make again WHERE=status=out_of_memory CONFIG=...
 	$(RUN)/python workflow_scripts/again.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG" --where "$$WHERE"
 	$(SNAKEMAKE) $(STUDY)
+
+.PHONY: image
+image: install ## build a cluster's container image, in a job there: make image PROFILE=...
+	$(SNAKEMAKE) image $(STUDY)
 
 .PHONY: bench
 bench: SIZE := products
@@ -69,6 +88,27 @@ bench-planning: install ## the dry run of 10,000 trials against bare Snakemake w
 .PHONY: test
 test: install ## every test that needs no root
 	$(RUN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: test-cluster
+test-cluster: install ## every test on a Slurm of two nodes with Apptainer, on this Debian, as root
+	$(RUN)/python -m pytest tests/cluster -p no:xdist --durations=0
+
+# The oldest that a trial runs on: Python 3.10 and torch 2.1, as in container/slides.def.
+OLDEST := .venv-oldest
+OLDEST_TESTS = $(foreach what,cuda fused graph grid launch linear model sampling segment training,\
+	$(wildcard tests/test_$(what)*.py))
+
+$(OLDEST)/installed: envs/oldest.txt envs/container-slides.txt
+	@test -n "$(PYTHON310)" || { echo "error: no Python 3.10 on the PATH: install one, or name it \
+	with make test-oldest PYTHON310=..." >&2; exit 1; }
+	@echo "making the environment in $(OLDEST): a few minutes, and 6 GB, as this torch brings CUDA"
+	$(PYTHON310) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -r envs/oldest.txt
+	touch $@
+
+.PHONY: test-oldest
+test-oldest: $(OLDEST)/installed ## the tests of what a trial runs, on Python 3.10 and torch 2.1.2
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(OLDEST_TESTS)
 
 .PHONY: lint
 lint: install ## ruff, snakefmt and Snakemake's own linter

@@ -4,6 +4,7 @@ install  Debian's packages, and Apptainer with its own C library, in STATE/bin/a
 start    MariaDB, munge, slurmdbd, slurmctld and two slurmd; what runs already is left alone
 status   what runs, and what the nodes say; exit code 1 unless all is up
 image    build STATE/images/testbed.sif from container/testbed.def
+base     make only what that starts from, and print the image_build_options to build it with
 stop     stop all of it, with the jobs
 
 Everything is kept in STATE; outside it there is only the link /etc/slurm/slurm.conf, which `stop`
@@ -21,7 +22,7 @@ from pathlib import Path
 from bed.apptainer import install_apptainer
 from bed.commands import BedError, run, succeeds
 from bed.daemons import daemons, running, start, stop
-from bed.image import build_image
+from bed.image import build_image, prepare_base
 from bed.layout import Layout
 from bed.packages import install_packages
 
@@ -32,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=["install", "start", "status", "image", "stop"])
+    parser.add_argument("action", choices=["install", "start", "status", "image", "base", "stop"])
     parser.add_argument(
         "--state", default=STATE, help="folder of all its files (default: %(default)s)"
     )
@@ -64,6 +65,8 @@ def act(action: str, bed: Layout) -> int:
             start(bed)
         elif action == "image":
             print(build_image(bed))
+        elif action == "base":
+            print(*prepare_base(bed), sep="\n")
         elif left := stop(bed):
             raise BedError(f"still running: {', '.join(left)}")
     return 0

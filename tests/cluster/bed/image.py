@@ -2,71 +2,98 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from bed.commands import BedError, run, say, write
 from bed.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "workflow_scripts"))
+
+from sagebench.errors import UserError  # noqa: E402
+from sagebench.launch import image  # noqa: E402
+
 DEFINITION = Path("container/testbed.def")
 REQUIREMENTS = (Path("envs/torch.txt"), Path("envs/container-current.txt"))
-SOURCES = (DEFINITION, Path("container/install.sh"), *REQUIREMENTS)
 # apt does not work in %post: what the image has from Debian is in its base.
 BASE = ("python3-venv", "python3-pip", "ca-certificates", "libgomp1")
 SUITE = "bookworm"
 BASE_PYTHON = "/usr/bin/python3"
+BUILD_LIMIT_S = 1200
 
 
 def build_image(bed: Layout) -> Path:
     """The image's path; built where it is not there, or where what it is made of has changed."""
-    key = _key()
-    key_file = bed.image.with_suffix(".key")
-    if bed.image.exists() and key_file.exists() and key_file.read_text() == key:
+    options = build_options(bed)
+    if image.is_current(bed.image, DEFINITION, options):
         return bed.image
-    if not bed.apptainer.exists():
-        raise BedError("Apptainer is not here: run `testbed.py install` first")
-    work = bed.state / "image"
-    rootfs = _base(work)
-    wheels = _wheels(work)
-    new = bed.image.with_suffix(".new.sif")
-    bed.image.parent.mkdir(parents=True, exist_ok=True)
-    (work / "tmp").mkdir(exist_ok=True)
+    prepare_base(bed)
     say(f"building {bed.image}")
-    run(
-        [
-            *(bed.apptainer, "build", "--force"),
-            *("--mksquashfs-args", "-Xcompression-level 1"),  # quickly, rather than small
-            *("--build-arg", f"rootfs={rootfs}", "--build-arg", f"wheels={wheels}"),
-            *(new, DEFINITION),
-        ],
-        limit_s=1200,
-        cwd=ROOT,
-        env={"APPTAINER_TMPDIR": str(work / "tmp"), "APPTAINER_CACHEDIR": str(work / "cache")},
-    )
-    new.replace(bed.image)
-    write(key_file, key)
-    shutil.rmtree(wheels)
+    try:
+        with _limit(BUILD_LIMIT_S), redirect_stdout(sys.stderr):
+            image.build_image(bed.image, DEFINITION, apptainer=str(bed.apptainer), options=options)
+    except UserError as error:
+        raise BedError(str(error)) from None
+    shutil.rmtree(_wheels(bed))
     return bed.image
 
 
-def _key() -> str:
-    """Changes with every file that the image is made of."""
-    digest = hashlib.sha256(" ".join((SUITE, *BASE)).encode())
-    for source in SOURCES:
-        digest.update((ROOT / source).read_bytes())
-    return digest.hexdigest()
+def prepare_base(bed: Layout) -> list[str]:
+    """Make what the definition starts from, where the image is not built from it yet, and return
+    the options to build it with, as a site's image_build_options has them."""
+    if not bed.apptainer.exists():
+        raise BedError("Apptainer is not here: run `testbed.py install` first")
+    options = build_options(bed)
+    if not image.is_current(bed.image, DEFINITION, options):
+        _unpack_base(_rootfs(bed))
+        _fetch_wheels(bed)
+    return options
 
 
-def _base(work: Path) -> Path:
-    """A folder with Debian and Python in it, made once."""
-    rootfs = work / "rootfs"
-    if (work / "rootfs.done").exists():
-        return rootfs
+def build_options(bed: Layout) -> list[str]:
+    return [
+        "--mksquashfs-args=-Xcompression-level 1",  # quickly, rather than small
+        f"--build-arg=rootfs={_rootfs(bed)}",
+        f"--build-arg=wheels={_wheels(bed)}",
+    ]
+
+
+@contextmanager
+def _limit(limit_s: int) -> Iterator[None]:
+    def ring(*_: object) -> None:
+        raise BedError(f"the image was not built within {limit_s} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(limit_s)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _rootfs(bed: Layout) -> Path:
+    return bed.state / "image" / "rootfs"
+
+
+def _wheels(bed: Layout) -> Path:
+    return bed.state / "image" / "wheels"
+
+
+def _unpack_base(rootfs: Path) -> None:
+    """Make a folder with Debian and Python in it, once."""
+    done = rootfs.with_name("rootfs.done")
+    made_of = " ".join((SUITE, *BASE))
+    if done.exists() and done.read_text() == made_of:
+        return
     say(f"unpacking Debian {SUITE} into {rootfs}")
     shutil.rmtree(rootfs, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
+    rootfs.parent.mkdir(parents=True, exist_ok=True)
     include = f"--include={','.join(BASE)}"
     run(["debootstrap", "--variant=minbase", include, SUITE, rootfs], limit_s=900)
     # A user namespace of one user can make neither device nodes nor files of another group.
@@ -78,17 +105,17 @@ def _base(work: Path) -> Path:
     run(["chown", "-R", "0:0", rootfs])
     for archive in (rootfs / "var/cache/apt/archives").glob("*.deb"):
         archive.unlink()
-    write(work / "rootfs.done", "")
-    return rootfs
+    write(done, made_of)
 
 
-def _wheels(work: Path) -> Path:
-    """A folder with every wheel, found as pip is set up to on this machine."""
-    folder = work / "wheels"
+def _fetch_wheels(bed: Layout) -> None:
+    """Fetch every wheel, as pip is set up to on this machine."""
+    folder = _wheels(bed)
     folder.mkdir(parents=True, exist_ok=True)
-    python = work / "venv" / "bin" / "python"
+    venv = folder.with_name("venv")
+    python = venv / "bin" / "python"
     if not python.exists():
-        run([BASE_PYTHON, "-m", "venv", work / "venv"], limit_s=120)
+        run([BASE_PYTHON, "-m", "venv", venv], limit_s=120)
     if run([python, "-c", "import sys; print(*sys.version_info[:2])"]).split() != ["3", "11"]:
         raise BedError(f"{BASE_PYTHON} is not Python 3.11, which the image has: use Debian {SUITE}")
     say("fetching the wheels")
@@ -96,4 +123,3 @@ def _wheels(work: Path) -> Path:
         command = [python, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary", ":all:", "-d", folder, "-r", ROOT / requirements]
         run(command, limit_s=600, env={"PYTHONNOUSERSITE": "1"})
-    return folder

@@ -11,13 +11,14 @@ from bed.commands import BedError, run, say
 SLURM = ("slurmctld", "slurmd", "slurm-client", "slurmdbd", "munge", "mariadb-server")
 APPTAINER = ("patchelf", "squashfs-tools", "squashfuse", "fuse-overlayfs", "uidmap")
 IMAGE = ("debootstrap", "python3-venv")
+MODULES = ("lmod",)
 POLICY = Path("/usr/sbin/policy-rc.d")
 QUIET = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
 
 
 def install_packages() -> None:
     """Install what is missing of the packages above; nothing to do leaves apt alone."""
-    wanted = (*SLURM, *APPTAINER, *IMAGE)
+    wanted = (*SLURM, *APPTAINER, *IMAGE, *MODULES)
     missing = [name for name in wanted if not _installed(name)]
     if not missing:
         return

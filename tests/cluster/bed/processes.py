@@ -40,24 +40,24 @@ def end(pid: int, first: signal.Signals, *, limit_s: float) -> None:
 
 
 def leftovers(state: Path, nodes: Collection[str]) -> list[int]:
-    """The jobs' processes: each slurmstepd with a file open under `state`, what it started, and
-    what has this configuration and one of these nodes in its environment."""
+    """The jobs' processes on these nodes: each slurmstepd that logs there, what it started, and
+    what has this configuration and one of the nodes in its environment."""
     pids = list(_pids())
-    found = [pid for pid in pids if _is_stepd(pid, state) or _is_task(pid, state, nodes)]
+    found = [pid for pid in pids if _is_stepd(pid, state, nodes) or _is_task(pid, state, nodes)]
     parents = {pid: _parent(pid) for pid in pids}
     for pid in found:  # grows while it is walked: the children's children are found too
         found += [child for child in pids if parents[child] == pid and child not in found]
     return [pid for pid in found if alive(pid)]
 
 
-def _is_stepd(pid: int, state: Path) -> bool:
+def _is_stepd(pid: int, state: Path, nodes: Collection[str]) -> bool:
     try:
         if (PROC / str(pid) / "comm").read_text().strip() != "slurmstepd":
             return False
         files = [str(link.readlink()) for link in (PROC / str(pid) / "fd").iterdir()]
     except OSError:
         return False
-    return any(file.startswith(f"{state}/") for file in files)
+    return any(f"{state}/log/steps.{node}.log" in files for node in nodes)
 
 
 def _is_task(pid: int, state: Path, nodes: Collection[str]) -> bool:
