@@ -62,7 +62,7 @@ def page(tmp_path_factory):
         folder / "tables",
         "--partial",
     )
-    for name in ("batch", "neighbor", "scaling", "loss"):
+    for name in ("batch", "neighbor", "scaling", "loss", "predictions"):
         run(f"plot_{name}.py", "--tables", folder / "tables", "--out", folder / "figures")
     run(
         "make_report.py",
@@ -165,7 +165,7 @@ def test_the_top_five_and_the_values_are_there(text):
 
 def test_every_figure_has_a_caption_for_snakemake_s_report():
     names = {name for captions in CAPTIONS.values() for name in captions}
-    assert names | {"trials", "report", "workflow"} == {
+    assert names | {"trials", "report", "workflow", "predicted_measured"} == {
         path.stem for path in (ROOT / "report").glob("*.rst")
     }
 
@@ -211,7 +211,7 @@ def test_durations_read_well():
     assert cells.durations(175.0, 181.0) == "2.92 to 3.02 min"
 
 
-def dump(source, tmp_path):
+def dump(source, tmp_path, *options):
     """The page's DOM after its scripts ran, in a real browser."""
     file = tmp_path / "page.html"
     file.write_text(source)
@@ -226,6 +226,7 @@ def dump(source, tmp_path):
         "--disable-sync",
         "--virtual-time-budget=4000",
         f"--user-data-dir={tmp_path / 'profile'}",
+        *options,
     ]
     return subprocess.run(
         [CHROMIUM, *flags, "--dump-dom", file.as_uri()],

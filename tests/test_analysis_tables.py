@@ -226,7 +226,7 @@ def test_total_fanout():
     assert total_fanout([15, -1]) is None
 
 
-def test_the_script_writes_four_files_and_a_mistake_is_one_sentence(study, tmp_path):
+def test_the_script_writes_three_tables_and_a_mistake_is_one_sentence(study, tmp_path):
     study.add("batch")
     command = [
         sys.executable,
@@ -240,7 +240,8 @@ def test_the_script_writes_four_files_and_a_mistake_is_one_sentence(study, tmp_p
     ]
     subprocess.run(command, check=True)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["epochs.csv", "epochs.parquet", "trials.csv", "trials.parquet"]
+    tables = ("epochs", "not_run", "trials")
+    assert names == [f"{table}.{kind}" for table in tables for kind in ("csv", "parquet")]
     study.ask("batch", make_trial(seed=9))
     study.freeze()
     again = subprocess.run(command, capture_output=True, text=True)

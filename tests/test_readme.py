@@ -25,7 +25,7 @@ def commands() -> list[str]:
 
 
 def runs_here(command: str) -> bool:
-    return "mine.yaml" in command or " plan " in command or " -n " in command
+    return "mine.yaml" in command or any(word in command for word in (" plan ", " -n ", " status "))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def checkout(tmp_path_factory) -> Path:
     copy = tmp_path_factory.mktemp("clone") / "sagebench"
     copy.mkdir()
     for name in ("Snakefile", "Makefile", "rules", "workflow_scripts", "config", "profiles",
-                 "envs", "data", "report"):  # fmt: skip
+                 "container", "envs", "data", "report"):  # fmt: skip
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, copy / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from sagebench.analysis.accounting import read_accounting
 from sagebench.analysis.outcomes import read_study
 from sagebench.analysis.report import relative_links, render
 from sagebench.analysis.tables import read_table
@@ -16,6 +17,7 @@ def main() -> None:
     parser.add_argument("--study", required=True, help="frozen study (JSON)")
     parser.add_argument("--tables", required=True, help="folder that make_tables.py wrote")
     parser.add_argument("--figures", required=True, help="folder with the figures (SVG)")
+    parser.add_argument("--accounting", help="accounting.csv of the study, if there is one")
     parser.add_argument("--out", required=True, help="the report (HTML)")
     arguments = parser.parse_args()
     names = ["trials.csv", "trials.parquet", "epochs.csv", "epochs.parquet"]
@@ -25,6 +27,8 @@ def main() -> None:
         read_table(arguments.tables, "epochs"),
         arguments.figures,
         relative_links(arguments.out, arguments.tables, names),
+        read_accounting(arguments.accounting),
+        read_table(arguments.tables, "not_run"),
     )
     write_atomic(arguments.out, page)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from sagebench.analysis.outcomes import Record, read_records, read_study
-from sagebench.analysis.tables import build_tables, write_table
+from sagebench.analysis.accounting import read_accounting
+from sagebench.analysis.outcomes import Record, not_run_records, read_records, read_study
+from sagebench.analysis.tables import build_tables, not_run_table, write_table
 from sagebench.errors import run_script
 
 
@@ -14,12 +15,15 @@ def main() -> None:
     parser.add_argument("--study", required=True, help="frozen study (JSON)")
     parser.add_argument("--results", required=True, help="folder that holds trials/")
     parser.add_argument("--out", required=True, help="folder for trials.* and epochs.*")
+    parser.add_argument("--accounting", help="accounting.csv of the study, if there is one")
     parser.add_argument(
         "--partial", action="store_true", help="go on where outcomes are missing, and say which"
     )
     arguments = parser.parse_args()
-    records = read_records(read_study(arguments.study), arguments.results, arguments.partial)
-    trials, epochs = build_tables(records)
+    study = read_study(arguments.study)
+    records = read_records(study, arguments.results, arguments.partial)
+    trials, epochs = build_tables(records, read_accounting(arguments.accounting))
+    write_table(not_run_table(not_run_records(study, arguments.results)), arguments.out, "not_run")
     write_table(epochs, arguments.out, "epochs")
     write_table(trials, arguments.out, "trials")
     if arguments.partial:

@@ -1,26 +1,44 @@
-"""Print what a study asks for, and write it to plan.csv; works from the configuration alone."""
+"""Say what a study takes: print it, and write plan.csv and plan.html.
+
+Works from the configuration alone, and then tells the walltimes asked for. What `snakemake probe`
+sampled, the machine's rates (calibrate.py, or the site's card) and outcomes refine it.
+"""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from sagebench.errors import run_script
 from sagebench.files import write_atomic
-from sagebench.grid import plan
 from sagebench.grid.study import add_study_arguments, study_of
+from sagebench.plan.as_text import as_csv, as_text, device_word
+from sagebench.plan.build import plan_rows
+from sagebench.plan.forecast import Forecaster
+from sagebench.plan.limits import sentences
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_study_arguments(parser)
     parser.add_argument("--out", metavar="CSV", help="default: results/<study>/plan.csv")
+    parser.add_argument("--page", metavar="HTML", help="default: plan.html beside it")
     arguments = parser.parse_args()
     study = study_of(arguments)
-    rows = plan.plan_rows(study)
-    path = arguments.out or f"{study.results}/{study.name}/plan.csv"
-    write_atomic(path, plan.as_csv(rows, plan.device_word(study)))
-    print(plan.as_text(study, rows))
-    print(f"Every trial: {path}")
+    path = Path(arguments.out or f"{study.results}/{study.name}/plan.csv")
+    page = Path(arguments.page or path.with_suffix(".html"))
+    forecaster = Forecaster(study)
+    rows = plan_rows(study, forecaster)
+    write_atomic(path, as_csv(rows, device_word(study)))
+    print(as_text(study, rows, sentences(study, rows)), flush=True)
+    if any(row.to_run and row.sampled is None for row in rows):
+        print("`snakemake probe` makes predictions of them: memory and time of every trial.")
+    from sagebench.plan.page import render  # the drawing takes seconds to import
+
+    write_atomic(page, render(study, rows, forecaster))
+    print(f"Every trial: {path}\nThe page: {page}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder for the .svg and .png files")
     arguments = parser.parse_args()
     trials = read_table(arguments.tables, "trials")
+    not_run = read_table(arguments.tables, "not_run")
     with style.look():
-        for name, figure in batch.figures(trials).items():
+        for name, figure in batch.figures(trials, not_run).items():
             style.save(figure, arguments.out, name)
 
 

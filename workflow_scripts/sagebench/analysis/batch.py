@@ -15,21 +15,22 @@ from sagebench.analysis.drawing import (
     limit_line,
     medians,
     new_figure,
+    not_run_marks,
     placeholder,
     series_handles,
     strip,
     value_axis,
 )
-from sagebench.analysis.points import of_axis, repeats, summarise, without_value
+from sagebench.analysis.points import repeats, summarise, with_not_run, without_value
 from sagebench.analysis.words import GIB, common_notes, memory_label, time_unit, where
 
 BY = ["series", "batch_size", "accumulation"]
 NO_EXPERIMENT = "This study has no experiment with axis batch_size."
 
 
-def figures(trials: pd.DataFrame) -> dict[str, Figure]:
-    """File name -> figure, from the trials' table."""
-    rows = of_axis(trials, "batch_size")
+def figures(trials: pd.DataFrame, not_run: pd.DataFrame | None = None) -> dict[str, Figure]:
+    """File name -> figure, from the trials' table. not_run: trials predicted not to fit."""
+    rows, left_out = with_not_run(trials, not_run, "batch_size")
     if rows.empty:
         return {
             "batch_time": placeholder("Batch size and time", NO_EXPERIMENT),
@@ -44,7 +45,12 @@ def figures(trials: pd.DataFrame) -> dict[str, Figure]:
             rows, time, "Time per epoch by batch size", f"Time per epoch, {unit}"
         ),
         "batch_memory": _over_batch(
-            rows, memory, "Peak memory by batch size", memory_label(rows), memory_limit(rows)
+            rows,
+            memory,
+            "Peak memory by batch size",
+            memory_label(rows),
+            memory_limit(rows),
+            left_out,
         ),
         "accumulation_time": _over_accumulation(rows, time, f"Time per epoch, {unit}"),
     }
@@ -77,18 +83,28 @@ def without_value_over_batch(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_batch(
-    rows: pd.DataFrame, points: pd.DataFrame, title: str, label: str, limit: float | None = None
+    rows: pd.DataFrame,
+    points: pd.DataFrame,
+    title: str,
+    label: str,
+    limit: float | None = None,
+    left_out: pd.DataFrame | None = None,
 ) -> Figure:
+    if left_out is None:
+        left_out = rows.iloc[:0].assign(predicted=[], low=[], high=[])
     main = main_accumulation(rows)
     joined = points[points["accumulation"] == main]
     others = points[points["accumulation"] != main]
     ended = without_value_over_batch(rows)
-    colours, markers = style.colours(rows["series"]), style.markers(rows["series"])
+    series_there = [*rows["series"], *left_out["series"]]
+    colours, markers = style.colours(series_there), style.markers(series_there)
     usual = None if points.empty else int(points["n"].mode()[0])
 
     figure, (axes,) = new_figure()
-    configuration_axis(axes, rows["batch_size"], "Batch size (training nodes a rank, log)")
-    value_axis(axes, [*points["high"], *points["low"], *([limit] if limit else [])], label)
+    sizes = [*rows["batch_size"], *left_out["batch_size"]]
+    configuration_axis(axes, sizes, "Batch size (training nodes a rank, log)")
+    values = [*points["high"], *points["low"], *left_out["low"], *left_out["high"]]
+    value_axis(axes, [*values, *([limit] if limit else [])], label)
     for series in colours:
         medians(
             axes,
@@ -113,6 +129,7 @@ def _over_batch(
     if limit:
         limit_line(axes, limit, f"memory limit {limit:g} GiB")
     handles = series_handles(colours, markers)
+    handles += not_run_marks(axes, left_out, "batch_size", colours)
     if not others.empty:
         handles.append(
             Line2D(

@@ -54,6 +54,20 @@ TRIAL_VALUES = [
     Column("seed", INT, "seed", "seed of the repeat"),
 ]
 
+PREDICTION_COLUMNS = [
+    Column("predicted_peak_bytes", REAL, "memory.peak_bytes", "peak_memory_bytes as predicted"),
+    Column("predicted_peak_low_bytes", REAL, "memory.low_bytes", "nine of ten are above"),
+    Column("predicted_peak_high_bytes", REAL, "memory.high_bytes", "nine of ten are below"),
+    Column("predicted_epoch_s", REAL, "time.epoch_s", "epoch_median_s as predicted"),
+    Column("predicted_epoch_low_s", REAL, "time.low_s", "nine of ten are between this"),
+    Column("predicted_epoch_high_s", REAL, "time.high_s", "and this"),
+    Column("predicted_memory_limit_bytes", REAL, "memory.limit_bytes", "what a rank may use"),
+    Column("out_of_memory_chance", REAL, "memory.out_of_memory_chance", "of an epoch"),
+    Column("prediction_source", STR, "time.source", "what the predicted time rests on"),
+    Column("prediction_model", STR, "model", "digest of the predictions' code"),
+]
+"""What was predicted before the trial ran; sources are paths into prediction.json."""
+
 TRIAL_COLUMNS = [
     Column("trial_id", STR, "", "folder of the trial under results/trials"),
     Column("experiments", STR, "", "experiments that ask for the trial, joined by ;"),
@@ -112,6 +126,7 @@ TRIAL_COLUMNS = [
         "peak_host_private_bytes", REAL, "memory.peak_host_private_bytes", "a rank's own memory"
     ),
     Column("energy_nvml_j", REAL, "energy.nvml_j", "GPU energy by NVML's counter"),
+    *PREDICTION_COLUMNS,
     Column("final_loss", REAL, "", "training loss of the last epoch"),
     Column("best_epoch", INT, "accuracy.best_epoch", "epoch of the chosen model"),
     Column("best_validation_accuracy", REAL, "accuracy.best_validation", "its validation"),
@@ -145,6 +160,21 @@ TRIAL_COLUMNS = [
     Column("memory_total_bytes", REAL, "", "memory of the smallest host"),
     Column("slurm", STR, "", "Slurm's ids of rank 0, as JSON"),
 ]
+
+SLURM_COLUMNS = [
+    Column("slurm_job_id", STR, "", "Slurm's number of the last attempt's job"),
+    Column("slurm_state", STR, "", "Slurm's word for its end"),
+    Column("slurm_queue_s", REAL, "", "how long it waited in the queue"),
+    Column("slurm_elapsed_s", REAL, "", "how long it ran"),
+    Column("slurm_nodes", STR, "", "its nodes, as Slurm writes them"),
+    Column("slurm_gpus_allocated", INT, "", "GPUs it was given, of whole nodes all"),
+    Column("slurm_energy_j", REAL, "", "energy of its nodes; empty where the site records none"),
+    Column("slurm_gpu_hours_used", REAL, "", "ranks x time, of the last attempt"),
+    Column("slurm_gpu_hours_allocated", REAL, "", "GPUs given x time, of the last attempt"),
+    Column("slurm_gpu_hours_allocated_total", REAL, "", "the same, of all attempts"),
+    Column("slurm_missing_because", STR, "", "why Slurm's accounting says nothing of it"),
+]
+"""on a cluster only: what its accounting says, beside what was measured"""
 
 EPOCH_COLUMNS = [
     Column("trial_id", STR, "", "folder of the trial under results/trials"),

@@ -50,11 +50,11 @@ class Words:
 
 
 def new_figure(
-    columns: int = 1, height_in: float = PLOT_HEIGHT_IN
+    columns: int = 1, height_in: float = PLOT_HEIGHT_IN, sharey: bool = True
 ) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with `columns` axes side by side that share their y axis."""
+    """A figure with `columns` axes side by side that share their y axis, unless told not to."""
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-    axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, columns, sharey=sharey, squeeze=False)[0]
     for axis in axes:
         sns.despine(ax=axis)
     return figure, axes
@@ -321,6 +321,36 @@ def end_handles(statuses: Iterable[str]) -> list[Line2D]:
         for status, marker in ENDS.items()
         if status in there
     ]
+
+
+NOT_RUN_LABEL = "predicted, not run"
+
+
+def not_run_marks(
+    axes: Axes, points: pd.DataFrame, x: str, colours: dict[str, str]
+) -> list[Line2D]:
+    """Trials that were left out, at their predicted value: hollow, no point of a measurement.
+
+    `points` has the columns x, series, predicted, low, high. Returns the legend's entries.
+    """
+    for series, group in points.groupby("series", sort=False):
+        axes.errorbar(
+            group[x].to_numpy(),
+            group["predicted"].to_numpy(),
+            yerr=whiskers(group, "predicted", "low", "high"),
+            fmt="d",
+            markerfacecolor="white",
+            markeredgecolor=colours[series],
+            ecolor=(colours[series], 0.4),
+            elinewidth=0.9,
+            markersize=6,
+            markeredgewidth=1.0,
+            zorder=3,
+        )
+    if points.empty:
+        return []
+    look = {"marker": "d", "markerfacecolor": "white", "markersize": 6, "linestyle": "none"}
+    return [Line2D([], [], color=SOFT, label=NOT_RUN_LABEL, **look)]
 
 
 def limit_line(axes: Axes, limit: float, text: str) -> None:

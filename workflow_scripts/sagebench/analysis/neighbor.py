@@ -30,6 +30,7 @@ from sagebench.analysis.drawing import (
     finish,
     limit_line,
     new_figure,
+    not_run_marks,
     placeholder,
     series_handles,
     strip,
@@ -37,7 +38,7 @@ from sagebench.analysis.drawing import (
     whiskers,
 )
 from sagebench.analysis.placement import place_labels
-from sagebench.analysis.points import of_axis, repeats, summarise, without_value
+from sagebench.analysis.points import repeats, summarise, with_not_run, without_value
 from sagebench.analysis.statistics import pareto_front
 from sagebench.analysis.words import GIB, common_notes, memory_label, time_unit, where
 
@@ -53,12 +54,12 @@ EVALUATIONS = {
 }
 
 
-def figures(trials: pd.DataFrame) -> dict[str, Figure]:
-    """File name -> figure, from the trials' table."""
-    rows = of_axis(trials, "fanout")
+def figures(trials: pd.DataFrame, not_run: pd.DataFrame | None = None) -> dict[str, Figure]:
+    """File name -> figure, from the trials' table. not_run: trials predicted not to fit."""
+    rows, left_out = with_not_run(trials, not_run, "fanout")
     if rows.empty:
         return {name: placeholder(title, NO_EXPERIMENT) for name, title in TITLES.items()}
-    return {"accuracy_time": _accuracy_time(rows), "memory_fanout": _memory_fanout(rows)}
+    return {"accuracy_time": _accuracy_time(rows), "memory_fanout": _memory_fanout(rows, left_out)}
 
 
 def evaluation(rows: pd.DataFrame) -> str:
@@ -184,20 +185,22 @@ def _accuracy_time(rows: pd.DataFrame) -> Figure:
     return finish(figure, words)
 
 
-def _memory_fanout(rows: pd.DataFrame) -> Figure:
-    points, everything = memory_points(rows)
-    place, _ = total_fanout_places(rows)
+def _memory_fanout(rows: pd.DataFrame, left_out: pd.DataFrame) -> Figure:
+    together = pd.concat([rows, left_out]) if len(left_out) else rows
+    place, everything = total_fanout_places(together)
+    points, _ = memory_points(rows)
+    points = points.assign(x=[place[fanout] for fanout in points["fanout"]])
+    left_out = left_out.assign(x=[place[fanout] for fanout in left_out["fanout"]])
     limit = memory_limit(rows)
     ended = without_value(rows, BY)
     ended = ended.assign(x=[place[fanout] for fanout in ended["fanout"]])
     same_place = ended.groupby(["series", "x", "status"], sort=False)[["count"]].sum()
-    colours, markers = style.colours(rows["series"]), style.markers(rows["series"])
-    numbers = fanout_numbers(rows)
+    colours, markers = style.colours(together["series"]), style.markers(together["series"])
+    numbers = fanout_numbers(together)
 
     figure, (axes,) = new_figure(height_in=3.3)
-    value_axis(
-        axes, [*points["high"], *points["low"], *([limit] if limit else [])], memory_label(rows)
-    )
+    values = [*points["high"], *points["low"], *left_out["low"], *left_out["high"]]
+    value_axis(axes, [*values, *([limit] if limit else [])], memory_label(rows))
     _total_axis(axes, list(place.values()), everything)
     for series, group in points.groupby("series", sort=False):
         axes.errorbar(
@@ -217,14 +220,17 @@ def _memory_fanout(rows: pd.DataFrame) -> Figure:
     strip(axes, whole, "x", colours)  # how many of how many: the note says it, there is no room
     if limit:
         limit_line(axes, limit, f"memory limit {limit:g} GiB")
+    guessed = not_run_marks(axes, left_out, "x", colours)
     _number(figure, axes, points, "x", "median", numbers, colours)
+    if len(left_out):
+        _number(figure, axes, left_out, "x", "predicted", numbers, colours)
     zeros = any("0" in fanout.split(",") for fanout in numbers)
     notes = ["Total fanout: the product of the non-zero fanouts (with zeros the slides' is 0)."]
     words = Words(
         TITLES["memory_fanout"],
         f"{where(rows)}. Median and range of repeats, {repeats(points)}.",
         [*_ends(ended, numbers), *(notes if zeros else []), *common_notes(rows, "fanout")],
-        [*series_handles(colours, markers, line="none"), *end_handles(ended["status"])],
+        [*series_handles(colours, markers, line="none"), *end_handles(ended["status"]), *guessed],
         _key(numbers),
     )
     return finish(figure, words)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sagebench.cluster.attempts import CONTINUES, read_ends, why_ended
 from sagebench.errors import UserError
 from sagebench.grid.configuration import validate
 from sagebench.grid.expansion import expand
@@ -17,7 +18,10 @@ SCHEMA = 1
 STATUSES = ("completed", "out_of_memory", "time_limit", "diverged")
 """The measured results; everything else is missing."""
 
-MISSING_STATUSES = ("failed", "interrupted", "outcome_removed", "not_finished")
+NOT_RUN = "predicted_out_of_memory"
+"""of trials that were left out; they are in no table of outcomes"""
+
+MISSING_STATUSES = ("failed", "interrupted", "to_be_continued", "outcome_removed", "not_finished")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Record:
     """One trial of a study: what was asked for and, if there is one, its outcome.
 
     `status` is one of STATUSES or, without an outcome, of MISSING_STATUSES; then `because` says
-    why in a sentence, and `log` names the log of the last attempt, if any.
+    why in a sentence, and `log` names the log of the last attempt, if any. `prediction` is what was
+    predicted before it ran.
     """
 
     trial_id: str
@@ -36,6 +41,7 @@ class Record:
     outcome: dict[str, Any] | None = None
     because: str | None = None
     log: str | None = None
+    prediction: dict[str, Any] | None = None
 
 
 def read_study(path: str | Path) -> dict[str, Any]:
@@ -49,18 +55,15 @@ def read_study(path: str | Path) -> dict[str, Any]:
 def read_records(study: dict[str, Any], results: str | Path, partial: bool) -> list[Record]:
     """One record a trial, in the study's order; a trial of two experiments is one record.
 
-    Without `partial`, a missing outcome is a UserError that says how many and which.
+    Without `partial`, a missing outcome is a UserError that says how many and which. A trial that
+    the study left out, because it is predicted to go out of memory, is no record.
     """
     folder = Path(results) / "trials"
-    memberships: dict[str, list[tuple[str, str]]] = {}
-    for experiment in study["experiments"]:
-        for trial_id in experiment["trials"]:
-            entry = (experiment["name"], experiment["axis"])
-            memberships.setdefault(trial_id, []).append(entry)
-    values = _Values(study)
+    values, left_out = _Values(study), _left_out(study, folder)
     records = [
         _record(folder / trial_id, trial_id, values, experiments, partial)
-        for trial_id, experiments in memberships.items()
+        for trial_id, experiments in _memberships(study).items()
+        if trial_id not in left_out
     ]
     missing = [record for record in records if record.outcome is None]
     if missing and not partial:
@@ -70,6 +73,43 @@ def read_records(study: dict[str, Any], results: str | Path, partial: bool) -> l
             "them, or give --partial to go on without."
         )
     return records
+
+
+def not_run_records(study: dict[str, Any], results: str | Path) -> list[Record]:
+    """The trials that the study left out, with the prediction that they do not fit."""
+    folder, values = Path(results) / "trials", _Values(study)
+    left_out = _left_out(study, folder)
+    return [
+        Record(
+            trial_id,
+            _trial(folder / trial_id / "trial.json", trial_id, values),
+            tuple(name for name, _ in memberships),
+            tuple(axis for _, axis in memberships),
+            NOT_RUN,
+            prediction={"model": left_out[trial_id]["model"], "memory": left_out[trial_id]},
+        )
+        for trial_id, memberships in _memberships(study).items()
+        if trial_id in left_out
+    ]
+
+
+def _left_out(study: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What has an outcome all the same was run by another study, and counts."""
+    return {
+        trial_id: prediction
+        for trial_id, prediction in study.get("skipped", {}).items()
+        if not (folder / trial_id / "outcome.json").exists()
+    }
+
+
+def _memberships(study: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Trial -> (name, axis) of the experiments that ask for it."""
+    memberships: dict[str, list[tuple[str, str]]] = {}
+    for experiment in study["experiments"]:
+        for trial_id in experiment["trials"]:
+            entry = (experiment["name"], experiment["axis"])
+            memberships.setdefault(trial_id, []).append(entry)
+    return memberships
 
 
 class _Values:
@@ -110,12 +150,33 @@ def _record(
         except UserError as error:
             if not partial:
                 raise
-            trial = _read_json(frozen) if frozen.exists() else values.of(trial_id)
+            trial = _trial(frozen, trial_id, values)
             return Record(trial_id, trial, experiments, axes, "failed", because=str(error))
-        return Record(trial_id, outcome["trial"], experiments, axes, outcome["status"], outcome)
-    trial = _read_json(frozen) if frozen.exists() else values.of(trial_id)
+        return Record(
+            trial_id,
+            outcome["trial"],
+            experiments,
+            axes,
+            outcome["status"],
+            outcome,
+            prediction=_prediction(folder / "prediction.json", outcome),
+        )
+    trial = _trial(frozen, trial_id, values)
     status, because, log = _why_missing(folder / "attempts.jsonl")
     return Record(trial_id, trial, experiments, axes, status, None, because, log)
+
+
+def _trial(frozen: Path, trial_id: str, values: _Values) -> dict[str, Any]:
+    return _read_json(frozen) if frozen.exists() else values.of(trial_id)
+
+
+def _prediction(path: Path, outcome: dict[str, Any]) -> dict[str, Any] | None:
+    """What was predicted of a trial before it ran, if it was of the store that it ran on."""
+    if not path.exists():
+        return None
+    prediction = _read_json(path)
+    store = outcome.get("store") or {}
+    return prediction if prediction.get("store_checksum") == store.get("checksum") else None
 
 
 def _check(path: Path, trial_id: str, outcome: Any) -> dict[str, Any]:
@@ -133,38 +194,20 @@ def _check(path: Path, trial_id: str, outcome: Any) -> dict[str, Any]:
 
 def _why_missing(path: Path) -> tuple[str, str, str | None]:
     """Status, sentence and log of a trial without an outcome, from its attempts so far."""
-    attempts = read_attempts(path)
+    attempts = read_ends(path)
     if not attempts:
         return "not_finished", "no attempt has ended: not started, or running", None
     last = attempts[-1]
     number, status = last.get("attempt", len(attempts)), last.get("status")
     if status in STATUSES:
         return "outcome_removed", f"attempt {number} ended ({status}), its outcome is gone", None
-    reason = last.get("reason") or {}
-    parts = [f"attempt {number} {status}"]
-    if last.get("exit_code") is not None:
-        parts.append(f"exit code {last['exit_code']}")
-    if reason.get("rank") is not None:
-        parts.append(f"rank {reason['rank']}")
-    if reason.get("phase"):
-        parts.append(str(reason["phase"]))
-    sentence = ", ".join(parts) + (f": {reason['message']}" if reason.get("message") else "")
+    if status == CONTINUES:
+        return "to_be_continued", f"attempt {number} left a checkpoint to go on from", None
+    sentence = f"attempt {number} {status}"
+    why = why_ended(last)
+    if why:
+        sentence += f", {why}"
     return ("interrupted" if status == "interrupted" else "failed"), sentence, last.get("log")
-
-
-def read_attempts(path: Path) -> list[dict[str, Any]]:
-    """The attempts of a trial, oldest first; a last line cut short by a crash is left out."""
-    if not path.exists():
-        return []
-    attempts = []
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict):
-            attempts.append(entry)
-    return attempts
 
 
 def _read_json(path: Path) -> Any:

@@ -9,7 +9,7 @@ import json
 
 import pandas as pd
 
-from sagebench.analysis.columns import TRIAL_COLUMNS, TRIAL_VALUES
+from sagebench.analysis.columns import SLURM_COLUMNS, TRIAL_COLUMNS, TRIAL_VALUES
 from sagebench.analysis.statistics import summary
 
 AXES = {
@@ -42,6 +42,25 @@ def of_axis(trials: pd.DataFrame, axis: str) -> pd.DataFrame:
     return rows
 
 
+def with_not_run(
+    trials: pd.DataFrame, not_run: pd.DataFrame | None, axis: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of an axis, and of those that were left out, with series of the same names; the
+    latter with their predicted peak memory in GiB: predicted, low, high."""
+    if not_run is None or not_run.empty:
+        rows = of_axis(trials, axis)
+        return rows, rows.iloc[:0].assign(predicted=[], low=[], high=[])
+    together = of_axis(pd.concat([trials, not_run], ignore_index=True), axis)
+    out = together["trial_id"].isin(not_run["trial_id"])
+    left_out, gib = together[out], 1 << 30
+    left_out = left_out.assign(
+        predicted=left_out["predicted_peak_bytes"] / gib,
+        low=left_out["predicted_peak_low_bytes"] / gib,
+        high=left_out["predicted_peak_high_bytes"] / gib,
+    )
+    return together[~out], left_out
+
+
 def going_along(rows: pd.DataFrame, axis: str) -> list[str]:
     """Trial values that change along the axis together with it: the reader should know them."""
     apart = set(_apart(rows, axis))
@@ -69,7 +88,7 @@ def _tells_experiments_apart(rows: pd.DataFrame, column: str) -> bool:
 
 
 def _settings(rows: pd.DataFrame, axis: str) -> list[str]:
-    known = {column.name for column in TRIAL_COLUMNS}
+    known = {column.name for column in [*TRIAL_COLUMNS, *SLURM_COLUMNS]}
     young = [name for name in rows if name not in known and not name.startswith("version_")]
     names = [column.name for column in TRIAL_VALUES] + young
     return [n for n in names if n in rows and n not in {"seed", "series", *AXES[axis]}]

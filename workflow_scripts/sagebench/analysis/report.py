@@ -15,8 +15,9 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sagebench.analysis import cells, facts
-from sagebench.analysis.columns import EPOCH_COLUMNS, TRIAL_COLUMNS
+from sagebench.analysis import cells, facts, predictions
+from sagebench.analysis.accounting import summary
+from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUMNS
 from sagebench.analysis.comparison import comparisons
 from sagebench.analysis.published import SETTING, SOURCE, UNKNOWN
 from sagebench.analysis.words import common_notes
@@ -85,6 +86,12 @@ CAPTIONS = {
     },
 }
 
+PREDICTED_MEASURED = Caption(
+    "Predicted against measured",
+    "On the line, both are equal; the band is 20 % to either side, and bars are the predictions' "
+    "intervals, which are to hold nine of ten.",
+)
+
 AXIS_NAMES = {
     "batch_size": "Batch size and accumulation",
     "fanout": "Fanout",
@@ -107,8 +114,12 @@ def render(
     epochs: pd.DataFrame,
     figures: str | Path,
     links: Sequence[tuple[str, str]] = (),
+    accounting: pd.DataFrame | None = None,
+    not_run: pd.DataFrame | None = None,
 ) -> str:
-    """The page. `links` are (name, relative address) of files that lie beside it."""
+    """The page. `links` are (name, relative address) of files that lie beside it; `accounting` is
+    what Slurm says of the attempts, None on a machine without Slurm; `not_run` are the trials that
+    were left out."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -137,8 +148,14 @@ def render(
         missing=facts.missing(trials),
         cut_short=facts.cut_short(trials),
         far_off=facts.far_off(trials, epochs),
+        not_run=None if not_run is None else predictions.not_run(not_run),
+        predictions=_predictions(trials, Path(figures)),
         all_trials=facts.all_trials(trials),
-        columns=[("trials", TRIAL_COLUMNS), ("epochs", EPOCH_COLUMNS)],
+        accounting=None if accounting is None else summary(accounting),
+        columns=[
+            ("trials", TRIAL_COLUMNS + ([] if accounting is None else SLURM_COLUMNS)),
+            ("epochs", EPOCH_COLUMNS),
+        ],
         links=links,
         commands=_commands(study, trials),
         commits=[cells.short(commit) for commit in trials["git_commit"].dropna().unique()],
@@ -154,6 +171,18 @@ def relative_links(page: str | Path, folder: str | Path, names: Sequence[str]) -
         for name in names
         if (Path(folder) / name).exists()
     ]
+
+
+def _predictions(trials: pd.DataFrame, figures: Path) -> dict[str, Any] | None:
+    """What the section on predictions holds; None where no trial was predicted."""
+    data = predictions.table(trials)
+    if data is None:
+        return None
+    return {
+        "picture": _picture(figures, "predicted_measured", PREDICTED_MEASURED),
+        "sentences": predictions.summaries(trials) + predictions.out_of_memory(trials),
+        "table": data,
+    }
 
 
 def _axes(study: dict[str, Any]) -> list[str]:

@@ -18,9 +18,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sagebench.analysis.accounting import trial_figures
 from sagebench.analysis.columns import (
     EPOCH_COLUMNS,
     MEMORY_KIND,
+    PREDICTION_COLUMNS,
+    SLURM_COLUMNS,
     STR,
     TRIAL_COLUMNS,
     TRIAL_VALUES,
@@ -35,8 +38,13 @@ from sagebench.files import write_atomic
 Row = dict[str, Any]
 
 
-def build_tables(records: list[Record]) -> tuple[pa.Table, pa.Table]:
-    """The tables of `records`: (trials, epochs). UserError where two stores share a name."""
+def build_tables(
+    records: list[Record], accounting: pd.DataFrame | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """The tables of `records`: (trials, epochs). UserError where two stores share a name.
+
+    accounting: what Slurm says of the attempts, where it was asked; columns of their own.
+    """
     check_stores(records)
     known = {column.name for column in TRIAL_COLUMNS}
     young = sorted({key for record in records for key in record.trial if key not in known})
@@ -45,10 +53,20 @@ def build_tables(records: list[Record]) -> tuple[pa.Table, pa.Table]:
     columns += [Column(f"version_{name}", STR, "", f"version of {name}") for name in versions]
 
     trials = [_trial_row(record, young, versions) for record in records]
+    if accounting is not None:
+        columns += SLURM_COLUMNS
+        figures = trial_figures(accounting)
+        for row in trials:
+            row |= figures.get(row["trial_id"], {})
     _mark_outliers(trials)
     _add_speed_up(trials)
     epochs = [row for record in records for row in _epoch_rows(record)]
     return _table(trials, columns), _table(epochs, EPOCH_COLUMNS)
+
+
+def not_run_table(records: list[Record]) -> pa.Table:
+    """The trials that were left out, with the columns of the trials' table; nothing is measured."""
+    return _table([_trial_row(record, [], []) for record in records], TRIAL_COLUMNS)
 
 
 def check_stores(records: Iterable[Record]) -> None:
@@ -94,6 +112,7 @@ def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
         column.name: dig(trial if column in TRIAL_VALUES else outcome, column.source)
         for column in TRIAL_COLUMNS
     }
+    row |= {column.name: dig(record.prediction, column.source) for column in PREDICTION_COLUMNS}
     row |= {
         "trial_id": record.trial_id,
         "experiments": ";".join(record.experiments),

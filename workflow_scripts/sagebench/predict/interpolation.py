@@ -80,14 +80,19 @@ def _around(known: Sequence[Sample], batch_size: int) -> list[Sample]:
 
 
 def _curve(sizes: Sequence[float], values: Sequence[float]) -> Callable[[float], float]:
-    """The polynomial through log(1 + value) over log(size) (Lagrange's form)."""
-    x, y = np.log(sizes), np.log1p(values)
+    """The polynomial through log(value) over log(size), in Lagrange's form; through the two nearest
+    values themselves where one is 0."""
+    x, y, back = np.log(sizes), np.asarray(values, float), np.exp
+    if y.min() > 0:
+        y = np.log(y)
+    else:
+        x, y, back = x[:2], y[:2], float
 
     def value(size: float) -> float:
         at = np.log(size)
         weights = [
             np.prod([(at - other) / (own - other) for other in x if other != own]) for own in x
         ]
-        return max(0.0, float(np.expm1(np.dot(weights, y))))
+        return max(0.0, float(back(np.dot(weights, y))))
 
     return value

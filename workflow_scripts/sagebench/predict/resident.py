@@ -47,7 +47,7 @@ def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> s
 def resident(
     trial: Trial, graph: GraphFacts, placement: str, process_bytes: int | None
 ) -> dict[str, int]:
-    """What stays from before the first step to after the last."""
+    """What stays from before the first step to after the last. process_bytes: as `peak_memory`."""
     cuda, blocks = trial.device == "cuda", trial.engine == "blocks"
     samplers = trial.sampling_workers + 1
     weights = FLOAT * parameters(trial, graph)
@@ -60,8 +60,9 @@ def resident(
         held["workspace"] = BLAS_WORKSPACE_BYTES
         held["labels"] = ID * graph.num_nodes * (2 if blocks else 1)
     else:
-        default = PROCESS_BYTES["blocks" if blocks else "pyg"]
-        held["process"] = default if process_bytes is None else process_bytes
+        held["process"] = PROCESS_BYTES["blocks" if blocks else "pyg"]
+        if process_bytes is not None:  # which has the weights, too
+            held["process"] = process_bytes - 4 * weights
     if placement == "device":
         held["graph and features"] = graph.index_bytes + graph.feature_bytes
         held["samplers"] = DEVICE_SAMPLER_NODE_BYTES * graph.num_nodes * samplers

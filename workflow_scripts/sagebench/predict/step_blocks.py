@@ -1,7 +1,8 @@
 """The step of the engine `blocks`: segment aggregation, two products, one fused pass, and back.
 
-`kernels`: the compiled loops of the CPU in float32; without them torch's operations do the same,
-on a GPU and in bfloat16. Read off torch's own record of allocations, as `step_pyg` is.
+With `kernels` it is the CPU's compiled loops in float32; without them torch's operations do the
+same, on a GPU and in bfloat16. Read off torch's own record of allocations, to which
+tests/test_predict_memory.py holds it.
 """
 
 from __future__ import annotations
@@ -32,166 +33,192 @@ class _Layer:
     activated: int | None = None
 
 
-def blocks_step(
-    rows: Sequence[int],
-    edges: Sequence[int],
-    widths: Sequence[int],
-    *,
-    aggregator: str,
-    dropout: bool,
-    bf16: bool,
-    kernels: bool,
-    cuda: bool,
-    gathered: bool,
-) -> Tape:
+class BlocksStep:
     """rows, edges: those that each layer computes and aggregates, of the layers 1 to L. widths:
-    channels, L + 1. gathered: the sample's features are in a matrix of their own."""
-    tape = Tape()
-    layers: list[_Layer] = []
-    width = BF16 if bf16 else FP32
-    for k, (n, e) in enumerate(zip(rows, edges, strict=True)):
-        inputs, outputs = widths[k], widths[k + 1]
-        layer = _Layer()
-        layers.append(layer)
-        own = width if k else FP32
-        if aggregator == "max" and not kernels:
-            layer.aggregated = tape.take(n * inputs * own, SAVED)
-            tape.drop(tape.take(min(e, EDGES_A_STEP) * inputs * own, FORWARD))
-        else:
-            layer.aggregated = _bag(tape, n * inputs * own, e, aggregator, SAVED)
+    channels, L + 1. gathered: the sample's features are in a matrix of their own. `tape` is the
+    result."""
+
+    def __init__(
+        self,
+        rows: Sequence[int],
+        edges: Sequence[int],
+        widths: Sequence[int],
+        *,
+        aggregator: str,
+        dropout: bool,
+        bf16: bool,
+        kernels: bool,
+        cuda: bool,
+        gathered: bool,
+    ) -> None:
+        self.rows, self.edges, self.widths = rows, edges, widths
+        self.aggregator, self.dropout, self.bf16 = aggregator, dropout, bf16
+        self.kernels, self.cuda, self.gathered = kernels, cuda, gathered
+        self.width = BF16 if bf16 else FP32
+        self.layers = [_Layer() for _ in rows]
+        self.tape = Tape()
+        for k in range(len(rows)):
+            self._multiply(k)
+            if k < len(rows) - 1:
+                self._activate(self.layers[k], rows[k], widths[k + 1])
+        loss = [self.tape.take(rows[-1] * widths[-1] * FP32, SAVED) for _ in range(3)]
+        self._backward(loss[-1])
+        self.tape.drop_all()
+
+    def _multiply(self, k: int) -> None:
+        """Aggregation and products of the layer k, counted from 0."""
+        tape, layer, n = self.tape, self.layers[k], self.rows[k]
+        inputs, outputs = self.widths[k], self.widths[k + 1]
+        width = self.width if k else FP32
+        layer.aggregated = self._aggregate(n * inputs * width, k, width)
         if k:
-            layer.root = layers[k - 1].activated
+            layer.root = self.layers[k - 1].activated
         else:
-            layer.root = None if gathered else tape.take(n * inputs * FP32, SAVED)
-            if bf16:
+            layer.root = None if self.gathered else tape.take(n * inputs * FP32, SAVED)
+            if self.bf16:
                 exact = layer.aggregated, layer.root
                 layer.aggregated = tape.take(n * inputs * BF16, SAVED)
                 layer.root = tape.take(n * inputs * BF16, SAVED)
                 tape.drop(*exact)
-        if bf16:
+        if self.bf16:
             layer.weights = tape.take(2 * inputs * outputs * BF16, SAVED)
-        layer.out = tape.take(n * outputs * width, SAVED)
-        if kernels and n >= ROWS_A_CALL:
-            tape.drop(*(tape.take(ROWS_A_CALL * outputs * width, FORWARD) for _ in range(2)))
-        if k < len(rows) - 1:
-            _activate(tape, layer, n * outputs, n, width, dropout=dropout, kernels=kernels)
-    loss = [tape.take(rows[-1] * widths[-1] * FP32, SAVED) for _ in range(3)]
+        layer.out = tape.take(n * outputs * self.width, SAVED)
+        if self.kernels and n >= ROWS_A_CALL:
+            tape.drop(*(tape.take(ROWS_A_CALL * outputs * FP32, FORWARD) for _ in range(2)))
 
-    gradient = loss.pop()
-    for k in reversed(range(len(rows))):
-        n, e, inputs = rows[k], edges[k], widths[k]
-        layer, before = layers[k], layers[k - 1] if k else None
-        # Of both, the maxima's backward pass has the last use, or the ReLU's.
-        keeps = aggregator == "max" and before is not None
-        shared = before is not None and layer.root == before.rectified
-        of_root = of_aggregated = None
-        if k:
-            of_aggregated = tape.take(n * inputs * width, GRADIENTS)
-        if k and kernels:
-            of_root = tape.take(n * inputs * width, GRADIENTS)
-        tape.take(inputs * widths[k + 1] * FP32, WEIGHTS)
-        if kernels:
-            tape.take(inputs * widths[k + 1] * FP32, WEIGHTS)
-            tape.drop(gradient)
-        if not keeps and not shared:
-            tape.drop(layer.root)
-        if not kernels:
-            of_root = tape.take(n * inputs * width, GRADIENTS) if k else None
-            tape.take(inputs * widths[k + 1] * FP32, WEIGHTS)
-            tape.drop(gradient)
-        tape.drop(layer.weights, None if keeps else layer.aggregated)
-        if before is None:
-            break
-        values = rows[k - 1] * inputs
-        if keeps and not kernels:
-            upstream = _plain_max_backward(
-                tape, n * inputs, values, min(e, EDGES_A_STEP), inputs, width
-            )
-        elif keeps:
-            shares = tape.take(n * inputs * width, GRADIENTS)
-            regrouped = _regrouped(tape, e, rows[k - 1], cuda=cuda)
-            upstream = tape.take(values * width, GRADIENTS)
-            tape.drop(shares, *regrouped)
+    def _aggregate(self, size: float, k: int, width: int) -> int:
+        if self.aggregator != "max":
+            return self._bag(size, self.edges[k], SAVED)
+        out = self.tape.take(size, SAVED)
+        if not self.kernels:
+            edges = min(self.edges[k], EDGES_A_STEP)
+            self.tape.drop(self.tape.take(edges * self.widths[k] * width, FORWARD))
+        return out
+
+    def _bag(self, size: float, edges: int, name: str) -> int:
+        """embedding_bag, which makes two lists of the edges' destinations beside its result."""
+        out = self.tape.take(size, name)
+        self.tape.drop(*(self.tape.take(edges * INDEX, EDGES) for _ in range(2)))
+        return out
+
+    def _activate(self, layer: _Layer, rows: int, outputs: int) -> None:
+        """LayerNorm, ReLU and dropout."""
+        tape, values = self.tape, rows * outputs
+        if self.kernels:
+            layer.activated = tape.take(values * FP32, SAVED)
+            layer.statistics = tape.take(rows * 2 * FP32, SAVED)
+            return
+        normal = tape.take(values * self.width, FORWARD)
+        layer.rectified = layer.activated = tape.take(values * self.width, SAVED)
+        tape.drop(normal)
+        if self.dropout:
+            layer.mask = self._mask(values)
+            layer.activated = tape.take(values * self.width, SAVED)
+
+    def _mask(self, values: int) -> int:
+        """sagebench.model.dropout_mask in torch's integer operations: 32-bit words, two values
+        each, then a level a value."""
+        tape = self.tape
+        words = [tape.take(values * INDEX / 2, FORWARD) for _ in range(4)]
+        tape.drop(words.pop())
+        levels = tape.take(values * INDEX, FORWARD)
+        tape.drop(words.pop(), words.pop())
+        kept = tape.take(values, FORWARD)
+        tape.drop(*words, levels)
+        exact = tape.take(values * FP32, FORWARD)
+        mask = tape.take(values * FP32, SAVED)
+        tape.drop(exact, kept)
+        if not self.bf16:
+            return mask
+        narrow = tape.take(values * BF16, SAVED)
+        tape.drop(mask)
+        return narrow
+
+    def _backward(self, gradient: int) -> None:
+        tape = self.tape
+        for k in reversed(range(len(self.rows))):
+            layer, before = self.layers[k], self.layers[k - 1] if k else None
+            # The maxima have the last use of what they were found in; or the ReLU of its result.
+            keeps = self.aggregator == "max" and before is not None
+            shared = before is not None and layer.root == before.rectified
+            of_both = self._products_backward(k, gradient, None if keeps or shared else layer.root)
+            tape.drop(layer.weights, None if keeps else layer.aggregated)
+            if before is None:
+                return
+            upstream = self._aggregate_backward(k)
+            tape.drop(*of_both)
+            if keeps:
+                tape.drop(layer.aggregated, None if shared else layer.root)
+            gradient = self._activate_backward(k - 1, upstream)
+
+    def _products_backward(
+        self, k: int, gradient: int, root: int | None
+    ) -> tuple[int | None, int | None]:
+        """Gradients of the root and of the aggregated, and of both weights. root: what is then
+        used no more."""
+        tape = self.tape
+        size = self.rows[k] * self.widths[k] * self.width
+        weights = self.widths[k] * self.widths[k + 1] * FP32
+        first = tape.take(size, GRADIENTS) if k else None
+        if self.kernels:  # all in one
+            second = tape.take(size, GRADIENTS) if k else None
+            tape.take(weights, WEIGHTS)
+            tape.take(weights, WEIGHTS)
+            tape.drop(gradient, root)
         else:
-            regrouped = _regrouped(tape, e, rows[k - 1], cuda=cuda)
-            upstream = _bag(tape, values * width, e, "sum", GRADIENTS)
+            tape.take(weights, WEIGHTS)
+            tape.drop(root)
+            second = tape.take(size, GRADIENTS) if k else None
+            tape.take(weights, WEIGHTS)
+            tape.drop(gradient)
+        return first, second
+
+    def _aggregate_backward(self, k: int) -> int:
+        """The gradient of the layer before, from the edges grouped by source."""
+        tape, edges, inputs = self.tape, self.edges[k], self.widths[k]
+        size, sources = self.rows[k] * inputs * self.width, self.rows[k - 1]
+        if self.aggregator != "max":
+            regrouped = self._regrouped(edges, sources)
+            upstream = self._bag(sources * inputs * self.width, edges, GRADIENTS)
             tape.drop(*regrouped)
-        tape.drop(of_aggregated, of_root)
-        if keeps:
-            tape.drop(layer.aggregated, None if shared else layer.root)
-        if kernels:  # the gradient takes the place of what was normalised
-            tape.drop(upstream, before.statistics)
-            gradient = before.out
-            continue
-        for saved in (before.mask, before.rectified, before.out):
-            if saved is not None:
-                gradient = tape.take(values * width, GRADIENTS)
-                tape.drop(upstream, saved)
-                upstream = gradient
-    tape.drop_all()
-    return tape
+            return upstream
+        if self.kernels:
+            shares = tape.take(size, GRADIENTS)
+            regrouped = self._regrouped(edges, sources)
+            upstream = tape.take(sources * inputs * self.width, GRADIENTS)
+            tape.drop(shares, *regrouped)
+            return upstream
+        ties = tape.take(size, GRADIENTS)
+        upstream = tape.take(sources * inputs * self.width, GRADIENTS)
+        shares = tape.take(size, GRADIENTS)
+        some = min(edges, EDGES_A_STEP) * inputs
+        ends = [tape.take(some * self.width, EDGES) for _ in range(3)]
+        equal = tape.take(some, EDGES)
+        tape.drop(equal, ties, shares, *ends)
+        return upstream
 
-
-def _bag(tape: Tape, size: float, edges: int, aggregator: str, name: str) -> int:
-    """embedding_bag, which makes two lists of the edges' destinations beside its result."""
-    out = tape.take(size, name)
-    if aggregator != "max":
-        tape.drop(*(tape.take(edges * INDEX, EDGES) for _ in range(2)))
-    return out
-
-
-def _activate(
-    tape: Tape, layer: _Layer, values: int, rows: int, width: int, *, dropout: bool, kernels: bool
-) -> None:
-    """LayerNorm, ReLU and dropout."""
-    if kernels:
-        layer.activated = tape.take(values * width, SAVED)
-        layer.statistics = tape.take(rows * 2 * FP32, SAVED)
-        return
-    normal = tape.take(values * width, FORWARD)
-    layer.rectified = layer.activated = tape.take(values * width, SAVED)
-    tape.drop(normal)
-    if not dropout:
-        return
-    words = [tape.take(values * INDEX / 2, FORWARD) for _ in range(4)]
-    tape.drop(words.pop())
-    halves = tape.take(values * INDEX, FORWARD)
-    tape.drop(words.pop(), words.pop())
-    kept = tape.take(values, FORWARD)
-    tape.drop(*words, halves)
-    exact = tape.take(values * FP32, FORWARD)
-    layer.mask = tape.take(values * FP32, SAVED)
-    tape.drop(exact, kept)
-    if width < FP32:
-        layer.mask, exact = tape.take(values * width, SAVED), layer.mask
-        tape.drop(exact)
-    layer.activated = tape.take(values * width, SAVED)
-
-
-def _regrouped(tape: Tape, edges: int, sources: int, *, cuda: bool) -> list[int]:
-    """The edges by source and their weights. CUDA sorts them: keys and order, twice over."""
-    if cuda:
+    def _regrouped(self, edges: int, sources: int) -> list[int]:
+        """The edges by source and their weights. CUDA sorts them: keys and order, twice over."""
+        tape = self.tape
+        if not self.cuda:
+            sizes = sources * INDEX, edges * INDEX, edges * FP32
+            return [tape.take(size, EDGES) for size in sizes]
         destinations = tape.take(edges * INDEX, EDGES)
         ordered = [tape.take(edges * size, EDGES) for size in (INDEX, WIDE_INDEX)]
-        scratch = tape.take(edges * (INDEX + WIDE_INDEX), EDGES)
-        tape.drop(scratch)
-        kept = [tape.take(edges * INDEX, EDGES)]
+        tape.drop(tape.take(edges * (INDEX + WIDE_INDEX), EDGES))
+        kept = tape.take(edges * INDEX, EDGES)
         tape.drop(destinations, *ordered)
-        kept.append(tape.take(sources * WIDE_INDEX, EDGES))
-    else:
-        kept = [tape.take(size * INDEX, EDGES) for size in (sources, edges)]
-    kept.append(tape.take(edges * FP32, EDGES))
-    return kept
+        return [kept, tape.take(sources * WIDE_INDEX, EDGES), tape.take(edges * FP32, EDGES)]
 
-
-def _plain_max_backward(
-    tape: Tape, values: int, source_values: int, edges: int, inputs: int, width: int
-) -> int:
-    """Gathered rows of both ends, as many edges at a time as torch's own loop takes."""
-    ties = tape.take(values * width, GRADIENTS)
-    result = tape.take(source_values * width, GRADIENTS)
-    shares = tape.take(values * width, GRADIENTS)
-    gathered = [tape.take(edges * inputs * width, EDGES) for _ in range(3)]
-    equal = tape.take(edges * inputs, EDGES)
-    tape.drop(equal, ties, shares, *gathered)
-    return result
+    def _activate_backward(self, k: int, upstream: int) -> int | None:
+        tape, layer = self.tape, self.layers[k]
+        if self.kernels:  # in place of what was normalised
+            tape.drop(upstream, layer.statistics)
+            return layer.out
+        for saved in (layer.mask, layer.rectified, layer.out):
+            if saved is not None:
+                size = self.rows[k] * self.widths[k + 1] * self.width
+                gradient = tape.take(size, GRADIENTS)
+                tape.drop(upstream, saved)
+                upstream = gradient
+        return upstream

@@ -1,0 +1,145 @@
+"""Predicted against measured, and trials that were left out, from files to tables and figures."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from outcome_factory import GIB, StudyFiles, make_outcome, make_trial, trial_id
+from sagebench.analysis import batch, predictions, style
+from sagebench.analysis.drawing import NOT_RUN_LABEL
+from sagebench.analysis.outcomes import not_run_records, read_records, read_study
+from sagebench.analysis.tables import build_tables, not_run_table
+from sagebench.errors import UserError
+from sagebench.files import read_json, write_json
+
+
+@pytest.fixture
+def files(tmp_path):
+    made = StudyFiles(tmp_path / "results")
+    made.experiment("batch", "batch_size")
+    return made
+
+
+def predict(files, trial, peak_gib, epoch_s, chance=0.0, checksum="c0ffee" * 10):
+    """As a run leaves it beside the trial before it starts."""
+    record = {
+        "model": "0123456789",
+        "store_checksum": checksum,
+        "memory": {
+            "peak_bytes": peak_gib * GIB,
+            "low_bytes": 0.9 * peak_gib * GIB,
+            "high_bytes": 1.1 * peak_gib * GIB,
+            "limit_bytes": 8 * GIB,
+            "out_of_memory_chance": chance,
+        },
+        "time": {
+            "epoch_s": epoch_s,
+            "low_s": 0.5 * epoch_s,
+            "high_s": 2 * epoch_s,
+            "source": "rates measured on local",
+        },
+    }
+    write_json(files.results / "trials" / trial_id(trial) / "prediction.json", record)
+    return record
+
+
+def skip(files, trial):
+    """Let the study leave the trial out."""
+    files.experiments["batch"]["trials"].append(trial_id(trial))
+    write_json(files.results / "trials" / trial_id(trial) / "trial.json", trial)
+    files.freeze()
+    study = read_json(files.path)
+    figures = {"peak_bytes": 12 * GIB, "low_bytes": 11 * GIB, "high_bytes": 13 * GIB}
+    figures |= {"limit_bytes": 8 * GIB, "out_of_memory_chance": 1.0, "model": "0123456789"}
+    study["skipped"] = {**study.get("skipped", {}), trial_id(trial): figures}
+    write_json(files.path, study)
+
+
+def tables(files, partial=False):
+    study = read_study(files.path)
+    trials, _ = build_tables(read_records(study, files.results, partial))
+    return trials.to_pandas(), not_run_table(not_run_records(study, files.results)).to_pandas()
+
+
+def test_predictions_stand_beside_what_was_measured_with_their_errors(files):
+    for batch_size, epoch_s, peak in ((64, 10.0, 4), (128, 8.0, 4), (256, 5.0, 4)):
+        trial = make_trial(batch_size=batch_size)
+        files.add("batch", make_outcome(trial, epoch_s=10.0, peak_bytes=4 * GIB))
+        predict(files, trial, peak * 1.25, epoch_s)
+    files.add("batch", make_outcome(make_trial(batch_size=512)))  # was not predicted
+    files.freeze()
+    trials, _ = tables(files)
+    memory = predictions.compared(trials, predictions.MEMORY)
+    assert list(memory["error"]) == pytest.approx([0.25] * 3)
+    first, second = predictions.summaries(trials)
+    assert first.startswith("Peak memory, 3 trials: median error 25.0%, worst 25.0%")
+    assert "median error 20.0%, worst 50.0% (pubmed-blocks-b256" in second
+    assert "0 of 3 lie" in first and "3 of 3 lie" in second
+    table = predictions.table(trials)
+    assert len(table.rows) == 3 and table.rows[1][-2].text == "-20.0%"
+    with style.look():
+        (figure,) = predictions.figures(trials).values()
+    assert len(figure.axes) == 2
+
+
+def test_a_prediction_for_another_store_does_not_count(files):
+    trial = make_trial()
+    files.add("batch", make_outcome(trial))
+    predict(files, trial, 4, 10.0, checksum="another")
+    files.freeze()
+    trials, _ = tables(files)
+    assert trials["predicted_peak_bytes"].isna().all()
+    assert predictions.table(trials) is None
+
+
+def test_out_of_memory_is_held_to_account_too(files):
+    trial = make_trial(batch_size=512)
+    files.add("batch", make_outcome(trial, "out_of_memory"))
+    predict(files, trial, 9, 10.0, chance=0.97)
+    files.freeze()
+    (sentence,) = predictions.out_of_memory(tables(files)[0])
+    assert "1 of 1 trials that ended so were predicted to" in sentence
+
+
+def test_what_was_left_out_is_no_outcome_and_no_gap(files):
+    files.add("batch", make_outcome(make_trial(batch_size=64)))
+    skip(files, make_trial(batch_size=512))
+    trials, not_run = tables(files)
+    assert list(trials["batch_size"]) == [64] and list(not_run["batch_size"]) == [512]
+    assert not_run["status"].item() == "predicted_out_of_memory"
+    assert not_run["peak_memory_bytes"].isna().all()
+    assert predictions.not_run(not_run).rows[0][2].text == "12.0 GiB"
+
+    files.ask("batch", make_trial(batch_size=128))
+    study = read_json(files.path)
+    study["experiments"] = list(files.experiments.values())
+    write_json(files.path, study)
+    with pytest.raises(UserError, match="1 of 2 trials"):
+        tables(files)
+
+
+def test_what_was_left_out_and_measured_all_the_same_counts_as_measured(files):
+    trial = make_trial(batch_size=512)
+    files.add("batch", make_outcome(make_trial(batch_size=64)))
+    skip(files, trial)
+    write_json(files.results / "trials" / trial_id(trial) / "outcome.json", make_outcome(trial))
+    trials, not_run = tables(files)
+    assert sorted(trials["batch_size"]) == [64, 512] and not_run.empty
+
+
+def test_left_out_trials_are_drawn_apart_from_measured_points(files):
+    for batch_size in (64, 128):
+        files.add("batch", make_outcome(make_trial(batch_size=batch_size), peak_bytes=4 * GIB))
+    skip(files, make_trial(batch_size=512))
+    trials, not_run = tables(files)
+    with style.look():
+        drawn = batch.figures(trials, not_run)
+        before = batch.figures(trials)
+    labels = [text.get_text() for text in drawn["batch_memory"].legends[0].get_texts()]
+    assert NOT_RUN_LABEL in labels
+    assert all(
+        NOT_RUN_LABEL not in [text.get_text() for text in legend.get_texts()]
+        for figure in (drawn["batch_time"], before["batch_memory"])
+        for legend in figure.legends
+    )
+    assert isinstance(not_run, pd.DataFrame)

@@ -1,0 +1,118 @@
+"""The plan's page: what it says, that it loads nothing, and that it fits a browser of any width."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+
+import pytest
+from configurations import CLUSTER, GOOD, changed, study_of
+from outcome_factory import make_outcome
+from probed import CHECKSUM, probe
+from sagebench.files import write_json
+from sagebench.grid.freeze import outcome_path
+from sagebench.plan.build import plan_rows
+from sagebench.plan.forecast import Forecaster
+from sagebench.plan.frontier import frontiers
+from sagebench.plan.page import render
+from test_analysis_report import CHROMIUM, Elements, dump
+
+CARD = {**CLUSTER, "card": "A100-40GB"}
+
+
+def made(folder, values=GOOD, *, probed=True):
+    study = study_of({**values, "results": str(folder)}, CARD)
+    if probed:
+        probe(study)
+    first = next(iter(study.requests))
+    outcome = make_outcome(study.requests[first].trial.to_json(), checksum=CHECKSUM, accuracy=0.79)
+    write_json(outcome_path(study.results, first), outcome)
+    return study
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    wide = {
+        "axis": "fanout",
+        "title": "<script>alert(1)</script>",
+        "fixed": {"engine": "reference"},
+        "product": {"fanout": [[15, 10, 0, 0, 0], [15, 10, 10, 10, 10]], "batch_size": [64, 512]},
+    }
+    values = changed("experiments.wide", wide)
+    values["budget_node_hours"] = 0.1
+    study = made(tmp_path_factory.mktemp("page"), values)
+    forecaster = Forecaster(study)
+    return render(study, plan_rows(study, forecaster), forecaster)
+
+
+def test_the_page_loads_nothing_from_anywhere(text):
+    elements = Elements(text)
+    assert not elements.of("link") + elements.of("iframe") + elements.of("object")
+    assert all(image["src"].startswith("data:image/svg+xml") for image in elements.of("img"))
+    assert all("src" not in script for script in elements.of("script"))
+    assert not re.search(r"@import|url\(|fetch\(", text)
+    assert "<script>alert(1)" not in text
+
+
+def test_the_page_has_its_sections_and_every_picture_has_words(text):
+    elements = Elements(text)
+    names = [section["id"] for section in elements.of("section")]
+    assert names == ["before", "cost", "memory", "accuracy", "trials", "basis"]
+    images = elements.of("img")
+    assert len(images) == 4 and all(len(image["alt"]) > 40 for image in images)
+    targets = {a["href"][1:] for a in elements.of("a") if a["href"].startswith("#")}
+    assert targets <= {attributes.get("id") for _, attributes in elements.found}
+
+
+def test_figures_of_a_model_are_marked_and_measured_ones_are_not(text):
+    rows = re.findall(r"<tr>(.*?)</tr>", text[text.index('id="trials"') :], re.DOTALL)[1:]
+    measured = [row for row in rows if ">measured<" in row]
+    assert len(measured) == 1 and "~" not in measured[0]
+    assert all("~" in row for row in rows if ">predicted<" in row)
+    assert "data sheet of A100-40GB" in text and "a model&#39;s figure" in text
+
+
+def test_what_stands_against_the_study_is_said_first(text):
+    before = text[text.index('id="before"') : text.index('id="cost"')]
+    assert "budget_node_hours is 0.1" in before
+    assert "will not fit in memory" in before or "whether memory suffices is open" in before
+    assert "would end as time_limit" in before
+
+
+def test_without_a_probe_the_page_says_how_to_refine_it(tmp_path):
+    study = made(tmp_path, probed=False)
+    forecaster = Forecaster(study)
+    text = render(study, plan_rows(study, forecaster), forecaster)
+    assert "9 of 9 trials are not probed" in text and "snakemake probe" in text
+    assert "1 measured: cost nothing" in text and ">~<" not in text and 'model">~' not in text
+
+
+def test_the_frontier_holds_every_pair_and_says_which_are_estimates(tmp_path):
+    study = made(tmp_path, changed("experiments.batch.zip.fanout", [[5] * 5, [5] * 5, [9] * 5]))
+    forecaster = Forecaster(study)
+    blocks, _ = frontiers(study, plan_rows(study, forecaster), forecaster)
+    assert blocks.batch_sizes == [64, 128, 256]
+    asked = {pair for pair, cell in blocks.cells.items() if cell.asked}
+    assert {("5,5,5,5,5", 64), ("5,5,5,5,5", 128), ("9,9,9,9,9", 256)} <= asked
+    assert blocks.cells["5,5,5,5,5", 64].measured
+    estimate = blocks.cells["9,9,9,9,9", 64]
+    assert not estimate.asked
+    assert estimate.peak_bytes < blocks.cells["9,9,9,9,9", 256].peak_bytes
+
+
+@pytest.mark.slow  # starts a browser
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_no_width_makes_the_page_scroll_sideways_and_its_table_filters(text, tmp_path):
+    script = """<script>
+      const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+      const input = document.querySelector("input[data-filter]");
+      input.value = "measured"; input.dispatchEvent(new Event("input"));
+      const rows = Array.from(document.querySelector("#trials table").tBodies[0].rows);
+      const left = rows.filter((row) => !row.hidden).length;
+      document.body.innerHTML = "<pre id=seen></pre>";
+      document.getElementById("seen").textContent = JSON.stringify([wide, left]);
+    </script></body>"""
+    dom = dump(text.replace("</body>", script), tmp_path, "--window-size=390,900")
+    wide, left = json.loads(html.unescape(re.search(r'id="seen">(.*?)</pre>', dom)[1]))
+    assert wide <= 0 and left == 1

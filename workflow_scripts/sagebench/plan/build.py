@@ -1,0 +1,123 @@
+"""From a study to the rows of its plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sagebench.grid.expansion import Request, Study
+from sagebench.grid.freeze import outcome_path
+from sagebench.grid.resources import Geometry
+from sagebench.plan.forecast import Forecast, Forecaster
+from sagebench.plan.past import Measured, measured_of, read_outcome
+from sagebench.plan.rows import ASKED, MEASURED, PREDICTED, PlanRow
+
+
+def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRow]:
+    """One row for each experiment and trial; an experiment's trial may be another one's too."""
+    forecaster = forecaster or Forecaster(study)
+    rows: dict[str, PlanRow] = {}
+    for experiment in study.experiments:
+        for trial_id in experiment.trials:
+            if trial_id not in rows:
+                rows[trial_id] = _row(study, trial_id, forecaster)
+    return [
+        rows[trial_id]._replace(experiment=experiment.name)
+        for experiment in study.experiments
+        for trial_id in experiment.trials
+    ]
+
+
+def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
+    request = study.requests[trial_id]
+    trial, place = request.trial, forecaster.place(request.trial.ranks)
+    measured = _measured(study, trial_id)
+    forecast = None if measured else forecaster.of(request)
+    skipped = measured is None and trial_id in study.skipped
+    hours, low, high = _hours(request, forecast)
+    if measured or skipped:
+        hours = low = high = 0.0
+    allocated = place.devices_allocated * hours
+    return PlanRow(
+        experiment="",
+        trial=trial_id,
+        engine=trial.engine,
+        batch_size=trial.batch_size,
+        accumulation=trial.accumulation,
+        fanout=",".join(map(str, trial.fanout)),
+        seed=trial.seed,
+        ranks=trial.ranks,
+        nodes=place.nodes,
+        source=MEASURED if measured else PREDICTED if forecast and forecast.time else ASKED,
+        status=measured.status if measured else None,
+        skipped=skipped,
+        walltime_h=request.walltime_min / 60,
+        hours_used=trial.ranks * hours,
+        hours_used_low=trial.ranks * low,
+        hours_used_high=trial.ranks * high,
+        hours_allocated=allocated,
+        node_hours=_node_hours(study, place, hours),
+        **(_of_outcome(measured) if measured else _of_forecast(forecast, skipped)),
+    )
+
+
+def _measured(study: Study, trial_id: str) -> Measured | None:
+    path = Path(outcome_path(study.results, trial_id))
+    if not path.exists():
+        return None
+    return measured_of(read_outcome(path) or {}, study.site.device)
+
+
+def _hours(request: Request, forecast: Forecast | None) -> tuple[float, float, float]:
+    """Of one rank, with the ends of its interval: as predicted, but not beyond the walltime, which
+    ends a trial; else the walltime."""
+    asked = request.walltime_min / 60
+    if forecast is None or forecast.time is None or forecast.total_s is None:
+        return asked, asked, asked
+    longest = float("inf") if request.continues else asked
+    low, high = forecast.interval()
+    hours = forecast.total_s / 3600
+    return min(hours, longest), min(low * hours, longest), min(high * hours, longest)
+
+
+def _node_hours(study: Study, place: Geometry, hours: float) -> float:
+    """Where nodes are shared, the devices' part of them."""
+    return hours * place.devices_allocated / study.site.devices_per_node
+
+
+def _of_outcome(measured: Measured) -> dict[str, object]:
+    return {
+        "peak_memory_bytes": measured.peak_memory_bytes,
+        "epoch_s": measured.epoch_s,
+        "total_h": measured.total_h,
+        "test_accuracy": measured.test_accuracy,
+    }
+
+
+def _of_forecast(forecast: Forecast | None, skipped: bool) -> dict[str, object]:
+    if forecast is None or forecast.sample is None:
+        return {}
+    values: dict[str, object] = {
+        "fits": forecast.fits,
+        "memory_limit_bytes": forecast.memory_limit_bytes,
+        "memory_limit": forecast.memory_limit,
+        "out_of_memory_chance": forecast.out_of_memory_chance,
+        "sampled": f"{forecast.sample.batches} micro-batches"
+        if forecast.sample.sampled
+        else "interpolated",
+    }
+    names = "peak_memory_low_bytes", "peak_memory_bytes", "peak_memory_high_bytes"
+    values |= zip(names, forecast.peak() or (None, None, None), strict=True)
+    if forecast.time and forecast.total_s is not None:
+        values |= {
+            "epoch_s": forecast.time.epoch_s,
+            "epoch_low_s": forecast.time.low_s,
+            "epoch_high_s": forecast.time.high_s,
+            "total_h": forecast.total_s / 3600,
+            "time_source": forecast.time.source,
+        }
+    if forecast.energy_j is not None and not skipped:
+        values |= {
+            "energy_kj": forecast.energy_j / 1000,
+            "energy_source": forecast.energy_source,
+        }
+    return values

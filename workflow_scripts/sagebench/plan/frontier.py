@@ -1,0 +1,112 @@
+"""The memory of batch size x fanout: what the study asks for, and estimates of the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sagebench.grid.expansion import Study
+from sagebench.plan.forecast import Forecaster
+from sagebench.plan.rows import PlanRow
+
+GIB = 1 << 30
+MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
+
+
+@dataclass(frozen=True)
+class Cell:
+    """asked: by the study; else it is an estimate from another batch size of the same fanout."""
+
+    peak_bytes: float | None
+    fits: str | None
+    asked: bool
+    measured: bool
+    ended: str | None  # a measured end without a value
+
+    @property
+    def text(self) -> str:
+        """GiB; of a measured end without a peak, what it was."""
+        if self.peak_bytes is None:
+            return (self.ended or "").replace("out_of_memory", "OOM").replace("_", " ")
+        gib = self.peak_bytes / GIB
+        return f"{gib:.2f}" if gib < 1 else f"{gib:.1f}" if gib < 100 else f"{gib:,.0f}"
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Of one engine. fanouts: from the least memory to the most."""
+
+    engine: str
+    fanouts: list[str]
+    batch_sizes: list[int]
+    cells: dict[tuple[str, int], Cell]
+    limit: str  # what the verdicts refer to
+    left_out: int  # fanouts and batch sizes that there is no room for
+
+
+def frontiers(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[Frontier]:
+    """One for each engine of which the memory of some trial is known."""
+    found = []
+    for engine in dict.fromkeys(row.engine for row in rows):
+        mine = [row for row in rows if row.engine == engine]
+        known = [row for row in mine if row.peak_memory_bytes is not None]
+        if known:
+            found.append(_frontier(study, engine, mine, forecaster))
+    return found
+
+
+def _frontier(
+    study: Study, engine: str, rows: Sequence[PlanRow], forecaster: Forecaster
+) -> Frontier:
+    cells: dict[tuple[str, int], Cell] = {}
+    for row in rows:
+        cell = Cell(row.peak_memory_bytes, row.fits, True, row.measured, row.status)
+        before = cells.get((row.fanout, row.batch_size))
+        if before is None or (cell.peak_bytes or 0) > (before.peak_bytes or 0):
+            cells[row.fanout, row.batch_size] = cell
+    fanouts = _most_asked([row.fanout for row in rows], MOST_FANOUTS)
+    batch_sizes = sorted(_most_asked([row.batch_size for row in rows], MOST_BATCH_SIZES))
+    by_fanout = {fanout: [r for r in rows if r.fanout == fanout] for fanout in fanouts}
+    limits = set()
+    for fanout in fanouts:
+        for batch_size in batch_sizes:
+            if (fanout, batch_size) not in cells:
+                nearest = min(
+                    by_fanout[fanout],
+                    key=lambda row: _ratio(row.batch_size, batch_size),
+                )
+                estimate = forecaster.at_batch_size(study.requests[nearest.trial], batch_size)
+                if estimate is not None and estimate.memory is not None:
+                    _, peak, _ = estimate.peak()
+                    cells[fanout, batch_size] = Cell(peak, estimate.fits, False, False, None)
+    for row in rows:
+        if row.memory_limit_bytes is not None:
+            limits.add(f"{row.memory_limit_bytes / GIB:.1f} GiB ({row.memory_limit})")
+    middle = Counter(row.batch_size for row in rows).most_common(1)[0][0]
+
+    def demand(fanout: str) -> float:
+        cell = cells.get((fanout, middle))
+        return (cell and cell.peak_bytes) or max(
+            (c.peak_bytes or 0 for (f, _), c in cells.items() if f == fanout), default=0
+        )
+
+    return Frontier(
+        engine=engine,
+        fanouts=sorted(fanouts, key=demand),
+        batch_sizes=batch_sizes,
+        cells=cells,
+        limit=", ".join(sorted(limits)) or "no limit known",
+        left_out=len({r.fanout for r in rows})
+        - len(fanouts)
+        + len({r.batch_size for r in rows})
+        - len(batch_sizes),
+    )
+
+
+def _most_asked(values: list, most: int) -> list:
+    return [value for value, _ in Counter(values).most_common(most)]
+
+
+def _ratio(a: float, b: float) -> float:
+    return max(a / b, b / a)

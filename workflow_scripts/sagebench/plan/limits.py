@@ -1,0 +1,122 @@
+"""What of a plan the site, the walltimes or the devices will not bear, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sagebench.grid.expansion import Study
+from sagebench.plan.budget import over_budget
+from sagebench.plan.rows import NO_FIT, PREDICTED, TIGHT, PlanRow, distinct, total
+
+NAMED = 3
+"""trials that a sentence names"""
+
+
+def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
+    """What to know before submitting, the gravest first."""
+    found = [
+        over_budget(study, rows),
+        _allocation(study, rows),
+        *_memory(study, rows),
+        _walltime(rows),
+        _longest(study, rows),
+        _devices(study, rows),
+        _jobs(study, rows),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def _allocation(study: Study, rows: Sequence[PlanRow]) -> str | None:
+    left, hours = study.site.limits.node_hours, total("", distinct(rows)).node_hours
+    if left is None or hours <= left:
+        return None
+    return f"The study takes {hours:,.1f} node-hours, the account has {left:,.1f} left."
+
+
+def _memory(study: Study, rows: Sequence[PlanRow]) -> list[str]:
+    found = []
+    trials = [row for row in distinct(rows) if not row.measured]
+    skipped = [row for row in trials if row.skipped]
+    if skipped:
+        found.append(
+            f"{_trials(skipped)} will not fit in memory and {_is(skipped)} not run "
+            "(skip_predicted_out_of_memory)."
+        )
+    full = [row for row in trials if row.fits == NO_FIT and not row.skipped]
+    if full:
+        found.append(
+            f"{_trials(full)} will not fit in memory and would end out of memory; "
+            "skip_predicted_out_of_memory: true leaves such trials out."
+        )
+    tight = [row for row in trials if row.fits == TIGHT and not row.skipped]
+    if tight:
+        found.append(f"{_trials(tight)} {_is(tight)} tight: whether memory suffices is open.")
+    return found
+
+
+def _walltime(rows: Sequence[PlanRow]) -> str | None:
+    short = [row for row in distinct(rows) if row.to_run and _beyond(row, row.walltime_h)]
+    if not short:
+        return None
+    longest = max(row.total_h for row in short)
+    return (
+        f"{_trials(short)} {_is(short)} predicted to take longer than walltime_min "
+        f"(up to {60 * longest:,.0f} minutes) and would end as time_limit."
+    )
+
+
+def _longest(study: Study, rows: Sequence[PlanRow]) -> str | None:
+    most = study.site.limits.walltime_max_min
+    if most is None:
+        return None
+    long = [row for row in distinct(rows) if row.to_run and _beyond(row, most / 60)]
+    if not long:
+        return None
+    return (
+        f"{_trials(long)} {_is(long)} predicted to take longer than the longest job of "
+        f"{study.site.machine}, {most} minutes: continue_after_walltime: true goes on in "
+        "another job."
+    )
+
+
+def _devices(study: Study, rows: Sequence[PlanRow]) -> str | None:
+    most = study.site.limits.max_devices
+    if most is None:
+        return None
+    per_node = study.site.devices_per_node if study.site.whole_nodes else 1
+    wide = [r for r in distinct(rows) if r.to_run and max(r.ranks, r.nodes * per_node) > most]
+    if not wide:
+        return None
+    return f"{_trials(wide)} {_asks(wide)} for more than the {most} devices that one account has."
+
+
+def _jobs(study: Study, rows: Sequence[PlanRow]) -> str | None:
+    most = study.site.limits.max_submitted_jobs
+    jobs = sum(row.to_run for row in distinct(rows))
+    if most is None or jobs <= most:
+        return None
+    return (
+        f"{jobs} jobs are to be submitted, one account of {study.site.machine} may have {most} at "
+        f"a time: Snakemake keeps to it with --jobs {most} or less."
+    )
+
+
+def _beyond(row: PlanRow, hours: float) -> bool:
+    return row.source == PREDICTED and row.total_h is not None and row.total_h > hours
+
+
+def _trials(rows: Sequence[PlanRow]) -> str:
+    """ "3 trials (batch 256, fanout 15,10,10; ...)"."""
+    shown = [f"{row.engine}, batch {row.batch_size}, fanout {row.fanout}" for row in rows]
+    shown = list(dict.fromkeys(shown))
+    more = "; ..." if len(shown) > NAMED else ""
+    many = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
+    return f"{many} ({'; '.join(shown[:NAMED])}{more})"
+
+
+def _is(rows: Sequence[PlanRow]) -> str:
+    return "is" if len(rows) == 1 else "are"
+
+
+def _asks(rows: Sequence[PlanRow]) -> str:
+    return "asks" if len(rows) == 1 else "ask"

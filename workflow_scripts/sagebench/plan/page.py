@@ -1,0 +1,188 @@
+"""The page of the plan: one HTML file that says what a study will take and loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sagebench.analysis import style
+from sagebench.analysis.report import TEMPLATES
+from sagebench.grid.expansion import Study
+from sagebench.plan import figures
+from sagebench.plan.as_text import device_word, hours_text
+from sagebench.plan.forecast import Forecaster, model_version
+from sagebench.plan.frontier import frontiers
+from sagebench.plan.limits import sentences
+from sagebench.plan.page_tables import MARKS, every_trial, experiments
+from sagebench.plan.rows import (
+    ASKED,
+    FITS,
+    NO_FIT,
+    TIGHT,
+    PlanRow,
+    distinct,
+    total,
+)
+from sagebench.predict.memory import UNLIKELY
+
+OWN_TEMPLATES = Path(__file__).parent / "templates"
+ROWS_SHOWN = 1000
+"""trials of the page's table; plan.csv has all"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    title: str
+    reading: str
+    uri: str
+    wide: bool = False
+
+
+def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str:
+    """The page of the plan that the rows are."""
+    environment = Environment(
+        loader=FileSystemLoader([OWN_TEMPLATES, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    trials = distinct(rows)
+    found = total("all", trials)
+    unit = "GPU" if device_word(study) == "gpu" else "Device"
+    verdicts = {
+        fits: count
+        for fits in (FITS, TIGHT, NO_FIT)
+        if (count := sum(row.fits == fits for row in trials))
+    }
+    with style.look():
+        cost = _cost(rows, unit)
+        memory = _memory(study, rows, forecaster)
+        accuracy = _accuracy(rows)
+    return environment.get_template("plan.html").render(
+        study=study.name,
+        machine=study.site.machine,
+        style=(TEMPLATES / "report.css").read_text() + (OWN_TEMPLATES / "plan.css").read_text(),
+        script=(TEMPLATES / "report.js").read_text(),
+        unit=unit,
+        total=found,
+        hours=hours_text,
+        spread=found.hours_used_high > found.hours_used_low,
+        verdicts=verdicts,
+        marks=MARKS,
+        asked=sum(row.source == ASKED and row.to_run for row in trials),
+        unprobed=sum(row.to_run and row.sampled is None for row in trials),
+        warnings=sentences(study, rows),
+        cost=cost,
+        experiments=experiments(rows, unit),
+        memory=memory,
+        accuracy=accuracy,
+        every_trial=every_trial(rows[:ROWS_SHOWN], unit),
+        left_out=max(0, len(rows) - ROWS_SHOWN),
+        skipped=_skipped(trials),
+        basis=_basis(study, trials, forecaster),
+        needs_rates=forecaster.rates is None,
+        unlikely=UNLIKELY,
+        configuration=yaml.safe_dump(
+            study.configuration.complete(), sort_keys=False, allow_unicode=True
+        ),
+    )
+
+
+def _cost(rows: Sequence[PlanRow], unit: str) -> Picture | None:
+    if not any(row.to_run for row in rows):
+        return None
+    return Picture(
+        "Cost by experiment",
+        "What the trials still to run will be billed for. The line is the sum of their intervals' "
+        "ends: all of them too long, or all too short.",
+        figures.as_uri(figures.cost(rows, f"{unit}-hours")),
+        wide=True,
+    )
+
+
+def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[Picture]:
+    pictures = []
+    for frontier in frontiers(study, rows, forecaster):
+        found = frontier.cells.values()
+        reading = f"Peak of the fullest rank in GiB. The limit: {frontier.limit}."
+        if any(cell.fits == NO_FIT for cell in found):
+            reading += " Left of the red line fits or is tight, right of it does not fit."
+        if not all(cell.asked for cell in found):
+            reading += (
+                " Pale cells are no trials of this study: they are estimated from another batch "
+                "size of the same fanout."
+            )
+        if frontier.left_out:
+            reading += f" {frontier.left_out} more fanouts and batch sizes have no room here."
+        pictures.append(
+            Picture(
+                f"Memory frontier, engine {frontier.engine}",
+                reading,
+                figures.as_uri(figures.memory_frontier(frontier)),
+                wide=True,
+            )
+        )
+    return pictures
+
+
+def _accuracy(rows: Sequence[PlanRow]) -> Picture | None:
+    figure = figures.time_accuracy(rows)
+    if figure is None:
+        return None
+    return Picture(
+        "Time and measured accuracy",
+        "Points are outcomes that are there; those that no other one beats in both are named, "
+        "fanout / batch size. Ticks at the bottom: when the trials to come are predicted to end.",
+        figures.as_uri(figure),
+        wide=True,
+    )
+
+
+def _skipped(trials: Sequence[PlanRow]) -> int:
+    return sum(row.skipped for row in trials)
+
+
+def _basis(
+    study: Study, trials: Sequence[PlanRow], forecaster: Forecaster
+) -> list[tuple[str, list[str]]]:
+    """What the figures rest on, by topic."""
+    to_run = [row for row in trials if not row.measured]
+    rates = forecaster.rates
+    sampled = sum(row.sampled is not None for row in to_run)
+    between = sum(row.sampled == "interpolated" for row in to_run)
+    topics = [
+        (
+            "Samples",
+            [
+                f"{sampled} of {len(to_run)} trials are probed: micro-batches were sampled on a "
+                "CPU" + (f", {between} are interpolated from other batch sizes" if between else "")
+            ],
+        ),
+        ("Times", sorted({row.time_source for row in to_run if row.time_source})),
+        ("Memory limit", sorted({_limit(row) for row in to_run if row.memory_limit_bytes})),
+        ("Energy", sorted({row.energy_source for row in to_run if row.energy_source})),
+        ("Data sheet", [rates.provenance["data_sheet"]] if _of_card(rates) else []),
+        ("Model", [model_version()] if sampled else []),
+        (
+            "Hours",
+            [
+                f"whole nodes of {study.site.devices_per_node} devices are billed"
+                if study.site.whole_nodes
+                else "the devices that a trial asks for are billed"
+            ],
+        ),
+    ]
+    return [(topic, values) for topic, values in topics if values]
+
+
+def _of_card(rates: object) -> bool:
+    return rates is not None and "data_sheet" in rates.provenance
+
+
+def _limit(row: PlanRow) -> str:
+    return f"{row.memory_limit_bytes / 2**30:.1f} GiB a rank ({row.memory_limit})"

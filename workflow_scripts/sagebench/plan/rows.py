@@ -1,0 +1,119 @@
+"""The plan as rows: what every trial of a study takes, measured, predicted or asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+FITS, TIGHT, NO_FIT = "fits", "tight", "will not fit"
+
+MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
+"""what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
+
+
+class PlanRow(NamedTuple):
+    """A trial of an experiment. What was not measured, and not predicted, is None.
+
+    Hours, node-hours and energy are those still to be spent: nothing for what is measured or
+    skipped. Memory is that of the fullest rank.
+    """
+
+    experiment: str
+    trial: str
+    engine: str
+    batch_size: int
+    accumulation: int
+    fanout: str
+    seed: int
+    ranks: int
+    nodes: int
+    source: str  # MEASURED, PREDICTED or ASKED
+    status: str | None  # of the outcome
+    skipped: bool  # predicted not to fit, and therefore not run
+    walltime_h: float  # asked for
+    hours_used: float  # ranks x hours
+    hours_used_low: float
+    hours_used_high: float
+    hours_allocated: float  # what is billed: on whole-node sites every device of the nodes
+    node_hours: float
+    peak_memory_bytes: float | None = None
+    peak_memory_low_bytes: float | None = None
+    peak_memory_high_bytes: float | None = None
+    memory_limit_bytes: float | None = None
+    memory_limit: str | None = None  # what sets it, in words
+    out_of_memory_chance: float | None = None
+    fits: str | None = None  # FITS, TIGHT or NO_FIT
+    epoch_s: float | None = None
+    epoch_low_s: float | None = None
+    epoch_high_s: float | None = None
+    total_h: float | None = None  # of the whole trial
+    energy_kj: float | None = None  # of the devices
+    energy_source: str | None = None
+    time_source: str | None = None
+    sampled: str | None = None  # how the probe came by the trial's sample
+    test_accuracy: float | None = None
+
+    @property
+    def measured(self) -> bool:
+        return self.source == MEASURED
+
+    @property
+    def to_run(self) -> bool:
+        return not self.measured and not self.skipped
+
+
+@dataclass(frozen=True)
+class Total:
+    """Of an experiment or the study; hours and energy are those of the trials still to run."""
+
+    name: str
+    trials: int
+    measured: int
+    skipped: int
+    predicted: int  # of those still to run
+    hours_used: float
+    hours_used_low: float
+    hours_used_high: float
+    hours_allocated: float
+    hours_asked: float  # of hours_used: the walltimes of what was not predicted
+    node_hours: float
+    energy_kj: float | None
+    longest_h: float  # of one trial
+
+    @property
+    def to_run(self) -> int:
+        return self.trials - self.measured - self.skipped
+
+
+def totals(rows: Sequence[PlanRow]) -> list[Total]:
+    """One total for each experiment, then the study's, which counts a shared trial once."""
+    groups: dict[str, list[PlanRow]] = {}
+    for row in rows:
+        groups.setdefault(row.experiment, []).append(row)
+    return [*(total(name, group) for name, group in groups.items()), total("all", distinct(rows))]
+
+
+def distinct(rows: Sequence[PlanRow]) -> list[PlanRow]:
+    """Every trial once, however many experiments share it."""
+    return list({row.trial: row for row in rows}.values())
+
+
+def total(name: str, rows: Sequence[PlanRow]) -> Total:
+    to_run = [row for row in rows if row.to_run]
+    energies = [row.energy_kj for row in to_run if row.energy_kj is not None]
+    return Total(
+        name=name,
+        trials=len(rows),
+        measured=sum(row.measured for row in rows),
+        skipped=sum(row.skipped for row in rows),
+        predicted=sum(row.source == PREDICTED for row in to_run),
+        hours_used=sum(row.hours_used for row in to_run),
+        hours_used_low=sum(row.hours_used_low for row in to_run),
+        hours_used_high=sum(row.hours_used_high for row in to_run),
+        hours_allocated=sum(row.hours_allocated for row in to_run),
+        hours_asked=sum(row.hours_used for row in to_run if row.source == ASKED),
+        node_hours=sum(row.node_hours for row in to_run),
+        energy_kj=sum(energies) if energies else None,
+        longest_h=max((row.hours_used / row.ranks for row in to_run), default=0.0),
+    )
