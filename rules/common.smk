@@ -205,18 +205,33 @@ def plain(function):
     return function
 
 
+def finished_trials():
+    """Those that have an outcome."""
+    return {
+        trial_id
+        for trial_id in study.requests
+        if Path(outcome_path(RESULTS, trial_id)).exists()
+    }
+
+
 def trial_store():
     """The manifest of a trial's store; where all trials read the same, no function of the trial.
 
-    A rebuilt store must not rerun what was measured on the same data: its age does not count.
+    A rebuilt store must not rerun what was measured on the same data: its age does not count. Of a
+    lost one `ancient` knows nothing: a finished trial does without.
     """
+    manifests = {store: manifest_path(RESULTS, store) for store in study.stores}
+    lost = workflow.is_main_process and not all(map(os.path.exists, manifests.values()))
+    finished = finished_trials() if lost else set()
 
     def of_trial(wildcards):
-        return ancient(manifest_path(RESULTS, requested(wildcards.trial).store))
+        if wildcards.trial in finished:
+            return []
+        return ancient(manifests[requested(wildcards.trial).store])
 
-    if len(study.stores) > 1:
+    if finished or len(manifests) > 1:
         return plain(of_trial)
-    return ancient(manifest_path(RESULTS, *study.stores))
+    return ancient(*manifests.values())
 
 
 # Stands for the container image in the flow; in Snakemake's own folder, so that a dry run may take
@@ -235,23 +250,19 @@ def image_to_build():
 
 
 def image_input():
-    """What a trial waits for where the image is to be built; nothing for a finished one.
+    """What a job waits for where the image is to be built; nothing for a finished trial.
 
     Snakemake would run that again too: `ancient` does not help where the input is missing.
     """
     if not workflow.is_main_process or not image_to_build():
         return []
     Path(IMAGE_BUILT).unlink(missing_ok=True)
-    finished = {
-        trial_id
-        for trial_id in study.requests
-        if Path(outcome_path(RESULTS, trial_id)).exists()
-    }
+    finished = finished_trials()
     if not finished:
         return [IMAGE_BUILT]  # no function: Snakemake would call it for every trial
 
     def of_trial(wildcards):
-        return [] if wildcards.trial in finished else [IMAGE_BUILT]
+        return [] if wildcards.get("trial") in finished else [IMAGE_BUILT]
 
     return plain(of_trial)
 

@@ -582,6 +582,38 @@ def test_short_of_memory_the_allocator_keeps_less():
     assert sum(short.parts.values()) == pytest.approx(short.peak_bytes, abs=len(short.parts))
 
 
+def test_the_slides_largest_batch():
+    """Batch 160 of [15, 10, 10, 10, 10] with PyG's layers, had they 1.45 million distinct nodes and
+    6 million edges: the slides measured 32 GB, and it fitted 40."""
+    hops = np.array([160, 1_900, 17_000, 115_000, 480_000, 835_940])
+    edges = np.array([1_900, 19_000, 160_000, 1_100_000, 4_719_100])
+    card = 42_405_855_232
+    verdicts = {}
+    for batch_size, factor in ((160, 1.0), (192, 1.1), (512, 1.8)):
+        nodes = hops * min(factor, 2_449_029 / hops.sum())
+        counts = tuple(int(c) for c in (*nodes, *(edges * factor)))
+        sample = make_sample((15, 10, 10, 10, 10), batch_size, [counts], None, whole=1228)
+        trial = step_trial(
+            engine="reference",
+            device="cuda",
+            layers=5,
+            fanout=[15, 10, 10, 10, 10],
+            hidden_channels=256,
+            batch_size=batch_size,
+            sampling_workers=4,
+        )
+        found = peak_memory(trial, sample, graph_facts_of_products(), card)
+        verdicts[batch_size] = found.verdict(usable_bytes(trial, found, card))
+        if batch_size == 160:
+            assert 28e9 < found.allocated_bytes < 36e9
+    assert verdicts == {160: FITS, 192: TIGHT, 512: WILL_NOT_FIT}
+
+
+def test_a_toy_has_a_prediction():
+    found, _ = predicted(batch_size=1, hidden_channels=1, scale=0.01)
+    assert found.peak_bytes > found.before_bytes > 0
+
+
 def test_predictions_take_no_torch():
     code = (
         "import sys, sagebench.predict.memory, sagebench.predict.probe\n"

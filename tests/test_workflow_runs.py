@@ -145,6 +145,15 @@ def test_a_deleted_store_is_not_rebuilt_for_what_is_measured(project):
     assert "Nothing to be done" in project.snakemake().stdout
 
 
+def test_a_deleted_store_is_rebuilt_for_what_is_missing_alone(project):
+    assert project.snakemake().returncode == 0
+    project.ran("run_trial")
+    shutil.rmtree(project.folder / "results/stores")
+    project.outcomes()[0].unlink()
+    assert project.snakemake().returncode == 0
+    assert len(project.ran("run_trial")) == 1
+
+
 def test_plan_writes_only_its_csv_and_the_frozen_study(project):
     result = project.snakemake("plan")
     assert result.returncode == 0, result.stdout

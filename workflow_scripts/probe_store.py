@@ -37,7 +37,7 @@ def main() -> None:
             if request.store == name
         }
         path = path_of(study.results, name)
-        probe_store(store, requests, path, threads=arguments.threads, say=print)
+        probe_store(store, requests, path, threads=max(1, arguments.threads), say=print)
         print(f"{len(requests)} pairs of fanout and batch size: {path}")
 
 

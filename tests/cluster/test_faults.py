@@ -67,11 +67,9 @@ def project(checkout) -> Project:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(request) -> dict[str, dict]:
+def undisturbed(demo) -> dict[str, dict]:
     """The outcomes, by the trial's id, where nothing goes wrong."""
-    if dev := os.environ.get("DEV_DEMO"):  # DEV
-        return {p.parent.name: json.loads(p.read_text()) for p in Path(dev).glob("*/outcome.json")}
-    return request.getfixturevalue("demo").outcomes()
+    return demo.outcomes()
 
 
 def assert_as_undisturbed(project: Project, undisturbed: dict[str, dict], trials: int) -> None:

@@ -75,6 +75,7 @@ def run_trial(
 
 def supervise(job: Job, attempt: Attempt, walltime: Walltime) -> tuple[Verdict, int | None]:
     """Start the ranks and wait for their end. Returns the verdict and the signal, if any."""
+    checkpoint_before = changed_at(job.checkpoint)
     with ranks_of(job, attempt, walltime) as ranks, stopping_on_signals(ranks):
         ends = ranks.wait(walltime.last_resort_unix_s)
     ends = [replace(end, record=read_record(attempt.directory, end.rank)) for end in ends]
@@ -85,10 +86,12 @@ def supervise(job: Job, attempt: Attempt, walltime: Walltime) -> tuple[Verdict, 
         oom_kills=ranks.out_of_memory_kills(),
         walltime_s=walltime.asked_s if ranks.timed_out else None,
     )
-    if verdict.status is Status.TIME_LIMIT and job.runtime_predicted:
-        verdict = too_short(job, walltime) or verdict
-    if ranks.timed_out and job.continues and job.checkpoint.exists():
-        verdict = Verdict(None, "the walltime was used up", continues=True)
+    if verdict.status is Status.TIME_LIMIT:
+        # A job that came no further would be followed by one that comes no further either.
+        if job.continues and changed_at(job.checkpoint) != checkpoint_before:
+            verdict = Verdict(None, verdict.message, continues=True)
+        elif job.runtime_predicted:
+            verdict = too_short(job, walltime) or verdict
     stopped_by = ranks.asked_to_stop
     if stopped_by and not verdict.continues and verdict.status is not Status.COMPLETED:
         # Slurm's signals go to all processes of a step, also to the one that mounts the image: a
@@ -97,6 +100,11 @@ def supervise(job: Job, attempt: Attempt, walltime: Walltime) -> tuple[Verdict, 
         message = "stopped with a checkpoint, to be continued" if continues else "interrupted"
         verdict = Verdict(None, message, continues=continues)
     return verdict, stopped_by
+
+
+def changed_at(path: Path) -> int | None:
+    """Tells whether a file was written anew; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def too_short(job: Job, walltime: Walltime) -> Verdict | None:

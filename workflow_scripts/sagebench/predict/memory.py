@@ -184,7 +184,7 @@ def _predicted(
 
     def need(z: float) -> float:
         beside = sum(samples_beside(trial, sample, graph, placement, z).values())
-        return sum(fixed.values()) + beside + steps[z].peak()[0] * needed / live
+        return sum(fixed.values()) + beside + steps[z].peak()[0] * needed / max(live, 1)
 
     parts |= fixed | samples_beside(trial, sample, graph, placement, largest)
     parts[KEPT] = held - live
