@@ -15,6 +15,8 @@ PROCESS_BYTES = {"blocks": 201_800_000, "pyg": 322_100_000}
 """of a CPU rank before it trains: the interpreter, torch, numba, PyG and what they have loaded.
 Measured once, of trials with next to no weights, with torch 2.13 on x86-64; outcomes of the same
 machine know it better (`process_bytes`)"""
+PARALLEL_BYTES = 71_000_000
+"""the same of what DistributedDataParallel loads; PyG has it in any case"""
 CPU_SAMPLER_NODE_BYTES = 5
 DEVICE_SAMPLER_NODE_BYTES = 14
 DEVICE_SAMPLER_SCRATCH_NODE_BYTES, DEVICE_SAMPLER_DRAW_BYTES = 20, 36
@@ -61,6 +63,7 @@ def resident(
         held["labels"] = ID * graph.num_nodes * (2 if blocks else 1)
     else:
         held["process"] = PROCESS_BYTES["blocks" if blocks else "pyg"]
+        held["process"] += PARALLEL_BYTES if blocks and trial.ranks > 1 else 0
         if process_bytes is not None:  # which has the weights, too
             held["process"] = process_bytes - 4 * weights
     if placement == "device":
