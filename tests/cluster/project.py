@@ -240,12 +240,6 @@ class Run:
             self.process.wait()
 
 
-def start_requeued(job: str) -> None:
-    """Have a requeued job start at once: Slurm would wait two minutes."""
-    wait_for("the requeue", lambda: "PENDING" in slurm("squeue", "-h", "-j", job, "-o", "%T"), 120)
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
-
-
 def wait_for(what: str, look: Callable[[], T], limit_s: float) -> T:
     """The first true value of `look()`; fails after `limit_s`."""
     until = time.monotonic() + limit_s

@@ -25,7 +25,6 @@ from project import (
     Project,
     command,
     slurm,
-    start_requeued,
     wait_for,
 )
 from sagebench.sampling.order import SeedOrder
@@ -147,8 +146,6 @@ def test_a_node_fails_and_comes_back(project, undisturbed):
     finally:
         command([sys.executable, TESTBED, "start"], limit_s=120).check_returncode()
     # Slurm itself starts the job again, and Snakemake waits for it.
-    (job,) = project.waiting_or_running()
-    start_requeued(job)
     first.wait()
     project.run(*ONCE)
     assert_as_undisturbed(project, undisturbed, trials=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from project import TINY, slurm, start_requeued
+from project import TINY, slurm
 from test_launch_trials import comparable
 
 # More training than fits into one job of 2 minutes; so many jobs more, where the machine is slow.
@@ -38,7 +38,6 @@ def test_a_trial_goes_on_after_a_signal_a_requeue_and_its_walltime(new_project):
     second = stopped.wait_for_epoch(attempt=2, limit_s=300)
     assert job_of(second) != job_of(first)
     slurm("scontrol", "requeue", job_of(second))
-    start_requeued(job_of(second))
     third = stopped.wait_for_epoch(attempt=3, limit_s=300)
     assert job_of(third) == job_of(second)
 

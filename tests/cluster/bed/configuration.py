@@ -10,6 +10,9 @@ from pathlib import Path
 from bed.commands import BedError, write
 from bed.layout import CLUSTER, GPUS_PER_NODE, NODES, SYSTEM_CONF, Layout
 
+# Slurm starts a requeued job once its old credentials have expired, by default after two minutes.
+REQUEUE_WAIT_S = 40
+
 MARK = "# sagebench's test cluster: written by tests/cluster/testbed.py"
 
 
@@ -44,7 +47,7 @@ SlurmctldPort={bed.controller_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={bed.munge_socket}
+AuthInfo=socket={bed.munge_socket},cred_expire={REQUEUE_WAIT_S}
 MpiDefault=none
 
 # --- files

@@ -34,6 +34,8 @@ to 1.72, in the middle 1.2"""
 MODEL_ERROR = {"cpu": 0.15, "cuda": 0.06}
 """standard error of what a rank takes beyond `before_bytes`, as a share of it. cpu: of those nine.
 cuda: no card has been measured yet; smaller, as all of its allocator's rules are known"""
+PROCESS_ERROR = 0.02
+"""the same of before_bytes, from one process to the next"""
 CONTEXT_BYTES = GIB // 2
 """of a card that the CUDA context, its kernels and libraries take, and the allocator never gets"""
 UNLIKELY = 0.05
@@ -191,8 +193,9 @@ def _predicted(
     peak, std = sum(parts.values()), need(1.0) - need(0.0)
     before = 0 if cuda else sum(fixed.values())
     error = MODEL_ERROR[trial.device]
+    errors = hypot(error * (peak - before), PROCESS_ERROR * before)
     low, high = (maximum_quantile(micro_batches, p) for p in (0.05, 0.95))
-    either_way = hypot(NORMAL.inv_cdf(0.95) * error * (peak - before), (high - low) / 2 * std)
+    either_way = hypot(NORMAL.inv_cdf(0.95) * errors, (high - low) / 2 * std)
     return MemoryPrediction(
         peak_bytes=round(peak),
         low_bytes=round(peak - either_way),
