@@ -161,14 +161,14 @@ class Forecaster:
         return time.history_of(self._outcomes, self.rates), energy.measured_power(self._outcomes)
 
     @cached_property
-    def _process_bytes(self) -> int | None:
-        """What a rank on this machine has before it trains, as outcomes measured it."""
-        found = [
-            size
-            for outcome in self._outcomes
-            if (size := (outcome.get("memory") or {}).get("host_private_before_training_bytes"))
-        ]
-        return round(median(found)) if found else None
+    def _process_bytes(self) -> dict[str, int]:
+        """What a rank on this machine has before it trains, by engine, as outcomes measured it."""
+        found: dict[str, list[int]] = {}
+        for outcome in self._outcomes:
+            for rank in outcome.get("ranks") or []:
+                if size := rank.get("host_private_before_training_bytes"):
+                    found.setdefault(outcome["trial"]["engine"], []).append(size)
+        return {engine: round(median(sizes)) for engine, sizes in found.items()}
 
     def place(self, ranks: int) -> Geometry:
         if ranks not in self._places:
@@ -229,7 +229,11 @@ class Forecaster:
         """The prediction, what a rank may use, and what sets that, in words."""
         device_bytes, device = self._device_bytes(trial)
         memory = peak_memory(
-            trial, sample, probe.graph, device_bytes, process_bytes=self._process_bytes
+            trial,
+            sample,
+            probe.graph,
+            device_bytes,
+            process_bytes=self._process_bytes.get(trial.engine),
         )
         limit = usable_bytes(trial, memory, device_bytes)
         if trial.memory_limit_gib is not None and limit != usable_bytes(
