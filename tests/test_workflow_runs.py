@@ -118,7 +118,9 @@ def test_changes_of_the_grid_run_only_what_is_new(project):
 
 
 def test_an_edit_during_a_run_changes_nothing_of_it_and_plan_and_partial_work_beside_it(project):
-    run = project.start(TRIAL_S="4")
+    hold = project.folder / "hold"
+    hold.touch()
+    run = project.start(WHILE_THERE=str(hold))
     started = project.folder / "results/trials"
     deadline = time.monotonic() + 60
     while not list(started.glob("*/log.txt")) and time.monotonic() < deadline:
@@ -131,6 +133,7 @@ def test_an_edit_during_a_run_changes_nothing_of_it_and_plan_and_partial_work_be
     partial = project.snakemake("--nolock", "partial")
     assert partial.returncode == 0, partial.stdout
     assert run.poll() is None, "the run was over before it was looked at"
+    hold.unlink()
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
     ran = project.ran("run_trial")
