@@ -18,8 +18,8 @@ PRODUCTS = GraphFacts(
     train_nodes=196_615,
     valid_nodes=39_323,
     test_nodes=2_213_091,
-    index_bytes=515_000_000,
-    feature_bytes=979_611_600,
+    index_bytes=8 * 2_449_030 + 4 * 123_718_024,
+    feature_bytes=400 * 2_449_029,
 )
 CHECKSUM = "c0ffee" * 10
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from probed import PRODUCTS
 from sagebench.launch.start import RUNTIME
 from sagebench.model import fused, linear, reference, segment
 from sagebench.predict import memory, resident
@@ -469,26 +470,10 @@ def products_like(batch_size, cv=0.01, scale=1.0):
 
 
 def predicted(batch_size=64, cv=0.01, device_bytes=None, scale=1.0, **values):
-    facts = graph_facts_of_products()
+    facts = PRODUCTS
     values = {"fanout": [15, 10, 10], "hidden_channels": 256, "dropout": 0.5, **values}
     trial = make_trial(batch_size=batch_size, **values)
     return peak_memory(trial, products_like(batch_size, cv, scale), facts, device_bytes), trial
-
-
-def graph_facts_of_products():
-    from sagebench.predict.samples import GraphFacts
-
-    return GraphFacts(
-        num_nodes=2_449_029,
-        num_edges=123_718_024,
-        num_features=100,
-        num_classes=47,
-        train_nodes=196_615,
-        valid_nodes=39_323,
-        test_nodes=2_213_091,
-        index_bytes=514_464_336,
-        feature_bytes=979_611_600,
-    )
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -505,7 +490,7 @@ def test_the_parts_are_the_peak(engine, device):
 def test_trials_that_differ_in_nothing_that_matters_share_a_prediction():
     first, trial = predicted()
     same = replace(trial, seed=5, learning_rate=0.5, accumulation=3, machine="other")
-    assert peak_memory(same, products_like(64), graph_facts_of_products()) is first
+    assert peak_memory(same, products_like(64), PRODUCTS) is first
 
 
 @given(
@@ -527,7 +512,7 @@ def test_a_larger_batch_has_more_in_use(counts, engine, aggregator, cuda, factor
         )
         numbers = [int(c * scale) for c in counts]
         sample = make_sample(trial.fanout, 8, [(*numbers, *(3 * n for n in numbers[:-1]))], None, 1)
-        return step_tape(trial, sample, graph_facts_of_products(), "mapped").peak()[0]
+        return step_tape(trial, sample, PRODUCTS, "mapped").peak()[0]
 
     assert live(1.0) <= live(factor)
 
@@ -602,7 +587,7 @@ def test_the_slides_largest_batch():
             batch_size=batch_size,
             sampling_workers=4,
         )
-        found = peak_memory(trial, sample, graph_facts_of_products(), card)
+        found = peak_memory(trial, sample, PRODUCTS, card)
         verdicts[batch_size] = found.verdict(usable_bytes(trial, found, card))
         if batch_size == 160:
             assert 28e9 < found.allocated_bytes < 36e9

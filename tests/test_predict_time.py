@@ -9,6 +9,7 @@ import pytest
 import torch
 from counting_bytes import ByteCounter
 from graphs import random_csc
+from probed import PRODUCTS
 from sagebench.grid.trial import Trial
 from sagebench.predict.cards import card_rates
 from sagebench.predict.correction import PHASES
@@ -32,17 +33,6 @@ def flops_of_addmm(_, a, b, **__) -> int:
 IN_PLACE = {torch.ops.aten.addmm_: flops_of_addmm}
 """which torch's counter leaves out"""
 BYTES = ("stream", "norm", "gather", "spread", "scatter", "scatter_random", "segment")
-PRODUCTS = GraphFacts(
-    num_nodes=2_449_029,
-    num_edges=123_718_024,
-    num_features=100,
-    num_classes=47,
-    train_nodes=196_615,
-    valid_nodes=39_323,
-    test_nodes=2_213_091,
-    index_bytes=8 * 2_449_030 + 4 * 123_718_024,
-    feature_bytes=400 * 2_449_029,
-)
 # Means of four micro-batches of 128 on the synthetic graph of ogbn-products' size and degrees.
 SLIDES = {
     (15, 10, 10, 10, 10): (

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from sagebench.cluster import squeue
+from sagebench.cluster.commands import NoAnswer
 from sagebench.errors import UserError
 
 COMMAND_LIMIT_S = 60
 END_LIMIT_S = 180
-COMMENT = "rule_trial_wildcards_"
-"""how Snakemake's Slurm plugin begins the comment of a trial's job; the trial's id follows"""
 
 
 def cancel_orphans(folder: Path, trial_ids: Iterable[str]) -> list[str]:
@@ -30,7 +31,7 @@ def cancel_orphans(folder: Path, trial_ids: Iterable[str]) -> list[str]:
         f"cancelling {len(orphans)} jobs that an earlier run left: {', '.join(orphans)}",
         file=sys.stderr,
     )
-    _output("scancel", *orphans)
+    subprocess.run(["scancel", *orphans], timeout=COMMAND_LIMIT_S)
     until = time.monotonic() + END_LIMIT_S
     while left := _jobs(folder, wanted):
         if time.monotonic() > until:
@@ -42,20 +43,9 @@ def cancel_orphans(folder: Path, trial_ids: Iterable[str]) -> list[str]:
 
 
 def _jobs(folder: Path, trial_ids: set[str]) -> list[str]:
-    lines = _output("squeue", "--me", "-h", "-o", "%i\t%k\t%Z").splitlines()
-    jobs = [line.split("\t") for line in lines if line.count("\t") == 2]
-    return [
-        job
-        for job, comment, workdir in jobs
-        if comment.removeprefix(COMMENT) in trial_ids and Path(workdir) == folder
-    ]
-
-
-def _output(*command: str) -> str:
-    """What a command of Slurm prints; nothing without Slurm: the first submission will say so."""
+    """The ids of the jobs; none without Slurm: the first submission will say so."""
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+        found = squeue.of_trials(squeue.jobs([os.getuid()]), folder)
+    except NoAnswer:
+        return []
+    return [job.job_id for job in found if job.trial_id in trial_ids]

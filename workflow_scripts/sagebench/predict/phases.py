@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sagebench.grid.trial import Trial
 from sagebench.predict.correction import PHASES
 from sagebench.predict.rates import Network, Rates
+from sagebench.predict.resident import placement_of
 from sagebench.predict.samples import GraphFacts
 from sagebench.predict.work import FLOAT, Counts, MicroStep, Use, parameters
 from sagebench.predict.work_blocks import count_blocks
@@ -81,18 +81,11 @@ class Phases:
 
 
 def placed(trial: Trial, graph: GraphFacts, rates: Rates) -> str:
-    """Where graph and features are (sagebench.training.placement has the rule)."""
+    """Where graph and features are; on a CPU the time does not depend on it."""
     if trial.device == "cpu":
         return "mapped"
-    if trial.engine != "blocks":
-        return "host"
-    if trial.placement != "auto":
-        return trial.placement
-    available = rates.device_memory_bytes or math.inf
-    if trial.memory_limit_gib is not None:
-        available = min(available, trial.memory_limit_gib * (1 << 30))
-    reserve = min(4 << 30, 0.5 * available)
-    return "device" if graph.index_bytes + graph.feature_bytes + reserve <= available else "host"
+    limits = [rates.device_memory_bytes, (trial.memory_limit_gib or 0) * (1 << 30)]
+    return placement_of(trial, graph, min((int(size) for size in limits if size), default=None))
 
 
 def micro_step(case: Case) -> MicroStep:
