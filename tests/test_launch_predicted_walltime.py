@@ -6,7 +6,7 @@ import json
 
 import pytest
 from test_launch_trials import Run
-from trials import make_trial, tiny_store
+from trials import endless_trial, tiny_store
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def store(tmp_path_factory):
 
 
 def run(tmp_path, store, **request):
-    trial = make_trial(epochs=100_000)
+    trial = endless_trial()
     study = {
         "site": {"launcher": "local"},
         "places": {"1": {}},

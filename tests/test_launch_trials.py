@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sagebench.sampling.order import SeedOrder
-from trials import make_trial, tiny_store
+from trials import endless_trial, make_trial, tiny_store
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "run_trial.py"
 LIMIT_S = 120
@@ -168,7 +168,7 @@ def test_out_of_memory_on_one_rank_is_an_outcome_that_names_it(tmp_path, hub_sto
 
 
 def test_walltime_is_an_outcome(tmp_path, store):
-    run = Run(tmp_path / "t", make_trial(epochs=100_000), store, "--walltime-min", "0.2")
+    run = Run(tmp_path / "t", endless_trial(), store, "--walltime-min", "0.2")
     assert run.finish().returncode == 0
     assert run.outcome["status"] == "time_limit"
     assert run.outcome["reason"]["limit"] == {"kind": "walltime", "value": 12.0, "unit": "s"}
@@ -241,7 +241,7 @@ def test_a_trial_never_falls_back(tmp_path, store, values, sentence):
 
 
 def test_terminated_launcher_ends_its_ranks_and_says_so(tmp_path, store):
-    run = Run(tmp_path / "t", make_trial(ranks=2, epochs=100_000), store)
+    run = Run(tmp_path / "t", endless_trial(ranks=2), store)
     launcher = run.start()
     pids = [rank["pid"] for rank in run.wait_for_epoch()["ranks"]]
     launcher.terminate()
@@ -252,7 +252,7 @@ def test_terminated_launcher_ends_its_ranks_and_says_so(tmp_path, store):
 
 
 def test_killed_launcher_leaves_no_ranks_and_no_lock(tmp_path, store):
-    run = Run(tmp_path / "t", make_trial(ranks=2, epochs=100_000), store)
+    run = Run(tmp_path / "t", endless_trial(ranks=2), store)
     launcher = run.start()
     pids = [rank["pid"] for rank in run.wait_for_epoch()["ranks"]]
     second = run.finish()

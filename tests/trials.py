@@ -35,6 +35,11 @@ def make_trial(**values) -> Trial:
     )
 
 
+def endless_trial(**values) -> Trial:
+    """A trial on `tiny_store` that ends only when it is stopped."""
+    return make_trial(epochs=100_000, patience_evaluations=None, **values)
+
+
 def tiny_store(folder: Path, nodes: int = 1500, train: int = 389, hub: int = 0) -> GraphStore:
     """A random graph whose labels follow from the features; train nodes are 0 to `train` - 1.
 
