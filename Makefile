@@ -59,6 +59,10 @@ preflight: install ## short jobs that check a cluster before the first study: ma
 probe: install ## sample a little of every trial, so that the plan predicts memory and time
 	$(SNAKEMAKE) probe $(STUDY)
 
+.PHONY: calibrate
+calibrate: install ## measure for half a minute how fast this machine is, for the plan's predictions
+	$(RUN)/python workflow_scripts/calibrate.py --site "$$PROFILE/site.yaml"
+
 .PHONY: status
 status: install ## where every trial stands, also while they run: make status CONFIG=... PROFILE=...
 	@$(RUN)/python workflow_scripts/status.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
@@ -84,6 +88,10 @@ bench: install ## engines and samplers side by side: make bench SIZE=laptop|prod
 .PHONY: bench-planning
 bench-planning: install ## the dry run of 10,000 trials against bare Snakemake with as many jobs
 	$(RUN)/python workflow_scripts/bench_planning.py
+
+.PHONY: bench-predictions
+bench-predictions: install ## trials on this CPU against their predicted peak memory: 16 GB of memory
+	$(RUN)/python workflow_scripts/check_predictions.py $(BENCH)
 
 .PHONY: test
 test: install ## every test that needs no root

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -127,6 +128,13 @@ def test_nothing_has_begun(local):
     assert unknown is None
     local.folder()  # trial.json is frozen before the trial starts
     assert local.state().state == "not_started"
+
+
+def test_what_a_prediction_leaves_out_is_told_from_what_is_to_come(local):
+    study = replace(local.study, skipped={local.ids[1]: {}})
+    states, _ = look(study)
+    assert [one.state for one in states][:3] == ["not_started", "left_out", "not_started"]
+    assert states[1].said == "predicted to run out of memory"
 
 
 def test_what_is_measured(local):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sagebench.cluster.states import Queue, state_of
 from sagebench.sampling.order import SeedOrder
 from trials import endless_trial, make_trial, tiny_store
 
@@ -271,3 +272,26 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_an_attempt_that_starts_no_rank_is_noted_too(store, tmp_path):
+    trial = make_trial()
+    site = {"launcher": "slurm", "modules": [], "environment": {}, "image": "gone.sif",
+            "image_definition": None, "binds": []}  # fmt: skip
+    study = {
+        "site": site,
+        "places": {"1": {}},
+        "requests": {trial.id: {"walltime_min": 1, "continues": False}},
+    }
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    run = Run(tmp_path / "t", trial, store, "--study", str(tmp_path / "study.json"))
+    result = run.finish()
+    assert result.returncode != 0
+    (said,) = result.stderr.splitlines()
+    assert said.startswith("error: the image gone.sif is not there")
+    (attempt,) = run.attempts
+    assert attempt["status"] == "failed"
+    assert f"error: {attempt['message']}" == said
+    state = state_of(run.home, 2, Queue(time.time()))
+    assert (state.state, state.said, state.attempt) == ("failed", attempt["message"], 1)
+    assert state.log == str(run.home / "log.txt")

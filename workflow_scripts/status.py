@@ -8,6 +8,7 @@ from sagebench.cluster.states import look
 from sagebench.cluster.states_text import as_csv, as_text
 from sagebench.errors import run_script
 from sagebench.grid.study import add_study_arguments, study_of
+from sagebench.plan.guards import guarded
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     add_study_arguments(parser)
     parser.add_argument("--csv", action="store_true", help="all of it, for a program")
     arguments = parser.parse_args()
-    study = study_of(arguments)
+    study = guarded(study_of(arguments))
     states, queue_unknown = look(study)
     if arguments.csv:
         print(as_csv(states), end="")

@@ -37,11 +37,13 @@ STATES = (
     "time_limit",
     "diverged",
     "completed",
+    "left_out",
     "not_started",
 )
 """in the order in which they are shown"""
 
 SILENT = "ended without a word: killed, or its node failed"
+LEFT_OUT = "predicted to run out of memory"
 JUST_NOW_S = 5.0
 WALLTIME_GRACE_S = 300.0
 SACCT_LIMIT_S = 15.0
@@ -85,7 +87,9 @@ def look(study: Study) -> tuple[list[TrialState], str | None]:
     queue, reason = _queue(study, trials)
     there = _names(trials)
     states = [
-        state_of(trials / trial_id, request.trial.epochs, queue)
+        TrialState(trial_id, "left_out", LEFT_OUT)
+        if trial_id in study.skipped
+        else state_of(trials / trial_id, request.trial.epochs, queue)
         if trial_id in there
         else _by_queue(trial_id, queue)
         for trial_id, request in study.requests.items()

@@ -14,7 +14,7 @@ from sagebench.text_table import text_table
 
 WIDTH = 100
 ROWS_SHOWN = 200
-QUIET = ("completed", "not_started")
+QUIET = ("completed", "left_out", "not_started")
 """states that a long list leaves out"""
 EXPLAINED = ("failed", "interrupted")
 

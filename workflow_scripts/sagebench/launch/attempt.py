@@ -53,6 +53,7 @@ class Attempt:
 
     def record(self, verdict: Verdict, interrupted: bool) -> dict[str, Any]:
         """What came of it, as `attempts.jsonl` holds it."""
+        log = self.directory / f"rank-{verdict.rank or 0}.log"
         ended = CONTINUES if verdict.continues else INTERRUPTED if interrupted else FAILED
         return {
             "attempt": self.number,
@@ -63,7 +64,8 @@ class Attempt:
             "reason": verdict.reason,
             "message": verdict.message,
             "predicted_walltime_too_short": verdict.too_short,
-            "log": str(self.directory / f"rank-{verdict.rank or 0}.log"),
+            # Where no rank was started, what the rule itself said.
+            "log": str(log if log.exists() else self.home / "log.txt"),
         }
 
     def log(self, record: dict[str, Any]) -> None:

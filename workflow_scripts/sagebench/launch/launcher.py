@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from sagebench.errors import UserError
 from sagebench.files import read_json, write_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import Attempt
@@ -50,7 +51,11 @@ def run_trial(
         attempt = Attempt.begin(job.home, walltime_s)
         provenance = collect_provenance(shlex.join(sys.argv), job.image)
         walltime = Walltime.of_job(walltime_s, attempt.started_at_unix_s)
-        verdict, interrupted = supervise(job, attempt, walltime)
+        try:
+            verdict, interrupted = supervise(job, attempt, walltime)
+        except UserError as error:  # no rank was started: modules, image or binds are not there
+            attempt.log(attempt.record(Verdict(None, str(error)), interrupted=False))
+            raise
         record = attempt.record(verdict, interrupted is not None)
         if verdict.status is not None:
             measured = read_measured(attempt.directory)

@@ -49,7 +49,7 @@ class Ranks:
         self.timed_out = False
         self._copier: threading.Thread | None = None
         self._oom_kills_before = oom_kills()
-        self._asked_to_stop: int | None = None
+        self.asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
 
     def log_path(self, rank: int) -> Path:
         return self.directory / f"rank-{rank}.log"
@@ -86,12 +86,7 @@ class Ranks:
 
     def stop(self, signal_number: int) -> None:
         """Ask the ranks to end; `wait` returns once they have. For a signal handler."""
-        self._asked_to_stop = signal_number
-
-    @property
-    def asked_to_stop(self) -> int | None:
-        """The signal that `stop` was called with, if it was."""
-        return self._asked_to_stop
+        self.asked_to_stop = signal_number
 
     def wait(self, until_unix_s: float | None = None) -> list[RankEnd]:
         """Wait for all ranks; once one fails, for the others only for seconds.
@@ -109,7 +104,7 @@ class Ranks:
                 failed = process.returncode != 0
                 grace = GRACE_AFTER_FAILURE_S if failed else GRACE_AFTER_SUCCESS_S
                 give_up = min(give_up or float("inf"), time.time() + grace)
-            if self._asked_to_stop is not None and not told_to_stop:
+            if self.asked_to_stop is not None and not told_to_stop:
                 if not self.continues:
                     break
                 told_to_stop = True

@@ -91,7 +91,7 @@ class SlurmRanks:
         self.count = place["nodes"] * place["ranks_per_node"]
         self.continues = continues
         self.timed_out = False
-        self._asked_to_stop: int | None = None
+        self.asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
         self._srun: subprocess.Popen[bytes] | None = None
 
     @property
@@ -123,12 +123,7 @@ class SlurmRanks:
 
     def stop(self, signal_number: int) -> None:
         """Ask the ranks to end; `wait` returns once they have. For a signal handler."""
-        self._asked_to_stop = signal_number
-
-    @property
-    def asked_to_stop(self) -> int | None:
-        """The signal that `stop` was called with, if it was."""
-        return self._asked_to_stop
+        self.asked_to_stop = signal_number
 
     def wait(self, until_unix_s: float | None = None) -> list[RankEnd]:
         """Wait for all ranks; once one has ended, for the others only for a while.
@@ -144,7 +139,7 @@ class SlurmRanks:
                 failed = any(end.code for end in ended)
                 grace = GRACE_AFTER_FAILURE_S if failed else GRACE_AFTER_SUCCESS_S
                 give_up = min(give_up, time.time() + grace)
-            if self._asked_to_stop is not None and not told_to_stop:
+            if self.asked_to_stop is not None and not told_to_stop:
                 if not self.continues:
                     break
                 told_to_stop = True
