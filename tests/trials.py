@@ -40,6 +40,20 @@ def endless_trial(**values) -> Trial:
     return make_trial(epochs=100_000, patience_evaluations=None, **values)
 
 
+def step_trial(**values) -> Trial:
+    """A trial of `tiny_store` whose step takes more than the objects around it."""
+    return make_trial(
+        **{
+            "fanout": [6, 5, 4],
+            "hidden_channels": 128,
+            "dropout": 0.5,
+            "batch_size": 48,
+            "sampling_workers": 0,
+            **values,
+        }
+    )
+
+
 def tiny_store(folder: Path, nodes: int = 1500, train: int = 389, hub: int = 0) -> GraphStore:
     """A random graph whose labels follow from the features; train nodes are 0 to `train` - 1.
 
