@@ -124,6 +124,10 @@ def outcome_path(results: str, trial_id: str) -> str:
     return f"{results}/trials/{trial_id}/outcome.json"
 
 
+def prediction_path(results: str, trial_id: str) -> str:
+    return f"{results}/trials/{trial_id}/prediction.json"
+
+
 def store_spec_path(results: str, store: str) -> str:
     return f"{results}/stores/{store}.json"
 

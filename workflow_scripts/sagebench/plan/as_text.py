@@ -60,14 +60,15 @@ def as_text(study: Study, rows: Sequence[PlanRow], sentences: Sequence[str] = ()
 def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
     memory = any(row.peak_memory_bytes is not None for row in rows)
     times = any(row.epoch_s is not None for row in rows)
-    head = ["experiment", "batch", "accum.", "fanout", "seed", "ranks", "nodes"]
+    energy = any(row.energy_kj is not None for row in rows)
+    head = ["experiment", "engine", "batch", "accum.", "fanout", "seed", "ranks", "nodes"]
     head += [*(["peak GiB", "memory"] if memory else []), *(["epoch"] if times else [])]
-    head += ["time h", f"{unit} used", "allocated", "from"]
+    head += ["time h", f"{unit} used", "allocated", *(["kWh"] if energy else []), "from"]
     cells = []
     for row in rows:
         model = "" if row.measured else "~"  # every figure of a model is marked as one
-        line = [row.experiment, str(row.batch_size), str(row.accumulation), row.fanout]
-        line += [str(row.seed), str(row.ranks), str(row.nodes)]
+        line = [row.experiment, row.engine, str(row.batch_size), str(row.accumulation)]
+        line += [row.fanout, str(row.seed), str(row.ranks), str(row.nodes)]
         if memory:
             peak = row.peak_memory_bytes
             line += ["-" if peak is None else f"{model}{peak / GIB:.2f}"]
@@ -77,9 +78,11 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
         hours = row.total_h if row.total_h is not None else row.walltime_h
         line += [("" if row.total_h is None else model) + hours_text(hours)]
         line += [hours_text(row.hours_used), hours_text(row.hours_allocated)]
+        if energy:
+            line += ["-" if row.energy_kj is None else model + hours_text(row.energy_kj / 3600)]
         cells.append([*line, "skipped" if row.skipped else row.source])
-    left = {0, 3, len(head) - 1} | ({8} if memory else set())
-    return text_table(head, cells, left)
+    left = {"experiment", "engine", "fanout", "memory", "from"}
+    return text_table(head, cells, {head.index(name) for name in left if name in head})
 
 
 def _totals(found: Sequence[Total], unit: str) -> list[str]:

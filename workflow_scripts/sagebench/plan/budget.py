@@ -41,7 +41,9 @@ def refusal(study: Study, rows: Sequence[PlanRow]) -> str | None:
     lines = [f"{sentence[:-1]}: drop trials, or give it more.", ""]
     for row in dropped[:SHOWN]:
         what = f"batch {row.batch_size}x{row.accumulation}, fanout {row.fanout}, ranks {row.ranks}"
-        lines.append(f"  {row.node_hours:10,.2f}  {row.experiment}: {row.engine}, {what}")
+        lines.append(
+            f"  {row.node_hours:10,.2f}  {row.experiment}: {row.engine}, {what}, seed {row.seed}"
+        )
     if len(dropped) > SHOWN:
         rest = sum(row.node_hours for row in dropped[SHOWN:])
         lines.append(f"  {rest:10,.2f}  {len(dropped) - SHOWN} more (plan.csv has all)")

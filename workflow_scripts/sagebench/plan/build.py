@@ -50,13 +50,14 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         source=MEASURED if measured else PREDICTED if forecast and forecast.time else ASKED,
         status=measured.status if measured else None,
         skipped=skipped,
+        continues=request.continues,
         walltime_h=request.walltime_min / 60,
         hours_used=trial.ranks * hours,
         hours_used_low=trial.ranks * low,
         hours_used_high=trial.ranks * high,
         hours_allocated=allocated,
         node_hours=_node_hours(study, place, hours),
-        **(_of_outcome(measured) if measured else _of_forecast(forecast, skipped)),
+        **(_of_outcome(measured) if measured else _of_forecast(forecast, hours)),
     )
 
 
@@ -64,7 +65,7 @@ def _measured(study: Study, trial_id: str) -> Measured | None:
     path = Path(outcome_path(study.results, trial_id))
     if not path.exists():
         return None
-    return measured_of(read_outcome(path) or {}, study.site.device)
+    return measured_of(read_outcome(path), study.site.device)
 
 
 def _hours(request: Request, forecast: Forecast | None) -> tuple[float, float, float]:
@@ -93,7 +94,8 @@ def _of_outcome(measured: Measured) -> dict[str, object]:
     }
 
 
-def _of_forecast(forecast: Forecast | None, skipped: bool) -> dict[str, object]:
+def _of_forecast(forecast: Forecast | None, hours: float) -> dict[str, object]:
+    """hours: of one rank, still to be spent."""
     if forecast is None or forecast.sample is None:
         return {}
     values: dict[str, object] = {
@@ -115,9 +117,9 @@ def _of_forecast(forecast: Forecast | None, skipped: bool) -> dict[str, object]:
             "total_h": forecast.total_s / 3600,
             "time_source": forecast.time.source,
         }
-    if forecast.energy_j is not None and not skipped:
+    if forecast.energy_j is not None and forecast.total_s and hours:
         values |= {
-            "energy_kj": forecast.energy_j / 1000,
+            "energy_kj": forecast.energy_j / 1000 * min(1.0, 3600 * hours / forecast.total_s),
             "energy_source": forecast.energy_source,
         }
     return values

@@ -143,17 +143,12 @@ def _staircase(axes: Axes, frontier: Frontier) -> None:
     """The line between the last batch size that may fit and the first that does not."""
     edges = []
     for fanout in frontier.fanouts:
-        fitting = [
-            column
-            for column, size in enumerate(frontier.batch_sizes)
-            if (cell := frontier.cells.get((fanout, size))) and cell.fits in (FITS, TIGHT)
+        holds = [
+            cell.holds if (cell := frontier.cells.get((fanout, size))) else None
+            for size in frontier.batch_sizes
         ]
-        there = [
-            column
-            for column, size in enumerate(frontier.batch_sizes)
-            if (cell := frontier.cells.get((fanout, size))) and cell.fits == NO_FIT
-        ]
-        edges.append(max(fitting, default=-1) + 0.5 if there else None)
+        last = max((column for column, held in enumerate(holds) if held), default=-1)
+        edges.append(last + 0.5 if False in holds else None)
     look = {"color": ALARM, "linewidth": 1.6, "zorder": 4, "solid_capstyle": "round"}
     for row, edge in enumerate(edges):
         if edge is None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sagebench.grid.expansion import Study
+from sagebench.measure.outcome import Status
 from sagebench.plan.forecast import Forecaster
-from sagebench.plan.rows import PlanRow
+from sagebench.plan.rows import NO_FIT, PlanRow
 
 GIB = 1 << 30
 MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
@@ -23,6 +24,13 @@ class Cell:
     asked: bool
     measured: bool
     ended: str | None  # a measured end without a value
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether memory suffices, or may; None where nobody knows."""
+        if self.measured:
+            return self.ended != Status.OUT_OF_MEMORY.value
+        return None if self.fits is None else self.fits != NO_FIT
 
     @property
     def text(self) -> str:
@@ -68,7 +76,7 @@ def _frontier(
     fanouts = _most_asked([row.fanout for row in rows], MOST_FANOUTS)
     batch_sizes = sorted(_most_asked([row.batch_size for row in rows], MOST_BATCH_SIZES))
     by_fanout = {fanout: [r for r in rows if r.fanout == fanout] for fanout in fanouts}
-    limits = set()
+    limits = {(row.memory_limit_bytes, row.memory_limit) for row in rows}
     for fanout in fanouts:
         for batch_size in batch_sizes:
             if (fanout, batch_size) not in cells:
@@ -80,9 +88,8 @@ def _frontier(
                 if estimate is not None and estimate.memory is not None:
                     _, peak, _ = estimate.peak()
                     cells[fanout, batch_size] = Cell(peak, estimate.fits, False, False, None)
-    for row in rows:
-        if row.memory_limit_bytes is not None:
-            limits.add(f"{row.memory_limit_bytes / GIB:.1f} GiB ({row.memory_limit})")
+                    limits.add((estimate.memory_limit_bytes, estimate.memory_limit))
+    known = [f"{limit / GIB:.1f} GiB ({what})" for limit, what in limits if limit is not None]
     middle = Counter(row.batch_size for row in rows).most_common(1)[0][0]
 
     def demand(fanout: str) -> float:
@@ -96,7 +103,7 @@ def _frontier(
         fanouts=sorted(fanouts, key=demand),
         batch_sizes=batch_sizes,
         cells=cells,
-        limit=", ".join(sorted(limits)) or "no limit known",
+        limit=", ".join(sorted(set(known))) or "no limit known",
         left_out=len({r.fanout for r in rows})
         - len(fanouts)
         + len({r.batch_size for r in rows})

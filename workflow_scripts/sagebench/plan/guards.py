@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sagebench.errors import UserError
 from sagebench.grid.expansion import Request, Study
-from sagebench.grid.freeze import outcome_path
+from sagebench.grid.freeze import outcome_path, prediction_path
 
 if TYPE_CHECKING:
     from sagebench.plan.forecast import Forecast
@@ -52,10 +52,12 @@ def guarded(study: Study) -> Study:
 
 
 def runtime(request: Request, forecast: Forecast, margin: float) -> int | None:
-    """Minutes that the trial's first job asks for; None: its walltime."""
+    """Minutes that the trial's first job asks for: margin times what is predicted, but no less than
+    the end of its interval. None: its walltime."""
     if forecast.total_s is None:
         return None
-    minutes = math.ceil(margin * forecast.total_s / 60 + START_UP_MIN)
+    _, high = forecast.interval()
+    minutes = math.ceil(max(margin, high) * forecast.total_s / 60 + START_UP_MIN)
     return minutes if minutes < request.walltime_min else None
 
 
@@ -83,7 +85,10 @@ def check_budget(study: Study) -> None:
 
 
 def freeze_predictions(study: Study, trial_ids: Sequence[str]) -> None:
-    """Keep what is predicted of the trials that are about to run, where a store was probed."""
+    """Keep what is predicted of the trials that are about to run, where a store was probed; what
+    was predicted of them before, goes."""
+    for trial_id in trial_ids:
+        Path(prediction_path(study.results, trial_id)).unlink(missing_ok=True)
     if not any(Path(study.results, "probes", f"{store}.json").exists() for store in study.stores):
         return
     from sagebench.plan.record import freeze_predictions

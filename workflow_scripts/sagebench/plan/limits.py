@@ -102,7 +102,8 @@ def _jobs(study: Study, rows: Sequence[PlanRow]) -> str | None:
 
 
 def _beyond(row: PlanRow, hours: float) -> bool:
-    return row.source == PREDICTED and row.total_h is not None and row.total_h > hours
+    known = row.source == PREDICTED and row.total_h is not None and not row.continues
+    return known and row.total_h > hours
 
 
 def _trials(rows: Sequence[PlanRow]) -> str:

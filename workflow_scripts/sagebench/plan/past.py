@@ -9,6 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sagebench.grid.trial import Trial
+from sagebench.measure.outcome import Status
+
+MEASURED = {status.value for status in Status}
 PEAK = {"cpu": "peak_host_private_bytes", "cuda": "peak_reserved_bytes"}
 """which counter of an outcome is the peak memory of a device"""
 
@@ -34,27 +38,30 @@ def read_outcomes(results: str, without: Collection[str] = ()) -> Iterator[dict[
 
 
 def read_outcome(path: Path) -> dict[str, Any] | None:
-    """None for what is no outcome: to say what is wrong with it is the analysis' business."""
+    """None for what is no outcome of a trial that is known here: to say what is wrong with it is
+    the analysis' business."""
     try:
         outcome = json.loads(path.read_text())
-    except (OSError, ValueError):
+        Trial.from_json(outcome["trial"])
+        return outcome if outcome["status"] in MEASURED else None
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return outcome if isinstance(outcome, dict) and "status" in outcome else None
 
 
-def measured_of(outcome: Mapping[str, Any], device: str) -> Measured:
+def measured_of(outcome: Mapping[str, Any] | None, device: str) -> Measured:
+    """outcome: None for one that cannot be read, which is not run again either."""
+    if outcome is None:
+        return Measured("unreadable", None, None, None, None)
     timing = outcome.get("timing") or {}
-    began, ended = outcome.get("started_at"), outcome.get("finished_at")
-    total_h = None
-    if began and ended:
-        total_h = (
-            datetime.fromisoformat(ended) - datetime.fromisoformat(began)
-        ).total_seconds() / 3600
+    total_s = timing.get("total_s")  # of all its jobs; the dates are those of the last one
+    if total_s is None and outcome.get("started_at") and outcome.get("finished_at"):
+        began, ended = outcome["started_at"], outcome["finished_at"]
+        total_s = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
     accuracy = outcome.get("accuracy") or {}
     return Measured(
         status=outcome["status"],
         peak_memory_bytes=(outcome.get("memory") or {}).get(PEAK[device]),
         epoch_s=timing.get("epoch_median_s") or timing.get("first_epoch_s"),
-        total_h=total_h,
+        total_h=None if total_s is None else total_s / 3600,
         test_accuracy=accuracy.get("test_full") or accuracy.get("test_sampled"),
     )

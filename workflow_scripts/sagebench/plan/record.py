@@ -15,18 +15,14 @@ from typing import Any
 
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
+from sagebench.grid.freeze import prediction_path
 from sagebench.plan.forecast import Forecast, Forecaster, model_version
 
 FORMAT = 1
 
 
-def prediction_path(results: str, trial_id: str) -> Path:
-    return Path(results, "trials", trial_id, "prediction.json")
-
-
 def freeze_predictions(study: Study, trial_ids: Iterable[str]) -> None:
-    """Write the predictions of trials that are about to run; what was not probed has none, and an
-    older one of it goes, for it would be of another model."""
+    """Write the predictions of trials that are about to run; what was not probed has none."""
     trial_ids = list(trial_ids)
     forecaster = Forecaster(study, without=trial_ids)
     if not forecaster.probes:
@@ -35,12 +31,11 @@ def freeze_predictions(study: Study, trial_ids: Iterable[str]) -> None:
     for trial_id in trial_ids:
         request = study.requests[trial_id]
         forecast = forecaster.of(request)
-        path = prediction_path(study.results, trial_id)
         if forecast.sample is None:
-            path.unlink(missing_ok=True)
             continue
         checksum = forecaster.probes[request.store].store_checksum
         head = {"format": FORMAT, "model": model, "made_at": now, "store_checksum": checksum}
+        path = Path(prediction_path(study.results, trial_id))
         write_json(path, {**head, **document(forecast)})
 
 

@@ -31,6 +31,7 @@ class PlanRow(NamedTuple):
     source: str  # MEASURED, PREDICTED or ASKED
     status: str | None  # of the outcome
     skipped: bool  # predicted not to fit, and therefore not run
+    continues: bool  # beyond its walltime, in another job
     walltime_h: float  # asked for
     hours_used: float  # ranks x hours
     hours_used_low: float
