@@ -167,6 +167,11 @@ def before_run():
                 ),
             )
             cancel_orphans(Path.cwd(), trials)
+            from sagebench.cluster.plugin_waits import (
+                bound_waits,
+            )  # takes the plugin along
+
+            bound_waits()
         with full_disk_told():
             freezer.write(trials, stores)
             freeze_predictions(study, trials)

@@ -62,6 +62,16 @@ def test_placeholders_are_named():
     assert "site.yaml" in sentence
 
 
+@pytest.mark.parametrize("account", ["EDITO", "CREDIT", "EDITH-2"])
+def test_a_name_that_holds_the_placeholder_is_none(account):
+    check_submission(validate_site({**CLUSTER, "account": account}), **GOOD)
+
+
+@pytest.mark.parametrize("account", ["EDIT", "p200EDIT", "EDIT-cluster"])
+def test_a_placeholder_may_be_a_part_of_a_value(account):
+    assert "in account" in refusal(site=validate_site({**CLUSTER, "account": account}))
+
+
 def test_a_folder_that_slurm_takes_for_a_pattern():
     assert "the folder /home/me/100%j has a %" in refusal(folder="/home/me/100%j")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sagebench.files import read_json
+from sagebench.launch import rank_end
 from sagebench.launch.rank_end import exit_code, read_ends
 
 START_RANK = Path(__file__).parents[1] / "workflow_scripts" / "start_rank.py"
@@ -58,6 +59,24 @@ def test_the_log_has_all_and_rank_0_is_heard(tmp_path, rank, copied):
     _, said = run(tmp_path, rank, "print('hello')")
     assert said == copied
     assert (tmp_path / f"rank-{rank}.log").read_text() == "hello\n"
+
+
+def test_a_command_that_is_not_there_is_named_with_what_to_do(tmp_path):
+    command = [sys.executable, str(START_RANK), "--directory", str(tmp_path), "--", "apptainr", "x"]
+    done = subprocess.run(command, env={"SLURM_PROCID": "0"}, timeout=LIMIT_S)
+    assert done.returncode == 127 and end(tmp_path, 0) == 127
+    (said,) = (tmp_path / "rank-0.log").read_text().splitlines()
+    assert said.startswith("error: apptainr cannot be run on ")
+    assert "No such file or directory" in said and "site.yaml" in said
+
+
+def test_the_end_is_noted_though_a_child_keeps_the_output_open(tmp_path, monkeypatch):
+    code = "import os\nprint('x', flush=True)\nif os.fork() == 0: __import__('time').sleep(20)"
+    monkeypatch.setattr(rank_end, "COPY_LIMIT_S", 0.5)
+    began = time.monotonic()
+    assert rank_end.supervise_rank(0, [sys.executable, "-c", code], tmp_path) == 0
+    assert time.monotonic() - began < 10
+    assert end(tmp_path, 0) == 0 and (tmp_path / "rank-0.log").read_text() == "x\n"
 
 
 def test_signals_reach_the_rank(tmp_path):

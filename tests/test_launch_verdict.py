@@ -91,7 +91,12 @@ def test_a_bare_kill_is_a_failure():
 
 
 def test_a_kill_with_the_kernels_word_is_out_of_memory():
-    verdict = decide([RankEnd(0, -signal.SIGKILL, 0)], complete=False, limit_gib=None, oom_kills=1)
+    verdict = decide(
+        [RankEnd(0, -signal.SIGKILL, 0)],
+        complete=False,
+        limit_gib=None,
+        killed_for_memory=lambda: True,
+    )
     assert verdict.status is Status.OUT_OF_MEMORY
     assert verdict.reason["limit"]["kind"] == "host_memory"
 
@@ -119,7 +124,7 @@ def test_slurms_word_for_memory_is_proof():
     ends = [RankEnd(0, 1, 0, PEER_GONE), RankEnd(1, None, 2, "srun: error: task 1: Out Of Memory")]
     assert decide(ends, complete=False, limit_gib=None).status is Status.OUT_OF_MEMORY
     ends = [RankEnd(0, 1, 0, PEER_GONE), RankEnd(1, None, 2)]
-    assert decide(ends, complete=False, limit_gib=None, oom_kills=1).rank == 1
+    assert decide(ends, complete=False, limit_gib=None, killed_for_memory=lambda: True).rank == 1
 
 
 def test_a_rank_that_stopped_with_a_checkpoint_is_no_failure():

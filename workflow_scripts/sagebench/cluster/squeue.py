@@ -56,6 +56,9 @@ def of_trials(found: Iterable[Job], folder: Path) -> list[Job]:
 
     @cache
     def same(path: str) -> bool:
-        return Path(path).exists() and Path(path).samefile(folder)
+        try:
+            return Path(path).samefile(folder)
+        except OSError:  # it is gone, or lies where this user may not look
+            return False
 
     return [job for job in found if job.trial_id and same(job.folder)]

@@ -144,7 +144,8 @@ class Site(Strict):
         return [
             key
             for key, value in self.model_dump(mode="json").items()
-            if PLACEHOLDER in json.dumps(value)
+            # Not as a part of another word: EDITH is a name.
+            if re.search(rf"(?<![A-Z]){PLACEHOLDER}(?![A-Z])", json.dumps(value))
         ]
 
 

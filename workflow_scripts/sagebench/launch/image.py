@@ -25,6 +25,7 @@ from sagebench.launch.container import loaded_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 TAIL_LINES = 10
+VERSION_LIMIT_S = 60
 TERM_S = 10  # that a stopped build has to clean up after itself
 CHUNK_BYTES = 1 << 22
 
@@ -166,8 +167,15 @@ def _only_builder(image: Path) -> Iterator[IO[str]]:
 def _version(apptainer: str, environment: Mapping[str, str]) -> str:
     try:
         done = subprocess.run(
-            [apptainer, "--version"], env=environment, cwd=ROOT, capture_output=True, text=True
+            [apptainer, "--version"],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=VERSION_LIMIT_S,
         )
+    except subprocess.TimeoutExpired:
+        return "unknown"
     except OSError as error:
         raise UserError(
             f"{apptainer} cannot be run on {os.uname().nodename} ({error.strerror}): correct "

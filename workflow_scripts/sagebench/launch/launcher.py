@@ -19,9 +19,8 @@ from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import Attempt
 from sagebench.launch.compose import compose_outcome, read_measured, read_record
 from sagebench.launch.locks import machine_alone, only_one
-from sagebench.launch.processes import Ranks
 from sagebench.launch.provenance import collect_provenance
-from sagebench.launch.slurm_ranks import SlurmRanks
+from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.start import Job, ranks_of
 from sagebench.launch.verdict import Verdict, decide
 from sagebench.launch.walltime import Walltime
@@ -48,8 +47,9 @@ def run_trial(
     job = Job.read(trial, trial_path, store, outcome_path, study_path)
     alone = nullcontext() if job.by_slurm else machine_alone()
     with only_one(job.home), alone:
-        attempt = Attempt.begin(job.home, walltime_s)
+        # Before the attempt begins: a large image that has no record takes a while to read.
         provenance = collect_provenance(shlex.join(sys.argv), job.image)
+        attempt = Attempt.begin(job.home, walltime_s)
         walltime = Walltime.of_job(walltime_s, attempt.started_at_unix_s)
         try:
             verdict, interrupted = supervise(job, attempt, walltime)
@@ -88,7 +88,7 @@ def supervise(job: Job, attempt: Attempt, walltime: Walltime) -> tuple[Verdict, 
         ends,
         complete=read_measured(attempt.directory).get("complete", False),
         limit_gib=job.trial.memory_limit_gib,
-        oom_kills=ranks.out_of_memory_kills(),
+        killed_for_memory=ranks.killed_for_memory,
         walltime_s=walltime.asked_s if ranks.timed_out else None,
     )
     if verdict.status is Status.TIME_LIMIT:
@@ -127,7 +127,7 @@ def too_short(job: Job, walltime: Walltime) -> Verdict | None:
 
 
 @contextmanager
-def stopping_on_signals(ranks: Ranks | SlurmRanks) -> Iterator[None]:
+def stopping_on_signals(ranks: RankGroup) -> Iterator[None]:
     """Signals that ask to end, end the ranks and are reported, not fatal to the launcher.
 
     SIGUSR1 is how Slurm can be told to warn a job before its walltime or its preemption.

@@ -24,6 +24,10 @@ def only_one(home: Path) -> Iterator[None]:
             raise UserError(
                 f"the trial {home.name} is being run already: wait for that run, or stop it"
             ) from None
+        except OSError as error:  # some parallel file systems are mounted without locks
+            print(
+                f"{home} cannot be locked ({error.strerror}): run nothing beside", file=sys.stderr
+            )
         yield
 
 
@@ -35,6 +39,12 @@ def machine_alone() -> Iterator[None]:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        os.fchmod(descriptor, 0o644)  # whatever the umask is
+    except PermissionError:
+        raise UserError(
+            f"{path} keeps trials of several users apart and is not readable: ask its owner to "
+            "remove it"
+        ) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

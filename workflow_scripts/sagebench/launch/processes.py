@@ -1,4 +1,4 @@
-"""The ranks' processes on this machine: started together, and none outlives the others."""
+"""The ranks as processes on this machine."""
 
 from __future__ import annotations
 
@@ -11,28 +11,24 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
+from sagebench.launch.rank_group import GRACE_AFTER_SIGNAL_S, RankGroup
 from sagebench.launch.verdict import RankEnd
 
-POLL_S = 0.05
-GRACE_AFTER_FAILURE_S = 5.0
-GRACE_AFTER_SUCCESS_S = 120.0
-GRACE_AFTER_SIGNAL_S = 10.0
-GRACE_FOR_CHECKPOINT_S = 25.0
-"""of the 30 s that Slurm leaves by default between SIGTERM and SIGKILL"""
 LOG_TAIL_BYTES = 20_000
 PR_SET_PDEATHSIG = 1
 
 
-class Ranks:
+class Ranks(RankGroup):
     """`with Ranks(...) as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
     command: what one rank runs. environments: one a rank. directory: for `rank-N.log`; rank 0's
-    output is also copied to this process's standard output. continues: ranks that are asked to
-    stop may first write a checkpoint.
+    output is also copied to this process's standard output. continues: as RankGroup says.
     """
+
+    grace_after_failure_s = 5.0
+    poll_s = 0.05
 
     def __init__(
         self,
@@ -41,15 +37,12 @@ class Ranks:
         directory: Path,
         continues: bool = False,
     ) -> None:
+        super().__init__(directory, continues)
         self.command = command
         self.environments = environments
-        self.directory = directory
-        self.continues = continues
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.timed_out = False
         self._copier: threading.Thread | None = None
         self._oom_kills_before = oom_kills()
-        self.asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
 
     def log_path(self, rank: int) -> Path:
         return self.directory / f"rank-{rank}.log"
@@ -70,68 +63,36 @@ class Ranks:
                 )
             self.processes.append(process)
         assert self.processes[0].stdout is not None
-        self._copier = threading.Thread(
-            target=copy_output, args=(self.processes[0].stdout, self.log_path(0)), daemon=True
-        )
-        self._copier.start()
+        self._copier = copying(self.processes[0].stdout, self.log_path(0))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end_all()
+    def killed_for_memory(self) -> bool:
+        """Whether the kernel's out-of-memory killer has struck since these ranks were made."""
+        return oom_kills() > self._oom_kills_before
 
-    def stop(self, signal_number: int) -> None:
-        """Ask the ranks to end; `wait` returns once they have. For a signal handler."""
-        self.asked_to_stop = signal_number
+    def _running(self) -> bool:
+        return len(self._codes()) < len(self.processes)
 
-    def wait(self, until_unix_s: float | None = None) -> list[RankEnd]:
-        """Wait for all ranks; once one fails, for the others only for seconds.
+    def _codes(self) -> dict[int, int]:
+        codes = {rank: process.poll() for rank, process in enumerate(self.processes)}
+        return {rank: code for rank, code in codes.items() if code is not None}
 
-        until_unix_s: when to end ranks that have not ended by themselves; `timed_out` then tells.
-        """
-        order: dict[int, int] = {}
-        give_up = until_unix_s
-        told_to_stop = False
-        while len(order) < len(self.processes):
-            for rank, process in enumerate(self.processes):
-                if rank in order or process.poll() is None:
-                    continue
-                order[rank] = len(order)
-                failed = process.returncode != 0
-                grace = GRACE_AFTER_FAILURE_S if failed else GRACE_AFTER_SUCCESS_S
-                give_up = min(give_up or float("inf"), time.time() + grace)
-            if self.asked_to_stop is not None and not told_to_stop:
-                if not self.continues:
-                    break
-                told_to_stop = True
-                self._signal_all(signal.SIGUSR1)
-                give_up = min(give_up or float("inf"), time.time() + GRACE_FOR_CHECKPOINT_S)
-            if give_up and time.time() > give_up:
-                break
-            time.sleep(POLL_S)
-        stopped = set(range(len(self.processes))) - set(order)
-        self.timed_out = bool(stopped) and until_unix_s is not None and time.time() > until_unix_s
-        self._end_all()
+    def _ask_for_checkpoint(self) -> None:
+        self._signal_all(signal.SIGUSR1)
+
+    def _ends(self, stopped: bool) -> list[RankEnd]:
         if self._copier is not None:
             self._copier.join(timeout=GRACE_AFTER_SIGNAL_S)
         return [
             RankEnd(
                 rank=rank,
                 code=process.returncode,
-                order=order.get(rank, len(self.processes)),
+                order=self.ended.index(rank) if rank in self.ended else len(self.processes),
                 log_tail=tail(self.log_path(rank)),
-                stopped=rank in stopped,
+                stopped=stopped and rank not in self.ended,
             )
             for rank, process in enumerate(self.processes)
         ]
-
-    def out_of_memory_kills(self) -> int:
-        """How often the kernel's out-of-memory killer has struck since these ranks were made."""
-        return oom_kills() - self._oom_kills_before
 
     def _end_all(self) -> None:
         """SIGTERM, then SIGKILL, to every rank that still runs."""
@@ -165,6 +126,13 @@ def oom_kills() -> int:
 def die_with_parent() -> None:
     """In the child before exec: end with the launcher, even if that is killed outright."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def copying(source: BinaryIO, path: Path) -> threading.Thread:
+    """`copy_output` beside what this process does: who holds the other end may outlive the rank."""
+    thread = threading.Thread(target=copy_output, args=(source, path), daemon=True)
+    thread.start()
+    return thread
 
 
 def copy_output(source: BinaryIO, path: Path) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 from sagebench.files import read_json, write_json
-from sagebench.launch.processes import copy_output, die_with_parent
+from sagebench.launch.processes import copying, die_with_parent
 from sagebench.launch.verdict import RankEnd
 from sagebench.measure.outcome import CONTINUES_CODE
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+NOT_FOUND_CODE = 127
+COPY_LIMIT_S = 10.0
+"""for the rest of the output, once the rank has ended: what it started may hold its end open"""
 
 
 def end_path(directory: Path, rank: int) -> Path:
@@ -29,22 +33,31 @@ def supervise_rank(rank: int, command: list[str], directory: Path) -> int:
     Rank 0's output is also copied to standard output. Signals go on to the rank. A rank that
     stopped in order to be continued counts as 0: for srun a bad exit would be the peers' end.
     """
-    received: list[int] = []
     with log_path(directory, rank).open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if rank == 0 else log,
-            stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
-        )
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if rank == 0 else log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
+        except OSError as error:
+            said = f"{command[0]} cannot be run on {os.uname().nodename} ({error.strerror})"
+            log.write(f"error: {said}: correct apptainer or modules in site.yaml\n".encode())
+            return note_end(rank, NOT_FOUND_CODE, directory)
     for number in FORWARDED:
-        signal.signal(number, lambda got, _: (received.append(got), process.send_signal(got)))
-    if process.stdout is not None:
-        copy_output(process.stdout, log_path(directory, rank))
+        signal.signal(number, lambda got, _: process.send_signal(got))
+    copier = process.stdout and copying(process.stdout, log_path(directory, rank))
     code = process.wait()
-    write_json(end_path(directory, rank), {"code": exit_code(code), "ended_at_unix_s": time.time()})
-    code = exit_code(code)
+    if copier:
+        copier.join(COPY_LIMIT_S)
+    return note_end(rank, exit_code(code), directory)
+
+
+def note_end(rank: int, code: int, directory: Path) -> int:
+    """Write rank-R.end.json; returns what srun is told."""
+    write_json(end_path(directory, rank), {"code": code, "ended_at_unix_s": time.time()})
     if code == CONTINUES_CODE:
         return 0
     return code if code >= 0 else 128 - code
@@ -57,11 +70,13 @@ def exit_code(code: int) -> int:
 
 def read_ends(directory: Path, ranks: int) -> list[RankEnd]:
     """How the ranks ended, by their own nodes' word; code None for a rank without one."""
-    ends = {}
-    for rank in range(ranks):
-        path = end_path(directory, rank)
-        if path.exists():
-            ends[rank] = read_json(path)
+    # Listing a folder shows what another node wrote sooner than asking for the file by name.
+    names = {path.name for path in directory.iterdir()}
+    ends = {
+        rank: read_json(path)
+        for rank in range(ranks)
+        if (path := end_path(directory, rank)).name in names
+    }
     by_time = sorted(ends, key=lambda rank: ends[rank]["ended_at_unix_s"])
     return [
         RankEnd(

@@ -12,23 +12,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from sagebench.launch.processes import (
-    GRACE_AFTER_SIGNAL_S,
-    GRACE_AFTER_SUCCESS_S,
-    GRACE_FOR_CHECKPOINT_S,
-    die_with_parent,
-    tail,
-)
+from sagebench.launch.processes import die_with_parent, tail
 from sagebench.launch.rank_end import log_path, read_ends
+from sagebench.launch.rank_group import GRACE_AFTER_SIGNAL_S, RankGroup
 from sagebench.launch.verdict import RankEnd
 
 START_RANK = Path(__file__).resolve().parents[2] / "start_rank.py"
-GRACE_AFTER_FAILURE_S = 90.0
-"""srun ends a bad rank's peers itself; between SIGTERM and SIGKILL sites leave up to a minute"""
-POLL_S = 0.25
+SEEN_AFTER_SUCCESS_S, SEEN_AFTER_FAILURE_S = 60.0, 10.0
+"""how long it may take until what another node wrote is seen here; after a failure less, since a
+rank whose node went has written nothing"""
+OUT_OF_MEMORY_WORDS = ("oom_kill event", "oom-kill event", "out of memory")
+"""what slurmstepd and srun say, in any case of letters"""
 SACCT_LIMIT_S = 30
 
 
@@ -66,12 +62,16 @@ def without_step(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class SlurmRanks:
+class SlurmRanks(RankGroup):
     """`with SlurmRanks(...) as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
     command: what one rank runs, container and all. environment: of all ranks, whole. directory: for
     the ranks' logs and ends, and `srun.log`, what Slurm said. The ranks' numbers are Slurm's.
     """
+
+    # srun ends a bad rank's peers itself; between SIGTERM and SIGKILL sites leave up to a minute.
+    grace_after_failure_s = 90.0
+    poll_s = 0.25
 
     def __init__(
         self,
@@ -82,16 +82,13 @@ class SlurmRanks:
         site: Mapping[str, Any],
         continues: bool = False,
     ) -> None:
+        super().__init__(directory, continues)
         self.command = [
             *srun_command(place, site),
             *(sys.executable, str(START_RANK), "--directory", str(directory), "--", *command),
         ]
         self.environment = without_step(environment)
-        self.directory = directory
         self.count = place["nodes"] * place["ranks_per_node"]
-        self.continues = continues
-        self.timed_out = False
-        self.asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
         self._srun: subprocess.Popen[bytes] | None = None
 
     @property
@@ -113,73 +110,37 @@ class SlurmRanks:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
-
-    def stop(self, signal_number: int) -> None:
-        """Ask the ranks to end; `wait` returns once they have. For a signal handler."""
-        self.asked_to_stop = signal_number
-
-    def wait(self, until_unix_s: float | None = None) -> list[RankEnd]:
-        """Wait for all ranks; once one has ended, for the others only for a while.
-
-        until_unix_s: when to end ranks that have not ended by themselves; `timed_out` then tells.
-        """
-        assert self._srun is not None
-        give_up = until_unix_s or float("inf")
-        told_to_stop = one_has_ended = False
-        while self._srun.poll() is None:
-            if not one_has_ended and (ended := self._ended()):
-                one_has_ended = True
-                failed = any(end.code for end in ended)
-                grace = GRACE_AFTER_FAILURE_S if failed else GRACE_AFTER_SUCCESS_S
-                give_up = min(give_up, time.time() + grace)
-            if self.asked_to_stop is not None and not told_to_stop:
-                if not self.continues:
-                    break
-                told_to_stop = True
-                self._srun.send_signal(signal.SIGUSR1)  # srun hands it on to the ranks
-                give_up = min(give_up, time.time() + GRACE_FOR_CHECKPOINT_S)
-            if time.time() > give_up:
-                break
-            time.sleep(POLL_S)
-        stopped = self._srun.poll() is None
-        ended_before = {end.rank for end in self._ended()}
-        self.timed_out = stopped and until_unix_s is not None and time.time() > until_unix_s
-        self._end()
-        return [
-            replace(
-                end,
-                log_tail=tail(log_path(self.directory, end.rank) if end.told else self.srun_log),
-                stopped=stopped and end.rank not in ended_before,
-            )
-            for end in read_ends(self.directory, self.count)
-        ]
-
-    def out_of_memory_kills(self) -> int:
-        """Steps of this job that Slurm ended for their memory, by sacct; 0 where it cannot tell."""
+    def killed_for_memory(self) -> bool:
+        """By what Slurm said here, else by sacct, where it can tell already."""
+        said = tail(self.srun_log).lower()
+        if any(words in said for words in OUT_OF_MEMORY_WORDS):
+            return True
         job = os.environ.get("SLURM_JOB_ID")
         try:
-            said = subprocess.run(
+            states = subprocess.run(
                 ["sacct", "-n", "-P", "-j", str(job), "-o", "State"],
                 capture_output=True,
                 text=True,
                 timeout=SACCT_LIMIT_S,
             ).stdout
         except (OSError, subprocess.TimeoutExpired):
-            return 0
-        return sum(state.startswith("OUT_OF_ME") for state in said.split())
+            return False
+        return any(state.startswith("OUT_OF_ME") for state in states.split())
 
-    def _ended(self) -> list[RankEnd]:
-        return [end for end in read_ends(self.directory, self.count) if end.told]
+    def _running(self) -> bool:
+        assert self._srun is not None
+        return self._srun.poll() is None
 
-    def _end(self) -> None:
-        """SIGTERM to srun, which hands it on to the ranks, then SIGKILL."""
+    def _codes(self) -> dict[int, int]:
+        ends = read_ends(self.directory, self.count)
+        return {end.rank: end.code for end in ends if end.code is not None}
+
+    def _ask_for_checkpoint(self) -> None:
+        assert self._srun is not None
+        self._srun.send_signal(signal.SIGUSR1)  # srun hands it on to the ranks
+
+    def _end_all(self) -> None:
+        """End srun, which kills its ranks at once when it is told to end."""
         assert self._srun is not None
         for number, wait_s in ((signal.SIGTERM, GRACE_AFTER_SIGNAL_S), (signal.SIGKILL, None)):
             if self._srun.poll() is None:
@@ -187,3 +148,19 @@ class SlurmRanks:
                     self._srun.send_signal(number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._srun.wait(wait_s)
+
+    def _ends(self, stopped: bool) -> list[RankEnd]:
+        assert self._srun is not None
+        if not stopped:
+            seen_s = SEEN_AFTER_FAILURE_S if self._srun.returncode else SEEN_AFTER_SUCCESS_S
+            until = time.monotonic() + seen_s
+            while len(self._codes()) < self.count and time.monotonic() < until:
+                time.sleep(self.poll_s)
+        return [
+            replace(
+                end,
+                log_tail=tail(log_path(self.directory, end.rank) if end.told else self.srun_log),
+                stopped=stopped and end.rank not in self.ended,
+            )
+            for end in read_ends(self.directory, self.count)
+        ]

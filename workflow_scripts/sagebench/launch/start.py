@@ -15,6 +15,7 @@ from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import Attempt
 from sagebench.launch.container import container_command, loaded_environment
 from sagebench.launch.processes import Ranks
+from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.shield import shielded_path
 from sagebench.launch.slurm_ranks import SlurmRanks
 from sagebench.launch.walltime import Walltime
@@ -105,7 +106,7 @@ class Job:
         return Path(self.site["image"])
 
 
-def ranks_of(job: Job, attempt: Attempt, walltime: Walltime) -> Ranks | SlurmRanks:
+def ranks_of(job: Job, attempt: Attempt, walltime: Walltime) -> RankGroup:
     """The trial's ranks, to be started.
 
     Raises UserError where the site's modules, image or binds are not there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,13 +61,14 @@ def decide(
     *,
     complete: bool,
     limit_gib: float | None,
-    oom_kills: int = 0,
+    killed_for_memory: Callable[[], bool] = lambda: False,
     walltime_s: float | None = None,
 ) -> Verdict:
     """The verdict over all ranks.
 
     complete: rank 0 wrote its last measurements. limit_gib: the trial's own memory cap.
-    oom_kills: processes that were ended for their memory meanwhile, by the kernel or Slurm.
+    killed_for_memory: tells whether the kernel or Slurm ended one for its memory; asked where that
+    matters.
     walltime_s: given where the launcher ended the ranks because their walltime was used up.
     """
     told = [end for end in ends if end.record is not None and end.code == EARLY_END_CODE]
@@ -93,7 +95,7 @@ def decide(
     log = "\n".join(last_lines(first.log_tail)).lower()
     said = next((text for text in ALLOCATOR_MESSAGES if text in log), None)
     killed = not first.told or first.code == -signal.SIGKILL
-    if said or (killed and not first.stopped and oom_kills):
+    if said or (killed and not first.stopped and killed_for_memory()):
         limit = (
             Limit("memory_limit", limit_gib, "GiB")
             if limit_gib is not None and said

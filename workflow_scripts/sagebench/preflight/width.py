@@ -16,7 +16,7 @@ from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.launch.launcher import stopping_on_signals
 from sagebench.launch.processes import Ranks
-from sagebench.launch.slurm_ranks import SlurmRanks
+from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.start import ROOT, RUNTIME, local_environment, slurm_ranks
 from sagebench.launch.verdict import RankEnd, last_lines
 from sagebench.preflight.findings import problems
@@ -85,7 +85,7 @@ def start(
     results: Path,
     store: Path | None,
     directory: Path,
-) -> Ranks | SlurmRanks:
+) -> RankGroup:
     """The ranks, as those of a trial, but for what they run."""
     arguments = [str(RANK_SCRIPT), "--directory", str(directory), "--device", site["device"]]
     arguments += [f"--folder={folder}" for folder in (*site["binds"], ROOT, results)]

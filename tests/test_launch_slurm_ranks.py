@@ -1,0 +1,90 @@
+"""What the launcher makes of srun's end. srun is stood in for, to do what a test cluster on one
+machine cannot: files that show late, and the kernel's killer. The real one: tests/cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from sagebench.launch import slurm_ranks
+from sagebench.launch.slurm_ranks import SlurmRanks
+
+PLACE = {
+    "nodes": 2,
+    "ranks_per_node": 1,
+    "cpus_per_rank": 1,
+    "devices_per_node": 1,
+    "memory_mib_per_cpu": None,
+}
+SITE = {"gres": "", "srun_options": []}
+END = 'echo \'{{"code": {1}, "ended_at_unix_s": {2}}}\' > "{0}/rank-{2}.end.json"'
+
+
+@pytest.fixture
+def ranks(tmp_path, monkeypatch):
+    """ranks(script, **options): SlurmRanks whose srun is the shell script; nobody knows sacct."""
+    monkeypatch.setenv("PATH", os.defpath)
+
+    def make(script: str, **options) -> SlurmRanks:
+        srun = tmp_path / "bin" / "srun"
+        srun.parent.mkdir()
+        srun.write_text(f"#!/bin/sh\n{script}\n")
+        srun.chmod(0o755)
+        made = SlurmRanks(["true"], dict(os.environ), tmp_path, PLACE, SITE, **options)
+        made.command[0] = str(srun)
+        return made
+
+    return make
+
+
+def ends(folder, *codes) -> str:
+    return "; ".join(END.format(folder, code, rank) for rank, code in enumerate(codes))
+
+
+def test_what_another_node_wrote_may_show_late(ranks, tmp_path):
+    late = f"({END.format(tmp_path, 0, 1)}) "
+    with ranks(f"{ends(tmp_path, 0)}; (sleep 2; {late}) >/dev/null 2>&1 &") as made:
+        found = made.wait()
+    assert [end.code for end in found] == [0, 0]
+    assert not any(end.stopped for end in found)
+
+
+def test_a_node_that_went_writes_nothing(ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm_ranks, "SEEN_AFTER_FAILURE_S", 0.5)
+    with ranks(f"{ends(tmp_path, 0)}; echo 'node tb2 failed' >&2; exit 1") as made:
+        found = made.wait()
+    assert [end.code for end in found] == [0, None]
+    assert "node tb2 failed" in found[1].log_tail
+
+
+@pytest.mark.parametrize(
+    ("said", "killed"),
+    [
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of ...", True),
+        ("srun: error: tb2: task 1: Out Of Memory", True),
+        ("srun: error: tb2: task 1: Killed", False),
+    ],
+)  # fmt: skip
+def test_a_kill_for_memory_is_told_by_slurm(ranks, tmp_path, said, killed):
+    with ranks(f"{ends(tmp_path, 0, -9)}; echo '{said}' >&2; exit 137") as made:
+        found = made.wait()
+        assert made.killed_for_memory() is killed
+    assert [end.code for end in found] == [0, -9]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_how_long_a_checkpoint_may_take_depends_on_who_asks(ranks, tmp_path, monkeypatch, number):
+    """A warning leaves the time that the site has set; SIGTERM is followed by SIGKILL."""
+    monkeypatch.setattr("sagebench.launch.rank_group.GRACE_FOR_CHECKPOINT_S", 1)
+    asked = f"stop() {{ sleep 3; {ends(tmp_path, 85, 85)}; exit 0; }}; trap stop USR1"
+    script = f"{asked}; touch {tmp_path}/ready; while :; do sleep 0.1; done"
+    with ranks(script, continues=True) as made:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        made.stop(number)
+        found = made.wait(until_unix_s=time.time() + 60)
+    codes = [end.code for end in found]
+    assert codes == ([85, 85] if number == signal.SIGUSR1 else [None, None])
+    assert not made.timed_out

@@ -1,0 +1,103 @@
+"""All ranks of a trial, however they are started: waiting for them, none outlives another."""
+
+from __future__ import annotations
+
+import signal
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar
+
+from sagebench.launch.verdict import RankEnd
+
+GRACE_AFTER_SUCCESS_S = 120.0
+GRACE_AFTER_SIGNAL_S = 10.0
+GRACE_FOR_CHECKPOINT_S = 25.0
+"""of the 30 s that Slurm leaves by default between SIGTERM and SIGKILL"""
+
+
+class RankGroup(ABC):
+    """`with ... as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
+
+    directory: for `rank-N.log`. continues: ranks that are asked to stop may first write a
+    checkpoint.
+    """
+
+    grace_after_failure_s: ClassVar[float]
+    poll_s: ClassVar[float]
+
+    def __init__(self, directory: Path, continues: bool = False) -> None:
+        self.directory = directory
+        self.continues = continues
+        self.timed_out = False
+        self.ended: list[int] = []  # ranks, in the order of their ends
+        self.asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end_all()
+
+    def stop(self, signal_number: int) -> None:
+        """Ask the ranks to end; `wait` returns once they have. For a signal handler."""
+        self.asked_to_stop = signal_number
+
+    def wait(self, until_unix_s: float | None = None) -> list[RankEnd]:
+        """Wait for all ranks; once one has ended, for the others only for a while.
+
+        until_unix_s: when to end ranks that have not ended by themselves; `timed_out` then tells.
+        """
+        give_up = until_unix_s or float("inf")
+        told_to_stop = None
+        while self._running():
+            for code in self._newly_ended():
+                grace = self.grace_after_failure_s if code else GRACE_AFTER_SUCCESS_S
+                give_up = min(give_up, time.time() + grace)
+            if self.asked_to_stop != told_to_stop:
+                if not self.continues:
+                    break
+                told_to_stop = self.asked_to_stop
+                self._ask_for_checkpoint()
+                # SIGUSR1 is a warning: how long before the end, only the site knows.
+                if told_to_stop != signal.SIGUSR1:
+                    give_up = min(give_up, time.time() + GRACE_FOR_CHECKPOINT_S)
+            if time.time() > give_up:
+                break
+            time.sleep(self.poll_s)
+        self._newly_ended()
+        stopped = self._running()
+        self.timed_out = stopped and until_unix_s is not None and time.time() > until_unix_s
+        self._end_all()
+        return self._ends(stopped)
+
+    def _newly_ended(self) -> list[int]:
+        """The exit codes of those that have ended since this was called before."""
+        codes = self._codes()
+        new = [rank for rank in codes if rank not in self.ended]
+        self.ended += new
+        return [codes[rank] for rank in new]
+
+    @abstractmethod
+    def killed_for_memory(self) -> bool:
+        """Whether the kernel or Slurm ended any of the ranks for its memory."""
+
+    @abstractmethod
+    def _running(self) -> bool: ...
+
+    @abstractmethod
+    def _codes(self) -> dict[int, int]:
+        """The exit codes of the ranks that have ended."""
+
+    @abstractmethod
+    def _ask_for_checkpoint(self) -> None: ...
+
+    @abstractmethod
+    def _end_all(self) -> None: ...
+
+    @abstractmethod
+    def _ends(self, stopped: bool) -> list[RankEnd]:
+        """How they ended. stopped: those that are not in `ended` were made to."""
