@@ -43,7 +43,7 @@ def sample(fanout: tuple[int, ...], batch_size: int) -> Sample:
 
 
 def spread(mean: float) -> Spread:
-    return Spread(mean, mean, 0.02 * mean, 1.05 * mean)
+    return Spread(mean, mean, 0.02 * mean)
 
 
 def probe(study: Study, leave_out: tuple[str, ...] = ()) -> None:
@@ -69,7 +69,7 @@ def rate(study: Study, relative_error: float = 0.25) -> None:
         kinds = ("stream", "norm", "gather", "scatter", "spread", "scatter_random", "segment")
         table = dict.fromkeys(kinds, 1e10)
         table |= dict.fromkeys(("products_fp32", "layer_products_fp32"), 1e11)
-        table |= dict.fromkeys(("products_bf16", "regroup", "copy"), 1e10)
+        table |= dict.fromkeys(("products_bf16", "regroup"), 1e10)
         table |= dict.fromkeys(("activation", "activation_backward", "dropout"), 1e9)
         table |= dict.fromkeys(("sampled_edges", "relabelled_edges", "scanned_nodes"), 3e7)
         table |= dict.fromkeys(("operations_blocks", "operations_pyg"), 1e5)

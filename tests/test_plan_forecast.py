@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from configurations import CLUSTER, GOOD, WORKSTATION, changed, study_of
 from outcome_factory import make_outcome
-from probed import CHECKSUM, probe, rate, sample
+from probed import CHECKSUM, PRODUCTS, probe, rate, sample
 from sagebench.files import write_json
 from sagebench.grid.freeze import outcome_path
 from sagebench.plan import as_text, limits
@@ -20,9 +20,14 @@ from sagebench.plan.budget import drops, refusal
 from sagebench.plan.build import plan_rows
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import totals
+from sagebench.predict.cards import card_rates
+from sagebench.predict.rates import path_of
+from sagebench.predict.time import epoch_time
+from sagebench.predict.work import parameters
 from workflow_project import ROOT
 
 CARD = {**CLUSTER, "card": "A100-40GB"}
+BEFORE = "host_private_before_training_bytes"
 
 
 def study_in(results, values=GOOD, site=CARD):
@@ -35,15 +40,26 @@ def predicted(results, values=GOOD, site=CARD, **probing):
     return study
 
 
-def finish(study, trial_id, **outcome):
-    trial = study.requests[trial_id].trial
+def finish(study, trial_id, *, trial=None, phases=True, rank=None, **outcome):
+    """Write an outcome of a trial of the study, or of `trial`, on the probes' store.
+
+    phases: whether they were timed. rank: what its ranks say of themselves.
+    """
+    trial = trial or study.requests[trial_id].trial
     made = make_outcome(trial.to_json(), checksum=CHECKSUM, **outcome)
+    made["store"] |= {k: v for k, v in PRODUCTS.to_json().items() if k in made["store"]}
     there = sample(trial.fanout, trial.batch_size)
     made["sample"] = {
         "nodes_per_hop": [spread.mean for spread in there.nodes_per_hop],
         "edges_per_hop": [spread.mean for spread in there.edges_per_hop],
     }
-    write_json(outcome_path(study.results, trial_id), made)
+    if trial.placement != "auto":
+        made["placement"]["chosen"] = trial.placement
+    if not phases:
+        made["phases"] = None
+    for described in made["ranks"]:
+        described |= rank or {}
+    write_json(outcome_path(study.results, trial.id), made)
     return made
 
 
@@ -128,6 +144,115 @@ def test_outcomes_of_other_trials_correct_a_time_and_its_own_never_does(tmp_path
     assert corrected.time.used == (first,) and "corrected by 1 outcome" in corrected.time.source
     before = Forecaster(study, without=[first]).of(study.requests[second])
     assert corrected.time.epoch_s > 3 * before.time.epoch_s
+
+
+def test_an_outcome_as_predicted_leaves_a_prediction_as_it_was(tmp_path):
+    """Also of several ranks, that wait for each other."""
+    study = predicted(tmp_path)
+    first, twin = (k for k, r in study.requests.items() if r.trial.ranks == 2)
+    alone = Forecaster(study).of(study.requests[twin])
+    finish(study, first, epoch_s=alone.time.epoch_s, phases=False)
+    corrected = Forecaster(study).of(study.requests[twin])
+    assert corrected.time.used == (first,)
+    assert corrected.time.epoch_s == pytest.approx(alone.time.epoch_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("hidden", [32, 2048])
+def test_outcomes_tell_what_a_process_takes_and_a_trial_adds_its_own_weights(tmp_path, hidden):
+    study = predicted(tmp_path, changed("defaults.hidden_channels", hidden), WORKSTATION)
+    one, other, *_ = [k for k, r in study.requests.items() if r.trial.engine == "blocks"]
+    request = study.requests[other]
+    assert request.trial.ranks == 1
+    before = Forecaster(study).of(request).memory
+    narrow = replace(study.requests[one].trial, hidden_channels=32)
+    for trial in (narrow, replace(request.trial, hidden_channels=256)):
+        own = 300_000_000 + 16 * parameters(trial, PRODUCTS) + 5 * PRODUCTS.num_nodes
+        finish(study, None, trial=trial, rank={BEFORE: own})
+    after = Forecaster(study).of(request).memory
+    assert after.parts["process"] == 300_000_000
+    grown = after.before_bytes - before.before_bytes
+    assert grown == 300_000_000 - before.parts["process"]
+    assert {name: size for name, size in after.parts.items() if name != "process"} == pytest.approx(
+        {name: size for name, size in before.parts.items() if name != "process"}
+    )
+
+
+def test_what_a_rank_among_others_takes_says_nothing_of_one_alone(tmp_path):
+    study = predicted(tmp_path, site=WORKSTATION)
+    pair, _ = (k for k, r in study.requests.items() if r.trial.ranks == 2)
+    requests = list(study.requests.values())
+    before = [Forecaster(study).of(request).memory for request in requests]
+    finish(study, pair, rank={BEFORE: 900_000_000})
+    after = [Forecaster(study).of(request).memory for request in requests]
+    for request, one, another in zip(requests, before, after, strict=True):
+        assert (one == another) == (request.trial.ranks == 1)
+
+
+def test_an_outcome_that_the_rates_cannot_describe_leaves_the_others(tmp_path):
+    study = predicted(tmp_path, site={**CLUSTER, "card": "V100-32GB"})
+    first, second, *_ = study.requests
+    tensor = replace(study.requests[first].trial, precision="bf16")
+    v100 = {"device_name": "Tesla V100-SXM2-32GB"}
+    finish(study, None, trial=tensor, rank=v100)
+    finish(study, first, rank=v100)
+    assert Forecaster(study).of(study.requests[second]).time.used == (first,)
+
+
+def test_a_cpus_outcome_that_was_placed_on_the_host_leaves_the_others(tmp_path):
+    study = predicted(tmp_path, site=WORKSTATION)
+    rate(study)
+    first, second, *_ = study.requests
+    finish(study, None, trial=replace(study.requests[first].trial, placement="host"))
+    assert Forecaster(study).of(study.requests[second]).time is not None
+
+
+@pytest.mark.parametrize("site", [CARD, WORKSTATION])
+@pytest.mark.parametrize("lacks", ["trial", "store", "sample", "ranks", "timing", "epochs"])
+def test_a_torn_or_foreign_outcome_leaves_the_plan_as_it_was(tmp_path, site, lacks):
+    study = predicted(tmp_path, site=site)
+    if site is WORKSTATION:
+        rate(study)
+    rows = plan_rows(study)
+    first = next(iter(study.requests.values())).trial
+    other = replace(first, seed=77)
+    path = outcome_path(study.results, other.id)
+    whole = finish(study, None, trial=other)
+    newer = {**whole, "trial": {**whole["trial"], "newer_than_this": 1}}
+    torn = {name: value for name, value in whole.items() if name != lacks}
+    for outcome in (newer, torn, {**whole, lacks: None}):
+        write_json(path, outcome)
+        if lacks != "epochs" or outcome is newer:
+            assert [r.epoch_s for r in plan_rows(study)] == [r.epoch_s for r in rows]
+        assert len(plan_rows(study)) == len(rows)
+
+
+def test_rates_of_the_sites_machine_come_before_those_of_its_card(tmp_path):
+    study = study_in(tmp_path, site=CLUSTER)
+    assert Forecaster(study).rates is None
+    study = study_in(tmp_path)
+    assert Forecaster(study).rates.source == "data sheet of A100-40GB"
+    measured = replace(card_rates("H100"), source="measured")
+    path = path_of(tmp_path, study.site.machine)
+    write_json(path, measured.to_json())
+    assert Forecaster(study).rates.source == "measured"
+    write_json(path, replace(measured, device="cpu").to_json())
+    assert Forecaster(study).rates.source == "data sheet of A100-40GB"
+
+
+@pytest.mark.parametrize(("card_bytes", "on_card"), [(3.3e9, False), (3.9e9, True)])
+def test_memory_and_time_are_of_the_same_placement(tmp_path, card_bytes, on_card):
+    """Index and features take 1.5 GB, the CUDA context 0.5 GB: decided once for both."""
+    study = predicted(tmp_path)
+    rates = replace(card_rates("A100-40GB"), device_memory_bytes=int(card_bytes))
+    write_json(path_of(tmp_path, study.site.machine), rates.to_json())
+    request = next(r for r in study.requests.values() if r.trial.engine == "blocks")
+    forecast = Forecaster(study).of(request)
+    there = sample(request.trial.fanout, request.trial.batch_size)
+    placed = epoch_time(
+        request.trial, there, PRODUCTS, rates, placement="device" if on_card else "host"
+    )
+    assert ("graph and features" in forecast.memory.parts) == on_card
+    assert forecast.time.phases == placed.phases
 
 
 def test_a_shared_trial_counts_once_in_the_sum(tmp_path):

@@ -16,7 +16,9 @@ from sagebench.predict import memory
 from sagebench.predict.counting import make_sample
 from sagebench.predict.extremes import chance_above, expected_maximum, maximum_quantile
 from sagebench.predict.memory import FITS, TIGHT, WILL_NOT_FIT, peak_memory, usable_bytes
+from sagebench.predict.resident import CONTEXT_BYTES, process_bytes_of
 from sagebench.predict.steps import step_tape
+from sagebench.predict.work import parameters
 from trials import make_trial, step_trial
 
 ENGINES = ("blocks", "trimmed", "reference")
@@ -116,7 +118,7 @@ def test_what_a_rank_may_use():
     found, trial = predicted(device="cuda")
     card = 40 << 30
     assert usable_bytes(trial, found, None) is None
-    assert usable_bytes(trial, found, card) == card - memory.CONTEXT_BYTES
+    assert usable_bytes(trial, found, card) == card - CONTEXT_BYTES
     limited = replace(trial, memory_limit_gib=3.0)
     assert usable_bytes(limited, found, card) == 3 << 30
     found, trial = predicted(memory_limit_gib=0.5)
@@ -127,11 +129,46 @@ def test_what_a_rank_may_use():
 
 def test_short_of_memory_the_allocator_keeps_less():
     plenty, _ = predicted(engine="reference", device="cuda", batch_size=1024)
-    card = (plenty.needed_bytes + plenty.peak_bytes) // 2 + memory.CONTEXT_BYTES
+    card = (plenty.needed_bytes + plenty.peak_bytes) // 2 + CONTEXT_BYTES
     short, trial = predicted(engine="reference", device="cuda", batch_size=1024, device_bytes=card)
     assert plenty.needed_bytes < short.peak_bytes < plenty.peak_bytes
     assert short.peak_bytes == pytest.approx(usable_bytes(trial, short, card), abs=1)
     assert sum(short.parts.values()) == pytest.approx(short.peak_bytes, abs=len(short.parts))
+
+
+def test_what_a_card_lacks_is_as_uncertain_as_what_it_has():
+    values = {"engine": "reference", "device": "cuda", "batch_size": 1024}
+    plenty, _ = predicted(**values)
+    short, trial = predicted(**values, device_bytes=plenty.needed_bytes // 2)
+    assert short.verdict(usable_bytes(trial, short, plenty.needed_bytes // 2)) == WILL_NOT_FIT
+    assert short.peak_bytes == short.needed_bytes
+    share = (plenty.high_bytes - plenty.low_bytes) / plenty.peak_bytes
+    assert (short.high_bytes - short.low_bytes) / short.peak_bytes == pytest.approx(share, rel=0.1)
+    assert short.low_bytes + short.high_bytes == pytest.approx(2 * short.peak_bytes)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(
+    ("engine", "sampler"),
+    [("blocks", "sagebench"), ("reference", "sagebench"), ("reference", "pyg_lib")],
+)
+def test_an_outcomes_own_process_is_what_remains_of_it(engine, ranks, sampler):
+    """However wide its layers: a rank warms up with its weights and one sampler."""
+    for hidden in (32, 2048):
+        trial = make_trial(
+            engine=engine, ranks=ranks, sampler=sampler, hidden_channels=hidden, sampling_workers=2
+        )
+        weights = 4 * parameters(trial, PRODUCTS)
+        scratch = 24 * PRODUCTS.num_edges if sampler == "pyg_lib" else 5 * PRODUCTS.num_nodes
+        before = 300_000_000 + (5 if ranks > 1 else 4) * weights + scratch
+        assert process_bytes_of(trial, PRODUCTS, before) == 300_000_000
+
+
+def test_a_process_that_is_known_takes_no_weights_from_a_trial():
+    wide = make_trial(fanout=[15, 10, 10], hidden_channels=2048, batch_size=64)
+    found = peak_memory(wide, products_like(64), PRODUCTS, process_bytes=150_000_000)
+    assert found.parts["process"] == 150_000_000
+    assert found.before_bytes > 150_000_000 + 4 * 4 * parameters(wide, PRODUCTS)
 
 
 def test_the_slides_largest_batch():

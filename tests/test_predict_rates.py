@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import calibrate
 import pytest
-from outcome_factory import make_outcome, make_trial
 from sagebench.errors import UserError
 from sagebench.files import write_json
-from sagebench.predict.cards import CARDS, card_name, card_rates, find_rates
+from sagebench.predict.cards import CARDS, card_name, card_rates
 from sagebench.predict.phases import all_reduce_s
 from sagebench.predict.rates import Network, Rates, interpolated, load_rates, path_of
 from sagebench.predict.work import Use
@@ -110,6 +110,23 @@ def test_a_kind_that_was_not_measured_is_a_users_error():
         cpu_rates().per_s("products_tf32", 1.0, 1)
 
 
+def test_what_a_gpu_cannot_do_its_host_does_not_do_for_it():
+    """A GPU older than sm_80 is calibrated without bf16, its host's threads with it."""
+    kinds = {0: {"products_fp32": ((1.0, 1e13),)}, **cpu_rates().kinds}
+    gpu = replace(card_rates("V100-16GB"), kinds=kinds)
+    assert gpu.per_s("products_fp32", 1.0, 0) == 1e13
+    assert gpu.per_s("products_bf16", 1.0, 1) == CPU_KINDS["products_bf16"]
+    with pytest.raises(UserError, match="have no 'products_bf16'"):
+        gpu.per_s("products_bf16", 1.0, 0)
+
+
+def test_kinds_measured_with_one_thread_serve_more():
+    one = cpu_rates().kinds[1]
+    rates = cpu_rates(kinds={1: one, 4: {"stream": ((1.0, 9e10),)}})
+    assert rates.per_s("stream", 1.0, 8) == 9e10
+    assert rates.per_s("dropout", 1.0, 8) == CPU_KINDS["dropout"]
+
+
 def test_every_card_has_its_sheet_and_plausible_rates():
     for name, card in CARDS.items():
         rates = card_rates(name)
@@ -120,6 +137,23 @@ def test_every_card_has_its_sheet_and_plausible_rates():
         assert rates.device_memory_bytes > 10 << 30
 
 
+@pytest.mark.parametrize(
+    ("name", "nvlink_gb_per_s"),
+    {
+        **dict.fromkeys(("V100-16GB", "V100-32GB"), 300),
+        **dict.fromkeys(("A100-40GB", "A100-80GB"), 600),
+        **dict.fromkeys(("H100", "H200"), 900),
+        "L40S": None,
+    }.items(),
+)
+def test_an_all_reduce_is_by_nvlinks_share_of_an_a100s_or_half_of_the_pcie_link(
+    name, nvlink_gb_per_s
+):
+    card = CARDS[name]
+    share = 200 * nvlink_gb_per_s / 600 if nvlink_gb_per_s else card.pcie_gb_per_s / 2
+    assert card.all_reduce_gb_per_s == share
+
+
 def test_cards_are_known_by_the_drivers_names_too():
     assert card_name("NVIDIA A100-SXM4-40GB") == "A100-40GB"
     assert card_name("Tesla V100-SXM2-16GB") == "V100-16GB"
@@ -128,18 +162,6 @@ def test_cards_are_known_by_the_drivers_names_too():
     assert card_rates("NVIDIA A100-SXM4-40GB").device_name == "A100-40GB"
     with pytest.raises(UserError, match="'K80' is not in the table: write one of A100-40GB"):
         card_rates("K80")
-
-
-def test_measured_rates_come_before_the_table(tmp_path):
-    outcome = make_outcome(make_trial(device="cuda", machine="mine"))
-    assert find_rates(tmp_path, "mine", "cpu") is None
-    assert find_rates(tmp_path, "mine", "cuda") is None
-    assert find_rates(tmp_path, "other", "cuda", outcomes=[outcome]) is None
-    assert find_rates(tmp_path, "mine", "cuda", outcomes=[outcome]).device_name == "A100-40GB"
-    assert find_rates(tmp_path, "mine", "cuda", "H100", [outcome]).device_name == "H100"
-    write_json(path_of(tmp_path, "mine"), cpu_rates().to_json())
-    assert find_rates(tmp_path, "mine", "cpu").source == "rates of a test"
-    assert find_rates(tmp_path, "mine", "cuda", "H100").device_name == "H100"
 
 
 def test_an_all_reduce_is_a_rings():

@@ -198,7 +198,7 @@ def test_what_a_rank_keeps(store, engine):
     weights = [*made.model.parameters(), *evaluator.model.parameters()]
     assert held["parameters"] == nbytes(weights)
     assert held["optimizer"] == nbytes([*adam._means, *adam._squares])
-    assert held["process"] + held["parameters"] + held["optimizer"] == 10**9
+    assert held["process"] == 10**9
     if engine == "blocks":
         samplers = [made.feed._samplers.get() for _ in range(3)]
         scratch = sum(sampler._state.nbytes + sampler._local.nbytes for sampler in samplers)
@@ -227,6 +227,15 @@ def test_what_a_gpu_keeps_of_graph_features_and_samplers(store):
     scratch = nbytes([sampler.degree, sampler._known, sampler._found, sampler._local])
     assert held["samplers"] == pytest.approx(2 * scratch, rel=0.01)
     assert "process" not in held
+
+
+def test_a_cpu_that_is_the_device_copies_neither_graph_nor_features(store):
+    trial = step_trial(placement="device")
+    held = resident.resident(trial, graph_facts(store), "device", None)
+    assert "graph and features" not in held
+    kept = make_engine(trial, store, CPU).feed
+    for mine, stored in ((kept.row, store.row), (kept.features, store.features)):
+        assert mine.data_ptr() == stored.ctypes.data
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -38,6 +38,7 @@ from sagebench.predict.probe import Probe, load_probe
 from sagebench.predict.probe import path_of as probe_path
 from sagebench.predict.rates import Rates, load_rates
 from sagebench.predict.rates import path_of as rates_path
+from sagebench.predict.resident import placement_of, process_bytes_of
 from sagebench.predict.samples import Sample, Spread
 from sagebench.predict.time import TimePrediction, epoch_time
 from sagebench.predict.work import Counts
@@ -147,28 +148,37 @@ class Forecaster:
     def _outcomes(self) -> list[dict[str, Any]]:
         """Of this machine and the study's engines, from whatever study."""
         engines = {request.trial.engine for request in self.study.requests.values()}
+        trained = (
+            (Trial.from_json(outcome["trial"]), outcome)
+            for outcome in read_outcomes(self.study.results, self.without)
+        )
         return [
             outcome
-            for outcome in read_outcomes(self.study.results, self.without)
-            if outcome["trial"]["machine"] == self.study.site.machine
-            and outcome["trial"]["engine"] in engines
+            for trial, outcome in trained
+            if trial.machine == self.study.site.machine and trial.engine in engines
         ]
 
     @cached_property
     def _past(self) -> tuple[History, energy.Power]:
         if self.rates is None:
             return History(), {}
-        return time.history_of(self._outcomes, self.rates), energy.measured_power(self._outcomes)
+        history = time.history_of(self._outcomes, self.rates, self.probes.values())
+        return history, energy.measured_power(self._outcomes)
 
     @cached_property
-    def _process_bytes(self) -> dict[str, int]:
-        """What a rank on this machine has before it trains, by engine, as outcomes measured it."""
-        found: dict[str, list[int]] = {}
+    def _process_bytes(self) -> dict[tuple[str, bool], int]:
+        """What the process alone takes of a CPU rank on this machine, as outcomes measured it, by
+        engine and whether it has other ranks beside it."""
+        found: dict[tuple[str, bool], list[int]] = {}
         for outcome in self._outcomes:
+            trial, graph = Trial.from_json(outcome["trial"]), time.graph_of(outcome)
+            if graph is None or trial.device != "cpu":
+                continue
             for rank in outcome.get("ranks") or []:
                 if size := rank.get("host_private_before_training_bytes"):
-                    found.setdefault(outcome["trial"]["engine"], []).append(size)
-        return {engine: round(median(sizes)) for engine, sizes in found.items()}
+                    kind = trial.engine, trial.ranks > 1
+                    found.setdefault(kind, []).append(process_bytes_of(trial, graph, size))
+        return {kind: round(median(sizes)) for kind, sizes in found.items()}
 
     def place(self, ranks: int) -> Geometry:
         if ranks not in self._places:
@@ -184,9 +194,9 @@ class Forecaster:
         memory, limit, limited_by = self._memory(request.trial, sample, probe)
         took = self._time(request, probe, sample)
         total_s = took.total_s(request.trial) if took else None
-        spent = None
+        power = None
         if took is not None and self.rates is not None:
-            spent = energy.epoch_energy(request.trial, took.epoch_s, self.rates, self._past[1])
+            power = energy.power_of(request.trial, self.rates, self._past[1])
         return Forecast(
             sample=sample,
             memory=memory,
@@ -195,8 +205,8 @@ class Forecaster:
             out_of_memory_chance=None if limit is None else self._chance(memory, limit),
             time=took,
             total_s=total_s,
-            energy_j=spent.joules * total_s / took.epoch_s if spent and took else None,
-            energy_source=spent.source if spent else None,
+            energy_j=power[0] * total_s if power and total_s else None,
+            energy_source=power[1] if power else None,
         )
 
     def at_batch_size(self, request: Request, batch_size: int) -> Forecast | None:
@@ -233,7 +243,8 @@ class Forecaster:
             sample,
             probe.graph,
             device_bytes,
-            process_bytes=self._process_bytes.get(trial.engine),
+            placement=self._placement(trial, probe),
+            process_bytes=self._process_bytes.get((trial.engine, trial.ranks > 1)),
         )
         limit = usable_bytes(trial, memory, device_bytes)
         if trial.memory_limit_gib is not None and limit != usable_bytes(
@@ -247,6 +258,9 @@ class Forecaster:
         if key not in self._chances:
             self._chances[key] = memory, memory.out_of_memory_chance(limit_bytes)
         return self._chances[key][1]
+
+    def _placement(self, trial: Trial, probe: Probe) -> str:
+        return placement_of(trial, probe.graph, self._device_bytes(trial)[0])
 
     def _device_bytes(self, trial: Trial) -> tuple[int | None, str | None]:
         """Of a card, or a rank's share of a host's memory, and its name; None: not known."""
@@ -269,7 +283,13 @@ class Forecaster:
             nodes = self.place(trial.ranks).nodes
             try:
                 predicted = epoch_time(
-                    trial, sample, probe.graph, self.rates, self._past[0], nodes=nodes
+                    trial,
+                    sample,
+                    probe.graph,
+                    self.rates,
+                    self._past[0],
+                    nodes=nodes,
+                    placement=self._placement(trial, probe),
                 )
             except UserError:  # rates without, say, the trial's precision
                 predicted = None
@@ -287,7 +307,7 @@ def resized(sample: Sample, batch_size: int, num_nodes: int) -> Sample:
 
     def scaled(spread: Spread, mean: float) -> Spread:
         share = mean / spread.full_mean if spread.full_mean else 0.0
-        return Spread(mean, mean, share * spread.std, share * spread.max)
+        return Spread(mean, mean, share * spread.std)
 
     return replace(
         sample,

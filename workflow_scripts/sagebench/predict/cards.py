@@ -6,13 +6,10 @@ A figure from here is a model's, not a measurement's: TimePrediction.source says
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sagebench.errors import UserError
-from sagebench.predict.rates import Network, Rates, load_rates, path_of
+from sagebench.predict.rates import Network, Rates
 
 GB = 1e9
 TERA = 1e12
@@ -92,7 +89,7 @@ CARDS = {
         ("H200", 141 * 10**9, 4800, 67, 494.5, 989.5, 63, 300, 700, H200_SHEET),
         ("V100-16GB", 16 * GIB, 900, 15.7, None, None, 15.75, 100, 300, V100_SHEET),
         ("V100-32GB", 32 * GIB, 900, 15.7, None, None, 15.75, 100, 300, V100_SHEET),
-        ("L40S", 48 * 10**9, 864, 91.6, 183, 362, 31.5, 12, 350, L40S_SHEET),
+        ("L40S", 48 * 10**9, 864, 91.6, 183, 362, 31.5, 15.75, 350, L40S_SHEET),
     )
 }
 # fmt: on
@@ -166,29 +163,3 @@ def card_rates(name: str) -> Rates:
         device_memory_bytes=card.memory_bytes,
         provenance={"data_sheet": card.data_sheet},
     )
-
-
-def find_rates(
-    results: str | os.PathLike[str],
-    machine: str,
-    device: str,
-    card: str | None = None,
-    outcomes: Iterable[Mapping[str, Any]] = (),
-) -> Rates | None:
-    """The rates of a site's machine: those measured on it; else of `card` from the table; else of
-    the card that outcomes (as read from outcome.json) of this machine name. None where there are
-    none of these: on a CPU, or on a card nobody has named."""
-    measured = load_rates(path_of(results, machine))
-    if measured is not None and measured.device == device:
-        return measured
-    if device != "cuda":
-        return None
-    if card is not None:
-        return card_rates(card)
-    for outcome in outcomes:
-        ranks = outcome.get("ranks")
-        if outcome["trial"]["machine"] == machine and ranks:
-            name = ranks[0].get("device_name")
-            if name and find_card(name):
-                return card_rates(name)
-    return None

@@ -38,7 +38,8 @@ class Observation:
 
     same: what must be equal. features: its place among the others. ratios: logarithms of measured
     over predicted, by phase; `epoch`: of the epoch over what its own phases make of it; `whole`:
-    of the epoch over its prediction; `evaluation`, `test`, `start` where they were measured.
+    of the epoch over its prediction; `full evaluation` or `sampled evaluation`, `test`, `start`
+    where they were measured.
     """
 
     trial_id: str

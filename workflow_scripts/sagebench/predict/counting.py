@@ -90,7 +90,7 @@ def make_sample(
             mean = column.mean()
             epoch = mean if remaining is None else (whole * mean + remaining[k]) / (whole + 1)
             std = column.std(ddof=1) if len(column) > 1 else 0.0
-            yield Spread(float(epoch), float(mean), float(std), float(column.max()))
+            yield Spread(float(epoch), float(mean), float(std))
 
     nodes, edges = slice(0, hops), slice(hops, None)
     return Sample(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -21,14 +20,6 @@ Power = Mapping[tuple[str, str], tuple[float, int]]
 """(engine, card): watts of one card while it trains, and of how many outcomes"""
 
 
-@dataclass(frozen=True)
-class EnergyPrediction:
-    """joules: of an epoch, all GPUs. source: in words."""
-
-    joules: float
-    source: str
-
-
 def measured_power(outcomes: Iterable[Mapping[str, Any]]) -> Power:
     """Median watts of outcomes (as read from outcome.json) that measured their energy."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -37,20 +28,19 @@ def measured_power(outcomes: Iterable[Mapping[str, Any]]) -> Power:
         seconds = (outcome.get("timing") or {}).get("training_s")
         ranks = outcome.get("ranks")
         if joules and seconds and ranks and ranks[0].get("device_name"):
-            key = outcome["trial"]["engine"], card_name(ranks[0]["device_name"])
+            key = Trial.from_json(outcome["trial"]).engine, card_name(ranks[0]["device_name"])
             found[key].append(joules / seconds / len(ranks))
     return {key: (median(watts), len(watts)) for key, watts in found.items()}
 
 
-def epoch_energy(
-    trial: Trial, epoch_s: float, rates: Rates, power: Power | None = None
-) -> EnergyPrediction | None:
-    """None on a CPU, and for a card whose power nobody knows."""
+def power_of(trial: Trial, rates: Rates, measured: Power) -> tuple[float, str] | None:
+    """Watts of all of a trial's GPUs while it trains, and what they rest on, in words; None on a
+    CPU, and for a card whose power nobody knows."""
     if trial.device != "cuda" or rates.device_name is None:
         return None
-    measured = (power or {}).get((trial.engine, rates.device_name))
-    if measured is not None:
-        watts, count = measured
+    known = measured.get((trial.engine, rates.device_name))
+    if known is not None:
+        watts, count = known
         source = f"power measured in {count} outcome{'s' * (count > 1)}"
     else:
         card = find_card(rates.device_name)
@@ -58,4 +48,4 @@ def epoch_energy(
             return None
         watts = POWER_SHARE * card.power_w
         source = f"{POWER_SHARE:.0%} of {card.name}'s {card.power_w:.0f} W"
-    return EnergyPrediction(watts * trial.ranks * epoch_s, source)
+    return watts * trial.ranks, source

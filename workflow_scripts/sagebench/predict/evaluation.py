@@ -28,7 +28,7 @@ def test_s(case: Case) -> float:
 
 def full_s(case: Case, evaluated: int) -> float:
     trial, rates = case.trial, case.rates
-    host, device = full_evaluation(trial, case.graph, evaluated, case.placement != "host")
+    host, device = full_evaluation(trial, case.graph, evaluated, case.kept != "host")
     seconds = rates.seconds(host, trial.threads_per_rank)
     seconds += rates.seconds(device, case.device_threads)
     if trial.ranks == 1:

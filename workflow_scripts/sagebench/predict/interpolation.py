@@ -42,16 +42,16 @@ def interpolate(known: Sequence[Sample], batch_size: int, train_nodes: int) -> S
     near = _around(known, batch_size)
     sizes = [sample.batch_size for sample in near]
     whole, rest = divmod(train_nodes, batch_size)
+    smallest = min(sizes)  # below it the curve is followed no further
 
     def between(spreads: Sequence[Spread]) -> Spread:
         mean = _curve(sizes, [spread.full_mean for spread in spreads])
         full = mean(batch_size)
-        last = mean(rest) if rest else 0.0
+        last = mean(max(rest, smallest)) * min(1.0, rest / smallest)
         return Spread(
             mean=(whole * full + last) / (whole + bool(rest)),
             full_mean=full,
             std=_curve(sizes[:2], [spread.std for spread in spreads[:2]])(batch_size),
-            max=_curve(sizes, [spread.max for spread in spreads])(batch_size),
         )
 
     nodes = tuple(map(between, zip(*(s.nodes_per_hop for s in near), strict=True)))

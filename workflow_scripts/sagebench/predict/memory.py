@@ -22,11 +22,10 @@ from math import hypot
 from sagebench.grid.trial import Trial
 from sagebench.predict.allocators import CudaAllocator, GlibcHeap, replay
 from sagebench.predict.extremes import NORMAL, chance_above, expected_maximum, maximum_quantile
-from sagebench.predict.resident import placement_of, resident
+from sagebench.predict.resident import available_bytes, placement_of, resident
 from sagebench.predict.samples import GraphFacts, Sample
 from sagebench.predict.steps import samples_beside, step_tape
 
-GIB = 1 << 30
 HEAP_GROWTH = 1.2
 """a CPU's heap after many steps over that of the replayed ones: freed pieces are not always joined
 between steps. Nine trainings of other configurations than those of check_predictions.py had 1.06
@@ -36,8 +35,6 @@ MODEL_ERROR = {"cpu": 0.15, "cuda": 0.06}
 cuda: no card has been measured yet; smaller, as all of its allocator's rules are known"""
 PROCESS_ERROR = 0.02
 """the same of before_bytes, from one process to the next"""
-CONTEXT_BYTES = GIB // 2
-"""of a card that the CUDA context, its kernels and libraries take, and the allocator never gets"""
 UNLIKELY = 0.05
 """a chance to run out of memory below this is called `fits`, above its complement `will not fit`"""
 KEPT = "kept by the allocator"
@@ -105,23 +102,33 @@ def peak_memory(
 ) -> MemoryPrediction:
     """device_bytes: of a card in all, or a rank's share of a host's memory; None: not known, and
     taken as enough. placement: as outcomes have it; None: as the trial would choose. process_bytes:
-    what a CPU rank of the same engine had on this machine before it trained (outcomes'
-    `host_private_before_training_bytes`); None: as measured on one machine.
+    what the process alone takes of a CPU rank of the same engine, with others beside it or alone,
+    on this machine (`process_bytes_of`); None: as measured on one machine.
     """
     if placement is None:
-        placement = placement_of(trial, graph, _limit(trial, 0, device_bytes))
+        placement = placement_of(trial, graph, device_bytes)
     prediction = _predicted(_only_what_matters(trial), sample, graph, placement, process_bytes)
     limit = usable_bytes(trial, prediction, device_bytes)
     if trial.device == "cpu" or limit is None or limit >= prediction.peak_bytes:
         return prediction
     # The allocator keeps what it can, and no more than there is.
-    peak = max(round(limit), prediction.needed_bytes)
+    needed = prediction.needed_bytes
+    peak = max(round(limit), needed)
+    low, high = min(prediction.low_bytes, needed), peak
+    if needed > limit:  # and what it would take is as uncertain as ever
+        low, high = _interval(
+            needed,
+            prediction.before_bytes,
+            prediction.model_error,
+            prediction.micro_batches,
+            prediction.std_bytes,
+        )
     kept = prediction.parts[KEPT] - (prediction.peak_bytes - peak)
     return replace(
         prediction,
         peak_bytes=peak,
-        low_bytes=min(prediction.low_bytes, prediction.needed_bytes),
-        high_bytes=peak,
+        low_bytes=low,
+        high_bytes=high,
         parts=prediction.parts | {KEPT: kept},
     )
 
@@ -133,16 +140,7 @@ def usable_bytes(
 
     device_bytes: of a card in all, or a rank's share of a host's memory.
     """
-    return _limit(trial, prediction.before_bytes, device_bytes)
-
-
-def _limit(trial: Trial, before_bytes: int, device_bytes: int | None) -> float | None:
-    limits: list[float] = []
-    if device_bytes is not None:
-        limits.append(device_bytes - (CONTEXT_BYTES if trial.device == "cuda" else 0))
-    if trial.memory_limit_gib is not None:
-        limits.append(trial.memory_limit_gib * GIB + before_bytes)
-    return min(limits, default=None)
+    return available_bytes(trial, device_bytes, prediction.before_bytes)
 
 
 def _only_what_matters(trial: Trial) -> Trial:
@@ -193,13 +191,11 @@ def _predicted(
     peak, std = sum(parts.values()), need(1.0) - need(0.0)
     before = 0 if cuda else sum(fixed.values())
     error = MODEL_ERROR[trial.device]
-    errors = hypot(error * (peak - before), PROCESS_ERROR * before)
-    low, high = (maximum_quantile(micro_batches, p) for p in (0.05, 0.95))
-    either_way = hypot(NORMAL.inv_cdf(0.95) * errors, (high - low) / 2 * std)
+    low, high = _interval(peak, before, error, micro_batches, std)
     return MemoryPrediction(
         peak_bytes=round(peak),
-        low_bytes=round(peak - either_way),
-        high_bytes=round(peak + either_way),
+        low_bytes=low,
+        high_bytes=high,
         needed_bytes=round(need(largest)),
         allocated_bytes=round(peak - parts[KEPT]),
         parts={name: round(size) for name, size in parts.items() if size >= 1},
@@ -209,3 +205,13 @@ def _predicted(
         before_bytes=before,
         model_error=error,
     )
+
+
+def _interval(
+    size: float, before: float, error: float, micro_batches: int, std: float
+) -> tuple[int, int]:
+    """Bytes that hold nine of ten around `size`, whose part `before` is known better."""
+    errors = hypot(error * (size - before), PROCESS_ERROR * before)
+    low, high = (maximum_quantile(micro_batches, p) for p in (0.05, 0.95))
+    either_way = hypot(NORMAL.inv_cdf(0.95) * errors, (high - low) / 2 * std)
+    return round(size - either_way), round(size + either_way)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from sagebench.grid.trial import Trial
 from sagebench.predict.correction import PHASES
 from sagebench.predict.rates import Network, Rates
-from sagebench.predict.resident import placement_of
 from sagebench.predict.samples import GraphFacts
 from sagebench.predict.work import FLOAT, Counts, MicroStep, Use, parameters
 from sagebench.predict.work_blocks import count_blocks
@@ -22,9 +21,8 @@ OPTIMIZER_PASSES = 16
 class Case:
     """What a time is predicted of.
 
-    counts: means over an epoch's micro-batches. placement: `mapped`, `device` or `host`, of engine
-    blocks; of PyG's engines `host`, on a CPU `mapped`. nodes: that the ranks are on. spread: of a
-    micro-batch's edges, standard deviation over mean.
+    counts: means over an epoch's micro-batches. placement: `mapped`, `device` or `host`, as
+    outcomes have it. nodes: that the ranks are on. variation: as a Sample's.
     """
 
     trial: Trial
@@ -33,7 +31,12 @@ class Case:
     rates: Rates
     placement: str
     nodes: int = 1
-    spread: float = 0.0
+    variation: float = 0.0
+
+    @property
+    def kept(self) -> str:
+        """Where graph and features are; a CPU reads them in its memory in any case."""
+        return "mapped" if self.trial.device == "cpu" else self.placement
 
     @property
     def device_threads(self) -> int:
@@ -80,19 +83,11 @@ class Phases:
         return Phases(gather_s=self.gather_s * data, copy_s=self.copy_s * data, **scaled)
 
 
-def placed(trial: Trial, graph: GraphFacts, rates: Rates) -> str:
-    """Where graph and features are; on a CPU the time does not depend on it."""
-    if trial.device == "cpu":
-        return "mapped"
-    limits = [rates.device_memory_bytes, (trial.memory_limit_gib or 0) * (1 << 30)]
-    return placement_of(trial, graph, min((int(size) for size in limits if size), default=None))
-
-
 def micro_step(case: Case) -> MicroStep:
     """The counted work of one micro-batch, and of one optimizer step."""
     trial, step = case.trial, MicroStep()
     if trial.engine == "blocks":
-        count_blocks(trial, case.counts, case.graph, case.placement, step)
+        count_blocks(trial, case.counts, case.graph, case.kept, step)
     else:
         count_pyg(trial, case.counts, case.graph, step)
     values = FLOAT * parameters(trial, case.graph)
@@ -111,7 +106,7 @@ def parameter_tensors_updated(trial: Trial) -> int:
 def phases_of(case: Case) -> Phases:
     step, rates = micro_step(case), case.rates
     device = case.device_threads
-    sampler = 0 if case.placement == "device" else 1  # a batch is sampled by one thread
+    sampler = 0 if case.kept == "device" else 1  # a batch is sampled by one thread
     gradients = FLOAT * parameters(case.trial, case.graph)
     return Phases(
         sampling_s=rates.seconds(step.sampling, sampler),

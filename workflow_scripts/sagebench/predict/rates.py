@@ -82,8 +82,11 @@ class Rates:
         return time_s
 
     def per_s(self, kind: str, touched: float, threads: int) -> float:
-        """Raises UserError for a kind that was not measured."""
-        curve = self._table(threads).get(kind) or self.kinds.get(1, {}).get(kind)
+        """Raises UserError for a kind that was not measured: what a GPU cannot do (bf16 on an
+        older one) is no matter for a thread of its host."""
+        curve = self._table(threads).get(kind)
+        if curve is None and threads:
+            curve = self.kinds[1].get(kind)
         if curve is None and kind == "pyg_lib_edges":
             return self.per_s("sampled_edges", touched, threads) / PYG_LIB_SLOWER
         if curve is None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sagebench.grid.trial import Trial
 from sagebench.predict.samples import GraphFacts
 from sagebench.predict.work import parameters
 
+GIB = 1 << 30
 FLOAT, ID, LOCAL = 4, 8, 4
 """bytes of a value, of a node's id, and of a node's number in the sample"""
 
 PROCESS_BYTES = {"blocks": 201_800_000, "pyg": 322_100_000}
 """of a CPU rank before it trains: the interpreter, torch, numba, PyG and what they have loaded.
 Measured once, of trials with next to no weights, with torch 2.13 on x86-64; outcomes of the same
-machine know it better (`process_bytes`)"""
+machine know it better (`process_bytes_of`)"""
 PARALLEL_BYTES = 71_000_000
 """the same of what DistributedDataParallel loads; PyG has it in any case"""
 CPU_SAMPLER_NODE_BYTES = 5
@@ -26,12 +28,27 @@ PYG_LIB_EDGE_BYTES = 24
 """the edges as int64 pairs, and PyG's own copy of the sources"""
 BLAS_WORKSPACE_BYTES = 8320 << 10
 """of a CUDA rank: torch's default of CUBLAS_WORKSPACE_CONFIG, :4096:2:16:8"""
+CONTEXT_BYTES = GIB // 2
+"""of a card that the CUDA context, its kernels and libraries take, and the allocator never gets"""
+
+
+def available_bytes(
+    trial: Trial, device_bytes: int | None, uncounted_bytes: int = 0
+) -> float | None:
+    """What a rank may take of `device_bytes`: of a card in all, or its share of a host's memory;
+    None: no limit is known. uncounted_bytes: what the trial's own limit does not count."""
+    limits: list[float] = []
+    if device_bytes is not None:
+        limits.append(device_bytes - (CONTEXT_BYTES if trial.device == "cuda" else 0))
+    if trial.memory_limit_gib is not None:
+        limits.append(trial.memory_limit_gib * GIB + uncounted_bytes)
+    return min(limits, default=None)
 
 
 def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> str:
     """`mapped`, `device` or `host`, as sagebench.training.placement decides it.
 
-    device_bytes: that a rank may have of its GPU; None: not known, and taken as enough.
+    device_bytes: of its card in all; None: not known, and taken as enough.
     """
     if trial.device == "cpu" and trial.engine != "blocks":
         return "host"
@@ -39,10 +56,11 @@ def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> s
         return "mapped" if trial.placement == "auto" else trial.placement
     if trial.engine != "blocks" or trial.placement != "auto":
         return "host" if trial.engine != "blocks" else trial.placement
-    if device_bytes is None:
+    available = available_bytes(trial, device_bytes)
+    if available is None:
         return "device"
-    reserve = min(4 << 30, 0.5 * device_bytes)
-    fits = graph.index_bytes + graph.feature_bytes + reserve <= device_bytes
+    reserve = min(4 * GIB, 0.5 * available)
+    fits = graph.index_bytes + graph.feature_bytes + reserve <= available
     return "device" if fits else "host"
 
 
@@ -62,12 +80,13 @@ def resident(
         held["workspace"] = BLAS_WORKSPACE_BYTES
         held["labels"] = ID * graph.num_nodes * (2 if blocks else 1)
     else:
-        held["process"] = PROCESS_BYTES["blocks" if blocks else "pyg"]
-        held["process"] += PARALLEL_BYTES if blocks and trial.ranks > 1 else 0
-        if process_bytes is not None:  # which has the weights, too
-            held["process"] = process_bytes - 4 * weights
+        if process_bytes is None:
+            process_bytes = PROCESS_BYTES["blocks" if blocks else "pyg"]
+            process_bytes += PARALLEL_BYTES if blocks and trial.ranks > 1 else 0
+        held["process"] = process_bytes
     if placement == "device":
-        held["graph and features"] = graph.index_bytes + graph.feature_bytes
+        if cuda:  # a CPU reads the store where it lies
+            held["graph and features"] = graph.index_bytes + graph.feature_bytes
         held["samplers"] = DEVICE_SAMPLER_NODE_BYTES * graph.num_nodes * samplers
     elif not cuda:
         # PyG's samplers are its workers'; this process has used one to warm up.
@@ -75,6 +94,16 @@ def resident(
         if trial.sampler == "pyg_lib":
             held["samplers"] = PYG_LIB_EDGE_BYTES * graph.num_edges
     return {name: size for name, size in held.items() if size}
+
+
+def process_bytes_of(trial: Trial, graph: GraphFacts, before_bytes: int) -> int:
+    """What the process alone took of a CPU rank's `host_private_before_training_bytes`.
+
+    They are read after a step to warm up: all that is resident is there then, but of the samplers
+    only the one that was used, the others' pages are not touched yet.
+    """
+    warm = replace(trial, sampling_workers=0)
+    return before_bytes - sum(resident(warm, graph, placement_of(warm, graph, None), 0).values())
 
 
 def sample_bytes(

@@ -38,15 +38,13 @@ class Spread:
     """A count over micro-batches.
 
     mean: over the micro-batches of an epoch, as outcomes record it; the last one, which may have
-    fewer seeds, is in it. full_mean, std, max: over those with all of their seeds; std from one
-    micro-batch to the next, max of those sampled. (Where the training nodes do not fill one, of
-    the only one there is.)
+    fewer seeds, is in it. full_mean, std: over those with all of their seeds; std from one
+    micro-batch to the next. (Where the training nodes do not fill one, of the only one there is.)
     """
 
     mean: float
     full_mean: float
     std: float
-    max: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,11 @@ class Sample:
     def layers(self) -> int:
         return len(self.edges_per_hop)
 
+    @property
+    def variation(self) -> float:
+        """Standard deviation over mean of a micro-batch's edges: how uneven the steps are."""
+        return self.edges.std / self.edges.full_mean if self.edges.full_mean else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """As in a probe's record; key: `sample_name`."""
         return {
@@ -94,8 +97,8 @@ class Sample:
             sampled=values["sampled"],
             nodes_per_hop=_spreads(values["nodes_per_hop"]),
             edges_per_hop=_spreads(values["edges_per_hop"]),
-            nodes=Spread(**values["nodes"]),
-            edges=Spread(**values["edges"]),
+            nodes=_spread(values["nodes"]),
+            edges=_spread(values["edges"]),
         )
 
 
@@ -111,6 +114,11 @@ def parse_sample_name(name: str) -> tuple[tuple[int, ...], int]:
 
 def _columns(spreads: tuple[Spread, ...]) -> dict[str, list[float]]:
     return {name: [getattr(s, name) for s in spreads] for name in Spread.__slots__}
+
+
+def _spread(values: Mapping[str, float]) -> Spread:
+    """Records written before this version hold a `max` as well."""
+    return Spread(*(values[name] for name in Spread.__slots__))
 
 
 def _spreads(columns: Mapping[str, list[float]]) -> tuple[Spread, ...]:

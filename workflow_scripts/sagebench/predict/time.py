@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sagebench.errors import UserError
 from sagebench.grid.trial import Trial
 from sagebench.predict import correction
 from sagebench.predict.cards import card_name
 from sagebench.predict.correction import History, Observation
 from sagebench.predict.evaluation import test_s, validation_s
-from sagebench.predict.phases import Case, Phases, phases_of, placed
+from sagebench.predict.extremes import expected_maximum
+from sagebench.predict.phases import Case, Phases, phases_of
+from sagebench.predict.probe import Probe
 from sagebench.predict.rates import Rates
+from sagebench.predict.resident import placement_of
 from sagebench.predict.samples import GraphFacts, Sample
 from sagebench.predict.work import Counts
 
 NINE_OF_TEN = 1.645
 """standard deviations on either side of the middle"""
-LARGEST_OF = (0.0, 0.0, 0.564, 0.846, 1.029, 1.163, 1.267, 1.352, 1.424)
-"""expected largest of n standard normal values (Harter 1961, "Expected values of normal order
-statistics"); of more than 8, by the logarithm"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,6 @@ def epoch_time(
 ) -> TimePrediction:
     """nodes: that the ranks are on. placement: `mapped`, `device` or `host`; None: as the trial
     would choose. Raises UserError where the rates lack what the trial needs (a precision)."""
-    edges = sample.edges
     case = Case(
         trial,
         Counts(
@@ -80,9 +81,9 @@ def epoch_time(
         ),
         graph,
         rates,
-        placement or placed(trial, graph, rates),
+        placement or placement_of(trial, graph, rates.device_memory_bytes),
         nodes,
-        edges.std / edges.full_mean if edges.full_mean else 0.0,
+        sample.variation,
     )
     corrected = (history or History()).correct(
         correction.same_of(trial, rates.device_name),
@@ -103,7 +104,7 @@ def epoch_time(
         phases=phases.to_json(),
         steps_per_epoch=steps_per_epoch(trial, graph),
         start_s=rates.start_s * factors.get("start", 1.0),
-        evaluation_s=validation_s(case) * factors.get("evaluation", 1.0),
+        evaluation_s=validation_s(case) * factors.get(evaluation_of(trial), 1.0),
         test_s=test_s(case) * factors.get("test", 1.0),
         source=source,
         used=corrected.used,
@@ -120,7 +121,8 @@ def compose(case: Case, phases: Phases) -> float:
     background, micro = micro_step_s(case, phases)
     steps = steps_per_epoch(trial, graph)
     micro_steps = -(-graph.micro_batches(trial.batch_size) // trial.ranks)
-    waiting = _largest_of(trial.ranks) * case.spread * micro * math.sqrt(trial.accumulation)
+    slowest = expected_maximum(trial.ranks) * math.sqrt(trial.accumulation)
+    waiting = slowest * case.variation * micro
     before = 0.0
     if trial.sampling_workers:  # the first batch has nothing to overlap with
         before = background
@@ -139,7 +141,7 @@ def micro_step_s(case: Case, phases: Phases) -> tuple[float, float]:
         background += phases.copy_s  # on a stream of its own
     else:
         foreground += phases.copy_s  # on the stream of the step
-    if case.placement == "device" or not trial.sampling_workers:
+    if case.kept == "device" or not trial.sampling_workers:
         return background, background + foreground  # one GPU does both, or one thread
     longest = max(foreground, background / trial.sampling_workers)
     if trial.device == "cpu" and case.rates.cores:
@@ -149,35 +151,51 @@ def micro_step_s(case: Case, phases: Phases) -> tuple[float, float]:
     return background, longest
 
 
-def _largest_of(count: int) -> float:
-    if count < len(LARGEST_OF):
-        return LARGEST_OF[count]
-    return math.sqrt(2 * math.log(count)) - 0.6
+def history_of(
+    outcomes: Iterable[Mapping[str, Any]], rates: Rates, probes: Iterable[Probe] = ()
+) -> History:
+    """What these outcomes (as read from outcome.json) say about predictions from these rates.
 
-
-def history_of(outcomes: Iterable[Mapping[str, Any]], rates: Rates) -> History:
-    """What these outcomes (as read from outcome.json) say about predictions from these rates."""
-    observed = (observe(outcome, rates) for outcome in outcomes)
+    probes: of the outcomes' stores, as far as there are any; without, steps count as even.
+    """
+    by_checksum = {probe.store_checksum: probe for probe in probes}
+    observed = []
+    for outcome in outcomes:
+        probe = by_checksum.get((outcome.get("store") or {}).get("checksum"))
+        with contextlib.suppress(UserError):  # the rates lack, say, its precision
+            observed.append(observe(outcome, rates, probe))
     return History([observation for observation in observed if observation is not None])
 
 
-def observe(outcome: Mapping[str, Any], rates: Rates) -> Observation | None:
+def observe(
+    outcome: Mapping[str, Any], rates: Rates, probe: Probe | None = None
+) -> Observation | None:
     """Measured over predicted of one outcome; None where it has no timed epoch or no sample, or was
-    run on another kind of device than the rates are of."""
+    run on another kind of device than the rates are of. probe: of its store.
+
+    Raises UserError where the rates lack what it needs.
+    """
     timing, sample = outcome.get("timing") or {}, outcome.get("sample")
-    epoch_s = timing.get("epoch_median_s")
-    trial = Trial.from_json(outcome["trial"])
-    if not epoch_s or not sample or not outcome.get("ranks") or trial.device != rates.device:
+    epoch_s, ranks = timing.get("epoch_median_s"), outcome.get("ranks")
+    trial, graph = Trial.from_json(outcome["trial"]), graph_of(outcome)
+    if not (epoch_s and sample and ranks and graph) or trial.device != rates.device:
         return None
     if len(sample["edges_per_hop"]) != trial.layers:
         return None
-    graph = graph_of(outcome)
     counts = Counts(sample["nodes_per_hop"], sample["edges_per_hop"])
     if trial.engine == "blocks" and counts.nodes[-1] == 0:
         counts = counts._replace(nodes=[*counts.nodes[:-1], unnumbered(counts, graph)])
-    nodes = len({rank["node"] for rank in outcome["ranks"]})
-    placement = (outcome.get("placement") or {}).get("chosen") or placed(trial, graph, rates)
-    case = Case(trial, counts, graph, rates, placement, nodes)
+    probed = probe.sample_of(trial) if probe else None
+    case = Case(
+        trial,
+        counts,
+        graph,
+        rates,
+        (outcome.get("placement") or {}).get("chosen")
+        or placement_of(trial, graph, rates.device_memory_bytes),
+        len({rank.get("node") for rank in ranks}),
+        probed.variation if probed else 0.0,
+    )
     predicted = phases_of(case)
     whole = epoch_s / compose(case, predicted)
     factors = dict.fromkeys(correction.PHASES, whole)
@@ -189,31 +207,34 @@ def observe(outcome: Mapping[str, Any], rates: Rates) -> Observation | None:
             if measured.get(f"{name}_s") and (value := predicted.to_json()[f"{name}_s"])
         }
     ratios = {**factors, "whole": whole, "epoch": epoch_s / compose(case, predicted.times(factors))}
-    evaluations = [e["evaluation_s"] for e in outcome["epochs"] if e.get("evaluation_s")]
+    evaluations = [e["evaluation_s"] for e in outcome.get("epochs") or [] if e.get("evaluation_s")]
     if evaluations:
-        ratios["evaluation"] = statistics.median(evaluations) / validation_s(case)
+        ratios[evaluation_of(trial)] = statistics.median(evaluations) / validation_s(case)
     if timing.get("test_s"):
         ratios["test"] = timing["test_s"] / test_s(case)
     if timing.get("start_to_first_step_s"):
         ratios["start"] = timing["start_to_first_step_s"] / rates.start_s
-    first = outcome["ranks"][0]
+    name = card_name(ranks[0].get("device_name")) or ranks[0].get("cpu_model")
     return Observation(
-        trial_id=outcome["trial_id"],
-        same=correction.same_of(
-            trial, card_name(first.get("device_name")) or first.get("cpu_model")
-        ),
+        trial_id=trial.id,
+        same=correction.same_of(trial, name),
         features=correction.features_of(trial, counts.edges, graph.num_features),
         ratios={name: math.log(ratio) for name, ratio in ratios.items()},
     )
 
 
-def graph_of(outcome: Mapping[str, Any]) -> GraphFacts:
-    """The facts of the store that an outcome was run on."""
-    store = {
-        name: outcome["store"][name]
-        for name in GraphFacts.__slots__
-        if name not in ("index_bytes", "feature_bytes")
-    }
+def evaluation_of(trial: Trial) -> str:
+    """What corrects a validation: one over the whole graph says nothing of a sampled one."""
+    return f"{trial.validation} evaluation"
+
+
+def graph_of(outcome: Mapping[str, Any]) -> GraphFacts | None:
+    """The facts of the store that an outcome was run on; None where it does not say all of them."""
+    known = outcome.get("store") or {}
+    names = [name for name in GraphFacts.__slots__ if name not in ("index_bytes", "feature_bytes")]
+    if any(known.get(name) is None for name in names):
+        return None
+    store = {name: known[name] for name in names}
     nodes, edges = store["num_nodes"], store["num_edges"]
     index_bytes = 8 * (nodes + 1) + (4 if nodes < 1 << 31 else 8) * edges
     return GraphFacts(
