@@ -124,7 +124,7 @@ def test_the_same_trial_gives_the_same_figures(tmp_path, store):
 
 
 def test_killed_rank_is_a_failure_and_the_next_run_is_whole(tmp_path, store):
-    trial = make_trial(ranks=2, epochs=30, batch_size=4)
+    trial = make_trial(ranks=2, epochs=15, batch_size=4)
     run = Run(tmp_path / "killed", trial, store)
     launcher = run.start()
     victim = run.wait_for_epoch()["ranks"][1]["pid"]
