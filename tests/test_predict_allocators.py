@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -9,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagebench.launch.start import RUNTIME
-from sagebench.predict import memory
 from sagebench.predict.allocators import MIB, CudaAllocator, GlibcHeap, replay
 from sagebench.predict.step_blocks import BlocksStep
 from sagebench.predict.step_pyg import PygStep
@@ -74,8 +74,7 @@ def test_an_allocator_holds_what_is_in_use_and_more(choices):
     assert live <= replay(pressed, [tape, tape])
     assert live <= replay(plenty, [tape, tape])
     heap = GlibcHeap()
-    assert live <= replay(heap, [tape])
-    assert heap.held == 0  # all was given back, and so the heap's end is its beginning
+    assert live <= replay(heap, [tape] * 3)
     assert replay(heap, [tape]) == heap.peak
 
 
@@ -106,17 +105,23 @@ for steps in json.loads(sys.stdin.read()):
 def test_the_heap_grows_as_a_real_one_does():
     """Processes take and give back real tensors of the tapes' sizes, under the launcher's
     allocator settings."""
-    widths, factors = [100, 256, 256, 47], (1.0, 0.97, 1.02)
+    draw = random.Random(1).gauss
+    widths, factors = [100, 256, 256, 47], [draw(1, 0.02) for _ in range(60)]
     of_pyg = [
         PygStep(
-            [int(8_000 * f)] * 3, [24_000] * 3, widths, seeds=64, batch_bytes=0, **FP32_ON_CPU
+            [int(8_000 * f)] * 3,
+            [int(24_000 * f)] * 3,
+            widths,
+            seeds=64,
+            batch_bytes=0,
+            **FP32_ON_CPU,
         ).tape
         for f in factors
     ]
     of_blocks = [
         BlocksStep(
             [int(n * f) for n in (8_000, 3_000, 800)],
-            [24_000, 10_000, 2_400],
+            [int(e * f) for e in (24_000, 10_000, 2_400)],
             widths,
             kernels=True,
             gathered=False,
@@ -133,8 +138,9 @@ def test_the_heap_grows_as_a_real_one_does():
         check=True,
     )
     measured = [int(line) for line in done.stdout.split()]
-    said = [memory.HEAP_GROWTH * replay(GlibcHeap(), steps) for steps in (of_pyg, of_blocks)]
-    assert said == pytest.approx(measured, rel=0.2)
+    said = [replay(GlibcHeap(), steps) for steps in (of_pyg, of_blocks)]
+    # From process to process the real one differs by a fifth: its addresses do.
+    assert said == pytest.approx(measured, rel=0.3)
 
 
 FP32_ON_CPU = {"aggregator": "mean", "dropout": True, "bf16": False, "cuda": False}

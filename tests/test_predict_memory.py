@@ -87,9 +87,10 @@ def test_a_larger_batch_has_more_in_use(counts, engine, aggregator, cuda, factor
 
 
 def test_the_largest_of_many_micro_batches_decides():
-    short, _ = predicted(cv=0.05, epochs=1)
-    long, _ = predicted(cv=0.05, epochs=1000)
-    steady, _ = predicted(cv=0.0, epochs=1000)
+    # On a card, where what the largest needs is taken from it alone.
+    short, _ = predicted(cv=0.05, epochs=1, device="cuda")
+    long, _ = predicted(cv=0.05, epochs=1000, device="cuda")
+    steady, _ = predicted(cv=0.0, epochs=1000, device="cuda")
     assert steady.needed_bytes < short.needed_bytes < long.needed_bytes
     limit = (short.needed_bytes + long.needed_bytes) / 2
     assert short.out_of_memory_chance(limit) < long.out_of_memory_chance(limit)
@@ -111,7 +112,7 @@ def test_the_verdict_follows_the_limit(device):
     ]
     chances = [found.out_of_memory_chance(need * share) for share in (0.5, 0.95, 1.0, 1.05, 2.0)]
     assert chances == sorted(chances, reverse=True)
-    assert chances[0] == pytest.approx(1) and chances[-1] == pytest.approx(0)
+    assert chances[0] == pytest.approx(1, abs=0.05) and chances[-1] == pytest.approx(0, abs=0.05)
 
 
 def test_what_a_rank_may_use():

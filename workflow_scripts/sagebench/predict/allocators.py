@@ -7,6 +7,7 @@ free piece takes new memory, however much lies free in smaller pieces.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable
 
 from sagebench.predict.tape import Tape
@@ -108,11 +109,11 @@ class GlibcHeap:
     torch asks for memory aligned to 64 bytes. malloc then looks for 96 bytes more, so a piece that
     just became free never fits a request of its own size, and cuts off the bytes before the
     aligned address, which stay in a cache of small chunks: neighbors that become free are not
-    joined. Between steps, when those small chunks have been used for other things, they are. The
-    smallest free piece that fits is taken; else the heap grows.
+    joined. The cache keeps seven of each size (TCACHE_FILL_COUNT); the others are joined, at the
+    latest between steps. The smallest free piece that fits is taken; else the heap grows.
     """
 
-    ALIGNMENT, HEADER, EXTRA = 64, 16, 96
+    ALIGNMENT, HEADER, EXTRA, CACHED = 64, 16, 96, 7
 
     def __init__(self) -> None:
         self.held = self.peak = 0
@@ -135,10 +136,16 @@ class GlibcHeap:
         self._release(*self._used.pop(handle))
 
     def settle(self) -> None:
-        """Between steps: the small chunks are joined with their neighbors."""
-        for piece in self._cut_off:
-            self._release(*piece)
-        self._cut_off.clear()
+        """Between steps: small chunks are joined with their neighbors, but for the cached ones."""
+        cached: Counter[int] = Counter()
+        kept = []
+        for start, end in reversed(self._cut_off):
+            cached[end - start] += 1
+            if cached[end - start] <= self.CACHED:
+                kept.append((start, end))
+            else:
+                self._release(start, end)
+        self._cut_off = kept[::-1]
 
     def _grow(self, size: int) -> tuple[int, int]:
         start = self.held
