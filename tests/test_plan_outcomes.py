@@ -17,7 +17,8 @@ from sagebench.plan.figures import memory_frontier
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import Cell, Frontier, frontiers
 from sagebench.plan.past import read_outcome
-from sagebench.plan.rows import FITS, NO_FIT, totals
+from sagebench.plan.rows import totals
+from sagebench.predict.memory import FITS, NO_FIT
 
 CARD = {**CLUSTER, "card": "A100-40GB"}
 A100_W = 400

@@ -15,7 +15,7 @@ from probed import PRODUCTS
 from sagebench.predict import memory
 from sagebench.predict.counting import make_sample
 from sagebench.predict.extremes import chance_above, expected_maximum, maximum_quantile
-from sagebench.predict.memory import FITS, TIGHT, WILL_NOT_FIT, peak_memory, usable_bytes
+from sagebench.predict.memory import FITS, NO_FIT, TIGHT, peak_memory, usable_bytes, verdict
 from sagebench.predict.resident import CONTEXT_BYTES, process_bytes_of
 from sagebench.predict.steps import step_tape
 from sagebench.predict.work import parameters
@@ -106,13 +106,9 @@ def test_the_largest_of_many_micro_batches_decides():
 def test_the_verdict_follows_the_limit(device):
     found, _ = predicted(engine="reference", device=device, batch_size=256)
     need = found.needed_bytes
-    assert [found.verdict(need * share) for share in (0.5, 1.0, 2.0)] == [
-        WILL_NOT_FIT,
-        TIGHT,
-        FITS,
-    ]
     chances = [found.out_of_memory_chance(need * share) for share in (0.5, 0.95, 1.0, 1.05, 2.0)]
     assert chances == sorted(chances, reverse=True)
+    assert [verdict(chance) for chance in chances[::2]] == [NO_FIT, TIGHT, FITS]
     assert chances[0] == pytest.approx(1, abs=0.05) and chances[-1] == pytest.approx(0, abs=0.05)
 
 
@@ -142,7 +138,8 @@ def test_what_a_card_lacks_is_as_uncertain_as_what_it_has():
     values = {"engine": "reference", "device": "cuda", "batch_size": 1024}
     plenty, _ = predicted(**values)
     short, trial = predicted(**values, device_bytes=plenty.needed_bytes // 2)
-    assert short.verdict(usable_bytes(trial, short, plenty.needed_bytes // 2)) == WILL_NOT_FIT
+    usable = usable_bytes(trial, short, plenty.needed_bytes // 2)
+    assert verdict(short.out_of_memory_chance(usable)) == NO_FIT
     assert short.peak_bytes == short.needed_bytes
     share = (plenty.high_bytes - plenty.low_bytes) / plenty.peak_bytes
     assert (short.high_bytes - short.low_bytes) / short.peak_bytes == pytest.approx(share, rel=0.1)
@@ -194,10 +191,10 @@ def test_the_slides_largest_batch():
             sampling_workers=4,
         )
         found = peak_memory(trial, sample, PRODUCTS, card)
-        verdicts[batch_size] = found.verdict(usable_bytes(trial, found, card))
+        verdicts[batch_size] = verdict(found.out_of_memory_chance(usable_bytes(trial, found, card)))
         if batch_size == 160:
             assert 28e9 < found.allocated_bytes < 36e9
-    assert verdicts == {160: FITS, 192: TIGHT, 512: WILL_NOT_FIT}
+    assert verdicts == {160: FITS, 192: TIGHT, 512: NO_FIT}
 
 
 def test_a_toy_has_a_prediction():

@@ -26,13 +26,11 @@ from sagebench.predict.cards import card_rates
 from sagebench.predict.correction import History
 from sagebench.predict.evaluation import enlarged
 from sagebench.predict.memory import (
-    FITS,
-    TIGHT,
-    UNLIKELY,
-    WILL_NOT_FIT,
+    NO_FIT,
     MemoryPrediction,
     peak_memory,
     usable_bytes,
+    verdict,
 )
 from sagebench.predict.probe import Probe, load_probe
 from sagebench.predict.probe import path_of as probe_path
@@ -78,11 +76,8 @@ class Forecast:
     @property
     def fits(self) -> str | None:
         """FITS, TIGHT or NO_FIT; None where no limit is known."""
-        if self.out_of_memory_chance is None:
-            return None
-        if self.out_of_memory_chance < UNLIKELY:
-            return FITS
-        return WILL_NOT_FIT if self.out_of_memory_chance > 1 - UNLIKELY else TIGHT
+        chance = self.out_of_memory_chance
+        return None if chance is None else verdict(chance)
 
     def peak(self) -> tuple[float, float, float] | None:
         """Low end, middle and high end of the peak in bytes.
@@ -92,7 +87,7 @@ class Forecast:
         if self.memory is None:
             return None
         most = math.inf
-        if self.memory_limit_bytes is not None and self.fits != WILL_NOT_FIT:
+        if self.memory_limit_bytes is not None and self.fits != NO_FIT:
             most = self.memory_limit_bytes
         ends = self.memory.low_bytes, self.memory.peak_bytes, self.memory.high_bytes
         return tuple(min(size, most) for size in ends)

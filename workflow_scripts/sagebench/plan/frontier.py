@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from sagebench.grid.expansion import Study
 from sagebench.measure.outcome import Status
 from sagebench.plan.forecast import Forecaster
-from sagebench.plan.rows import NO_FIT, PlanRow
+from sagebench.plan.rows import PlanRow
+from sagebench.predict.memory import NO_FIT
 
 GIB = 1 << 30
 MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14

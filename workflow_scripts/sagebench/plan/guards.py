@@ -33,7 +33,7 @@ def guarded(study: Study) -> Study:
         return study
     from sagebench.plan.forecast import Forecaster, model_version
     from sagebench.plan.record import memory_figures
-    from sagebench.plan.rows import NO_FIT
+    from sagebench.predict.memory import NO_FIT
 
     forecaster = Forecaster(study)
     requests, skipped = dict(study.requests), {}

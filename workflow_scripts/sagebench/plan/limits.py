@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from sagebench.grid.expansion import Study
 from sagebench.plan.budget import over_budget
-from sagebench.plan.rows import NO_FIT, PREDICTED, TIGHT, PlanRow, distinct, total
+from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total
+from sagebench.predict.memory import NO_FIT, TIGHT
 
 NAMED = 3
 """trials that a sentence names"""

@@ -18,16 +18,8 @@ from sagebench.plan.forecast import Forecaster, model_version
 from sagebench.plan.frontier import frontiers
 from sagebench.plan.limits import sentences
 from sagebench.plan.page_tables import MARKS, every_trial, experiments
-from sagebench.plan.rows import (
-    ASKED,
-    FITS,
-    NO_FIT,
-    TIGHT,
-    PlanRow,
-    distinct,
-    total,
-)
-from sagebench.predict.memory import UNLIKELY
+from sagebench.plan.rows import ASKED, PlanRow, distinct, total
+from sagebench.predict.memory import FITS, NO_FIT, TIGHT, UNLIKELY
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"
 ROWS_SHOWN = 1000

@@ -8,7 +8,8 @@ from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
 from sagebench.analysis.neighbor import show_fanout
 from sagebench.plan.as_text import duration, hours_text
-from sagebench.plan.rows import FITS, NO_FIT, TIGHT, PlanRow, totals
+from sagebench.plan.rows import PlanRow, totals
+from sagebench.predict.memory import FITS, NO_FIT, TIGHT
 
 MARKS = {FITS: "completed", TIGHT: "odd", NO_FIT: "failed"}
 """classes of the style sheet"""

@@ -37,7 +37,7 @@ PROCESS_ERROR = 0.02
 UNLIKELY = 0.05
 """a chance to run out of memory below this is called `fits`, above its complement `will not fit`"""
 KEPT = "kept by the allocator"
-FITS, TIGHT, WILL_NOT_FIT = "fits", "tight", "will not fit"
+FITS, TIGHT, NO_FIT = "fits", "tight", "will not fit"
 SIZES = (0.0, -1.0, 1.0, -0.5, 0.5)
 """of the steps that are replayed on a card before the largest, in standard deviations from the
 mean"""
@@ -87,11 +87,6 @@ class MemoryPrediction:
             return float(room < 0)
         return chance_above(self.micro_batches, room / self.std_bytes)
 
-    def verdict(self, limit_bytes: float) -> str:
-        """`fits`, `tight` or `will not fit`, by that chance."""
-        chance = self.out_of_memory_chance(limit_bytes)
-        return FITS if chance < UNLIKELY else WILL_NOT_FIT if chance > 1 - UNLIKELY else TIGHT
-
 
 def peak_memory(
     trial: Trial,
@@ -133,6 +128,13 @@ def peak_memory(
         high_bytes=high,
         parts=prediction.parts | {KEPT: kept},
     )
+
+
+def verdict(out_of_memory_chance: float) -> str:
+    """FITS, TIGHT or NO_FIT."""
+    if out_of_memory_chance < UNLIKELY:
+        return FITS
+    return NO_FIT if out_of_memory_chance > 1 - UNLIKELY else TIGHT
 
 
 def usable_bytes(
