@@ -73,6 +73,11 @@ def test_figures_of_a_model_are_marked_and_measured_ones_are_not(text):
     assert "data sheet of A100-40GB" in text and "a model&#39;s figure" in text
 
 
+def test_what_a_trial_needs_stands_beside_what_its_allocator_holds(text):
+    peaks = re.findall(r"~([\d.]+) GiB \([\d.]+ to [\d.]+\), needs ([\d.]+)", text)
+    assert peaks and all(float(needs) < float(peak) for peak, needs in peaks)
+
+
 def test_what_stands_against_the_study_is_said_first(text):
     before = text[text.index('id="before"') : text.index('id="cost"')]
     assert "budget_node_hours is 0.1" in before

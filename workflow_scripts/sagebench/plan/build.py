@@ -109,6 +109,8 @@ def _of_forecast(forecast: Forecast | None, hours: float) -> dict[str, object]:
     }
     names = "peak_memory_low_bytes", "peak_memory_bytes", "peak_memory_high_bytes"
     values |= zip(names, forecast.peak() or (None, None, None), strict=True)
+    if forecast.memory is not None:
+        values["needed_memory_bytes"] = forecast.memory.needed_bytes
     if forecast.time and forecast.total_s is not None:
         values |= {
             "epoch_s": forecast.time.epoch_s,

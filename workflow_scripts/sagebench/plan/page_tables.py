@@ -11,6 +11,8 @@ from sagebench.plan.as_text import duration, hours_text
 from sagebench.plan.rows import PlanRow, totals
 from sagebench.predict.memory import FITS, NO_FIT, TIGHT
 
+NEEDS_LESS = 0.97
+"""of the peak: below it, the page says what a trial needs beside what its allocator holds"""
 MARKS = {FITS: "completed", TIGHT: "odd", NO_FIT: "failed"}
 """classes of the style sheet"""
 
@@ -78,8 +80,8 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
             ]
         )
     return HtmlTable(
-        "~ is a model's figure, with the interval that holds nine of ten; the rest is measured or "
-        "asked for",
+        "~ is a model's figure, with the interval that holds nine of ten, and what it needs "
+        "without what the allocator only keeps; the rest is measured or asked for",
         columns,
         body,
     )
@@ -94,7 +96,10 @@ def _peak(row: PlanRow) -> Cell:
         cells.significant(size / 2**30)
         for size in (row.peak_memory_low_bytes, row.peak_memory_bytes, row.peak_memory_high_bytes)
     )
-    return Cell(f"~{peak} GiB ({low} to {high})", row.peak_memory_bytes, mark="model")
+    needs = ""
+    if row.needed_memory_bytes < NEEDS_LESS * row.peak_memory_bytes:
+        needs = f", needs {cells.significant(row.needed_memory_bytes / 2**30)}"
+    return Cell(f"~{peak} GiB ({low} to {high}){needs}", row.peak_memory_bytes, mark="model")
 
 
 def _verdict(row: PlanRow) -> Cell:

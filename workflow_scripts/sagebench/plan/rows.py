@@ -39,6 +39,7 @@ class PlanRow(NamedTuple):
     peak_memory_bytes: float | None = None
     peak_memory_low_bytes: float | None = None
     peak_memory_high_bytes: float | None = None
+    needed_memory_bytes: float | None = None  # the rest of the peak, the allocator only keeps
     memory_limit_bytes: float | None = None
     memory_limit: str | None = None  # what sets it, in words
     out_of_memory_chance: float | None = None
