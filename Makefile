@@ -43,20 +43,25 @@ demo: install ## run the demo study on this machine, to results/demo/report.html
 	$(SNAKEMAKE) $(STUDY)
 	@echo "The report: results/demo/report.html"
 
+# Snakemake's own words for a mistake in a configuration name neither file nor line.
+.PHONY: checked
+checked: install
+	@$(RUN)/python workflow_scripts/check_study.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
+
 .PHONY: run
-run: install ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
+run: checked ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
 	$(SNAKEMAKE) $(STUDY)
 
 .PHONY: plan
 plan: install ## what a study costs, before it runs: make plan CONFIG=... PROFILE=...
-	@$(SNAKEMAKE) plan $(STUDY) $(BESIDE)
+	@$(RUN)/python workflow_scripts/plan.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
 
 .PHONY: preflight
 preflight: install ## short jobs that check a cluster before the first study: make preflight PROFILE=...
 	@$(RUN)/python workflow_scripts/preflight.py --profile "$$PROFILE" --configfile "$$CONFIG"
 
 .PHONY: probe
-probe: install ## sample a little of every trial, so that the plan predicts memory and time
+probe: checked ## sample a little of every trial, so that the plan predicts memory and time
 	$(SNAKEMAKE) probe $(STUDY)
 
 .PHONY: calibrate
@@ -68,7 +73,7 @@ status: install ## where every trial stands, also while they run: make status CO
 	@$(RUN)/python workflow_scripts/status.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
 
 .PHONY: partial
-partial: install ## tables, figures and report of what there is so far
+partial: checked ## tables, figures and report of what there is so far
 	@$(SNAKEMAKE) partial $(STUDY) $(BESIDE)
 
 .PHONY: again
@@ -77,7 +82,7 @@ again: install ## run trials again on purpose: make again WHERE=status=out_of_me
 	$(SNAKEMAKE) $(STUDY)
 
 .PHONY: image
-image: install ## build a cluster's container image, in a job there: make image PROFILE=...
+image: checked ## build a cluster's container image, in a job there: make image PROFILE=...
 	$(SNAKEMAKE) image $(STUDY)
 
 .PHONY: bench

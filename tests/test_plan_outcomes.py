@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from configurations import CLUSTER, GOOD, changed, study_of
+from configurations import CLUSTER, GOOD, WORKSTATION, changed, study_of
 from outcome_factory import make_outcome
 from probed import CHECKSUM, probe
 from sagebench.files import write_json
@@ -153,3 +153,20 @@ def test_a_prediction_of_before_goes_with_the_probe_it_was_made_from(tmp_path):
         found.unlink()
     guards.freeze_predictions(study, [first])
     assert not path.exists() and (tmp_path / "trials" / second / "prediction.json").exists()
+
+
+def test_leaving_out_what_does_not_fit_needs_a_probe_and_a_limit(tmp_path):
+    values = changed("skip_predicted_out_of_memory", True) | {"results": str(tmp_path)}
+
+    def said(site):
+        study = study_of(values, site)
+        found = limits.sentences(study, plan_rows(study))
+        return [
+            one for one in found if one.startswith("skip_predicted_out_of_memory leaves nothing")
+        ]
+
+    assert "before `make probe`" in said(CARD)[0]
+    probe(study_of(values, CARD))
+    assert not said(CARD)
+    unlimited = {**WORKSTATION, "memory_per_node_gib": None}
+    assert "memory_per_node_gib" in said(unlimited)[0]

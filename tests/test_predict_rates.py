@@ -74,7 +74,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path, text):
     path = path_of(tmp_path, "mine")
     path.parent.mkdir()
     path.write_text(text)
-    with pytest.raises(UserError, match=r"mine\.json are no rates .*calibrate\.py"):
+    with pytest.raises(UserError, match=r"mine\.json are no rates .*make calibrate"):
         load_rates(path)
 
 

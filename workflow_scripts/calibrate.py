@@ -44,6 +44,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="about how long (30)")
     arguments = parser.parse_args()
     site = read_site(arguments.site)
+    if site.device == "cuda" and not Path("/dev/nvidiactl").exists():
+        raise UserError(
+            f"{os.uname().nodename} has no CUDA device: measure {site.machine} in a job on one of "
+            "its GPU nodes, or name its card in the site.yaml"
+        )
     rates = calibrate(site.machine, site.device, site.devices_per_node, arguments.seconds)
     path = path_of(arguments.results, site.machine)
     write_json(path, rates.to_json())

@@ -34,7 +34,9 @@ def main() -> None:
     write_atomic(path, as_csv(rows, device_word(study)))
     print(as_text(study, rows, sentences(study, rows)), flush=True)
     if any(row.to_run and row.sampled is None for row in rows):
-        print("`snakemake probe` makes predictions of them: memory and time of every trial.")
+        print("`make probe` makes predictions of them: memory and time of every trial.")
+    elif forecaster.rates is None and any(row.to_run for row in rows):
+        print("Their times: after `make calibrate` on that machine, or with its card in the site.")
     from sagebench.plan.page import render  # the drawing takes seconds to import
 
     write_atomic(page, render(study, rows, forecaster))

@@ -18,6 +18,7 @@ from sagebench.errors import run_script
 from sagebench.files import read_json
 from sagebench.grid.resources import preflight_widths
 from sagebench.grid.study import DEFAULT_CONFIGURATION, load_study
+from sagebench.grid.submission import check_filled_in
 from sagebench.preflight.reasons import reason
 from sagebench.preflight.table import table
 
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--snakefile", default="Snakefile", help="default: %(default)s")
     arguments = parser.parse_args()
     study = load_study(arguments.configfile, Path(arguments.profile, "site.yaml"))
+    check_filled_in(study.site)
     widths = preflight_widths(study.site)
     folder = Path(study.results, "preflight", study.site.machine)
     paths = [folder / f"{ranks}.json" for ranks in widths]

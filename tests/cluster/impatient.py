@@ -6,7 +6,7 @@ import sys
 from snakemake.cli import main
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
-LOOK_EVERY_S = 4
+LOOK_EVERY_S = 2
 
 
 def _next(self) -> float:

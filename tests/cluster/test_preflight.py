@@ -107,4 +107,5 @@ def test_ranks_that_see_only_their_own_gpu(project):
 
 def test_a_site_that_is_not_filled_in(project):
     project.change_site(**SMALL, qos="EDIT")
-    assert "still holds the placeholder EDIT in qos" in problem(project)
+    code, (said,) = preflight(project)
+    assert code == 2 and "still holds the placeholder EDIT in qos" in said

@@ -11,7 +11,7 @@ from bed.commands import BedError, write
 from bed.layout import CLUSTER, GPUS_PER_NODE, NODES, SYSTEM_CONF, Layout
 
 # Slurm starts a requeued job once its old credentials have expired, by default after two minutes.
-REQUEUE_WAIT_S = 40
+REQUEUE_WAIT_S = 30
 
 MARK = "# sagebench's test cluster: written by tests/cluster/testbed.py"
 

@@ -12,6 +12,15 @@ from sagebench.grid.site import PLACEHOLDER, Site
 PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@%=-]+")
 
 
+def check_filled_in(site: Site) -> None:
+    """Raises UserError where a value of the site still waits for its user."""
+    if waiting := site.placeholders():
+        raise UserError(
+            f"the site of {site.machine} still holds the placeholder {PLACEHOLDER} in "
+            f"{', '.join(waiting)}: write your own values in its profile's site.yaml"
+        )
+
+
 def check_submission(
     site: Site, folder: str, python: str, texts: Mapping[str, str], *, as_script: bool = True
 ) -> None:
@@ -21,11 +30,7 @@ def check_submission(
     stands on the command lines of its jobs, by what it is. as_script: the plugin passes these lines
     as a script, not in a wrapped string.
     """
-    if waiting := site.placeholders():
-        raise UserError(
-            f"the site of {site.machine} still holds the placeholder {PLACEHOLDER} in "
-            f"{', '.join(waiting)}: write your own values in its profile's site.yaml"
-        )
+    check_filled_in(site)
     if "%" in folder:
         raise UserError(
             f"the folder {folder} has a % in its name, which Slurm reads as a pattern in the names "

@@ -63,7 +63,7 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
     energy = any(row.energy_kj is not None for row in rows)
     head = ["experiment", "engine", "batch", "accum.", "fanout", "seed", "ranks", "nodes"]
     head += [*(["peak GiB", "memory"] if memory else []), *(["epoch"] if times else [])]
-    head += ["time h", f"{unit} used", "allocated", *(["kWh"] if energy else []), "from"]
+    head += ["time", f"{unit} used", "allocated", *(["kWh"] if energy else []), "from"]
     cells = []
     for row in rows:
         model = "" if row.measured else "~"  # every figure of a model is marked as one
@@ -76,7 +76,7 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
         if times:
             line += ["-" if row.epoch_s is None else f"{model}{duration(row.epoch_s)}"]
         hours = row.total_h if row.total_h is not None else row.walltime_h
-        line += [("" if row.total_h is None else model) + hours_text(hours)]
+        line += [("" if row.total_h is None else model) + duration(3600 * hours)]
         line += [hours_text(row.hours_used), hours_text(row.hours_allocated)]
         if energy:
             line += ["-" if row.energy_kj is None else model + hours_text(row.energy_kj / 3600)]

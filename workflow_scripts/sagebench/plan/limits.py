@@ -19,6 +19,7 @@ def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
         over_budget(study, rows),
         _allocation(study, rows),
         *_memory(study, rows),
+        _no_limit(study, rows),
         _walltime(rows),
         _longest(study, rows),
         _devices(study, rows),
@@ -53,6 +54,20 @@ def _memory(study: Study, rows: Sequence[PlanRow]) -> list[str]:
     if tight:
         found.append(f"{_trials(tight)} {_is(tight)} tight: whether memory suffices is open.")
     return found
+
+
+def _no_limit(study: Study, rows: Sequence[PlanRow]) -> str | None:
+    if not study.configuration.skip_predicted_out_of_memory:
+        return None
+    if any(row.memory_limit_bytes is not None for row in rows):
+        return None
+    if not any(row.sampled for row in rows):
+        return "skip_predicted_out_of_memory leaves nothing out before `make probe` has sampled."
+    return (
+        "skip_predicted_out_of_memory leaves nothing out: how much memory a rank of "
+        f"{study.site.machine} has is not known (memory_per_node_gib or card in its site.yaml, or "
+        "memory_limit_gib in the study)."
+    )
 
 
 def _walltime(rows: Sequence[PlanRow]) -> str | None:

@@ -126,7 +126,7 @@ def card_rates(name: str) -> Rates:
     if card is None:
         raise UserError(
             f"the card {name!r} is not in the table: write one of {', '.join(CARDS)}, or measure "
-            "it with workflow_scripts/calibrate.py"
+            "it with `make calibrate`"
         )
     on_memory = ("stream", "norm", "gather", "spread", "scatter", "scatter_random", "segment")
     per_s = dict.fromkeys(on_memory, card.bandwidth_gb_per_s * GB * BANDWIDTH_REACHED)

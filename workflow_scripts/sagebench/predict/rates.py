@@ -92,7 +92,7 @@ class Rates:
         if curve is None:
             raise UserError(
                 f"the rates of {self.machine or self.source} have no {kind!r}: measure them again "
-                "with workflow_scripts/calibrate.py"
+                "with `make calibrate`"
             )
         return interpolated(curve, touched)
 
@@ -148,5 +148,5 @@ def load_rates(path: str | os.PathLike[str]) -> Rates | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} are no rates ({type(error).__name__}: {error}): delete it and run "
-            "workflow_scripts/calibrate.py again"
+            "`make calibrate` again"
         ) from None
