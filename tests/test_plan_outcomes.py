@@ -170,3 +170,13 @@ def test_leaving_out_what_does_not_fit_needs_a_probe_and_a_limit(tmp_path):
     assert not said(CARD)
     unlimited = {**WORKSTATION, "memory_per_node_gib": None}
     assert "memory_per_node_gib" in said(unlimited)[0]
+
+
+def test_a_batch_of_the_whole_graph_is_said(tmp_path):
+    values = changed("experiments.batch.zip.batch_size", [64, 128, 200_000])
+    study = study_in(tmp_path, values)
+    rows = plan_rows(study)
+    assert {row.steps_per_epoch for row in rows if row.batch_size == 200_000} == {1}
+    assert min(row.steps_per_epoch for row in rows if row.batch_size < 200_000) > 100
+    (said,) = [one for one in limits.sentences(study, rows) if "single step" in one]
+    assert said.startswith("An epoch of 2 trials (blocks, batch 200000, fanout 15,10,10,10,10; ")

@@ -10,6 +10,7 @@ from sagebench.grid.resources import Geometry
 from sagebench.plan.forecast import Forecast, Forecaster
 from sagebench.plan.past import Measured, measured_of, read_outcome
 from sagebench.plan.rows import ASKED, MEASURED, PREDICTED, PlanRow
+from sagebench.predict.time import steps_per_epoch
 
 
 def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRow]:
@@ -30,6 +31,7 @@ def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRo
 def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     request = study.requests[trial_id]
     trial, place = request.trial, forecaster.place(request.trial.ranks)
+    probe = forecaster.probes.get(request.store)
     measured = _measured(study, trial_id)
     forecast = None if measured else forecaster.of(request)
     skipped = measured is None and trial_id in study.skipped
@@ -57,6 +59,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         hours_used_high=trial.ranks * high,
         hours_allocated=allocated,
         node_hours=_node_hours(study, place, hours),
+        steps_per_epoch=probe and steps_per_epoch(trial, probe.graph),
         **(_of_outcome(measured) if measured else _of_forecast(forecast, hours)),
     )
 

@@ -39,7 +39,7 @@ class Cell:
         if self.peak_bytes is None:
             return (self.ended or "").replace("out_of_memory", "OOM").replace("_", " ")
         gib = self.peak_bytes / GIB
-        return f"{gib:.2f}" if gib < 1 else f"{gib:.1f}" if gib < 100 else f"{gib:,.0f}"
+        return f"{gib:.2g}" if gib < 1 else f"{gib:.1f}" if gib < 100 else f"{gib:,.0f}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _frontier(
                     _, peak, _ = estimate.peak()
                     cells[fanout, batch_size] = Cell(peak, estimate.fits, False, False, None)
                     limits.add((estimate.memory_limit_bytes, estimate.memory_limit))
-    known = [f"{limit / GIB:.1f} GiB ({what})" for limit, what in limits if limit is not None]
+    known = [f"{limit / GIB:.3g} GiB ({what})" for limit, what in limits if limit is not None]
     middle = Counter(row.batch_size for row in rows).most_common(1)[0][0]
 
     def demand(fanout: str) -> float:

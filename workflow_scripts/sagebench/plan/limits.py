@@ -20,6 +20,7 @@ def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
         _allocation(study, rows),
         *_memory(study, rows),
         _no_limit(study, rows),
+        _single_step(rows),
         _walltime(rows),
         _longest(study, rows),
         _devices(study, rows),
@@ -67,6 +68,16 @@ def _no_limit(study: Study, rows: Sequence[PlanRow]) -> str | None:
         "skip_predicted_out_of_memory leaves nothing out: how much memory a rank of "
         f"{study.site.machine} has is not known (memory_per_node_gib or card in its site.yaml, or "
         "memory_limit_gib in the study)."
+    )
+
+
+def _single_step(rows: Sequence[PlanRow]) -> str | None:
+    single = [row for row in distinct(rows) if row.to_run and row.steps_per_epoch == 1]
+    if not single:
+        return None
+    return (
+        f"An epoch of {_trials(single)} is a single step: batch_size x accumulation x ranks are no "
+        "fewer than the graph's training nodes."
     )
 
 

@@ -36,6 +36,7 @@ class PlanRow(NamedTuple):
     hours_used_high: float
     hours_allocated: float  # what is billed: on whole-node sites every device of the nodes
     node_hours: float
+    steps_per_epoch: int | None = None  # of the optimizer, where the graph was probed
     peak_memory_bytes: float | None = None
     peak_memory_low_bytes: float | None = None
     peak_memory_high_bytes: float | None = None
