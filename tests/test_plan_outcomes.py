@@ -110,6 +110,7 @@ def cell(fits=None, ended=None):
         ([cell(ended="time_limit"), cell(ended="out_of_memory"), cell(NO_FIT)], 0.5),
         ([cell(NO_FIT), cell(NO_FIT), cell(NO_FIT)], -0.5),
         ([cell(FITS), cell(FITS), cell(FITS)], None),
+        ([cell(), cell(NO_FIT), cell(NO_FIT)], 0.5),
     ],
 )
 def test_the_line_of_the_frontier_stands_where_memory_ends(row, edge):

@@ -93,7 +93,7 @@ def test_without_a_probe_the_page_says_how_to_refine_it(tmp_path):
     assert "1 measured: cost nothing" in text and ">~<" not in text and 'model">~' not in text
 
 
-def test_the_frontier_holds_every_pair_and_says_which_are_estimates(tmp_path):
+def test_the_frontier_estimates_what_is_near_and_says_so(tmp_path):
     study = made(tmp_path, changed("experiments.batch.zip.fanout", [[5] * 5, [5] * 5, [9] * 5]))
     forecaster = Forecaster(study)
     blocks, _ = frontiers(study, plan_rows(study, forecaster), forecaster)
@@ -101,8 +101,8 @@ def test_the_frontier_holds_every_pair_and_says_which_are_estimates(tmp_path):
     asked = {pair for pair, cell in blocks.cells.items() if cell.asked}
     assert {("5,5,5,5,5", 64), ("5,5,5,5,5", 128), ("9,9,9,9,9", 256)} <= asked
     assert blocks.cells["5,5,5,5,5", 64].measured
-    estimate = blocks.cells["9,9,9,9,9", 64]
-    assert not estimate.asked
+    estimate = blocks.cells["9,9,9,9,9", 128]
+    assert not estimate.asked and ("9,9,9,9,9", 64) not in blocks.cells
     assert estimate.peak_bytes < blocks.cells["9,9,9,9,9", 256].peak_bytes
 
 

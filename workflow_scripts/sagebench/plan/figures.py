@@ -148,8 +148,12 @@ def _staircase(axes: Axes, frontier: Frontier) -> None:
             cell.holds if (cell := frontier.cells.get((fanout, size))) else None
             for size in frontier.batch_sizes
         ]
-        last = max((column for column, held in enumerate(holds) if held), default=-1)
-        edges.append(last + 0.5 if False in holds else None)
+        if False not in holds:
+            edges.append(None)
+        elif True in holds:
+            edges.append(max(column for column, held in enumerate(holds) if held) + 0.5)
+        else:
+            edges.append(holds.index(False) - 0.5)
     look = {"color": ALARM, "linewidth": 1.6, "zorder": 4, "solid_capstyle": "round"}
     for row, edge in enumerate(edges):
         if edge is None:

@@ -14,6 +14,9 @@ from sagebench.predict.memory import NO_FIT
 
 GIB = 1 << 30
 MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
+ESTIMATED_WITHIN = 2.0
+"""times a batch size that is probed: there the nodes of a micro-batch of the slides' study are
+estimated to a fifth, at four times to two fifths"""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def _frontier(
                     by_fanout[fanout],
                     key=lambda row: _ratio(row.batch_size, batch_size),
                 )
+                if _ratio(nearest.batch_size, batch_size) > ESTIMATED_WITHIN:
+                    continue
                 estimate = forecaster.at_batch_size(study.requests[nearest.trial], batch_size)
                 if estimate is not None and estimate.memory is not None:
                     _, peak, _ = estimate.peak()

@@ -106,8 +106,8 @@ def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> li
             reading += " Left of the red line fits or is tight, right of it does not fit."
         if not all(cell.asked for cell in found):
             reading += (
-                " Pale cells are no trials of this study: they are estimated from another batch "
-                "size of the same fanout."
+                " Pale cells are no trials of this study: they are estimated from a batch "
+                "size of the same fanout, twice or half as large at most."
             )
         if frontier.left_out:
             reading += f" {frontier.left_out} more fanouts and batch sizes have no room here."

@@ -56,8 +56,9 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
     memory = any(row.peak_memory_bytes is not None for row in rows)
     energy = any(row.energy_kj is not None for row in rows)
     columns = ["Experiment", "Engine", "Batch × acc.", "Fanout", "Ranks (nodes)"]
-    columns += [*(["Peak memory", "Fits"] if memory else [])]
-    columns += ["Epoch", "Whole trial", f"{unit}-hours used", "allocated"]
+    # What decides stands first: the table is wider than most screens.
+    columns += [*(["Fits"] if memory else []), "Whole trial", f"{unit}-hours allocated", "used"]
+    columns += [*(["Peak memory"] if memory else []), "Epoch"]
     columns += [*(["Energy, kWh"] if energy else []), "Figures are", "Seed", "Trial"]
     body = []
     for row in rows:
@@ -68,11 +69,12 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
                 Cell(f"{row.batch_size:,} × {row.accumulation}", row.batch_size),
                 cells.text(show_fanout(row.fanout)),
                 Cell(f"{row.ranks} ({row.nodes})", row.ranks),
-                *([_peak(row), _verdict(row)] if memory else []),
-                _epoch(row),
+                *([_verdict(row)] if memory else []),
                 _whole(row),
-                Cell(hours_text(row.hours_used), row.hours_used),
                 Cell(hours_text(row.hours_allocated), row.hours_allocated),
+                Cell(hours_text(row.hours_used), row.hours_used),
+                *([_peak(row)] if memory else []),
+                _epoch(row),
                 *([_kwh(row.energy_kj)] if energy else []),
                 _figures_are(row),
                 cells.whole(row.seed),
