@@ -156,3 +156,11 @@ def test_without_an_answer_there_is_a_reason(tmp_path, monkeypatch, script, reas
     monkeypatch.setenv("PATH", str(tmp_path) if script is None else f"{tmp_path}:/bin:/usr/bin")
     answer = allocations(["1", "2"], limit_s=1)
     assert (answer.allocations, answer.unanswered, answer.reason) == ({}, {"1", "2"}, reason)
+
+
+def test_a_job_that_was_cancelled_while_it_waited_never_started():
+    at = "2026-11-22T16:38:15"
+    line = f"23|CANCELLED by 0|0:0|2026-11-22T16:36:48|{at}|{at}|0|1|None assigned||0"
+    ((one,),) = sacct.parse(line).values()
+    assert (one.started_s, one.elapsed_s, one.node_names) == (None, 0, "")
+    assert one.ended_s is not None

@@ -103,16 +103,18 @@ def parse(text: str) -> dict[str, list[Allocation]]:
 
 
 def _allocation(job: dict[str, str], steps: Sequence[dict[str, str]]) -> Allocation:
+    nowhere = job["NodeList"] == "None assigned"
     return Allocation(
         job_id=job["JobIDRaw"],
         state=(job["State"].split() or ["UNKNOWN"])[0],  # without the user in "CANCELLED by 1000"
         exit_code=job["ExitCode"],
         submitted_s=_time(job["Submit"]),
-        started_s=_time(job["Start"]),
+        # Of a job that was cancelled while it waited, sacct may call that moment the start.
+        started_s=None if nowhere else _time(job["Start"]),
         ended_s=_time(job["End"]),
         elapsed_s=_number(job["ElapsedRaw"]) or 0.0,
         nodes=int(_number(job["NNodes"]) or 0),
-        node_names="" if job["NodeList"] == "None assigned" else job["NodeList"],
+        node_names="" if nowhere else job["NodeList"],
         gpus=_gpus(job["AllocTRES"]),
         energy_j=_energy(job, steps),
     )
