@@ -10,6 +10,7 @@ SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
 from sagebench.cluster.orphans import cancel_orphans
+from sagebench.cluster.plugin_waits import bound_waits
 from sagebench.cluster.stale_lock import hold_folder
 from sagebench.errors import UserError, full_disk_told
 from sagebench.grid.environment import (
@@ -145,10 +146,8 @@ def trials_to_run():
 def before_run():
     """What comes before the first job: checks of what is to be submitted, and the frozen files."""
     trials, stores, widths = trials_to_run(), to_run("store"), to_run("preflight")
-    if (
-        study.site.launcher == "local"
-        and not workflow.executor_plugin.common_settings.local_exec
-    ):
+    submitted = not workflow.executor_plugin.common_settings.local_exec
+    if study.site.launcher == "local" and submitted:
         sys.exit(
             f"error: jobs are to be submitted, but the site of {study.site.machine} starts trials "
             "here: add --config site=PATH of the cluster's site.yaml."
@@ -166,11 +165,8 @@ def before_run():
                     workflow.executor_settings, "pass_command_as_script", True
                 ),
             )
+        if submitted:
             cancel_orphans(Path.cwd(), trials)
-            from sagebench.cluster.plugin_waits import (
-                bound_waits,
-            )  # takes the plugin along
-
             bound_waits()
         with full_disk_told():
             freezer.write(trials, stores)

@@ -11,8 +11,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import snakemake_executor_plugin_slurm as plugin
-
 LOST_AFTER_S = 600.0
 """how long a job may be gone; the site starts a preempted one again in less"""
 RESTARTED_BY_SITE = ("PREEMPTED", "NODE_FAIL", "REQUEUED")
@@ -24,6 +22,8 @@ Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None
 
 def bound_waits() -> None:
     """Have the plugin of this process ask by way of `bounded`."""
+    import snakemake_executor_plugin_slurm as plugin  # here: a plan needs none of it
+
     plugin.query_job_status = bounded(plugin.query_job_status)
 
 
