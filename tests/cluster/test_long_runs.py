@@ -9,7 +9,7 @@ from project import TINY, slurm
 from test_launch_trials import comparable
 
 # More training than fits into one job of 2 minutes; so many jobs more, where the machine is slow.
-EPOCHS = 650
+EPOCHS = 1200
 RETRIES = "20"
 
 
