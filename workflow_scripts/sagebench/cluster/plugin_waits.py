@@ -39,7 +39,7 @@ def bounded(query: Query, clock: Callable[[], float] = time.monotonic) -> Query:
             return None, took_s
         states = {job: state.split()[0] for job, state in answer.items() if state}
         for job in {*gone_since, *states}:
-            if states.get(job, RESTARTED_BY_SITE[0]) in RESTARTED_BY_SITE:
+            if job not in states or states[job] in RESTARTED_BY_SITE:
                 gone_since[job] = min(gone_since.get(job, clock()), clock())
             else:
                 gone_since[job] = float("inf")
