@@ -28,8 +28,8 @@ def tape_of(*sizes_or_drops):
 
 
 def test_the_caching_allocator_takes_segments():
-    def held(*events, pressed=False):
-        return replay(CudaAllocator(pressed=pressed), [tape_of(*events)])
+    def held(*events, frugal=False):
+        return replay(CudaAllocator(frugal=frugal), [tape_of(*events)])
 
     assert held(5_000) == 2 * MIB
     assert held(*[MIB] * 3) == 4 * MIB  # two in a segment of small ones
@@ -42,9 +42,9 @@ def test_the_caching_allocator_takes_segments():
     assert held(64 * MIB, 0, 32 * MIB, 32 * MIB) == 64 * MIB
     assert held(64 * MIB, 0, 63 * MIB) == 64 * MIB
     assert held(64 * MIB, 0, 66 * MIB) == 130 * MIB
-    assert held(64 * MIB, 0, 66 * MIB, pressed=True) == 66 * MIB
+    assert held(64 * MIB, 0, 66 * MIB, frugal=True) == 66 * MIB
     # A segment that is in use in part cannot be given back.
-    assert held(64 * MIB, 0, 32 * MIB, 66 * MIB, pressed=True) == 130 * MIB
+    assert held(64 * MIB, 0, 32 * MIB, 66 * MIB, frugal=True) == 130 * MIB
     # Neighbors are joined.
     assert held(64 * MIB, 0, 32 * MIB, 32 * MIB, -1, -2, 64 * MIB) == 64 * MIB
 
@@ -70,9 +70,9 @@ def test_an_allocator_holds_what_is_in_use_and_more(choices):
     tape = random_tape(choices)
     live, parts = tape.peak()
     assert sum(parts.values()) == live
-    plenty, pressed = CudaAllocator(), CudaAllocator(pressed=True)
-    assert live <= replay(pressed, [tape, tape])
-    assert live <= replay(plenty, [tape, tape])
+    plenty, least = (replay(CudaAllocator(frugal=frugal), [tape, tape]) for frugal in (False, True))
+    assert live <= least
+    assert live <= plenty
     heap = GlibcHeap()
     assert live <= replay(heap, [tape] * 3)
     assert replay(heap, [tape]) == heap.peak
@@ -139,8 +139,8 @@ def test_the_heap_grows_as_a_real_one_does():
     )
     measured = [int(line) for line in done.stdout.split()]
     said = [replay(GlibcHeap(), steps) for steps in (of_pyg, of_blocks)]
-    # From process to process the real one differs by a fifth: its addresses do.
-    assert said == pytest.approx(measured, rel=0.3)
+    # A real one is up to a sixth fuller: small objects, which are not replayed, lie in it, too.
+    assert said == pytest.approx(measured, rel=0.2)
 
 
 FP32_ON_CPU = {"aggregator": "mean", "dropout": True, "bf16": False, "cuda": False}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from probed import PRODUCTS
 from sagebench.predict import memory
 from sagebench.predict.counting import make_sample
-from sagebench.predict.extremes import chance_above, expected_maximum, maximum_quantile
+from sagebench.predict.extremes import NORMAL, chance_above, expected_maximum, maximum_quantile
 from sagebench.predict.memory import FITS, NO_FIT, TIGHT, peak_memory, usable_bytes, verdict
 from sagebench.predict.resident import CONTEXT_BYTES, process_bytes_of
 from sagebench.predict.steps import step_tape
@@ -141,8 +141,8 @@ def test_what_a_card_lacks_is_as_uncertain_as_what_it_has():
     usable = usable_bytes(trial, short, plenty.needed_bytes // 2)
     assert verdict(short.out_of_memory_chance(usable)) == NO_FIT
     assert short.peak_bytes == short.needed_bytes
-    share = (plenty.high_bytes - plenty.low_bytes) / plenty.peak_bytes
-    assert (short.high_bytes - short.low_bytes) / short.peak_bytes == pytest.approx(share, rel=0.1)
+    share = (short.high_bytes - short.low_bytes) / short.peak_bytes
+    assert share == pytest.approx(2 * NORMAL.inv_cdf(0.95) * short.model_error, rel=0.1)
     assert short.low_bytes + short.high_bytes == pytest.approx(2 * short.peak_bytes)
 
 

@@ -27,6 +27,9 @@ RUNTIME = {
     # Freed memory stays in the process: fresh pages cost more than the work done in them.
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_MMAP_MAX_": "0",
+    # No cache of small chunks, which would lie between freed tensors and keep them from being
+    # joined: a rank's heap would grow up to twice as large, and by another amount in every process.
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
     # Compute threads that wait sleep: spinning, they take the cores from the sampler's threads, and
     # an epoch on a machine with as many threads as cores takes ten times as long.
     "OMP_WAIT_POLICY": "passive",

@@ -7,7 +7,6 @@ free piece takes new memory, however much lies free in smaller pieces.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Iterable
 
 from sagebench.predict.tape import Tape
@@ -54,12 +53,13 @@ class CudaAllocator:
     Sizes are rounded up to 512 bytes. Up to 1 MiB comes from segments of 2 MiB, less than 10 MiB
     from segments of 20 MiB, more from segments of its own size rounded up to 2 MiB. The smallest
     free block that fits is taken, and its rest kept where it is more than 1 MiB (small ones: 512
-    bytes). Neighbors in a segment are joined. pressed: the device has no memory left, and so
-    segments that are free as a whole are given back before a new one is taken.
+    bytes). Neighbors in a segment are joined. frugal: segments that are free as a whole are
+    given back before more is held than ever before, as on a card with just enough memory; the peak
+    is then the least that the steps run with.
     """
 
-    def __init__(self, *, pressed: bool = False) -> None:
-        self._pressed = pressed
+    def __init__(self, *, frugal: bool = False) -> None:
+        self._frugal = frugal
         self.held = self.peak = 0
         self._free = {True: FreePieces(), False: FreePieces()}  # small ones, large ones
         self._segments: dict[int, tuple[int, bool]] = {}
@@ -79,14 +79,11 @@ class CudaAllocator:
         start, end, small = self._used.pop(handle)
         self._free[small].add(start, end)
 
-    def settle(self) -> None:
-        """Between steps: nothing happens."""
-
     def _new_segment(self, size: int, small: bool) -> tuple[int, int]:
         wanted = (
             2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
         )
-        if self._pressed:
+        if self._frugal and self.held + wanted > self.peak:
             self._give_back()
         start = self._next
         self._next += wanted + 1  # no neighbor of another segment
@@ -104,48 +101,34 @@ class CudaAllocator:
 
 
 class GlibcHeap:
-    """glibc's heap as the launcher sets it: everything in one heap, nothing given back.
+    """glibc's heap as the launcher sets it: everything in one heap, nothing given back or cached.
 
     torch asks for memory aligned to 64 bytes. malloc then looks for 96 bytes more, so a piece that
-    just became free never fits a request of its own size, and cuts off the bytes before the
-    aligned address, which stay in a cache of small chunks: neighbors that become free are not
-    joined. The cache keeps seven of each size (TCACHE_FILL_COUNT); the others are joined, at the
-    latest between steps. The smallest free piece that fits is taken; else the heap grows.
+    just became free fits a request of its own size only when the bytes that were cut off before
+    the aligned address are joined with it: these are given back at once. The smallest free piece
+    that fits is taken; else the heap grows.
     """
 
-    ALIGNMENT, HEADER, EXTRA, CACHED = 64, 16, 96, 7
+    ALIGNMENT, HEADER, EXTRA = 64, 16, 96
 
     def __init__(self) -> None:
         self.held = self.peak = 0
         self._free = FreePieces()
         self._used: dict[int, tuple[int, int]] = {}
-        self._cut_off: list[tuple[int, int]] = []
 
     def take(self, handle: int, size: int) -> None:
         size = -(-(size + 8) // 16) * 16
         start, end = self._free.smallest(size + self.EXTRA) or self._grow(size + self.EXTRA)
         first = start + (-(start + self.HEADER)) % self.ALIGNMENT
-        if first > start:
-            if first - start < 32:
-                first += self.ALIGNMENT
-            self._cut_off.append((start, first))
+        if 0 < first - start < 32:  # too few bytes for a chunk of their own
+            first += self.ALIGNMENT
         self._used[handle] = first, first + size
+        if first > start:
+            self._release(start, first)
         self._release(first + size, end)
 
     def give(self, handle: int) -> None:
         self._release(*self._used.pop(handle))
-
-    def settle(self) -> None:
-        """Between steps: small chunks are joined with their neighbors, but for the cached ones."""
-        cached: Counter[int] = Counter()
-        kept = []
-        for start, end in reversed(self._cut_off):
-            cached[end - start] += 1
-            if cached[end - start] <= self.CACHED:
-                kept.append((start, end))
-            else:
-                self._release(start, end)
-        self._cut_off = kept[::-1]
 
     def _grow(self, size: int) -> tuple[int, int]:
         start = self.held
@@ -168,5 +151,4 @@ def replay(allocator: CudaAllocator | GlibcHeap, steps: Iterable[Tape]) -> int:
                 allocator.take(handle, size)
             else:
                 allocator.give(handle)
-        allocator.settle()
     return allocator.peak

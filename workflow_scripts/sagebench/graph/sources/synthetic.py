@@ -3,7 +3,8 @@
 Built so, in this order:
 
 - Nodes lie on a line, one class after the other (class sizes follow Zipf's law). Each has a
-  degree to reach: lognormal, with a stretched tail that ends at ogbn-products' largest degree.
+  degree to reach: lognormal, wider below the median than above, with a stretched tail that ends at
+  ogbn-products' largest degree. The many nodes of few neighbors are those that samples miss.
 - On the line a node is as long as its degree. A node casts half its degree as edges, to points
   near it on the line, to points anywhere in its class, or to points anywhere: so it receives the
   other half from others, in proportion to its degree. Points nearby make communities, without
@@ -11,8 +12,10 @@ Built so, in this order:
 - Edges count in both directions; repeats and self loops are dropped.
 - A share of the labels is drawn anew, so that no model reaches 100 %. Features are the centroid
   of the class plus noise so strong that a node's neighbors tell more than the node.
-- Node ids are shuffled: in ogbn-products, too, neighbors do not lie together. The split is by
-  id, as there: first train, then valid, then test.
+- The split is by popularity, as in ogbn-products, where it is the sales rank: a node comes early
+  in it with a chance that grows with the square root of its degree. Ids follow the split: first
+  train, then valid, then test. Within each they are shuffled: neighbors do not lie together there,
+  either.
 
 Every draw is keyed by (seed, part, chunk), so the graph depends on scale and seed alone.
 The constants below are fitted at scale 1; `describe_graph.py` measures what comes out.
@@ -38,14 +41,15 @@ NUM_TRAIN, NUM_VALID = 196_615, 39_323
 NUM_FEATURES = 100
 NUM_CLASSES = 47
 
-# Fitted to mean degree 50.5, median 26, maximum 17,500, homophily 0.81 and 517,522 distinct
-# nodes for fanout [10, 10, 10] at batch 1,024.
+# Fitted to mean degree 50.5, median 26, maximum 17,500, homophily 0.81 and to what is known of
+# samples: 517,522 distinct nodes for fanout [10, 10, 10] at batch 1,024; 1.2 to 1.4 million nodes
+# and 5 to 6 million edges for [15, 10, 10, 10, 10] at batch 128.
 DEGREE_MEDIAN = 25.3
-DEGREE_SIGMA = 1.20  # of the degree's logarithm
+DEGREE_SIGMA_BELOW, DEGREE_SIGMA = 2.0, 1.205  # of the degree's logarithm; below, above the median
 TAIL_FROM, TAIL_STRETCH = 3.0, 0.40  # beyond 3 sigma the logarithm grows with the square, too
-DEGREE_LIMIT = 20_500  # some of which is lost to repeats
-NEAR_SHARE, CLASS_SHARE = 0.84, 0.095  # of the edges cast; the rest goes anywhere
-NEAR_DEGREES = 100.0  # a node's vicinity on the line, in multiples of its own length
+DEGREE_LIMIT = 20_300  # some of which is lost to repeats
+NEAR_SHARE, CLASS_SHARE = 0.90, 0.025  # of the edges cast; the rest goes anywhere
+NEAR_DEGREES = 200.0  # a node's vicinity on the line, in multiples of its own length
 TURNS = 4  # of casting: each makes up for the repeats of those before
 LABEL_NOISE = 0.06
 
@@ -68,13 +72,14 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
             f"scale: {scale} gives {num_nodes} nodes for {NUM_CLASSES} classes; write at least "
             f"{10 * NUM_CLASSES / NUM_NODES:.4f}"
         )
-    ids = _random(seed, "ids").permutation(num_nodes)  # position on the line -> node id
+    train, valid = round(scale * NUM_TRAIN), round(scale * NUM_VALID)
+    degrees = _degrees(seed, num_nodes)
+    ids = _ids(seed, degrees, [train, train + valid])
     classes = _classes(num_nodes)
-    csc = _edges(seed, classes, ids)
+    csc = _edges(seed, degrees, classes, ids)
     labels = np.empty(num_nodes, np.int64)
     labels[ids] = np.repeat(np.arange(NUM_CLASSES), classes)
     features = _features(seed, labels)
-    train, valid = round(scale * NUM_TRAIN), round(scale * NUM_VALID)
     return {
         "csc": csc,
         "features": features,
@@ -87,7 +92,7 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
                 strict=True,
             )
         ),
-        "provenance": {"recipe": 1},  # counted up when a change makes another graph
+        "provenance": {"recipe": 2},  # counted up when a change makes another graph
     }
 
 
@@ -107,17 +112,34 @@ def _degrees(seed: int, num_nodes: int) -> NDArray[np.float64]:
     """The degree that each position on the line is to have."""
     z = _random(seed, "degrees").standard_normal(num_nodes)
     tail = np.maximum(z - TAIL_FROM, 0)
-    degrees = DEGREE_MEDIAN * np.exp(DEGREE_SIGMA * z + TAIL_STRETCH * tail**2)
+    sigma = np.where(z < 0, DEGREE_SIGMA_BELOW, DEGREE_SIGMA)
+    degrees = DEGREE_MEDIAN * np.exp(sigma * z + TAIL_STRETCH * tail**2)
     # Whole numbers: an exponential's last bit, which differs between CPUs, changes no edge.
     return np.rint(np.clip(degrees, 1, min(DEGREE_LIMIT, num_nodes / 10)))
 
 
+def _ids(seed: int, degrees: NDArray[np.float64], split_ends: list[int]) -> NDArray[np.int64]:
+    """The node id of each position on the line. split_ends: first ids of valid and test."""
+    # As in a race in which a node runs with speed sqrt(degree).
+    arrival = _random(seed, "popularity").standard_exponential(len(degrees)) / np.sqrt(degrees)
+    ids = np.empty(len(degrees), np.int64)
+    first = 0
+    for positions in np.split(np.argsort(arrival, kind="stable"), split_ends):
+        shuffled = _random(seed, "ids", first).permutation(len(positions))
+        ids[positions] = first + shuffled
+        first += len(positions)
+    return ids
+
+
 def _edges(
-    seed: int, classes: NDArray[np.int64], ids: NDArray[np.int64]
+    seed: int,
+    wanted: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    ids: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
-    """CSC of the graph. Memory: 8 bytes an edge, and as much again while repeats are dropped."""
+    """CSC of the graph whose positions have the `wanted` degrees. Memory: 8 bytes an edge, and as
+    much again while repeats are dropped."""
     num_nodes = len(ids)
-    wanted = _degrees(seed, num_nodes)
     keys = np.empty(0, np.int64)
     colptr = np.zeros(num_nodes + 1, np.int64)
     for turn in range(TURNS):
