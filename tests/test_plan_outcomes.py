@@ -173,6 +173,18 @@ def test_leaving_out_what_does_not_fit_needs_a_probe_and_a_limit(tmp_path):
     assert "memory_per_node_gib" in said(unlimited)[0]
 
 
+def test_more_threads_than_cores_are_said(tmp_path):
+    values = changed("defaults.threads_per_rank", 2)
+
+    def said(cores):
+        site = {**WORKSTATION, "cpus_per_node": cores}
+        study = study_of({**values, "results": str(tmp_path)}, site)
+        return [s for s in limits.sentences(study, plan_rows(study)) if "oversubscribed" in s]
+
+    assert not said(16)
+    assert said(4)[0].startswith("Trials of 4 and 8 ranks have more ranks x threads than a node")
+
+
 def test_a_batch_of_the_whole_graph_is_said(tmp_path):
     values = changed("experiments.batch.zip.batch_size", [64, 128, 200_000])
     study = study_in(tmp_path, values)

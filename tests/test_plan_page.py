@@ -103,7 +103,7 @@ def test_the_frontier_estimates_what_is_near_and_says_so(tmp_path):
     assert blocks.cells["5,5,5,5,5", 64].measured
     estimate = blocks.cells["9,9,9,9,9", 128]
     assert not estimate.asked and ("9,9,9,9,9", 64) not in blocks.cells
-    assert estimate.peak_bytes < blocks.cells["9,9,9,9,9", 256].peak_bytes
+    assert estimate.memory_bytes < blocks.cells["9,9,9,9,9", 256].memory_bytes
 
 
 @pytest.mark.slow  # starts a browser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,22 @@ def step_gradients(place, trial_values: dict, folder: str) -> list[dict[str, tor
             engine.model.zero_grad()
     communicator.close()
     return steps
+
+
+def leave_groups(place, times: int) -> int:
+    """Train two steps and leave, again and again."""
+    from sagebench.training.distributed import Communicator
+    from torch.nn.parallel import DistributedDataParallel
+
+    for n in range(times):
+        here = replace(place, rendezvous=f"{place.rendezvous}{n}")
+        communicator = Communicator(here, torch.device("cpu"))
+        model = DistributedDataParallel(torch.nn.Linear(300, 300))
+        for _ in range(2):
+            model(torch.ones(4, 300)).sum().backward()
+        communicator.close()
+        del model
+    return times
 
 
 def assert_same_gradients(found, expected):
@@ -82,3 +99,8 @@ def test_engines_give_the_same_gradients_in_the_loop(store):
     ]
     for engine in ("blocks", "trimmed"):
         assert_same_gradients(run_ranks(1, step_gradients, {"engine": engine}, store)[0], expected)
+
+
+def test_ranks_that_are_done_end():
+    """Before groups were kept, two ranks hung for ever within 50 turns."""
+    assert run_ranks(2, leave_groups, 60) == [60, 60]

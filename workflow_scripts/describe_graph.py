@@ -39,13 +39,13 @@ def describe(
 ) -> dict[str, Any]:
     """The store's figures. Degrees are in-degrees: the neighbors that a node aggregates.
 
-    distinct_input_nodes: mean over batches of distinct nodes in the sampled subgraph, seeds
-    included; nodes new in one hop are expanded in the next, each once (PyG's way).
+    distinct_input_nodes, sampled_edges: means over batches, seeds included; nodes new in one hop
+    are expanded in the next, each once (PyG's way).
     """
     degrees = np.diff(store.colptr)
     train = np.random.default_rng(seed).permutation(store.train)
     counts = [
-        _distinct_nodes(store, train[at : at + batch_size], fanout, seed + at)
+        _sampled(store, train[at : at + batch_size], fanout, seed + at)
         for at in range(0, min(batches * batch_size, len(train)), batch_size)
     ]
     return {
@@ -67,7 +67,8 @@ def describe(
         "largest_class_share": round(float(np.bincount(store.labels + 1).max()) / len(degrees), 4),
         "fanout": fanout,
         "batch_size": batch_size,
-        "distinct_input_nodes": round(float(np.mean(counts))),
+        "distinct_input_nodes": round(float(np.mean([nodes for nodes, _ in counts]))),
+        "sampled_edges": round(float(np.mean([edges for _, edges in counts]))),
     }
 
 
@@ -86,16 +87,18 @@ def _homophily(store: GraphStore) -> float:
     return same / max(store.num_edges, 1)
 
 
-def _distinct_nodes(store: GraphStore, seeds: NDArray, fanout: list[int], seed: int) -> int:
+def _sampled(store: GraphStore, seeds: NDArray, fanout: list[int], seed: int) -> tuple[int, int]:
+    """Distinct nodes and edges of one sample."""
     random = np.random.default_rng(seed)
     seen = np.zeros(store.num_nodes, bool)
     seen[seeds] = True
-    frontier = seeds
+    frontier, edges = seeds, 0
     for k in fanout:
         sampled = _sample(store, frontier, k, random)
+        edges += len(sampled)
         frontier = np.unique(sampled[~seen[sampled]])
         seen[frontier] = True
-    return int(seen.sum())
+    return int(seen.sum()), edges
 
 
 def _sample(store: GraphStore, nodes: NDArray, k: int, random: np.random.Generator) -> NDArray:

@@ -62,7 +62,7 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
     times = any(row.epoch_s is not None for row in rows)
     energy = any(row.energy_kj is not None for row in rows)
     head = ["experiment", "engine", "batch", "accum.", "fanout", "seed", "ranks", "nodes"]
-    head += [*(["peak GiB", "memory"] if memory else []), *(["epoch"] if times else [])]
+    head += [*(["needs GiB", "memory"] if memory else []), *(["epoch"] if times else [])]
     head += ["time", f"{unit} used", "allocated", *(["kWh"] if energy else []), "from"]
     cells = []
     for row in rows:
@@ -70,8 +70,8 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
         line = [row.experiment, row.engine, str(row.batch_size), str(row.accumulation)]
         line += [row.fanout, str(row.seed), str(row.ranks), str(row.nodes)]
         if memory:
-            peak = row.peak_memory_bytes
-            line += ["-" if peak is None else f"{model}{peak / GIB:.2f}"]
+            needed = row.peak_memory_bytes if row.measured else row.needed_memory_bytes
+            line += ["-" if needed is None else f"{model}{needed / GIB:.2f}"]
             line += [row.fits or (row.status or "-").replace("_", " ")]
         if times:
             line += ["-" if row.epoch_s is None else f"{model}{duration(row.epoch_s)}"]

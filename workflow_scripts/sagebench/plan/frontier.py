@@ -21,9 +21,10 @@ estimated to a fifth, at four times to two fifths"""
 
 @dataclass(frozen=True)
 class Cell:
-    """asked: by the study; else it is an estimate from another batch size of the same fanout."""
+    """memory_bytes: what the fullest rank needs; where it was measured, its peak. asked: by the
+    study; else it is an estimate from another batch size of the same fanout."""
 
-    peak_bytes: float | None
+    memory_bytes: float | None
     fits: str | None
     asked: bool
     measured: bool
@@ -38,10 +39,10 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """GiB; of a measured end without a peak, what it was."""
-        if self.peak_bytes is None:
+        """GiB; of a measured end without any, what it was."""
+        if self.memory_bytes is None:
             return (self.ended or "").replace("out_of_memory", "OOM").replace("_", " ")
-        gib = self.peak_bytes / GIB
+        gib = self.memory_bytes / GIB
         return f"{gib:.2g}" if gib < 1 else f"{gib:.1f}" if gib < 100 else f"{gib:,.0f}"
 
 
@@ -73,9 +74,10 @@ def _frontier(
 ) -> Frontier:
     cells: dict[tuple[str, int], Cell] = {}
     for row in rows:
-        cell = Cell(row.peak_memory_bytes, row.fits, True, row.measured, row.status)
+        memory = row.peak_memory_bytes if row.measured else row.needed_memory_bytes
+        cell = Cell(memory, row.fits, True, row.measured, row.status)
         before = cells.get((row.fanout, row.batch_size))
-        if before is None or (cell.peak_bytes or 0) > (before.peak_bytes or 0):
+        if before is None or (cell.memory_bytes or 0) > (before.memory_bytes or 0):
             cells[row.fanout, row.batch_size] = cell
     fanouts = _most_asked([row.fanout for row in rows], MOST_FANOUTS)
     batch_sizes = sorted(_most_asked([row.batch_size for row in rows], MOST_BATCH_SIZES))
@@ -92,16 +94,16 @@ def _frontier(
                     continue
                 estimate = forecaster.at_batch_size(study.requests[nearest.trial], batch_size)
                 if estimate is not None and estimate.memory is not None:
-                    _, peak, _ = estimate.peak()
-                    cells[fanout, batch_size] = Cell(peak, estimate.fits, False, False, None)
+                    needed = estimate.memory.needed_bytes
+                    cells[fanout, batch_size] = Cell(needed, estimate.fits, False, False, None)
                     limits.add((estimate.memory_limit_bytes, estimate.memory_limit))
     known = [f"{limit / GIB:.3g} GiB ({what})" for limit, what in limits if limit is not None]
     middle = Counter(row.batch_size for row in rows).most_common(1)[0][0]
 
     def demand(fanout: str) -> float:
         cell = cells.get((fanout, middle))
-        return (cell and cell.peak_bytes) or max(
-            (c.peak_bytes or 0 for (f, _), c in cells.items() if f == fanout), default=0
+        return (cell and cell.memory_bytes) or max(
+            (c.memory_bytes or 0 for (f, _), c in cells.items() if f == fanout), default=0
         )
 
     return Frontier(

@@ -24,6 +24,7 @@ def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
         _walltime(rows),
         _longest(study, rows),
         _devices(study, rows),
+        _cores(study, rows),
         _jobs(study, rows),
     ]
     return [sentence for sentence in found if sentence]
@@ -115,6 +116,24 @@ def _devices(study: Study, rows: Sequence[PlanRow]) -> str | None:
     if not wide:
         return None
     return f"{_trials(wide)} {_asks(wide)} for more than the {most} devices that one account has."
+
+
+def _cores(study: Study, rows: Sequence[PlanRow]) -> str | None:
+    if study.site.device != "cpu":
+        return None
+    cores = study.site.cpus
+
+    def threads(row: PlanRow) -> int:
+        return row.ranks // row.nodes * study.requests[row.trial].trial.threads_per_rank
+
+    crowded = [row for row in distinct(rows) if row.to_run and threads(row) > cores]
+    if not crowded:
+        return None
+    ranks = " and ".join(str(count) for count in sorted({row.ranks for row in crowded}))
+    return (
+        f"Trials of {ranks} rank{'s' * (ranks != '1')} have more ranks x threads than a node of "
+        f"{study.site.machine} has cores ({cores}): they run, and are marked as oversubscribed."
+    )
 
 
 def _jobs(study: Study, rows: Sequence[PlanRow]) -> str | None:

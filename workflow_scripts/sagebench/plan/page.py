@@ -101,7 +101,10 @@ def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> li
     pictures = []
     for frontier in frontiers(study, rows, forecaster):
         found = frontier.cells.values()
-        reading = f"Peak of the fullest rank in GiB. The limit: {frontier.limit}."
+        reading = (
+            "GiB that the fullest rank needs; of a measured trial its peak, which counts what its "
+            f"allocator kept, too. The limit: {frontier.limit}."
+        )
         if any(cell.fits == NO_FIT for cell in found):
             reading += " Left of the red line fits or is tight, right of it does not fit."
         if not all(cell.asked for cell in found):

@@ -19,6 +19,9 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 MEETING_TIMEOUT = timedelta(minutes=10)
 """from the first rank's start to the last one's"""
 
+_left: list[Any] = []
+"""process groups that were closed"""
+
 
 @dataclass(frozen=True)
 class RankEnvironment:
@@ -123,5 +126,11 @@ class Communicator:
         return _get_default_store().add(name, 0) or None
 
     def close(self) -> None:
+        """Leave the group; it is kept until the process ends.
+
+        Gloo's destructor waits for a thread that may itself wait for the interpreter's lock to
+        forget the last collective. The model's DDP would call it, holding that lock, for good.
+        """
         if self.world_size > 1:
+            _left.append(dist.group.WORLD)
             dist.destroy_process_group()
