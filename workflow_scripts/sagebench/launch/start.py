@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parents[3]
 TRAINING_SCRIPT = ROOT / "workflow_scripts" / "train_graphsage_ddp.py"
 
 RUNTIME = {
-    # Freed memory stays in the process: fresh pages cost more than the work done in them.
-    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    # Freed memory stays in the process, however much it is: fresh pages cost more than the work
+    # done in them.
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_MMAP_MAX_": "0",
     # No cache of small chunks, which would lie between freed tensors and keep them from being
     # joined: a rank's heap would grow up to twice as large, and by another amount in every process.
