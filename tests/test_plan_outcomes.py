@@ -174,11 +174,13 @@ def test_leaving_out_what_does_not_fit_needs_a_probe_and_a_limit(tmp_path):
 
 
 def test_more_threads_than_cores_are_said(tmp_path):
-    values = changed("defaults.threads_per_rank", 2)
+    values = changed("experiments.batch.zip.ranks", [1, 4, 8])
+    values["defaults"]["threads_per_rank"] = 2
 
     def said(cores):
-        site = {**WORKSTATION, "cpus_per_node": cores}
-        study = study_of({**values, "results": str(tmp_path)}, site)
+        study = study_of(
+            {**values, "results": str(tmp_path)}, {**WORKSTATION, "cpus_per_node": cores}
+        )
         return [s for s in limits.sentences(study, plan_rows(study)) if "oversubscribed" in s]
 
     assert not said(16)
