@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 import torch
 from ranks import run_ranks
 from trials import make_trial, tiny_store
+
+SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 
 
 def step_gradients(place, trial_values: dict, folder: str) -> list[dict[str, torch.Tensor]]:
@@ -104,3 +109,41 @@ def test_engines_give_the_same_gradients_in_the_loop(store):
 def test_ranks_that_are_done_end():
     """Before groups were kept, two ranks hung for ever within 50 turns."""
     assert run_ranks(2, leave_groups, 60) == [60, 60]
+
+
+ENDINGS = """
+import os, sys, tempfile
+import torch
+from sagebench.training.distributed import Communicator, RankEnvironment
+
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+for _ in range(6):
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = []
+        for rank in range(2):
+            ranks.append(os.fork())
+            if not ranks[-1]:
+                place = RankEnvironment(rank, 2, rank, 2, f"{folder}/rendezvous")
+                communicator = Communicator(place, torch.device("cpu"))
+                for thread in map(int, os.listdir("/proc/self/task")):
+                    if thread != os.getpid():
+                        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+                communicator.sum(torch.zeros(1))
+                communicator.close()
+                sys.exit()
+        print(*(os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks))
+"""
+
+
+@pytest.mark.slow  # a dozen interpreters end in turn
+def test_a_rank_ends_its_interpreter_after_its_threads():
+    """Group threads that hardly run: one in four aborted, asking for an interpreter's lock that was
+    no more."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDINGS],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS), "GLOO_SOCKET_IFNAME": "lo"},
+        check=True,
+    )
+    assert done.stdout.split() == ["0"] * 12, done.stderr

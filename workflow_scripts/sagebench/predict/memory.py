@@ -30,11 +30,11 @@ from sagebench.predict.steps import samples_beside, step_tape
 from sagebench.predict.tape import Tape
 
 MODEL_ERROR = {"cpu": 0.25, "cuda": 0.04}
-"""standard error of what a rank takes beyond `before_bytes`, as a share of it. cpu: of 21 trainings
-on PubMed and on a synthetic graph; nothing was fitted to them. cuda: no card has been measured yet.
-The order of the steps changes what the allocator needs by 2.5 % (`reference`, over the slides' 23
-pairs of fanout and batch size), tapes are held to torch's record of a step within 2 %, and what a
-card's kernels take for themselves is not in them"""
+"""standard error of what a rank takes beyond `before_bytes`, as a share of it. cpu: 18 trainings on
+synthetic graphs of three sizes were off by 17 % (root mean square), most of them to one side. cuda:
+no card has been measured yet. The order of the steps changes what the allocator needs by 2.5 %
+(`reference`, over the slides' 23 pairs of fanout and batch size), tapes are held to torch's record
+of a step within 2 %, and what a card's kernels take for themselves is not in them"""
 PROCESS_ERROR = 0.06
 """the same of before_bytes, for the small objects that come to lie between a step's tensors, which
 are not counted: of 18 trainings on PubMed, whose tensors are small beside a process"""
@@ -173,7 +173,7 @@ def _only_what_matters(trial: Trial) -> Trial:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Replayed:
     """Of a trial's steps, in bytes: live, what the largest has in use at its peak, and parts, of
     what that is; held, what the allocator holds at its fullest, and held_std, how that differs from
     one order of the steps to the next; needed, without which the largest does not run."""
@@ -186,7 +186,7 @@ class _Held:
 
 
 @lru_cache(maxsize=20_000)
-def _held(trial: Trial, sample: Sample, graph: GraphFacts, placement: str) -> _Held:
+def _replayed(trial: Trial, sample: Sample, graph: GraphFacts, placement: str) -> _Replayed:
     micro_batches = _micro_batches(trial, graph)
     largest = step_tape(trial, sample, graph, placement, expected_maximum(micro_batches))
     live, parts = largest.peak()
@@ -198,11 +198,11 @@ def _held(trial: Trial, sample: Sample, graph: GraphFacts, placement: str) -> _H
 
     if trial.device == "cpu":
         held = replay(GlibcHeap(), run(0, HEAP_STEPS))
-        return _Held(live, parts, held, 0.0, held)
+        return _Replayed(live, parts, held, 0.0, held)
     runs = [run(seed, CARD_STEPS) for seed in range(CARD_RUNS)]
     helds = [replay(CudaAllocator(), tapes) for tapes in runs]
     needs = [replay(CudaAllocator(frugal=True), tapes) for tapes in runs]
-    return _Held(live, parts, fmean(helds), stdev(helds), fmean(needs))
+    return _Replayed(live, parts, fmean(helds), stdev(helds), fmean(needs))
 
 
 def _micro_batches(trial: Trial, graph: GraphFacts) -> int:
@@ -216,7 +216,7 @@ def _predicted(
     micro_batches = _micro_batches(trial, graph)
     largest = expected_maximum(micro_batches)
     fixed = resident(trial, graph, placement, process_bytes)
-    steps = _held(replace(trial, ranks=1), sample, graph, placement)
+    steps = _replayed(replace(trial, ranks=1), sample, graph, placement)
 
     def need(z: float) -> float:
         beside = sum(samples_beside(trial, sample, graph, placement, z).values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +23,15 @@ MEETING_TIMEOUT = timedelta(minutes=10)
 
 _left: list[Any] = []
 """process groups that were closed"""
+
+
+@atexit.register
+def _forget() -> None:
+    """While there still is an interpreter: without one, a thread that asks for its lock aborts the
+    process."""
+    if _left:
+        gc.collect()  # a model's DDP, in a cycle, would be the last to hold its group
+        _left.clear()  # does without the lock while it waits for the threads
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,7 @@ class Communicator:
         return _get_default_store().add(name, 0) or None
 
     def close(self) -> None:
-        """Leave the group; it is kept until the process ends.
+        """Leave the group; it is kept until the process is about to end.
 
         Gloo's destructor waits for a thread that may itself wait for the interpreter's lock to
         forget the last collective. The model's DDP would call it, holding that lock, for good.
