@@ -301,7 +301,7 @@ def test_a_study_over_budget_is_told_what_to_drop_for_what_saving(tmp_path):
     study = study_in(tmp_path, {**GOOD, "budget_node_hours": 7.5})
     rows = plan_rows(study)  # ten trials of one hour of one node
     refused = refusal(study, rows)
-    assert "takes 10.00 node-hours (as asked for by walltime_min)" in refused
+    assert "takes 10.0 node-hours (as asked for by walltime_min)" in refused
     assert "3.00  saved; 7.00 node-hours remain" in refused
     assert "--config budget_node_hours=10" in refused
     for budget in (None, 10):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from configurations import CLUSTER, GOOD, WORKSTATION, changed, study_of
@@ -141,6 +142,9 @@ def test_a_predicted_walltime_covers_the_interval(tmp_path):
     assert high > 1.05
     assert guards.runtime(request, forecast, 1.05) >= needed_min
     assert guards.runtime(request, forecast, 3 * high) >= 3 * needed_min
+    asking = study.configuration.model_copy(update={"walltime_from_prediction": 1.05})
+    rows = plan_rows(guards.guarded(replace(study, configuration=asking)))
+    assert rows[0].first_job_h == guards.runtime(request, forecast, 1.05) / 60 < rows[0].walltime_h
 
 
 def test_a_prediction_of_before_goes_with_the_probe_it_was_made_from(tmp_path):

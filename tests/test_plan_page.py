@@ -12,6 +12,7 @@ from outcome_factory import make_outcome
 from probed import CHECKSUM, probe
 from sagebench.files import write_json
 from sagebench.grid.freeze import outcome_path
+from sagebench.plan.as_text import GIB, as_text
 from sagebench.plan.build import plan_rows
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import frontiers
@@ -108,6 +109,23 @@ def test_the_frontier_estimates_what_is_near_and_says_so(tmp_path):
 
 @pytest.mark.slow  # starts a browser
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_frontier_and_the_terminal_tell_what_a_trial_needs(tmp_path):
+    """Not what an allocator would keep of a card that has more."""
+    large = changed("experiments.batch.zip.batch_size", [512, 512, 512])
+    study = study_of({**large, "results": str(tmp_path)}, CARD)
+    probe(study)
+    forecaster = Forecaster(study)
+    rows = plan_rows(study, forecaster)
+    kept = [r for r in rows if r.needed_memory_bytes < 0.98 * r.peak_memory_bytes]
+    assert kept
+    cells = {one.engine: one.cells for one in frontiers(study, rows, forecaster)}
+    for row in kept:
+        assert f"~{row.needed_memory_bytes / GIB:.2f}" in as_text(study, [row])
+        if row.experiment == "batch":
+            cell = cells[row.engine][row.fanout, row.batch_size]
+            assert cell.memory_bytes == row.needed_memory_bytes
+
+
 def test_no_width_makes_the_page_scroll_sideways_and_its_table_filters(text, tmp_path):
     script = """<script>
       const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagebench.launch.start import RUNTIME
-from sagebench.predict.allocators import MIB, CudaAllocator, GlibcHeap, replay
+from sagebench.predict.allocators import MIB, PINNED_SHARE, CudaAllocator, GlibcHeap, replay
 from sagebench.predict.step_blocks import BlocksStep
 from sagebench.predict.step_pyg import PygStep
 from sagebench.predict.tape import Tape
@@ -61,6 +61,18 @@ def test_what_lies_beside_a_tensor_keeps_its_place_from_the_next():
 
     assert held(0) == 1
     assert held(1) == 2  # and with the step it ends
+
+
+def test_some_places_are_kept():
+    """As many as were counted; which, differs from seed to seed."""
+    sizes = [MIB] * 40
+    step = tape_of(9_000, *sizes, *range(-40, 0), *sizes, *range(-80, -40), 0)
+    none, *some, every = (
+        replay(GlibcHeap(seed, share), [step])
+        for seed, share in [(0, 0), *((seed, PINNED_SHARE) for seed in range(5)), (0, 1)]
+    )
+    assert none < min(some) < max(some) < every
+    assert len(set(some)) > 1
 
 
 def random_tape(choices):

@@ -134,7 +134,7 @@ def test_short_of_memory_the_allocator_keeps_less():
     assert sum(short.parts.values()) == pytest.approx(short.peak_bytes, abs=len(short.parts))
 
 
-def test_what_a_card_lacks_is_as_uncertain_as_what_it_has():
+def test_what_a_card_lacks_is_as_uncertain_as_the_model():
     values = {"engine": "reference", "device": "cuda", "batch_size": 1024}
     plenty, _ = predicted(**values)
     short, trial = predicted(**values, device_bytes=plenty.needed_bytes // 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from probed import probe, rate
@@ -41,15 +43,15 @@ def walltimes(project):
 
 
 def test_a_study_over_budget_is_refused_before_its_first_job(project):
-    project.configure({**FULL, "budget_node_hours": 0.3})
+    project.configure({**FULL, "budget_node_hours": 1.5})
     result = project.snakemake()
     assert result.returncode != 0
-    assert "error: The study takes 0.50 node-hours (as asked for by walltime_min)" in result.stdout
-    assert "saved" in result.stdout and "--config budget_node_hours=1" in result.stdout
+    assert "error: The study takes 3.00 node-hours (as asked for by walltime_min)" in result.stdout
+    assert "saved" in result.stdout and "--config budget_node_hours=3" in result.stdout
     assert not project.ran("build_graph") and not (project.folder / "results/trials").exists()
     assert project.snakemake("plan").returncode == 0
 
-    result = project.snakemake("trials", "--config", "budget_node_hours=1")
+    result = project.snakemake("trials", "--config", "budget_node_hours=3")
     assert result.returncode == 0, result.stdout
     project.outcomes()[0].unlink()  # what is measured costs nothing
     assert project.snakemake("trials").returncode == 0
@@ -79,6 +81,8 @@ def test_trials_predicted_out_of_memory_are_not_run_until_they_are_asked_for(pro
     plan = project.snakemake("plan")
     assert plan.returncode == 0, plan.stdout
     assert "2 trials" in plan.stdout and "not run" in plan.stdout
+    alone = [sys.executable, "workflow_scripts/plan.py", "--configfile", "study.yaml"]
+    assert "not run" in subprocess.check_output(alone, text=True)  # `make plan`
 
     result = project.snakemake("trials", "--config", "skip_predicted_out_of_memory=False")
     assert result.returncode == 0, result.stdout
@@ -96,7 +100,7 @@ def test_without_a_probe_nothing_is_skipped_and_walltimes_are_those_asked_for(pr
 
 
 def test_jobs_ask_for_the_predicted_time_with_a_margin(project):
-    predicted(project, {**FULL, "walltime_from_prediction": 1.5, "budget_node_hours": 0.3})
+    predicted(project, {**FULL, "walltime_from_prediction": 1.5, "budget_node_hours": 1.5})
     result = project.snakemake("trials")
     assert result.returncode == 0, result.stdout  # predicted, it is within the budget
     asked = walltimes(project)

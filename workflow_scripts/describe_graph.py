@@ -39,7 +39,7 @@ def describe(
 ) -> dict[str, Any]:
     """The store's figures. Degrees are in-degrees: the neighbors that a node aggregates.
 
-    distinct_input_nodes, sampled_edges: means over batches, seeds included; nodes new in one hop
+    distinct_input_nodes (seeds included), sampled_edges: means over batches; nodes new in one hop
     are expanded in the next, each once (PyG's way).
     """
     degrees = np.diff(store.colptr)

@@ -15,6 +15,7 @@ from sagebench.grid.study import add_study_arguments, study_of
 from sagebench.plan.as_text import as_csv, as_text, device_word
 from sagebench.plan.build import plan_rows
 from sagebench.plan.forecast import Forecaster
+from sagebench.plan.guards import guarded
 from sagebench.plan.limits import sentences
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", metavar="CSV", help="default: results/<study>/plan.csv")
     parser.add_argument("--page", metavar="HTML", help="default: plan.html beside it")
     arguments = parser.parse_args()
-    study = study_of(arguments)
+    study = guarded(study_of(arguments))
     path = Path(arguments.out or f"{study.results}/{study.name}/plan.csv")
     page = Path(arguments.page or path.with_suffix(".html"))
     forecaster = Forecaster(study)

@@ -48,6 +48,8 @@ def as_text(study: Study, rows: Sequence[PlanRow], sentences: Sequence[str] = ()
     lines = [f"{study.name} on {study.site.machine}", ""]
     if len(rows) <= ROWS_SHOWN:
         lines += [*_trials(rows, unit), ""]
+        if any(row.peak_memory_bytes is not None for row in rows):
+            lines += ["GiB: what the fullest rank needs (~), or its measured peak.", ""]
     lines += [*_totals(totals(rows), unit), ""]
     lines += [_hours_are(rows)]
     if sum(len(experiment.trials) for experiment in study.experiments) > len(study.requests):
@@ -62,7 +64,7 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
     times = any(row.epoch_s is not None for row in rows)
     energy = any(row.energy_kj is not None for row in rows)
     head = ["experiment", "engine", "batch", "accum.", "fanout", "seed", "ranks", "nodes"]
-    head += [*(["needs GiB", "memory"] if memory else []), *(["epoch"] if times else [])]
+    head += [*(["GiB", "memory"] if memory else []), *(["epoch"] if times else [])]
     head += ["time", f"{unit} used", "allocated", *(["kWh"] if energy else []), "from"]
     cells = []
     for row in rows:
@@ -114,6 +116,8 @@ def _hours_are(rows: Sequence[PlanRow]) -> str:
 
 
 def hours_text(hours: float) -> str:
+    if hours and hours < 0.0095:
+        return f"{hours:.2g}"
     if hours and hours < 0.095:
         return f"{hours:.3f}"
     return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from sagebench.grid.expansion import Study
+from sagebench.plan.as_text import hours_text
 from sagebench.plan.rows import ASKED, PlanRow, distinct, total
 
 SHOWN = 5
@@ -24,7 +25,7 @@ def over_budget(study: Study, rows: Sequence[PlanRow]) -> str | None:
     elif asked:
         basis = f"{asked} of {found.to_run} trials by their walltime_min, the others as predicted"
     return (
-        f"The study takes {found.node_hours:,.2f} node-hours ({basis}), "
+        f"The study takes {hours_text(found.node_hours)} node-hours ({basis}), "
         f"budget_node_hours is {budget:g}."
     )
 
@@ -41,19 +42,18 @@ def refusal(study: Study, rows: Sequence[PlanRow]) -> str | None:
     lines = [f"{sentence[:-1]}: drop trials, or give it more.", ""]
     for row in dropped[:SHOWN]:
         what = f"batch {row.batch_size}x{row.accumulation}, fanout {row.fanout}, ranks {row.ranks}"
-        lines.append(
-            f"  {row.node_hours:10,.2f}  {row.experiment}: {row.engine}, {what}, seed {row.seed}"
-        )
+        what = f"{row.experiment}: {row.engine}, {what}, seed {row.seed}"
+        lines.append(f"  {hours_text(row.node_hours):>10}  {what}")
     if len(dropped) > SHOWN:
         rest = sum(row.node_hours for row in dropped[SHOWN:])
-        lines.append(f"  {rest:10,.2f}  {len(dropped) - SHOWN} more (plan.csv has all)")
+        lines.append(f"  {hours_text(rest):>10}  {len(dropped) - SHOWN} more (plan.csv has all)")
     saved = sum(row.node_hours for row in dropped)
     lines += [
         f"  {'-' * 10}",
-        f"  {saved:10,.2f}  saved; {hours - saved:,.2f} node-hours remain",
+        f"  {hours_text(saved):>10}  saved; {hours_text(hours - saved)} node-hours remain",
         "",
-        f"Or override it: --config budget_node_hours={math.ceil(hours)}. `snakemake plan` shows "
-        "every trial.",
+        f"Or override it: budget_node_hours: {math.ceil(hours)} in the study, or --config "
+        f"budget_node_hours={math.ceil(hours)} for Snakemake. `snakemake plan` shows every trial.",
     ]
     return "\n".join(lines)
 

@@ -54,6 +54,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         skipped=skipped,
         continues=request.continues,
         walltime_h=request.walltime_min / 60,
+        first_job_h=(request.runtime_min or request.walltime_min) / 60,
         hours_used=trial.ranks * hours,
         hours_used_low=trial.ranks * low,
         hours_used_high=trial.ranks * high,
@@ -84,7 +85,10 @@ def _hours(request: Request, forecast: Forecast | None) -> tuple[float, float, f
 
 
 def _node_hours(study: Study, place: Geometry, hours: float) -> float:
-    """Where nodes are shared, the devices' part of them."""
+    """Where nodes are shared, the devices' part of them; nothing runs beside a trial that has no
+    scheduler."""
+    if study.site.launcher == "local":
+        return hours * place.nodes
     return hours * place.devices_allocated / study.site.devices_per_node
 
 

@@ -246,6 +246,8 @@ class Forecaster:
             replace(trial, memory_limit_gib=None), memory, device_bytes
         ):
             device = f"memory_limit_gib {trial.memory_limit_gib:g}"
+            if trial.device == "cpu":
+                device += " beyond what a process has before it trains"
         return memory, limit, device
 
     def _chance(self, memory: MemoryPrediction, limit_bytes: float) -> float:

@@ -59,7 +59,7 @@ def _memory(study: Study, rows: Sequence[PlanRow]) -> list[str]:
 
 
 def _no_limit(study: Study, rows: Sequence[PlanRow]) -> str | None:
-    if not study.configuration.skip_predicted_out_of_memory:
+    if not study.configuration.skip_predicted_out_of_memory or not any(r.to_run for r in rows):
         return None
     if any(row.memory_limit_bytes is not None for row in rows):
         return None
@@ -129,10 +129,12 @@ def _cores(study: Study, rows: Sequence[PlanRow]) -> str | None:
     crowded = [row for row in distinct(rows) if row.to_run and threads(row) > cores]
     if not crowded:
         return None
-    ranks = " and ".join(str(count) for count in sorted({row.ranks for row in crowded}))
+    *counts, last = (str(count) for count in sorted({row.ranks for row in crowded}))
+    ranks = f"{', '.join(counts)} and {last}" if counts else last
     return (
         f"Trials of {ranks} rank{'s' * (ranks != '1')} have more ranks x threads than a node of "
-        f"{study.site.machine} has cores ({cores}): they run, and are marked as oversubscribed."
+        f"{study.site.machine} has cores ({cores}): they run, and are "
+        "marked as oversubscribed if it is so few."
     )
 
 

@@ -49,7 +49,9 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
                 else cells.NOTHING,
             ]
         )
-    return HtmlTable("Of the trials still to run; `all` counts a shared one once", columns, body)
+    return HtmlTable(
+        "Of the trials still to run; the row “all” counts a shared one once", columns, body
+    )
 
 
 def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
@@ -57,7 +59,7 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
     energy = any(row.energy_kj is not None for row in rows)
     columns = ["Experiment", "Engine", "Batch × acc.", "Fanout", "Ranks (nodes)"]
     # What decides stands first: the table is wider than most screens.
-    columns += [*(["Fits"] if memory else []), "Whole trial", f"{unit}-hours allocated", "used"]
+    columns += [*(["Fits"] if memory else []), "Whole trial", f"{unit}-hours used", "allocated"]
     columns += [*(["Peak memory"] if memory else []), "Epoch"]
     columns += [*(["Energy, kWh"] if energy else []), "Figures are", "Seed", "Trial"]
     body = []
@@ -71,8 +73,8 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
                 Cell(f"{row.ranks} ({row.nodes})", row.ranks),
                 *([_verdict(row)] if memory else []),
                 _whole(row),
-                Cell(hours_text(row.hours_allocated), row.hours_allocated),
                 Cell(hours_text(row.hours_used), row.hours_used),
+                Cell(hours_text(row.hours_allocated), row.hours_allocated),
                 *([_peak(row)] if memory else []),
                 _epoch(row),
                 *([_kwh(row.energy_kj)] if energy else []),

@@ -31,6 +31,7 @@ class PlanRow(NamedTuple):
     skipped: bool  # predicted not to fit, and therefore not run
     continues: bool  # beyond its walltime, in another job
     walltime_h: float  # asked for
+    first_job_h: float  # what its first job asks for: the walltime, or less by a prediction
     hours_used: float  # ranks x hours
     hours_used_low: float
     hours_used_high: float

@@ -59,7 +59,7 @@ class CudaAllocator:
     free block that fits is taken, and its rest kept where it is more than 1 MiB (small ones: 512
     bytes). Neighbors in a segment are joined. frugal: segments that are free as a whole are
     given back before more is held than ever before, as on a card with just enough memory; the peak
-    is then the least that the steps run with.
+    is then about the least that the steps run with.
     """
 
     def __init__(self, *, frugal: bool = False) -> None:
@@ -115,6 +115,7 @@ class GlibcHeap:
     """
 
     ALIGNMENT, HEADER, EXTRA, SMALL = 64, 16, 96, 128
+    """in bytes. SMALL: what is cut off and longer is the rest of a large piece, and stays free"""
 
     def __init__(self, seed: int = 0, pinned_share: float = PINNED_SHARE) -> None:
         self.held = self.peak = 0

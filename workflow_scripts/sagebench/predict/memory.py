@@ -33,9 +33,10 @@ MODEL_ERROR = {"cpu": 0.2, "cuda": 0.04}
 """standard error of what a rank takes beyond `before_bytes`, as a share of it. cpu: of 18 trainings
 on synthetic graphs of three sizes, those that took more than 50 MiB were off by 12 % (root mean
 square), and with 15 % three of 18 trainings on PubMed left their intervals. cuda: no card has been
-measured yet. The order of the steps changes what the allocator needs by 2.5 % (`reference`, over
-the slides' 23 pairs of fanout and batch size), tapes are held to torch's record of a step within
-2 %, and what a card's kernels take for themselves is not in them"""
+measured yet. The order of the steps changes what the largest needs by 2.5 % (`reference`, over the
+slides' 23 pairs of fanout and batch size; what is held has a `held_std` of its own beside), tapes
+are held to torch's record of a step within 2 %, and what a card's kernels take for themselves is
+not in them"""
 PROCESS_ERROR = 0.06
 """the same of before_bytes, for the small objects that come to lie between a step's tensors, which
 are not counted: of 18 trainings on PubMed, whose tensors are small beside a process"""
@@ -47,7 +48,8 @@ HEAP_STEPS, CARD_STEPS = 70, 20
 """that are replayed at most: a CPU's heap grows slowly, as steps of ever other sizes come; what a
 card needs hardly changes after its first twenty"""
 HEAP_RUNS, CARD_RUNS = 3, 6
-"""of so many steps each, in other orders: the first ones decide how memory is cut up"""
+"""of so many steps each, in other orders and, in a heap, with small objects in other places: the
+first steps decide how memory is cut up"""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def _only_what_matters(trial: Trial) -> Trial:
 class _Replayed:
     """Of a trial's steps, in bytes: live, what the largest has in use at its peak, and parts, of
     what that is; held, what the allocator holds at its fullest, and held_std, how that differs from
-    one order of the steps to the next; needed, without which the largest does not run."""
+    one order of the steps to the next (on a CPU part of MODEL_ERROR); needed, without which the
+    largest does not run."""
 
     live: int
     parts: dict[str, int]
@@ -194,15 +197,19 @@ def _replayed(trial: Trial, sample: Sample, graph: GraphFacts, placement: str) -
 
     def run(seed: int, most_steps: int) -> list[Tape]:
         draw = random.Random(seed).gauss
-        sizes = [draw(0.0, 1.0) for _ in range(min(micro_batches, most_steps) - 1)]
+        draws = [draw(0.0, 1.0) for _ in range(min(micro_batches, most_steps) - 1)]
+        sizes = [min(z, expected_maximum(micro_batches)) for z in draws]
         return [*(step_tape(trial, sample, graph, placement, z) for z in sizes), largest]
 
     if trial.device == "cpu":
         helds = [replay(GlibcHeap(seed), run(seed, HEAP_STEPS)) for seed in range(HEAP_RUNS)]
-        return _Replayed(live, parts, fmean(helds), stdev(helds), fmean(helds))
+        return _Replayed(live, parts, fmean(helds), 0.0, fmean(helds))
     runs = [run(seed, CARD_STEPS) for seed in range(CARD_RUNS)]
     helds = [replay(CudaAllocator(), tapes) for tapes in runs]
-    needs = [replay(CudaAllocator(frugal=True), tapes) for tapes in runs]
+    needs = [
+        min(held, replay(CudaAllocator(frugal=True), tapes))
+        for held, tapes in zip(helds, runs, strict=True)
+    ]
     return _Replayed(live, parts, fmean(helds), stdev(helds), fmean(needs))
 
 

@@ -21,17 +21,26 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 MEETING_TIMEOUT = timedelta(minutes=10)
 """from the first rank's start to the last one's"""
 
-_left: list[Any] = []
-"""process groups that were closed"""
+_gloo_groups: list[tuple[Any, Any]] = []
+"""each with its backend: kept until the process is about to end.
+
+Gloo's destructor waits for a thread that may itself wait for the interpreter's lock, to forget the
+last collective: for good, where a model's DDP, which holds that lock, is the last to hold the
+group."""
 
 
 @atexit.register
 def _forget() -> None:
     """While there still is an interpreter: without one, a thread that asks for its lock aborts the
     process."""
-    if _left:
-        gc.collect()  # a model's DDP, in a cycle, would be the last to hold its group
-        _left.clear()  # does without the lock while it waits for the threads
+    if not _gloo_groups:
+        return
+    if dist.is_initialized():  # a rank that failed
+        dist.destroy_process_group()
+    gc.collect()  # a DDP may be part of a cycle
+    backends = [backend for _, backend in _gloo_groups]
+    _gloo_groups.clear()
+    backends.clear()  # unlike its group, a backend lets go of the lock in every torch since 2.1
 
 
 @dataclass(frozen=True)
@@ -77,8 +86,9 @@ class Communicator:
         self.place = place
         self.device = device
         if place.world_size > 1:
+            backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo",
+                backend,
                 store=meet(Path(place.rendezvous), place.rank, place.world_size, MEETING_TIMEOUT)
                 if place.rendezvous
                 else None,
@@ -86,6 +96,8 @@ class Communicator:
                 world_size=place.world_size,
                 timeout=COLLECTIVE_TIMEOUT,
             )
+            if backend == "gloo":
+                _gloo_groups.append((dist.group.WORLD, dist.group.WORLD._get_backend(device)))
 
     @property
     def rank(self) -> int:
@@ -137,11 +149,5 @@ class Communicator:
         return _get_default_store().add(name, 0) or None
 
     def close(self) -> None:
-        """Leave the group; it is kept until the process is about to end.
-
-        Gloo's destructor waits for a thread that may itself wait for the interpreter's lock to
-        forget the last collective. The model's DDP would call it, holding that lock, for good.
-        """
         if self.world_size > 1:
-            _left.append(dist.group.WORLD)
             dist.destroy_process_group()
