@@ -166,9 +166,9 @@ class RankRun:
         self.trainer.warm_up()
         self.resumed = self.continuation.begin(self.state, self.store, self.communicator)
         release_memory(self.device)
+        self.state.peak.start()
         if trial.memory_limit_gib is not None:
             limit_memory(self.device, trial.memory_limit_gib)
-        self.state.peak.start()
         cores = machine.available_cores()
         described = {
             "rank": self.place.rank,
