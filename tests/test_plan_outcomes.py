@@ -177,6 +177,26 @@ def test_leaving_out_what_does_not_fit_needs_a_probe_and_a_limit(tmp_path):
     assert "memory_per_node_gib" in said(unlimited)[0]
 
 
+@pytest.mark.parametrize(
+    ("node_gib", "words"), [(8, None), (5, " may train and "), (3, " would train and ")]
+)
+def test_an_evaluation_that_does_not_fit_is_said(tmp_path, node_gib, words):
+    """Two matrices of products' nodes x 256 channels are 4.7 GiB."""
+    site = {**WORKSTATION, "memory_per_node_gib": node_gib}
+    values = changed("defaults.hidden_channels", 256)
+    values["defaults"] |= {"layers": 3, "fanout": [2, 2, 2], "ranks": 1}
+    values["experiments"] = {"batch": {"axis": "batch_size", "product": {"batch_size": [16, 32]}}}
+    study = study_of({**values, "results": str(tmp_path)}, site)
+    probe(study)
+    rows = plan_rows(study)
+    assert {row.fits for row in rows} == {FITS}
+    said = [one for one in limits.sentences(study, rows) if "evaluated" in one]
+    assert len(said) == (words is not None)
+    if words:
+        assert said[0].startswith("2 trials (") and words in said[0]
+        assert f"where {node_gib:.2f} GiB are there (a rank's share of the node)" in said[0]
+
+
 def test_more_threads_than_cores_are_said(tmp_path):
     values = changed("experiments.batch.zip.ranks", [1, 4, 8])
     values["defaults"]["threads_per_rank"] = 2

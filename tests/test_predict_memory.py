@@ -112,6 +112,20 @@ def test_the_verdict_follows_the_limit(device):
     assert chances[0] == pytest.approx(1, abs=0.05) and chances[-1] == pytest.approx(0, abs=0.05)
 
 
+def test_an_evaluation_comes_on_top_of_what_training_left():
+    found, trial = predicted()
+    matrices = 2 * 4 * PRODUCTS.num_nodes * trial.hidden_channels
+    assert (
+        found.before_bytes + matrices < found.evaluation_bytes < found.peak_bytes + 1.1 * matrices
+    )
+    limits = [found.evaluation_bytes * share for share in (0.5, 0.95, 1.0, 1.05, 2.0)]
+    chances = [found.evaluation_chance(limit) for limit in limits]
+    assert chances == sorted(chances, reverse=True)
+    assert [verdict(chance) for chance in chances[::2]] == [NO_FIT, TIGHT, FITS]
+    card, _ = predicted(device="cuda")
+    assert card.evaluation_chance(0.0) == 0
+
+
 def test_what_a_rank_may_use():
     found, trial = predicted(device="cuda")
     card = 40 << 30

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 from sagebench.model import fused, linear, reference, segment
-from sagebench.predict import resident
+from sagebench.predict import resident, step_evaluation
 from sagebench.predict.counting import make_sample
 from sagebench.predict.probe import graph_facts
 from sagebench.predict.step_pyg import SAVED
 from sagebench.predict.steps import step_tape
 from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.tensor import TensorSampler
+from sagebench.training import evaluation
+from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.engines import make_engine
+from sagebench.training.evaluation import Evaluator
 from sagebench.training.placement import choose_placement
 from sagebench.training.step import LossModule
 from sagebench.training.tensors import torch_view
@@ -64,6 +67,20 @@ def as_on_a_gpu(monkeypatch):
     )
 
 
+def most_taken(run):
+    """The most bytes that torch's tensors take at a time while `run()` runs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as record:
+            run()
+    events = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in record.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    )
+    return int(np.cumsum([size for _, size in events]).max())
+
+
 class Step:
     """One real step of a trial: its batch, and the most bytes torch had for it at a time."""
 
@@ -79,18 +96,13 @@ class Step:
         module(self.batch.inputs, self.batch.labels)[0].backward()  # whatever is made once
         self.engine.model.zero_grad(set_to_none=True)
         self.saved = {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as record:
-                with torch.autograd.graph.saved_tensors_hooks(self._note, lambda tensor: tensor):
-                    loss, _ = module(self.batch.inputs, self.batch.labels)
-                loss.backward()
-        events = sorted(
-            (event.start_ns(), event.nbytes())
-            for event in record.profiler.kineto_results.events()
-            if event.name() == "[memory]"
-        )
-        self.peak = int(np.cumsum([size for _, size in events]).max())
+
+        def run():
+            with torch.autograd.graph.saved_tensors_hooks(self._note, lambda tensor: tensor):
+                loss, _ = module(self.batch.inputs, self.batch.labels)
+            loss.backward()
+
+        self.peak = most_taken(run)
 
     def _note(self, tensor):
         storage = tensor.untyped_storage()
@@ -126,6 +138,27 @@ def test_a_step_in_bfloat16(store, engine):
     """oneDNN's own buffers, a constant of some 100 KB, are not on the tape."""
     step = Step(step_trial(engine=engine, precision="bf16", hidden_channels=256), store)
     assert step.tape(store).peak()[0] == pytest.approx(step.peak, rel=0.06)
+
+
+@pytest.mark.parametrize("aggregator", AGGREGATORS)
+@pytest.mark.parametrize("hidden", [8, 64])  # narrower than the features, and wider
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_an_evaluation_takes_what_torch_records(store, monkeypatch, layers, hidden, aggregator):
+    monkeypatch.setattr(evaluation, "ROWS_PER_CHUNK", 4096)
+    monkeypatch.setattr(step_evaluation, "ROWS_PER_CHUNK", 4096)
+    trial = step_trial(
+        layers=layers, fanout=[2] * layers, hidden_channels=hidden, aggregator=aggregator
+    )
+    evaluator = Evaluator(
+        trial, store, Communicator(RankEnvironment(), CPU), torch_view(store.labels)
+    )
+    weights = evaluator.model.state_dict()
+    nodes = np.random.default_rng(0).permutation(store.num_nodes)[:10_000]
+    peak = most_taken(lambda: evaluator.accuracy(weights, nodes, "full"))
+    graph = replace(graph_facts(store), test_nodes=len(nodes))
+    tape = step_evaluation.evaluation_tape(trial, graph)
+    # A chunk's edges are taken as the average; here some have half as many again.
+    assert tape.peak()[0] == pytest.approx(peak, rel=0.06)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -118,6 +118,10 @@ def _of_forecast(forecast: Forecast | None, hours: float) -> dict[str, object]:
     values |= zip(names, forecast.peak() or (None, None, None), strict=True)
     if forecast.memory is not None:
         values["needed_memory_bytes"] = forecast.memory.needed_bytes
+        values["evaluation_memory_bytes"] = forecast.memory.evaluation_bytes
+        if forecast.memory_limit_bytes is not None:
+            chance = forecast.memory.evaluation_chance(forecast.memory_limit_bytes)
+            values["evaluation_out_of_memory_chance"] = chance
     if forecast.time and forecast.total_s is not None:
         values |= {
             "epoch_s": forecast.time.epoch_s,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from sagebench.grid.expansion import Study
 from sagebench.plan.budget import over_budget
 from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total
-from sagebench.predict.memory import NO_FIT, TIGHT
+from sagebench.predict.memory import FITS, NO_FIT, TIGHT, UNLIKELY
 
+GIB = 1 << 30
 NAMED = 3
 """trials that a sentence names"""
 
@@ -19,6 +20,7 @@ def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
         over_budget(study, rows),
         _allocation(study, rows),
         *_memory(study, rows),
+        _evaluation(rows),
         _no_limit(study, rows),
         _single_step(rows),
         _walltime(rows),
@@ -56,6 +58,26 @@ def _memory(study: Study, rows: Sequence[PlanRow]) -> list[str]:
     if tight:
         found.append(f"{_trials(tight)} {_is(tight)} tight: whether memory suffices is open.")
     return found
+
+
+def _evaluation(rows: Sequence[PlanRow]) -> str | None:
+    def chance(row: PlanRow) -> float:
+        return row.evaluation_out_of_memory_chance or 0.0
+
+    short = [
+        row
+        for row in distinct(rows)
+        if row.to_run and row.fits in (FITS, TIGHT) and chance(row) > UNLIKELY
+    ]
+    if not short:
+        return None
+    worst, best = max(short, key=chance), min(short, key=chance)
+    return (
+        f"{_trials(short)} {'would' if chance(best) > 1 - UNLIKELY else 'may'} train and then end "
+        "out of memory when the whole graph is evaluated: that takes about "
+        f"{worst.evaluation_memory_bytes / GIB:.2f} GiB a rank, where "
+        f"{worst.memory_limit_bytes / GIB:.2f} GiB are there ({worst.memory_limit})."
+    )
 
 
 def _no_limit(study: Study, rows: Sequence[PlanRow]) -> str | None:

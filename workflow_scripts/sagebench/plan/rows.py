@@ -45,7 +45,9 @@ class PlanRow(NamedTuple):
     memory_limit_bytes: float | None = None
     memory_limit: str | None = None  # what sets it, in words
     out_of_memory_chance: float | None = None
-    fits: str | None = None  # FITS, TIGHT or NO_FIT
+    fits: str | None = None  # FITS, TIGHT or NO_FIT, while it trains
+    evaluation_memory_bytes: float | None = None  # of a CPU rank, over the whole graph
+    evaluation_out_of_memory_chance: float | None = None
     epoch_s: float | None = None
     epoch_low_s: float | None = None
     epoch_high_s: float | None = None

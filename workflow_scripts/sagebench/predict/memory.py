@@ -26,6 +26,7 @@ from sagebench.predict.allocators import CudaAllocator, GlibcHeap, replay
 from sagebench.predict.extremes import NORMAL, chance_above, expected_maximum, maximum_quantile
 from sagebench.predict.resident import available_bytes, placement_of, resident
 from sagebench.predict.samples import GraphFacts, Sample
+from sagebench.predict.step_evaluation import evaluation_tape
 from sagebench.predict.steps import samples_beside, step_tape
 from sagebench.predict.tape import Tape
 
@@ -62,7 +63,9 @@ class MemoryPrediction:
     peak by name; together they are peak_bytes. micro_batches: of all epochs and ranks.
     typical_bytes, std_bytes: what an average micro-batch needs, all that stays included, and how
     that differs from one to the next. before_bytes: what a CPU rank has before it trains, which a
-    trial's own limit does not count.
+    trial's own limit does not count. evaluation_bytes: the most that it has in all once it is also
+    evaluated over the whole graph (`step_evaluation`), which peak_bytes and the chance to run out
+    do not count; on CUDA, where the host takes what the card cannot, None.
     """
 
     peak_bytes: int
@@ -75,6 +78,7 @@ class MemoryPrediction:
     typical_bytes: int
     std_bytes: int
     before_bytes: int
+    evaluation_bytes: int | None
     model_error: float
 
     def out_of_memory_chance(self, limit_bytes: float) -> float:
@@ -86,6 +90,15 @@ class MemoryPrediction:
         room = limit_bytes - self.before_bytes
         errors = (self.model_error * NORMAL.inv_cdf((k + 0.5) / slices) for k in range(slices))
         return sum(self._chance(room / (1 + error)) for error in errors) / slices
+
+    def evaluation_chance(self, limit_bytes: float) -> float:
+        """That an evaluation over the whole graph needs more than `limit_bytes` of a rank's memory,
+        over the model's own error; 0 on CUDA."""
+        if self.evaluation_bytes is None:
+            return 0.0
+        takes = self.evaluation_bytes - self.before_bytes
+        room = limit_bytes - self.before_bytes
+        return NORMAL.cdf((1 - room / takes) / self.model_error)
 
     def _chance(self, room: float) -> float:
         """The same, should the model be right. room: bytes beyond before_bytes."""
@@ -180,13 +193,14 @@ class _Replayed:
     """Of a trial's steps, in bytes: live, what the largest has in use at its peak, and parts, of
     what that is; held, what the allocator holds at its fullest, and held_std, how that differs from
     one order of the steps to the next (on a CPU part of MODEL_ERROR); needed, without which the
-    largest does not run."""
+    largest does not run; evaluated, what a CPU's heap holds at its fullest after an evaluation."""
 
     live: int
     parts: dict[str, int]
     held: float
     held_std: float
     needed: float
+    evaluated: float | None
 
 
 @lru_cache(maxsize=20_000)
@@ -202,15 +216,18 @@ def _replayed(trial: Trial, sample: Sample, graph: GraphFacts, placement: str) -
         return [*(step_tape(trial, sample, graph, placement, z) for z in sizes), largest]
 
     if trial.device == "cpu":
-        helds = [replay(GlibcHeap(seed), run(seed, HEAP_STEPS)) for seed in range(HEAP_RUNS)]
-        return _Replayed(live, parts, fmean(helds), 0.0, fmean(helds))
+        heaps = [GlibcHeap(seed) for seed in range(HEAP_RUNS)]
+        helds = [replay(heap, run(seed, HEAP_STEPS)) for seed, heap in enumerate(heaps)]
+        evaluation = [evaluation_tape(trial, graph)]
+        evaluated = fmean(replay(heap, evaluation) for heap in heaps)
+        return _Replayed(live, parts, fmean(helds), 0.0, fmean(helds), evaluated)
     runs = [run(seed, CARD_STEPS) for seed in range(CARD_RUNS)]
     helds = [replay(CudaAllocator(), tapes) for tapes in runs]
     needs = [
         min(held, replay(CudaAllocator(frugal=True), tapes))
         for held, tapes in zip(helds, runs, strict=True)
     ]
-    return _Replayed(live, parts, fmean(helds), stdev(helds), fmean(needs))
+    return _Replayed(live, parts, fmean(helds), stdev(helds), fmean(needs), None)
 
 
 def _micro_batches(trial: Trial, graph: GraphFacts) -> int:
@@ -248,6 +265,7 @@ def _predicted(
         typical_bytes=round(need(0.0)),
         std_bytes=round(std),
         before_bytes=before,
+        evaluation_bytes=None if steps.evaluated is None else round(before + steps.evaluated),
         model_error=error,
     )
 

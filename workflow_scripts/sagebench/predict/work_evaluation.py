@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sagebench.grid.trial import Trial
 from sagebench.predict.samples import GraphFacts
-from sagebench.predict.work import FLOAT, Use, product, stream, widths
+from sagebench.predict.work import FLOAT, Use, narrows, product, stream, widths
 
 
 def full_evaluation(
@@ -21,17 +21,17 @@ def full_evaluation(
         fi, fo, last = sizes[layer - 1], sizes[layer], layer == trial.layers
         rows = nodes if last else graph.num_nodes
         edges = graph.num_edges * rows / graph.num_nodes
-        narrows = fo < fi and trial.aggregator != "max"  # then multiplied before it is aggregated
-        row = FLOAT * (fo if narrows else fi)
+        multiplied_first = narrows(trial, fi, fo)
+        row = FLOAT * (fo if multiplied_first else fi)
         away = layer == 1 and not resident
-        (host if away and not narrows else device).append(
+        (host if away and not multiplied_first else device).append(
             Use("segment", (edges + rows) * row, graph.num_nodes * row)
         )
         if not resident:
             device.append(Use("copy", FLOAT * (edges + (2 * rows * fi if away else 0))))
         device += [
             Use("gather", 2 * rows * fi * FLOAT, graph.num_nodes * fi * FLOAT),
-            product(products, graph.num_nodes if narrows else rows, fi, fo, FLOAT),
+            product(products, graph.num_nodes if multiplied_first else rows, fi, fo, FLOAT),
             product(products, rows, fi, fo, FLOAT),
         ]
         if not last:

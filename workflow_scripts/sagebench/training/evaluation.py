@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -85,7 +86,10 @@ class Evaluator:
         last = self.trial.layers
         projected = None
         if self._narrows(last):
-            projected = self._project(last, h, h.new_empty(len(h), self._widths(last)[1]))
+            shape = len(h), self._widths(last)[1]
+            if spare is None:
+                spare = h.new_empty(shape)
+            projected = self._project(last, h, spare.view(-1)[: math.prod(shape)].view(shape))
         correct = 0
         for first, end in self._chunks(*self._slices(len(nodes))[self.communicator.rank]):
             ids = torch_view(nodes[first:end])
