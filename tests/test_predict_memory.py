@@ -214,6 +214,10 @@ def test_the_slides_largest_batch():
 def test_a_toy_has_a_prediction():
     found, _ = predicted(batch_size=1, hidden_channels=1, scale=0.01)
     assert found.peak_bytes > found.before_bytes > 0
+    few = {"num_nodes": 10, "num_edges": 20, "train_nodes": 4, "valid_nodes": 3, "test_nodes": 3}
+    trial = make_trial(batch_size=1, hidden_channels=1, fanout=[1, 1, 1])
+    found = peak_memory(trial, products_like(1, scale=0.01), replace(PRODUCTS, **few))
+    assert [found.evaluation_chance(size) for size in (0, 1 << 40)] == [1, 0]
 
 
 def test_predictions_take_no_torch():

@@ -96,7 +96,7 @@ class MemoryPrediction:
         over the model's own error; 0 on CUDA."""
         if self.evaluation_bytes is None:
             return 0.0
-        takes = self.evaluation_bytes - self.before_bytes
+        takes = max(1, self.evaluation_bytes - self.before_bytes)
         room = limit_bytes - self.before_bytes
         return NORMAL.cdf((1 - room / takes) / self.model_error)
 
