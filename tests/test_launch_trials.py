@@ -168,6 +168,12 @@ def test_out_of_memory_on_one_rank_is_an_outcome_that_names_it(tmp_path, hub_sto
     assert reason["limit"] == {"kind": "memory_limit", "value": 0.08, "unit": "GiB"}
 
 
+def test_no_memory_for_a_thread_is_out_of_memory_too(tmp_path, store):
+    run = Run(tmp_path / "t", make_trial(memory_limit_gib=0.001), store)
+    assert run.finish().returncode == 0
+    assert run.outcome["status"] == "out_of_memory"
+
+
 def test_walltime_is_an_outcome(tmp_path, store):
     run = Run(tmp_path / "t", endless_trial(), store, "--walltime-min", "0.2")
     assert run.finish().returncode == 0

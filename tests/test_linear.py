@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagebench.model import linear
-from sagebench.model.linear import sage_linear
+from sagebench.model.linear import sage_linear, warm_up_linear
 
 
 def make_case(n, inputs, outputs, seed=0):
@@ -47,6 +47,13 @@ def test_features_without_gradient_get_none():
         parameter.requires_grad_()
     sage_linear(*tensors).backward(upstream)
     assert [tensor.grad is None for tensor in tensors] == [True, True, False, False, False]
+
+
+def test_warming_up_leaves_no_gradients():
+    tensors, _ = make_case(5, 4, 3)
+    parameters = [tensor.requires_grad_() for tensor in tensors[2:]]
+    warm_up_linear(*parameters)
+    assert all(parameter.grad is None for parameter in parameters)
 
 
 def test_result_may_be_overwritten():

@@ -20,6 +20,7 @@ ALLOCATOR_MESSAGES = (
     "memoryerror",
     "out of memory",
     "thread creation failed",
+    "can't start new thread",
     "could not create a primitive",
 )
 """what torch's CPU allocator, libc, C++, Python, CUDA, libgomp and oneDNN say, in lower case, when

@@ -40,6 +40,13 @@ def sage_linear(
     return _SageLinear.apply(aggregated, root, weight_l, bias, weight_r)
 
 
+def warm_up_linear(weight_l: Tensor, bias: Tensor, weight_r: Tensor) -> None:
+    """Have oneDNN make its code for a layer's products and their gradients: that of torch 2.1 ends
+    the process by SIGSEGV where it lacks the memory for it."""
+    rows = weight_l.new_zeros(ROWS_A_CALL, weight_l.shape[1], requires_grad=True)
+    torch.autograd.grad(sage_linear(rows, rows, weight_l, bias, weight_r).sum(), rows)
+
+
 def plain_sage_linear(
     aggregated: Tensor, root: Tensor, weight_l: Tensor, bias: Tensor, weight_r: Tensor
 ) -> Tensor:

@@ -164,6 +164,8 @@ class RankRun:
         trial = self.trial
         self.trainer.parallelise()
         self.trainer.warm_up()
+        if trial.memory_limit_gib is not None:
+            self.evaluator.warm_up()
         self.resumed = self.continuation.begin(self.state, self.store, self.communicator)
         release_memory(self.device)
         self.state.peak.start()
