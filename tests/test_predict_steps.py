@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from sagebench.model import fused, linear, reference, segment
-from sagebench.predict import resident, step_evaluation
+from sagebench.predict import evaluation as predicted_evaluation
+from sagebench.predict import resident, step_blocks, step_evaluation
 from sagebench.predict.counting import make_sample
 from sagebench.predict.probe import graph_facts
 from sagebench.predict.step_pyg import SAVED
 from sagebench.predict.steps import step_tape
 from sagebench.sampling.order import SeedOrder
-from sagebench.sampling.tensor import TensorSampler
+from sagebench.sampling.tensor import DRAWS_A_STEP, TensorSampler
 from sagebench.training import evaluation
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.engines import make_engine
@@ -138,6 +139,15 @@ def test_a_step_in_bfloat16(store, engine):
     """oneDNN's own buffers, a constant of some 100 KB, are not on the tape."""
     step = Step(step_trial(engine=engine, precision="bf16", hidden_channels=256), store)
     assert step.tape(store).peak()[0] == pytest.approx(step.peak, rel=0.06)
+
+
+def test_sizes_that_predictions_repeat_are_those_of_the_code():
+    """They are written twice because predictions must not import torch."""
+    assert step_evaluation.ROWS_PER_CHUNK == evaluation.ROWS_PER_CHUNK
+    assert predicted_evaluation.SAMPLED_BATCH == evaluation.SAMPLED_BATCH_SIZE
+    assert step_blocks.ROWS_A_CALL == linear.ROWS_A_CALL
+    assert step_blocks.EDGES_A_STEP == segment.EDGES_A_STEP
+    assert resident.DRAWS_A_STEP == DRAWS_A_STEP
 
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS)

@@ -49,7 +49,7 @@ def as_text(study: Study, rows: Sequence[PlanRow], sentences: Sequence[str] = ()
     if len(rows) <= ROWS_SHOWN:
         lines += [*_trials(rows, unit), ""]
         if any(row.peak_memory_bytes is not None for row in rows):
-            lines += ["GiB: what the fullest rank needs (~), or its measured peak.", ""]
+            lines += ["GiB: what the fullest rank needs to train (~), or its measured peak.", ""]
     lines += [*_totals(totals(rows), unit), ""]
     lines += [_hours_are(rows)]
     if sum(len(experiment.trials) for experiment in study.experiments) > len(study.requests):

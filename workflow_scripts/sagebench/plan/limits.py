@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sagebench.grid.expansion import Study
 from sagebench.plan.budget import over_budget
 from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total
-from sagebench.predict.memory import FITS, NO_FIT, TIGHT, UNLIKELY
+from sagebench.predict.memory import FITS, NO_FIT, TIGHT, verdict
 
 GIB = 1 << 30
 NAMED = 3
@@ -67,16 +67,17 @@ def _evaluation(rows: Sequence[PlanRow]) -> str | None:
     short = [
         row
         for row in distinct(rows)
-        if row.to_run and row.fits in (FITS, TIGHT) and chance(row) > UNLIKELY
+        if row.to_run and row.fits != NO_FIT and verdict(chance(row)) != FITS
     ]
     if not short:
         return None
-    worst, best = max(short, key=chance), min(short, key=chance)
+    sure = all(verdict(chance(row)) == NO_FIT for row in short)
+    worst = max(short, key=chance)
     return (
-        f"{_trials(short)} {'would' if chance(best) > 1 - UNLIKELY else 'may'} train and then end "
-        "out of memory when the whole graph is evaluated: that takes about "
-        f"{worst.evaluation_memory_bytes / GIB:.2f} GiB a rank, where "
-        f"{worst.memory_limit_bytes / GIB:.2f} GiB are there ({worst.memory_limit})."
+        f"{_trials(short)} {'would' if sure else 'may'} train and then end out of memory when the "
+        f"whole graph is evaluated: that takes about {worst.evaluation_memory_bytes / GIB:.2f} GiB "
+        f"a rank, where {worst.memory_limit_bytes / GIB:.2f} GiB are there ({worst.memory_limit}); "
+        "fewer hidden_channels or ranks on a node take less, a smaller batch_size does not."
     )
 
 

@@ -102,8 +102,8 @@ def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> li
     for frontier in frontiers(study, rows, forecaster):
         found = frontier.cells.values()
         reading = (
-            "GiB that the fullest rank needs; of a measured trial its peak, which counts what its "
-            f"allocator kept, too. The limit: {frontier.limit}."
+            "GiB that the fullest rank needs to train; of a measured trial its peak, which counts "
+            f"what its allocator kept, too. The limit: {frontier.limit}."
         )
         if any(cell.fits == NO_FIT for cell in found):
             reading += " Left of the red line fits or is tight, right of it does not fit."

@@ -93,7 +93,8 @@ class MemoryPrediction:
 
     def evaluation_chance(self, limit_bytes: float) -> float:
         """That an evaluation over the whole graph needs more than `limit_bytes` of a rank's memory,
-        over the model's own error; 0 on CUDA."""
+        over the model's own error, which covers it: of trials on PubMed under limits `blocks` took
+        a fifth more than said, `reference` no more. 0 on CUDA."""
         if self.evaluation_bytes is None:
             return 0.0
         takes = max(1, self.evaluation_bytes - self.before_bytes)

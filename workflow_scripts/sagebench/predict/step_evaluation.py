@@ -13,42 +13,34 @@ from sagebench.predict.resident import FLOAT, ID, LOCAL
 from sagebench.predict.samples import GraphFacts
 from sagebench.predict.step_blocks import ROWS_A_CALL
 from sagebench.predict.tape import Tape
-from sagebench.predict.work import narrows, widths
+from sagebench.predict.work import widths
+from sagebench.predict.work_evaluation import narrows
 
 ROWS_PER_CHUNK = 1 << 15  # of sagebench.training.evaluation
 EVERY_NODE, CHUNK = "every node", "chunk"
 
 
 def evaluation_tape(trial: Trial, graph: GraphFacts) -> Tape:
-    """Layer by layer: two matrices of [N, hidden_channels], and what a chunk of rows takes."""
+    """Layer by layer: two matrices of [N, hidden_channels], and what a chunk of rows takes. Of a
+    rank that is alone; several cut a small graph into smaller chunks."""
     tape, nodes = Tape(), graph.num_nodes
     *hidden, (inputs, outputs) = pairwise(widths(trial, graph))
     matrices = 0
     for layer, (fi, fo) in enumerate(hidden, 1):
-        if matrices == 0:
+        needed = 2 if layer > 1 or narrows(trial, fi, fo) else 1
+        for _ in range(needed - matrices):
             tape.take(nodes * fo * FLOAT, EVERY_NODE)
-            matrices = 1
-        if narrows(trial, fi, fo):
-            _projection(tape, nodes, fo)
-        if matrices == 1 and (layer > 1 or narrows(trial, fi, fo)):
-            tape.take(nodes * fo * FLOAT, EVERY_NODE)
-            matrices = 2
-        _chunks(tape, trial, graph, nodes, fi, fo)
-    if narrows(trial, inputs, outputs):
-        if matrices < 2:
-            tape.take(nodes * outputs * FLOAT, EVERY_NODE)
-        _projection(tape, nodes, outputs)
+        matrices = needed
+        _layer(tape, trial, graph, nodes, fi, fo)
+    if narrows(trial, inputs, outputs) and matrices < 2:
+        tape.take(nodes * outputs * FLOAT, EVERY_NODE)
     evaluated = max(graph.valid_nodes, graph.test_nodes)
-    _chunks(tape, trial, graph, evaluated, inputs, outputs, scattered=True)
+    _layer(tape, trial, graph, evaluated, inputs, outputs, scattered=True)
     tape.drop_all()
     return tape
 
 
-def _projection(tape: Tape, nodes: int, outputs: int) -> None:
-    tape.drop(tape.take(min(nodes, ROWS_PER_CHUNK) * outputs * FLOAT, CHUNK))
-
-
-def _chunks(
+def _layer(
     tape: Tape,
     trial: Trial,
     graph: GraphFacts,
@@ -61,7 +53,10 @@ def _chunks(
     no slice of the graph, so their edges are brought together first."""
     rows = min(nodes, ROWS_PER_CHUNK)
     edges = rows * graph.num_edges / graph.num_nodes
-    aggregates = outputs if narrows(trial, inputs, outputs) else inputs
+    aggregates = inputs
+    if narrows(trial, inputs, outputs):
+        aggregates = outputs
+        tape.drop(tape.take(min(graph.num_nodes, ROWS_PER_CHUNK) * outputs * FLOAT, CHUNK))
     for _ in range(2):
         ends = [tape.take(rows * ID, CHUNK) for _ in range(2)]
         if scattered:

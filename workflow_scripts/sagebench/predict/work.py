@@ -96,11 +96,6 @@ def widths(trial: Trial, graph: GraphFacts) -> list[int]:
     return [graph.num_features, *[trial.hidden_channels] * (trial.layers - 1), graph.num_classes]
 
 
-def narrows(trial: Trial, inputs: int, outputs: int) -> bool:
-    """Whether an evaluation multiplies by a layer's weights before it aggregates."""
-    return outputs < inputs and trial.aggregator != "max"
-
-
 def parameters(trial: Trial, graph: GraphFacts) -> int:
     sizes = widths(trial, graph)
     layers = sum(2 * a * b + b for a, b in pairwise(sizes))

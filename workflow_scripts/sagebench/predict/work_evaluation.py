@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sagebench.grid.trial import Trial
 from sagebench.predict.samples import GraphFacts
-from sagebench.predict.work import FLOAT, Use, narrows, product, stream, widths
+from sagebench.predict.work import FLOAT, Use, product, stream, widths
 
 
 def full_evaluation(
@@ -38,6 +38,11 @@ def full_evaluation(
             device += _activation(trial, rows * fo)
             device.append(stream(2 * rows * fo * FLOAT))  # copied to where it is kept
     return host, device
+
+
+def narrows(trial: Trial, inputs: int, outputs: int) -> bool:
+    """Whether an evaluation multiplies by a layer's weights before it aggregates."""
+    return outputs < inputs and trial.aggregator != "max"
 
 
 def shared_bytes(trial: Trial, graph: GraphFacts) -> float:
