@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import contextmanager
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
 from graphs import random_csc
 from sagebench.measure.clocks import PhaseClock
+from sagebench.measure.nvml import Nvml
 from sagebench.model.graphsage import GraphSAGE
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.tensor import TensorSampler
 from sagebench.training.distributed import Communicator, RankEnvironment
+from sagebench.training.early_end import explain
 from sagebench.training.engines import make_engine, model_arguments
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import Evaluator
+from sagebench.training.pinned import PinnedBuffers
 from sagebench.training.precision import set_precision
 from sagebench.training.progress import Progress
+from sagebench.training.side_stream import SideStream
 from sagebench.training.tensors import torch_view
 from sagebench.training.trainer import Trainer
 from trials import make_trial, tiny_store
@@ -38,6 +46,75 @@ def true_fp32():
 def weights_of(trial, store):
     torch.manual_seed(1)
     return GraphSAGE(**model_arguments(trial, store)).state_dict()
+
+
+@contextmanager
+def counted_waits():
+    """How often the host waits for the device within, a list that holds a message each."""
+    waits = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_, **__: waits.append(str(message))
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("aggregator", ["mean", "sum"])
+def test_a_step_waits_for_nothing(store, aggregator, precision):
+    trial = make_trial(dropout=0.5, aggregator=aggregator, precision=precision, device="cuda")
+    trainer = make_trainer(trial, store)
+    batches = [
+        trainer.engine.load(trainer.engine.sample(micro_batch))
+        for micro_batch in islice(trainer.order.micro_batches(1, 0), 3)
+    ]
+    sums = EpochSums(1, trial.layers, CUDA)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches:
+            sums.add(batch, *trainer.micro_step(batch, synchronise=True))
+            trainer.optimizer_step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("fanout", [(15, 10, 10, 10, 10), (4, 0, 0), (-1, 3)])
+def test_a_sample_waits_once_a_hop(fanout):
+    colptr, row = (torch.from_numpy(array).to(CUDA) for array in random_csc(5000, 50_000))
+    sampler = TensorSampler(colptr, row)
+    seeds = np.arange(64)
+    sampler.sample(seeds, fanout, 1, relabel_last=False)
+    with counted_waits() as waits:
+        sampler.sample(seeds, fanout, 2, relabel_last=False)
+    assert len(waits) <= len(fanout), waits
+
+
+def test_samples_are_drawn_on_a_stream_of_high_priority(store):
+    engine = make_engine(make_trial(device="cuda"), store, CUDA)
+    assert engine._side._stream.priority < torch.cuda.current_stream().priority
+
+
+def test_a_background_thread_works_on_the_ranks_own_device():
+    """Set anew in every thread; another current device would get a context of its own."""
+    seen = SideStream(CUDA).ahead(lambda _: torch.cuda.current_device(), range(4), 2)
+    assert set(seen) == {CUDA.index}
+
+
+def test_pinned_buffers_are_used_again_once_copied():
+    buffers = PinnedBuffers()
+    sent = []
+    for value in range(20):
+        taken = buffers.take((300, 1000 + value), torch.float32)
+        assert taken.is_pinned()
+        taken.fill_(value)
+        sent.append(taken.to(CUDA, non_blocking=True))
+        buffers.give_back(taken)
+    assert buffers._free.qsize() == 1
+    assert all((tensor == value).all() for value, tensor in enumerate(sent))
 
 
 @pytest.mark.parametrize("relabel_last", [True, False])
@@ -115,6 +192,15 @@ def test_evaluation_is_the_cpus(store, monkeypatch, home, placement, method):
     assert accuracies[0] == pytest.approx(accuracies[1], abs=1 / len(store.test))
 
 
+def make_trainer(trial, store):
+    engine = make_engine(trial, store, CUDA)
+    communicator = Communicator(RankEnvironment(), CUDA)
+    clock = PhaseClock(torch.cuda.synchronize)
+    trainer = Trainer(trial, engine, store.train, communicator, clock, Progress(False))
+    trainer.warm_up()
+    return trainer
+
+
 @pytest.mark.parametrize("placement", ["device", "host"])
 def test_an_epoch(store, placement):
     """The loop on a GPU: the loss of every epoch is the CPU's, and it falls."""
@@ -132,3 +218,29 @@ def test_an_epoch(store, placement):
         losses.append([record["loss"] for record in records])
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
     assert losses[1][1] < losses[1][0]
+
+
+def test_an_exhausted_device_is_told_as_such():
+    with pytest.raises(torch.cuda.OutOfMemoryError) as caught:
+        torch.empty(1 << 50, dtype=torch.uint8, device=CUDA)
+    end = explain(caught.value, CUDA, None)
+    total = torch.cuda.get_device_properties(CUDA).total_memory
+    assert (end.limit.kind, end.limit.unit) == ("device_memory", "GiB")
+    assert end.limit.value == pytest.approx(total / 2**30, abs=0.01)
+    assert explain(MemoryError(), CUDA, 2.0).limit.kind == "host_memory"
+
+
+def test_nvml_reads_this_processs_gpu():
+    """The GPU works meanwhile, so that it takes power and its clocks are up."""
+    nvml, a = Nvml(), torch.randn(4096, 4096, device=CUDA)
+    before = nvml.energy_j(1)
+    if before is None:
+        pytest.skip("NVML has no energy counter of this GPU")
+    for _ in range(400):
+        a = torch.nn.functional.normalize(a @ a)
+    torch.cuda.synchronize()
+    state, limits = nvml.state(0), nvml.limits(0)
+    assert nvml.energy_j(1) > before
+    assert 0 < state["sm_clock_mhz"] <= limits["sm_clock_max_mhz"]
+    assert 0 < state["power_w"] < 1.5 * limits["power_limit_w"]
+    assert isinstance(state["throttle_reasons"], list)

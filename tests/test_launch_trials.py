@@ -240,6 +240,7 @@ def test_early_stopping(tmp_path, store):
 )
 def test_a_trial_never_falls_back(tmp_path, store, values, sentence):
     run = Run(tmp_path / "t", make_trial(**values), store)
+    run.environment["CUDA_VISIBLE_DEVICES"] = ""
     finished = run.finish()
     assert finished.returncode == 1
     assert sentence in finished.stdout + finished.stderr

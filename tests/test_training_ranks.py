@@ -16,8 +16,11 @@ from trials import make_trial, tiny_store
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 
 
-def step_gradients(place, trial_values: dict, folder: str) -> list[dict[str, torch.Tensor]]:
-    """The gradients of every optimizer step of an epoch, with the weights left as they are."""
+def step_gradients(place, trial_values: dict, folder: str, device: str = "cpu") -> list[dict]:
+    """The gradients of every optimizer step of an epoch, with the weights left as they are.
+
+    Several ranks may share a GPU: the group is Gloo's.
+    """
     from sagebench.graph.store import GraphStore
     from sagebench.measure.clocks import PhaseClock
     from sagebench.model.graphsage import GraphSAGE
@@ -27,7 +30,7 @@ def step_gradients(place, trial_values: dict, folder: str) -> list[dict[str, tor
     from sagebench.training.trainer import Trainer
 
     trial, store = make_trial(**trial_values), GraphStore.open(folder)
-    communicator = Communicator(place, torch.device("cpu"))
+    communicator = Communicator(place, torch.device(device), backend="gloo")
     torch.manual_seed(5)
     weights = GraphSAGE(**model_arguments(trial, store)).state_dict()
     engine = make_engine(trial, store, communicator.device)
@@ -39,7 +42,7 @@ def step_gradients(place, trial_values: dict, folder: str) -> list[dict[str, tor
         trainer.micro_step(batch, synchronise=batch.micro_batch.last_of_step)
         if batch.micro_batch.last_of_step:
             steps.append(
-                {name: p.grad.clone().numpy() for name, p in engine.model.named_parameters()}
+                {name: p.grad.cpu().numpy().copy() for name, p in engine.model.named_parameters()}
             )
             engine.model.zero_grad()
     communicator.close()

@@ -52,6 +52,7 @@ TRIAL_VALUES = [
     Column("machine", STR, "machine", "the site's name for the machine"),
     Column("memory_limit_gib", REAL, "memory_limit_gib", "cap on the memory of one device"),
     Column("seed", INT, "seed", "seed of the repeat"),
+    Column("sampled_test_nodes", INT, "sampled_test_nodes", "asked for; empty: every test node"),
 ]
 
 PREDICTION_COLUMNS = [
@@ -133,6 +134,13 @@ TRIAL_COLUMNS = [
     Column("validation_method", STR, "accuracy.validation_method", "full or sampled"),
     Column("test_accuracy_full", REAL, "accuracy.test_full", "chosen model, every neighbor"),
     Column("test_accuracy_sampled", REAL, "accuracy.test_sampled", "chosen model, own fanout"),
+    Column("test_sampled_nodes", INT, "accuracy.test_sampled_nodes", "nodes it is measured on"),
+    Column(
+        "test_sampled_standard_error",
+        REAL,
+        "accuracy.test_sampled_standard_error",
+        "of test_accuracy_sampled against all test nodes; 0 where all were sampled",
+    ),
     Column("nodes_per_hop", STR, "", "new nodes a hop and micro-batch (mean), seeds first"),
     Column("edges_per_hop", STR, "", "sampled edges a hop and micro-batch (mean)"),
     Column("parameters", INT, "parameters", "trainable parameters"),

@@ -29,6 +29,8 @@ from sagebench.sampling.order import SeedOrder, sample_key
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.engines import Engine, make_engine, model_arguments
 from sagebench.training.evaluation import Evaluator
+from sagebench.training.feeds import FEEDS
+from sagebench.training.placement import place
 from sagebench.training.precision import set_precision
 from sagebench.training.progress import Progress
 from sagebench.training.rank import choose_device
@@ -168,7 +170,9 @@ def evaluation(job: dict[str, Any]) -> dict[str, Any]:
     bench = Bench(job)
     weights = GraphSAGE(**model_arguments(bench.trial, bench.store)).state_dict()
     labels = torch_view(bench.store.labels).to(bench.device)
-    evaluator = Evaluator(bench.trial, bench.store, bench.communicator, labels)
+    kept = place("auto", bench.store, bench.device, None).chosen
+    feed = FEEDS[kept](bench.trial, bench.store, bench.device)
+    evaluator = Evaluator(bench.trial, bench.store, bench.communicator, labels, feed)
     peak = PeakMemory(bench.device)
     peak.start()
     start = bench.now()

@@ -168,6 +168,18 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
         10,
         "micro-steps of the window that times the phases, behind the timed epochs",
     ),
+    "profile_steps": (
+        whole(0, 3, 100),
+        0,
+        "micro-steps to profile behind the phases' window: a table of kernels and a trace beside "
+        "the outcome; 0: none",
+    ),
+    "sampled_test_nodes": (
+        optional(whole(1, 160000), 160000),
+        None,
+        "test nodes whose neighborhoods are sampled for the test accuracy `sampled`, the same in "
+        "every trial; null: all",
+    ),
     "precision": (
         choice("fp32", "tf32", "bf16"),
         "fp32",

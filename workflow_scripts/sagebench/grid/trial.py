@@ -43,6 +43,8 @@ INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "memory_limit_gib": None,
         "placement": "auto",
         "compile": False,
+        "sampled_test_nodes": None,
+        "profile_steps": 0,
     }
 )
 
@@ -87,6 +89,8 @@ class Trial:
     memory_limit_gib: float | None  # cap of one rank's memory; None: the device's own
     placement: str  # auto | device | host: where graph and features are, and where is sampled
     compile: bool  # dense parts by torch.compile
+    sampled_test_nodes: int | None  # of the test by sampling; None: all
+    profile_steps: int  # micro-steps that are profiled behind everything else
 
     @property
     def id(self) -> str:

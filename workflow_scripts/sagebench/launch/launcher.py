@@ -26,6 +26,8 @@ from sagebench.launch.verdict import Verdict, decide
 from sagebench.launch.walltime import Walltime
 from sagebench.measure.outcome import Status
 
+PROFILE = ("profile.txt", "trace.json.gz")
+"""of a trial with `profile_steps`"""
 TO_BE_CONTINUED = 75
 """exit code of a trial that stopped with a checkpoint: run it again, and it goes on"""
 
@@ -41,7 +43,8 @@ def run_trial(
 
     study_path: the frozen study, which says how the site starts ranks; None: here, as processes.
     Beside the outcome: `attempts/N/` with the ranks' logs and measurements, `attempts.jsonl` with
-    a line an attempt, `best.pt` of a completed one. Raises UserError if the trial runs already.
+    a line an attempt, `best.pt` and the profile of a completed one. Raises UserError if the trial
+    runs already.
     """
     trial = Trial.from_json(read_json(trial_path))
     job = Job.read(trial, trial_path, store, outcome_path, study_path)
@@ -60,7 +63,9 @@ def run_trial(
         if verdict.status is not None:
             measured = read_measured(attempt.directory)
             if verdict.status is Status.COMPLETED:
-                (attempt.directory / "best.pt").replace(job.home / "best.pt")
+                for name in ("best.pt", *PROFILE):
+                    if (attempt.directory / name).exists():
+                        (attempt.directory / name).replace(job.home / name)
             write_json(outcome_path, compose_outcome(trial, measured, verdict, record, provenance))
             job.checkpoint.unlink(missing_ok=True)
         attempt.log(record)
@@ -88,6 +93,7 @@ def supervise(job: Job, attempt: Attempt, walltime: Walltime) -> tuple[Verdict, 
         ends,
         complete=read_measured(attempt.directory).get("complete", False),
         limit_gib=job.trial.memory_limit_gib,
+        device=job.trial.device,
         killed_for_memory=ranks.killed_for_memory,
         walltime_s=walltime.asked_s if ranks.timed_out else None,
     )

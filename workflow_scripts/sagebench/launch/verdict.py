@@ -14,6 +14,7 @@ from sagebench.measure.outcome import (
     Limit,
     Reason,
     Status,
+    exhausted_limit,
 )
 
 CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was")
@@ -61,12 +62,14 @@ def decide(
     *,
     complete: bool,
     limit_gib: float | None,
+    device: str = "cpu",
     killed_for_memory: Callable[[], bool] = lambda: False,
     walltime_s: float | None = None,
 ) -> Verdict:
     """The verdict over all ranks.
 
-    complete: rank 0 wrote its last measurements. limit_gib: the trial's own memory cap.
+    complete: rank 0 wrote its last measurements. limit_gib, device: the trial's own memory
+    cap, and its device.
     killed_for_memory: tells whether the kernel or Slurm ended one for its memory; asked where that
     matters.
     walltime_s: given where the launcher ended the ranks because their walltime was used up.
@@ -92,14 +95,11 @@ def decide(
         message = f"the walltime of {walltime_s:.0f} s was used up"
         reason = Reason(first.rank, "unknown", message, Limit("walltime", walltime_s, "s"))
         return Verdict(Status.TIME_LIMIT, message, reason.to_json(), first.rank)
-    log = "\n".join(last_lines(first.log_tail)).lower()
-    said = next((text for text in ALLOCATOR_MESSAGES if text in log), None)
+    said, line = _allocators_words(first.log_tail)
     killed = not first.told or first.code == -signal.SIGKILL
     if said or (killed and not first.stopped and killed_for_memory()):
         limit = (
-            Limit("memory_limit", limit_gib, "GiB")
-            if limit_gib is not None and said
-            else Limit("host_memory", None, "GiB")
+            exhausted_limit(line, device, limit_gib) if said else Limit("host_memory", None, "GiB")
         )
         message = f"{said}, then {_ending(first)}" if said else "killed by the out-of-memory killer"
         reason = Reason(first.rank, "unknown", message, limit).to_json()
@@ -110,6 +110,16 @@ def decide(
 def last_lines(log: str) -> list[str]:
     """The lines that tell of an end; what stands further up may speak of anything."""
     return [line.strip() for line in log.splitlines() if line.strip()][-5:]
+
+
+def _allocators_words(log_tail: str) -> tuple[str | None, str]:
+    """What an allocator said in the last lines of a log, and the line that it stands in."""
+    lines = last_lines(log_tail.lower())
+    for text in ALLOCATOR_MESSAGES:
+        for line in lines:
+            if text in line:
+                return text, line
+    return None, ""
 
 
 def _causality(end: RankEnd) -> tuple[bool, bool, int]:

@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 
+from sagebench.measure.nvml import Nvml
+
+ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""the environment's variables, the newer one first"""
 PACKAGES = ("torch", "torch_geometric", "numpy", "numba", "triton", "pyg_lib", "snakemake")
 
 
@@ -22,6 +26,10 @@ def collect_versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             versions[package] = None
     versions["cuda"] = torch.version.cuda
+    cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
+    versions["cudnn"] = None if cudnn is None else str(cudnn)
+    nccl = torch.cuda.nccl.version() if torch.version.cuda else None
+    versions["nccl"] = None if nccl is None else ".".join(map(str, nccl))
     return versions
 
 
@@ -47,13 +55,17 @@ def _cpu_model() -> str | None:
 
 
 def collect_device(device: torch.device) -> dict[str, Any]:
-    """Name, UUID and driver of a GPU; on a CPU all null but the kind."""
+    """A GPU's name, driver, limits and allocator settings; on a CPU all null but the kind."""
     found: dict[str, Any] = {
         "device": device.type,
         "device_name": None,
         "device_uuid": None,
         "device_memory_bytes": None,
         "driver": None,
+        "power_limit_w": None,
+        "sm_clock_max_mhz": None,
+        "memory_clock_max_mhz": None,
+        "allocator_settings": None,
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -61,10 +73,23 @@ def collect_device(device: torch.device) -> dict[str, Any]:
         found["device_memory_bytes"] = properties.total_memory
         uuid = getattr(properties, "uuid", None)  # since torch 2.3
         found["device_uuid"] = None if uuid is None else f"GPU-{uuid}"
-        from sagebench.measure.energy import Nvml
-
-        found["driver"] = Nvml().driver()
+        nvml = Nvml()
+        found["driver"] = nvml.driver()
+        found |= nvml.limits(device.index or 0)
+        found["allocator_settings"] = next(
+            (os.environ[name] for name in ALLOCATOR_SETTINGS if os.environ.get(name)), None
+        )
     return found
+
+
+def collect_allocator(device: torch.device) -> dict[str, int | None]:
+    """How often torch's CUDA allocator had to free its cache and ask again, and failed, in this
+    process; null on a CPU."""
+    names = ("num_alloc_retries", "num_ooms")
+    if device.type != "cuda":
+        return dict.fromkeys(names)
+    counted = torch.cuda.memory_stats(device)
+    return {name: counted.get(name, 0) for name in names}
 
 
 def collect_slurm() -> dict[str, str]:

@@ -41,18 +41,18 @@ def lift_limit() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is an allocator's, or was caused by one."""
+def allocators_error(error: BaseException) -> BaseException | None:
+    """The allocator's exception: `error` itself or one that caused it; None where there is none."""
     seen = error
     while seen is not None:
         if isinstance(seen, (MemoryError, torch.cuda.OutOfMemoryError)):
-            return True
+            return seen
         if isinstance(seen, (RuntimeError, OSError)) and any(
             words in str(seen).lower() for words in ALLOCATOR_MESSAGES
         ):
-            return True
+            return seen
         seen = seen.__cause__ or seen.__context__
-    return False
+    return None
 
 
 def private_virtual_bytes() -> int:

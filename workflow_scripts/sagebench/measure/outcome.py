@@ -22,9 +22,17 @@ ALLOCATOR_MESSAGES = (
     "thread creation failed",
     "can't start new thread",
     "could not create a primitive",
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+    "cusparse_status_alloc_failed",
+    "cusparse_status_not_initialized",
+    "cusparse_status_insufficient_resources",
 )
-"""what torch's CPU allocator, libc, C++, Python, CUDA, libgomp and oneDNN say, in lower case, when
-there is no memory left"""
+"""what torch's CPU allocator, libc, C++, Python, CUDA, libgomp, oneDNN, cuBLAS and cuSPARSE say, in
+lower case, when there is no memory left (a handle that cannot be made for want of memory is "not
+initialized")"""
+GPU_WORDS = ("cuda", "cublas", "cusparse", "cudnn", "nccl")
+"""one of them stands in what is said of a GPU's memory, in lower case"""
 
 
 class Status(str, Enum):
@@ -44,6 +52,19 @@ class Limit:
     kind: str
     value: float | None
     unit: str
+
+
+def exhausted_limit(message: str, device: str, limit_gib: float | None) -> Limit:
+    """The memory that ran out, from an allocator's words on a trial's device (cpu or cuda).
+
+    A trial's own cap is of the memory it trains in: a GPU's with `cuda`, else the host's.
+    """
+    in_training = device == "cpu" or any(word in message.lower() for word in GPU_WORDS)
+    if limit_gib is not None and in_training:
+        return Limit("memory_limit", limit_gib, "GiB")
+    return Limit(
+        "device_memory" if device == "cuda" and in_training else "host_memory", None, "GiB"
+    )
 
 
 @dataclass(frozen=True)

@@ -147,9 +147,11 @@ def _by_source(rowptr: Tensor, col: Tensor, num_sources: int) -> tuple[Tensor, T
         colptr, dst = col.new_zeros(num_sources + 2), torch.empty_like(col)
         cpu_kernels.transpose(*_arrays(rowptr, col, colptr, dst))
         return colptr[:-1], dst
-    colptr = col.new_zeros(num_sources + 1)
-    torch.cumsum(torch.bincount(col, minlength=num_sources), 0, out=colptr[1:])
-    return colptr, _destinations(rowptr, col)[torch.sort(col, stable=True).indices]
+    # Bounds in the sorted sources; `bincount` would have the host wait for the device twice.
+    sources, order = torch.sort(col, stable=True)
+    bounds = torch.arange(num_sources + 1, dtype=col.dtype, device=col.device)
+    colptr = torch.searchsorted(sources, bounds, out_int32=col.dtype == torch.int32)
+    return colptr, _destinations(rowptr, col)[order]
 
 
 def _destinations(rowptr: Tensor, col: Tensor) -> Tensor:

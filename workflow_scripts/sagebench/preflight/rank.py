@@ -17,13 +17,13 @@ import torch.distributed as dist
 from sagebench.errors import UserError
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
-from sagebench.measure.energy import Nvml
 from sagebench.measure.machine import (
     available_cores,
     collect_process,
     collect_slurm,
     collect_versions,
 )
+from sagebench.measure.nvml import Nvml
 from sagebench.preflight.findings import NO_GPU
 from sagebench.training.distributed import RankEnvironment
 from sagebench.training.rendezvous import meet

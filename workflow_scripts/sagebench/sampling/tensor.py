@@ -37,6 +37,8 @@ class TensorSampler:
         self._known = torch.zeros(len(self.degree), dtype=torch.bool, device=self.device)
         self._found = torch.zeros_like(self._known)
         self._local = torch.empty(len(self.degree), dtype=torch.int32, device=self.device)
+        # Lies on the device: a Python scalar would have the host wait for the device each time.
+        self._true = torch.ones((), dtype=torch.bool, device=self.device)
 
     @torch.no_grad()
     def sample(
@@ -44,11 +46,12 @@ class TensorSampler:
     ) -> Blocks:
         """Sample the neighborhood of `seeds`, as `CpuSampler.sample` does.
 
-        Reads sizes back once a hop: how many nodes it found, and how many edges the next one has.
+        Waits for the device once a hop, to read how many nodes it found and how many edges the next
+        one has, and nowhere else.
         """
-        seeds = torch.tensor(np.asarray(seeds), dtype=torch.int64, device=self.device)
+        seeds = self._on_device(torch.tensor(np.asarray(seeds), dtype=torch.int64))
         self._known.zero_()
-        self._known[seeds] = True
+        self._known[seeds] = self._true
         self._local[seeds] = self._numbers(0, len(seeds))
 
         frontier = seeds
@@ -126,7 +129,7 @@ class TensorSampler:
         if not len(found):
             return self.colptr[:0], 0
         self._found.zero_()
-        self._found[found] = True
+        self._found[found] = self._true
         new = self._found.logical_and_(self._known.logical_not())
         self._known.logical_or_(new)
         rank = new.cumsum(0, dtype=torch.int32)
@@ -135,6 +138,12 @@ class TensorSampler:
         ids = torch.searchsorted(rank, self._numbers(1, count))
         self._local[ids] = self._numbers(base, count)
         return ids, next_edges
+
+    def _on_device(self, ids: Tensor) -> Tensor:
+        """`ids` of the host on the device; a copy from memory that is not pinned would wait."""
+        if self.device.type == "cuda":
+            ids = ids.pin_memory()
+        return ids.to(self.device, non_blocking=True)
 
     def _numbers(self, first: int, count: int) -> Tensor:
         return torch.arange(first, first + count, dtype=torch.int32, device=self.device)

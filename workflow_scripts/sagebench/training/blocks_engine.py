@@ -18,7 +18,6 @@ from sagebench.training.engines import Batch, model_arguments
 from sagebench.training.feeds import FEEDS
 from sagebench.training.placement import Placement, place
 from sagebench.training.precision import compute_dtype
-from sagebench.training.prefetch import prefetch
 from sagebench.training.side_stream import SideStream
 from sagebench.training.tensors import torch_view
 
@@ -65,11 +64,8 @@ class BlocksEngine:
         )
 
     def stream(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
-        self._side.follow()
-        return map(
-            self._side.take,
-            prefetch(self._ahead, micro_batches, self.trial.sampling_workers),
+        return self._side.ahead(
+            lambda micro_batch: self.load(self.sample(micro_batch)),
+            micro_batches,
+            self.trial.sampling_workers,
         )
-
-    def _ahead(self, micro_batch: MicroBatch) -> tuple[Batch, object]:
-        return self._side.run(lambda wanted: self.load(self.sample(wanted)), micro_batch)

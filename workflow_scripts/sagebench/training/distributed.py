@@ -82,11 +82,15 @@ class RankEnvironment:
 class Communicator:
     """The process group of a trial; with one rank every collective returns at once."""
 
-    def __init__(self, place: RankEnvironment, device: torch.device) -> None:
+    def __init__(
+        self, place: RankEnvironment, device: torch.device, backend: str | None = None
+    ) -> None:
+        """backend: None is NCCL on GPUs, of which it wants one a rank, and else Gloo, which takes
+        tensors on GPUs, too."""
         self.place = place
         self.device = device
         if place.world_size > 1:
-            backend = "nccl" if device.type == "cuda" else "gloo"
+            backend = backend or ("nccl" if device.type == "cuda" else "gloo")
             dist.init_process_group(
                 backend,
                 store=meet(Path(place.rendezvous), place.rank, place.world_size, MEETING_TIMEOUT)
@@ -134,7 +138,9 @@ class Communicator:
         return values
 
     def barrier(self) -> None:
-        self.sum(torch.zeros(1, device=self.device))
+        """Wait for every rank. Reading the sum holds the host: NCCL only queues the reduction."""
+        if self.world_size > 1:
+            self.sum(torch.zeros(1, device=self.device)).item()
 
     def announce(self, name: str, number: int) -> None:
         """Let the other ranks' `announced` find `number`, at least 1; not a collective."""

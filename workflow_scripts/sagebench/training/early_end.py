@@ -6,13 +6,14 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from sagebench.files import write_json
-from sagebench.measure.memory import GIB, is_out_of_memory
-from sagebench.measure.outcome import Limit, Reason, Status
+from sagebench.measure.memory import GIB, allocators_error
+from sagebench.measure.outcome import Limit, Reason, Status, exhausted_limit
 
 
 class EarlyEnd(Exception):
@@ -66,16 +67,14 @@ def explain(error: BaseException, device: torch.device, limit_gib: float | None)
     """`error` as a measured end, or None where it is a failure."""
     if isinstance(error, EarlyEnd):
         return error
-    if not is_out_of_memory(error):
+    allocators = allocators_error(error)
+    if allocators is None:
         return None
-    message = str(error).strip().splitlines()
-    if limit_gib is not None:
-        limit = Limit("memory_limit", limit_gib, "GiB")
-    elif device.type == "cuda":
+    limit = exhausted_limit(str(allocators), device.type, limit_gib)
+    if limit.kind == "device_memory":
         total = torch.cuda.get_device_properties(device).total_memory
-        limit = Limit("device_memory", round(total / GIB, 2), "GiB")
-    else:
-        limit = Limit("host_memory", None, "GiB")
+        limit = replace(limit, value=round(total / GIB, 2))
+    message = str(error).strip().splitlines()
     return EarlyEnd(
         Status.OUT_OF_MEMORY, message[0][:500] if message else type(error).__name__, limit
     )

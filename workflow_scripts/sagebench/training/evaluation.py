@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +17,20 @@ from sagebench.grid.trial import Trial
 from sagebench.model.graphsage import GraphSAGE
 from sagebench.model.linear import warm_up_linear
 from sagebench.model.segment import segment_aggregate
-from sagebench.sampling.random import fold
+from sagebench.sampling.random import fold, hash_ids
 from sagebench.training.distributed import Communicator
 from sagebench.training.engines import model_arguments
 from sagebench.training.feeds import FEEDS, Feed
 from sagebench.training.placement import available_bytes
 from sagebench.training.precision import true_float32
+from sagebench.training.progress import Progress
+from sagebench.training.side_stream import SideStream
 from sagebench.training.tensors import torch_view
 
 ROWS_PER_CHUNK = 1 << 15
 SAMPLED_BATCH_SIZE = 1024
 EVALUATION_STREAM = 3
+TESTED_NODES_STREAM = 4
 FLOAT_BYTES = 4
 
 
@@ -36,6 +40,7 @@ class Evaluator:
 
     `full` holds two matrices of [N, hidden_channels], on the device where they fit, else on the
     host, and reads graph and features where `feed` keeps them; the rest is bounded by a chunk.
+    `sampled` samples ahead of the model, as training does, a batch for each sampling worker.
     """
 
     def __init__(
@@ -45,8 +50,10 @@ class Evaluator:
         communicator: Communicator,
         labels: Tensor,
         feed: Feed | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """labels: int [N] on the communicator's device. feed: the engine's; None: one is made."""
+        self.progress = progress or Progress(speaks=False)
         self.trial = trial
         self.store = store
         self.communicator = communicator
@@ -55,6 +62,7 @@ class Evaluator:
         kept = "mapped" if self.device.type == "cpu" else "host"
         self.feed = feed or FEEDS[kept](trial, store, self.device)
         self.model = GraphSAGE(**model_arguments(trial, store)).to(self.device).eval()
+        self._side = SideStream(self.device)
 
     def warm_up(self) -> None:
         """Have oneDNN make its code before memory is capped; a step of `blocks` uses the same."""
@@ -71,21 +79,24 @@ class Evaluator:
         self.model.load_state_dict(weights)
         with torch.no_grad(), true_float32():
             correct = (self._full if method == "full" else self._sampled)(nodes)
-        total = self.communicator.sum(
-            torch.tensor([correct], dtype=torch.float64, device=self.device)
-        )
-        return total.item() / len(nodes)
+        return self.communicator.sum(correct).item() / len(nodes)
 
-    def _sampled(self, nodes: np.ndarray) -> int:
-        correct = 0
-        starts = range(0, len(nodes), SAMPLED_BATCH_SIZE)
-        for index in range(self.communicator.rank, len(starts), self.communicator.world_size):
-            seeds = nodes[starts[index] : starts[index] + SAMPLED_BATCH_SIZE]
-            blocks = self.feed.sample(seeds, fold(EVALUATION_STREAM, index))
-            correct += self._correct(self.model(*self.feed.load(blocks)), torch_view(seeds))
+    def _sampled(self, nodes: np.ndarray) -> Tensor:
+        def batch(index: int) -> tuple[Any, ...]:
+            first = index * SAMPLED_BATCH_SIZE
+            seeds = nodes[first : first + SAMPLED_BATCH_SIZE]
+            return self.feed.load(self.feed.sample(seeds, fold(EVALUATION_STREAM, index)))
+
+        batches = -(-len(nodes) // SAMPLED_BATCH_SIZE)
+        mine = range(self.communicator.rank, batches, self.communicator.world_size)
+        stream = self._side.ahead(batch, mine, self.trial.sampling_workers, results_ahead=1)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for inputs in self.progress.over(stream, len(mine), "sampled evaluation"):
+            blocks = inputs[1]
+            correct += self._correct(self.model(*inputs), blocks.node_ids[: blocks.num_seeds])
         return correct
 
-    def _full(self, nodes: np.ndarray) -> int:
+    def _full(self, nodes: np.ndarray) -> Tensor:
         h, spare = self.feed.features, None
         home = self._home()
         for layer in range(1, self.trial.layers):
@@ -97,10 +108,11 @@ class Evaluator:
             if spare is None:
                 spare = h.new_empty(shape)
             projected = self._project(last, h, spare.view(-1)[: math.prod(shape)].view(shape))
-        correct = 0
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for first, end in self._chunks(*self._slices(len(nodes))[self.communicator.rank]):
             ids = torch_view(nodes[first:end])
-            correct += self._correct(self._rows(last, h, projected, ids), ids)
+            logits = self._rows(last, h, projected, ids)
+            correct += self._correct(logits, ids.to(self.device))
         return correct
 
     def _hidden(
@@ -193,9 +205,9 @@ class Evaluator:
         linear_layer = self.model.convs[layer - 1].lin_l
         return linear_layer.in_features, linear_layer.out_features
 
-    def _correct(self, logits: Tensor, nodes: Tensor) -> int:
-        labels = self.labels[nodes.to(self.device)]
-        return int((logits.argmax(1) == labels).sum())
+    def _correct(self, logits: Tensor, nodes: Tensor) -> Tensor:
+        """How many of `nodes` (ids on the device) are right, int64 [] there: nothing waits."""
+        return (logits.argmax(1) == self.labels[nodes]).sum()
 
     def _slices(self, count: int) -> list[tuple[int, int]]:
         """range(count) cut into one piece a rank."""
@@ -207,3 +219,23 @@ class Evaluator:
             (start, min(start + ROWS_PER_CHUNK, last))
             for start in range(first, last, ROWS_PER_CHUNK)
         ]
+
+
+def tested_nodes(nodes: np.ndarray, count: int | None) -> np.ndarray:
+    """The test nodes whose neighborhoods are sampled: `count` of `nodes` (int64 ids), in their
+    order; all of them where `count` is None or as many.
+
+    A function of the ids alone, so that every trial on a graph is tested on the same ones.
+    """
+    if count is None or count >= len(nodes):
+        return nodes
+    keys = hash_ids(fold(TESTED_NODES_STREAM), nodes)
+    return nodes[np.sort(np.argsort(keys, kind="stable")[:count])]
+
+
+def standard_error(accuracy: float, count: int, population: int) -> float:
+    """Of an accuracy on `count` nodes drawn without replacement from `population`, as an estimate
+    of the accuracy on all of them (Cochran 1977, "Sampling techniques", section 3.2)."""
+    if count < 2:
+        return math.nan
+    return math.sqrt(accuracy * (1 - accuracy) / (count - 1) * (1 - count / population))

@@ -13,8 +13,8 @@ from torch import Tensor
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.sampling.blocks import Blocks
-from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.tensor import TensorSampler
+from sagebench.training.pinned import PinnedBuffers
 from sagebench.training.tensors import torch_view
 
 
@@ -52,7 +52,9 @@ class Feed:
     def _keep(self, array: Tensor) -> Tensor:
         return array
 
-    def _make_sampler(self, store: GraphStore) -> CpuSampler | TensorSampler:
+    def _make_sampler(self, store: GraphStore) -> Any:
+        from sagebench.sampling.cpu import CpuSampler  # needs numba, which a GPU can do without
+
         return CpuSampler(store.colptr, store.row)
 
 
@@ -75,19 +77,21 @@ class HostFeed(Feed):
 
     relabel_last = True
 
+    def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
+        super().__init__(trial, store, device)
+        self._pinned = PinnedBuffers()
+
     def load(self, blocks: Blocks) -> tuple[Any, ...]:
         # The model reads local numbers alone: global ones of the sources need not travel.
         blocks = blocks._replace(neighbors=blocks.neighbors[:0])
-        gathered = torch.empty(
-            (len(blocks.node_ids), self.features.shape[1]),
-            dtype=self.features.dtype,
-            pin_memory=self.device.type == "cuda",
-        )
+        if self.device.type == "cpu":
+            return self.features[blocks.node_ids], blocks, True
+        shape = len(blocks.node_ids), self.features.shape[1]
+        gathered = self._pinned.take(shape, self.features.dtype)
         torch.index_select(self.features, 0, blocks.node_ids, out=gathered)
-        if self.device.type == "cuda":
-            gathered = gathered.to(self.device, non_blocking=True)
-            blocks = blocks.pin_memory().to(self.device)
-        return gathered, blocks, True
+        features = gathered.to(self.device, non_blocking=True)
+        self._pinned.give_back(gathered)
+        return features, blocks.pin_memory().to(self.device), True
 
 
 FEEDS: dict[str, Callable[[Trial, GraphStore, torch.device], Feed]] = {

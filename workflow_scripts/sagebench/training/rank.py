@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -17,8 +18,8 @@ from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial, dataset_identity
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
-from sagebench.measure.energy import Nvml
 from sagebench.measure.memory import PeakMemory, lift_limit, limit_memory, release_memory
+from sagebench.measure.nvml import Nvml
 from sagebench.measure.outcome import CONTINUES_CODE, EARLY_END_CODE
 from sagebench.model.graphsage import GraphSAGE, parameter_count
 from sagebench.training.checkpoint import BestCheckpoint
@@ -27,9 +28,11 @@ from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import Deadline, check_finite, explain, write_record
 from sagebench.training.engines import make_engine, model_arguments
 from sagebench.training.epoch_sums import EpochSums
-from sagebench.training.evaluation import Evaluator
+from sagebench.training.evaluation import Evaluator, standard_error, tested_nodes
+from sagebench.training.feeds import FEEDS
 from sagebench.training.placement import Placement, choose_placement, place
 from sagebench.training.precision import set_precision
+from sagebench.training.profiling import profile_steps
 from sagebench.training.progress import Progress, epoch_line, placement_line
 from sagebench.training.state import TrainingState
 from sagebench.training.tensors import torch_view
@@ -112,6 +115,7 @@ class RankRun:
         self.resumed = False  # until the first epoch of a job that goes on is flagged so
         self.nvml = Nvml()
         self.measured: dict[str, Any] = {}
+        self.gpu_state: dict[str, Any] = {}
 
         self.store = GraphStore.open(store_path)
         check_store(trial, self.store)
@@ -131,6 +135,7 @@ class RankRun:
             self.communicator,
             torch_view(self.store.labels).to(device),
             self.engine.feed,
+            self.progress,
         )
         self.state = TrainingState(
             self.engine.model,
@@ -236,8 +241,11 @@ class RankRun:
                 f"stopping early: no better validation in {trial.patience_evaluations} looks"
             )
         peaks = self.communicator.gather(state.peak.read())
-        for rank, peak in zip(self.measured["ranks"], peaks, strict=True):
-            rank |= peak
+        ends = self.communicator.gather(
+            {**machine.collect_allocator(self.device), "at_end": self.gpu_state or None}
+        )
+        for rank, peak, end in zip(self.measured["ranks"], peaks, ends, strict=True):
+            rank |= {**peak, **end}
         self.measured["memory"] = {
             name: None if peaks[0][name] is None else max(peak[name] for peak in peaks)
             for name in peaks[0]
@@ -256,6 +264,8 @@ class RankRun:
         energy_before = self._node_energy_j()
         with self.state.peak:
             record = self.trainer.epoch(sums, self.continuation.stops)
+        if self.device.type == "cuda":  # before the GPU idles
+            self.gpu_state = self.nvml.state(self.device.index)
         self.state.energy_j = add(self.state.energy_j, energy_before, self._node_energy_j())
         if record is None:
             self.continuation.save_and_stop()
@@ -283,25 +293,59 @@ class RankRun:
         best = self.state.best
         self.progress.say(f"testing the weights of epoch {best.epoch}")
         start = time.perf_counter()
+        nodes = self.store.test
+        of_sampled = tested_nodes(nodes, self.trial.sampled_test_nodes)
         with self.clock("evaluation"):
-            tested = {
-                f"test_{method}": self.evaluator.accuracy(best.weights, self.store.test, method)
-                for method in ("full", "sampled")
-            }
+            evaluator = self._tester()
+            full = evaluator.accuracy(best.weights, nodes, "full")
+            sampled = evaluator.accuracy(best.weights, of_sampled, "sampled")
+            del evaluator
+            release_memory(self.device)
+        error = standard_error(sampled, len(of_sampled), len(nodes))
         self.measured["accuracy"] = {
             "best_epoch": best.epoch,
             "best_validation": best.accuracy,
             "validation_method": self.trial.validation,
-            **tested,
+            "test_full": full,
+            "test_sampled": sampled,
+            "test_sampled_nodes": len(of_sampled),
+            "test_sampled_standard_error": error if math.isfinite(error) else None,
         }
         self.measured["timing"]["test_s"] = time.perf_counter() - start
         self.progress.say(
-            "test accuracy {test_full:.4f} full, {test_sampled:.4f} sampled".format(**tested)
+            f"test accuracy {full:.4f} full, {sampled:.4f} sampled"
+            + ("" if of_sampled is nodes else f" (+- {error:.4f}, {len(of_sampled):,} nodes)")
+        )
+
+    def _tester(self) -> Evaluator:
+        """The evaluator of the test, after training's memory is freed.
+
+        An engine whose own loader is PyG's leaves the GPU to training; the test samples there if
+        graph and features fit now.
+        """
+        release_memory(self.device)
+        if self.engine.feed is not None or self.device.type == "cpu":
+            return self.evaluator
+        kept = self._placement().chosen
+        if kept == "host":
+            return self.evaluator
+        feed = FEEDS[kept](self.trial, self.store, self.device)
+        return Evaluator(
+            self.trial, self.store, self.communicator, self.evaluator.labels, feed, self.progress
         )
 
     def _time_phases(self) -> None:
-        if self.trial.phase_window_steps:
-            self.measured["phases"] = self.trainer.time_phases(self.trial.epochs + 1)
+        trial = self.trial
+        if trial.phase_window_steps:
+            self.measured["phases"] = self.trainer.time_phases(trial.epochs + 1)
+        if trial.profile_steps:
+            self.progress.say(f"profiling {trial.profile_steps} micro-steps")
+            profile_steps(
+                self.trainer,
+                trial.epochs + 2,
+                trial.profile_steps,
+                self.directory if self.place.rank == 0 else None,
+            )
         self.measured["timing"]["total_s"] = self.state.used_s + time.time() - self.started_at
         self.measured["complete"] = True
         self._write()

@@ -1,36 +1,54 @@
-"""Work on a CUDA stream of its own, so that it overlaps what the default stream does."""
+"""Work ahead on a CUDA stream of its own, so that it overlaps what the default stream does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from sagebench.training.prefetch import prefetch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class SideStream:
-    """On a CPU, `run` simply runs and `take` simply returns."""
+    """A high-priority stream, so that its small kernels do not queue behind a step's full grids.
+
+    On a CPU there is none, and the work simply runs in the background threads.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
 
-    def follow(self) -> None:
-        """What is run from now on comes after what the caller's stream has been given so far."""
+    def ahead(
+        self,
+        work: Callable[[Item], Result],
+        items: Iterable[Item],
+        workers: int,
+        results_ahead: int = 2,
+    ) -> Iterator[Result]:
+        """`work(item)` for every item, in order, by background threads (see `prefetch`), after what
+        the caller's stream has been given so far; the results are for the caller's stream."""
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        run = partial(self._run, work)
+        return map(self._take, prefetch(run, items, workers, results_ahead))
 
-    def run(self, work: Callable[[Item], Result], item: Item) -> tuple[Result, Any]:
-        """`work(item)` on the side stream, by any thread; `take` is to have what it returns."""
+    def _run(self, work: Callable[[Item], Result], item: Item) -> tuple[Result, Any]:
+        """`work(item)` on the side stream, by any thread; `_take` is to have what it returns."""
         if self._stream is None:
             return work(item), None
+        # A thread starts with device 0 current: leaving the stream's context would go back to it,
+        # and make a context of half a gigabyte there for every other rank of the node.
+        torch.cuda.set_device(self._stream.device)
         with torch.cuda.stream(self._stream):
             return work(item), self._stream.record_event()
 
-    def take(self, done: tuple[Result, Any]) -> Result:
+    def _take(self, done: tuple[Result, Any]) -> Result:
         """The result, for use on the caller's stream from now on."""
         result, event = done
         if event is not None:

@@ -1,0 +1,106 @@
+"""What NVML tells of a node's GPUs: energy, clocks, power, temperature, throttling."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+THROTTLE_REASONS = {
+    0x1: "gpu_idle",
+    0x2: "applications_clocks_setting",
+    0x4: "software_power_cap",
+    0x8: "hardware_slowdown",
+    0x10: "sync_boost",
+    0x20: "software_thermal_slowdown",
+    0x40: "hardware_thermal_slowdown",
+    0x80: "hardware_power_brake",
+    0x100: "display_clock_setting",
+}
+"""the bits of nvmlDeviceGetCurrentClocksThrottleReasons (NVML's reference, "Clocks event reasons")
+"""
+
+
+class Nvml:
+    """NVML through nvidia-ml-py; everything is None where there is no NVIDIA driver.
+
+    NVML numbers every GPU of the node, whatever CUDA_VISIBLE_DEVICES says; the indices here are
+    those of this process.
+    """
+
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        with contextlib.suppress(ImportError):
+            import pynvml
+
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlInit()
+                self._nvml = pynvml
+
+    def driver(self) -> str | None:
+        if self._nvml is None:
+            return None
+        text = self._nvml.nvmlSystemGetDriverVersion()
+        return text.decode() if isinstance(text, bytes) else text
+
+    def energy_j(self, gpus: int) -> float | None:
+        """Joules that the first `gpus` GPUs this process may use have taken since driver start."""
+        if self._nvml is None:
+            return None
+        read = self._nvml.nvmlDeviceGetTotalEnergyConsumption
+        joules = [self._ask(index, lambda handle: read(handle) / 1000) for index in range(gpus)]
+        return None if None in joules else sum(joules)
+
+    def limits(self, index: int) -> dict[str, float | None]:
+        """What a GPU is allowed: power in W, clocks in MHz."""
+        nvml = self._nvml
+        return {
+            "power_limit_w": self._ask(
+                index, lambda handle: nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000
+            ),
+            "sm_clock_max_mhz": self._ask(
+                index, lambda handle: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)
+            ),
+            "memory_clock_max_mhz": self._ask(
+                index, lambda handle: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
+            ),
+        }
+
+    def state(self, index: int) -> dict[str, Any]:
+        """A GPU at this moment: clocks in MHz, power in W, temperature in degrees Celsius, and why
+        its clocks are below their highest."""
+        nvml = self._nvml
+        reasons = self._ask(index, lambda h: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(h))
+        return {
+            "sm_clock_mhz": self._ask(
+                index, lambda handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
+            ),
+            "memory_clock_mhz": self._ask(
+                index, lambda handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)
+            ),
+            "power_w": self._ask(index, lambda handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1000),
+            "temperature_c": self._ask(
+                index,
+                lambda handle: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+            ),
+            "throttle_reasons": None
+            if reasons is None
+            else [name for bit, name in THROTTLE_REASONS.items() if reasons & bit],
+        }
+
+    def _ask(self, index: int, question: Callable[[Any], Any]) -> Any:
+        """What NVML answers of a GPU of this process; None where it does not."""
+        if self._nvml is None:
+            return None
+        try:
+            return question(self._handle(index))
+        except (self._nvml.NVMLError, IndexError):
+            return None
+
+    def _handle(self, index: int) -> Any:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        name = visible.split(",")[index] if visible else str(index)
+        if name.isdigit():
+            return self._nvml.nvmlDeviceGetHandleByIndex(int(name))
+        return self._nvml.nvmlDeviceGetHandleByUUID(name.encode())
