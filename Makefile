@@ -15,7 +15,7 @@ CONFIG ?= config/config.yaml
 VENV := .venv
 RUN := $(VENV)/bin
 # What a user gives reaches the commands as variables, so that no shell runs any of it.
-export PROFILE CONFIG WHERE
+export PROFILE CONFIG WHERE OUT
 # A target stands before the options: behind --configfile it would be read as another file.
 SNAKEMAKE = $(RUN)/snakemake
 STUDY = --profile "$$PROFILE" --configfile "$$CONFIG"
@@ -89,6 +89,11 @@ image: checked ## build a cluster's container image, in a job there: make image 
 bench: SIZE := products
 bench: install ## engines and samplers side by side: make bench SIZE=laptop|products BENCH="--only ..."
 	$(RUN)/python workflow_scripts/bench_engine.py --size $(SIZE) --json $(BENCH)
+
+.PHONY: gpu
+gpu: OUT := results/gpu
+gpu: install ## what is worth measuring on a GPU, in nine minutes: make gpu OUT=FOLDER
+	$(RUN)/python tests/gpu/campaign.py --out "$$OUT"
 
 .PHONY: bench-planning
 bench-planning: install ## the dry run of 10,000 trials against bare Snakemake with as many jobs

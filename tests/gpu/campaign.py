@@ -50,6 +50,7 @@ class Campaign:
         self.store = self.scratch / "store"
         self.ends_at = time.monotonic() + arguments.budget_s
         self.began = time.monotonic()
+        self.failed: list[str] = []
         self.out.mkdir(parents=True, exist_ok=True)
         self.scratch.mkdir(parents=True, exist_ok=True)
 
@@ -71,7 +72,7 @@ class Campaign:
             self.step("engines", limit_s=150, least_s=60)
             self.step("sweep", limit_s=100, least_s=50, only=["compiled", "compiled, batch 1024"])
             self.pytest("tests_compiled", "cuda and slow", limit_s=120, least_s=60)
-        self.note("end", left_s=round(self.left_s))
+        self.note("end", left_s=round(self.left_s), failed=self.failed)
 
     @property
     def left_s(self) -> float:
@@ -142,6 +143,8 @@ class Campaign:
                     os.killpg(process.pid, signal.SIGKILL)
                 output, _ = process.communicate()
                 status = "out of time"
+        if status:
+            self.failed.append(name)
         errors = log.read_bytes()[-KEPT_OF_A_LOG:]
         with (self.out / "log.txt").open("ab") as whole:
             whole.write(f"\n===== {name}: {status}\n".encode() + output[-KEPT_OF_A_LOG:] + errors)
@@ -171,6 +174,8 @@ class Campaign:
             except subprocess.TimeoutExpired:
                 status = "out of time"
             said = log.read_text(errors="replace")[-500:] if status else None
+            if status:
+                self.failed.append("graph")
             self.note("graph", status=status, waited_s=round(time.monotonic() - start, 1), log=said)
 
         try:
@@ -205,7 +210,9 @@ def main() -> None:
         default=Path(tempfile.gettempdir(), "sagebench-campaign"),
         help="folder for the graph: 2 GB at scale 1 (%(default)s)",
     )
-    Campaign(parser.parse_args()).all()
+    campaign = Campaign(parser.parse_args())
+    campaign.all()
+    sys.exit(bool(campaign.failed))
 
 
 if __name__ == "__main__":

@@ -373,7 +373,7 @@ def sweep(given: Given) -> dict[str, Any]:
         ("compiled, batch 1024", {"compile": True, "batch_size": 1024}, 12),
     ]
     if not given.on_gpu:
-        variants = [(n, {**v, "batch_size": 16}, 2) for n, v, _ in variants if n != "tf32"]
+        variants = [(n, {**v, "batch_size": 16}, 1) for n, v, _ in variants if n != "tf32"]
     found: dict[str, Any] = {}
     for name, values, steps in variants:
         if name not in given.only if given.only else name.startswith("compiled"):

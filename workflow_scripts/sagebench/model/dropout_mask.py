@@ -58,5 +58,6 @@ def keep_mask(key: int | Tensor, rows: Tensor, num_columns: int, p: float) -> Te
     v = (v ^ shift(v, 16, 32)) * ROUND_1
     v = ((v ^ shift(v, 15, 32)) + b) * signed(ROUND_2, 32)
     v ^= shift(v, 16, 32)
-    halves = torch.stack([v & 0xFFFF, shift(v, 16, 32)], dim=-1)
-    return halves.flatten(1)[:, :num_columns] >= threshold(p)
+    # Compared before they are interleaved: what is copied then has a byte a value, not four.
+    halves = [half >= threshold(p) for half in (v & 0xFFFF, shift(v, 16, 32))]
+    return torch.stack(halves, dim=-1).flatten(1)[:, :num_columns]
