@@ -282,8 +282,8 @@ def is_running(pid: int) -> bool:
 
 def test_an_attempt_that_starts_no_rank_is_noted_too(store, tmp_path):
     trial = make_trial()
-    site = {"launcher": "slurm", "modules": [], "environment": {}, "image": "gone.sif",
-            "image_definition": None, "binds": []}  # fmt: skip
+    site = {"launcher": "slurm", "device": "cpu", "modules": [], "environment": {},
+            "image": "gone.sif", "image_definition": None, "binds": []}  # fmt: skip
     study = {
         "site": site,
         "places": {"1": {}},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -15,9 +14,8 @@ from typing import Any
 from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.launch.launcher import stopping_on_signals
-from sagebench.launch.processes import Ranks
 from sagebench.launch.rank_group import RankGroup
-from sagebench.launch.start import ROOT, RUNTIME, local_environment, slurm_ranks
+from sagebench.launch.start import ROOT, local_ranks, runtime_environment, slurm_ranks
 from sagebench.launch.verdict import RankEnd, last_lines
 from sagebench.preflight.findings import problems
 
@@ -93,7 +91,7 @@ def start(
     variables = {
         "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
         "OMP_NUM_THREADS": "1",
-        **RUNTIME,
+        **runtime_environment(site["device"]),
         # In the log of rank 0: the network that NCCL chose.
         "NCCL_DEBUG": "INFO",
         "NCCL_DEBUG_SUBSYS": "INIT,NET",
@@ -101,8 +99,7 @@ def start(
     if site["launcher"] == "slurm":
         folders = (results, *([store] if store else []))
         return slurm_ranks(arguments, variables, directory, folders, site=site, place=place)
-    environments = [{**variables, **local_environment(ranks, rank)} for rank in range(ranks)]
-    return Ranks([sys.executable, *arguments], environments, directory)
+    return local_ranks(arguments, variables, directory, ranks, site=site)
 
 
 def summary(end: RankEnd) -> dict[str, Any]:
