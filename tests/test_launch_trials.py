@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from sagebench.cluster.states import Queue, state_of
 from sagebench.sampling.order import SeedOrder
+from sagebench.training.compilation import OLDEST, torch_version
 from trials import endless_trial, make_trial, tiny_store
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "run_trial.py"
@@ -236,6 +237,11 @@ def test_early_stopping(tmp_path, store):
         ({"device": "cuda"}, "finds 0 GPUs here"),
         ({"precision": "tf32"}, "write precision: fp32 or bf16"),
         ({"dataset": {"name": "other", "source": "pubmed"}}, "give --store the store of that"),
+        pytest.param(
+            {"compile": True},
+            "compile: true asks for torch 2.6 or later",
+            marks=pytest.mark.skipif(torch_version() >= OLDEST, reason="this torch compiles"),
+        ),
     ],
 )
 def test_a_trial_never_falls_back(tmp_path, store, values, sentence):
