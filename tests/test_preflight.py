@@ -136,7 +136,7 @@ def test_nothing_is_wrong_with_a_good_record():
         (
             {"shared_memory": {"free_bytes": 64 << 20, "error": None}},
             "rank 3 on mel1 has 0.06 GiB free in /dev/shm, where the loader processes of PyG's "
-            "engines keep up to 16.00 GiB of the study's batches on a node: have it made that "
+            "engines keep up to 4.00 GiB of a trial's batches: have it made that "
             "large (no --contain under container_options in the profile's site.yaml), or write "
             "sampling_workers: 0",
         ),

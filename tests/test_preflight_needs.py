@@ -47,7 +47,8 @@ def test_a_study_wants_what_its_largest_loader_may_fill(tmp_path):
         "axis": "batch_size",
         "list": [
             {"engine": "reference", "sampling_workers": 2},
-            {"engine": "reference", "sampling_workers": 0},
+            {"engine": "reference", "sampling_workers": 0, "ranks": 8},
+            {"engine": "reference", "sampling_workers": 1, "ranks": 3},
             {"engine": "blocks", "sampling_workers": 9, "compile": True},
         ],
     }
@@ -56,10 +57,9 @@ def test_a_study_wants_what_its_largest_loader_may_fill(tmp_path):
     assert nothing_built == {"compiles": True, "shared_memory_bytes": 0}
     (name,) = study.stores
     write_json(tmp_path / name / "manifest.json", PRODUCTS)
-    loader = next(r.trial for r in study.requests.values() if r.trial.sampling_workers == 2)
+    loader = next(r.trial for r in study.requests.values() if r.trial.ranks == 3)
     wanted = needs(study, tmp_path)["shared_memory_bytes"]
-    assert wanted == shared_memory_bytes(loader, PRODUCTS) == 5 * batch_bytes(loader, PRODUCTS)
-    assert 5e9 < wanted < 8e9
+    assert wanted == 3 * shared_memory_bytes(loader, PRODUCTS) == 9 * batch_bytes(loader, PRODUCTS)
 
 
 def test_a_folder_for_shared_memory_is_written_to(tmp_path):

@@ -107,7 +107,7 @@ def of_node(rank: Mapping[str, Any], record: Mapping[str, Any], slurm: bool) -> 
             where if record["image"] else "install one, and Python's headers",
         )
     if shared := rank.get("shared_memory"):
-        wanted = record["needs"]["shared_memory_bytes"] * record["place"]["ranks_per_node"]
+        wanted = record["needs"]["shared_memory_bytes"]
         if shared["error"]:
             yield (
                 f"cannot write into /dev/shm ({shared['error']}), by which processes share memory",
@@ -117,7 +117,7 @@ def of_node(rank: Mapping[str, Any], record: Mapping[str, Any], slurm: bool) -> 
             unless = f" (no --contain under container_options in {SITE})" if slurm else ""
             yield (
                 f"has {gib(shared['free_bytes'])} free in /dev/shm, where the loader processes of "
-                f"PyG's engines keep up to {gib(wanted)} of the study's batches on a node",
+                f"PyG's engines keep up to {gib(wanted)} of a trial's batches",
                 f"have it made that large{unless}, or write sampling_workers: 0",
             )
     if len(contexts := rank.get("contexts") or []) > 1:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sagebench.files import read_json
 from sagebench.grid.expansion import Study
+from sagebench.grid.resources import geometry
 from sagebench.grid.trial import Trial
 
 BATCHES_AHEAD = 2
@@ -15,8 +16,8 @@ BATCHES_AHEAD = 2
 
 
 def needs(study: Study, stores: Path) -> dict[str, Any]:
-    """{"compiles": whether a trial has compile: true, "shared_memory_bytes": that one rank's
-    loader processes may fill, of the trials whose graph store lies below `stores`}"""
+    """{"compiles": whether a trial has compile: true, "shared_memory_bytes": that the loader
+    processes of a trial may fill on a node, of the trials whose graph store lies below `stores`}"""
     requests = study.requests.values()
     manifests = {name: stores / name / "manifest.json" for name in study.stores}
     sizes = {name: read_json(path) for name, path in manifests.items() if path.exists()}
@@ -24,7 +25,8 @@ def needs(study: Study, stores: Path) -> dict[str, Any]:
         "compiles": any(request.trial.compile for request in requests),
         "shared_memory_bytes": max(
             (
-                shared_memory_bytes(request.trial, sizes[request.store])
+                geometry(request.trial.ranks, study.site).ranks_per_node
+                * shared_memory_bytes(request.trial, sizes[request.store])
                 for request in requests
                 if request.store in sizes
             ),
