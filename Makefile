@@ -37,11 +37,18 @@ $(VENV)/installed: envs/torch.txt envs/requirements.txt
 .PHONY: install
 install: $(VENV)/installed ## make the environment (.venv); the other targets do it by themselves
 
+# On a GPU only where asked for, even where there is one: DEMO_DEVICE=cuda.
+DEMO_DEVICE ?= cpu
+DEMO_cpu := demo profiles/local
+DEMO_cuda := demo-cuda profiles/workstation
+DEMO = $(or $(DEMO_$(DEMO_DEVICE)),$(error DEMO_DEVICE is '$(DEMO_DEVICE)': write cpu or cuda))
+
 .PHONY: demo
-demo: CONFIG := config/demo.yaml
-demo: install ## run the demo study on this machine, to results/demo/report.html
+demo: CONFIG = config/$(word 1,$(DEMO)).yaml
+demo: PROFILE = $(word 2,$(DEMO))
+demo: install ## run the demo on this machine, to results/demo/report.html: make demo DEMO_DEVICE=cpu|cuda
 	$(SNAKEMAKE) $(STUDY)
-	@echo "The report: results/demo/report.html"
+	@echo "The report: results/$(word 1,$(DEMO))/report.html"
 
 # Snakemake's own words for a mistake in a configuration name neither file nor line.
 .PHONY: checked

@@ -193,6 +193,7 @@ def make_outcome(
             "git_commit": provenance.get("git_commit", "a" * 40),
             "git_dirty": provenance.get("git_dirty", False),
             "image_digest": provenance.get("image_digest"),
+            "expandable_segments": provenance.get("expandable_segments", False if cuda else None),
             "versions": provenance.get(
                 "versions",
                 {

@@ -23,6 +23,7 @@ from workflow_project import ROOT
 CONFIG = ROOT / "config"
 MELUXINA = ROOT / "profiles/meluxina/site.yaml"
 LOCAL = ROOT / "profiles/local/site.yaml"
+WORKSTATION = ROOT / "profiles/workstation/site.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,16 @@ def test_the_demo_holds_what_it_promises():
         assert trial.epochs >= 3
 
 
+def test_the_demo_on_a_gpu_shares_no_result_with_the_one_on_the_cpu():
+    on_cpu = load_study([CONFIG / "demo.yaml"], LOCAL)
+    on_gpu = load_study([CONFIG / "demo-cuda.yaml"], WORKSTATION)
+    assert on_cpu.results == on_gpu.results and on_cpu.name != on_gpu.name
+    assert not set(on_cpu.requests) & set(on_gpu.requests)
+    asked = {(r.trial.device, r.trial.machine) for r in on_gpu.requests.values()}
+    assert asked == {("cuda", "workstation")}
+    assert {request.trial.ranks for request in on_gpu.requests.values()} == {1}
+
+
 def test_the_schema_is_in_step():
     exported = json.loads((CONFIG / "schema.json").read_text())
     assert exported == json_schema(), "run python workflow_scripts/export_schema.py"
@@ -126,6 +137,12 @@ def test_laying_over_changes_neither_side():
     assert (base, top) == ({"a": {"b": 1}}, {"a": {"c": 2}})
 
 
-@pytest.mark.parametrize("path", [LOCAL, MELUXINA])
+@pytest.mark.parametrize("path", [LOCAL, MELUXINA, WORKSTATION])
 def test_the_sites_are_sound(path):
     assert read_site(path).cpus >= 1
+
+
+def test_a_workstation_runs_as_the_local_profile_does():
+    profiles = [path.with_name("config.yaml").read_text() for path in (LOCAL, WORKSTATION)]
+    local, workstation = (yaml.safe_load(text) for text in profiles)
+    assert local == workstation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from configurations import GOOD, changed, study_of
+from configurations import CLUSTER, GOOD, changed, study_of
 from hypothesis import given
 from hypothesis import strategies as st
 from sagebench.grid.freeze import Freezer, thaw
@@ -128,3 +128,10 @@ def test_what_is_off_is_as_if_not_given():
     assert one.requests.keys() == other.requests.keys()
     undirected = study_of(changed("dataset", {**spec, "undirected": True, "num_classes": 4}))
     assert not undirected.stores.keys() & one.stores.keys()
+
+
+def test_how_a_site_takes_memory_moves_no_trial():
+    plain, growing = (
+        study_of(GOOD, {**CLUSTER, "expandable_segments": asked}) for asked in (False, True)
+    )
+    assert set(plain.requests) == set(growing.requests)

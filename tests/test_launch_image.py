@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,3 +242,28 @@ def test_definitions_are_made_of_the_install_step_and_a_lock(name):
     files = definition_files(definition, ROOT)
     lock = "container-slides.txt" if name == "slides" else "container-current.txt"
     assert {ROOT / definition, ROOT / "container/install.sh", ROOT / "envs" / lock} <= set(files)
+
+
+@pytest.mark.parametrize("name", ["current", "slides"])
+def test_a_lock_is_pinned_for_the_torch_of_its_base(name):
+    definition = (ROOT / f"container/{name}.def").read_text()
+    base = re.search(r"^From: pytorch/pytorch:([\d.]+)-cuda([\d.]+)-", definition, re.M)
+    torch, cuda = base.groups()
+    assert f"\ntorch=={torch}\n" in (ROOT / f"envs/container-{name}.in").read_text()
+    assert f"sagebench.base pytorch-{torch}-cuda{cuda}\n" in definition
+
+
+@pytest.mark.parametrize("compiler", ["true", "false"])
+def test_the_current_image_is_good_with_a_compiler_alone(tmp_path, compiler):
+    """Its %test, with this Python in place of the image's and a stand-in for the compiler."""
+    definition = (ROOT / "container/current.def").read_text()
+    script = re.search(r"^%test\n(.*?)^%", definition, re.M | re.S)[1]
+    (tmp_path / "gcc").symlink_to(shutil.which(compiler))
+    done = subprocess.run(
+        ["sh", "-c", script],
+        env={**os.environ, "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.defpath}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode == 0) == (compiler == "true"), done.stderr
+    assert ("Triton needs it" in done.stderr) == (compiler == "false")

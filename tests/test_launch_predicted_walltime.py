@@ -19,7 +19,7 @@ def store(tmp_path_factory):
 def run(tmp_path, store, **request):
     trial = endless_trial()
     study = {
-        "site": {"launcher": "local"},
+        "site": {"launcher": "local", "device": "cpu", "environment": {}},
         "places": {"1": {}},
         "requests": {trial.id: {"walltime_min": 60, "continues": False, **request}},
     }

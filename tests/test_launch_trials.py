@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from sagebench.cluster.states import Queue, state_of
 from sagebench.sampling.order import SeedOrder
+from sagebench.training.compilation import OLDEST, torch_version
 from trials import endless_trial, make_trial, tiny_store
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "run_trial.py"
@@ -236,6 +237,11 @@ def test_early_stopping(tmp_path, store):
         ({"device": "cuda"}, "finds 0 GPUs here"),
         ({"precision": "tf32"}, "write precision: fp32 or bf16"),
         ({"dataset": {"name": "other", "source": "pubmed"}}, "give --store the store of that"),
+        pytest.param(
+            {"compile": True},
+            "compile: true asks for torch 2.6 or later",
+            marks=pytest.mark.skipif(torch_version() >= OLDEST, reason="this torch compiles"),
+        ),
     ],
 )
 def test_a_trial_never_falls_back(tmp_path, store, values, sentence):
@@ -283,8 +289,8 @@ def is_running(pid: int) -> bool:
 
 def test_an_attempt_that_starts_no_rank_is_noted_too(store, tmp_path):
     trial = make_trial()
-    site = {"launcher": "slurm", "modules": [], "environment": {}, "image": "gone.sif",
-            "image_definition": None, "binds": []}  # fmt: skip
+    site = {"launcher": "slurm", "device": "cpu", "modules": [], "environment": {},
+            "image": "gone.sif", "image_definition": None, "binds": []}  # fmt: skip
     study = {
         "site": site,
         "places": {"1": {}},

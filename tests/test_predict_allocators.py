@@ -9,7 +9,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sagebench.launch.start import RUNTIME
+from sagebench.launch.start import runtime_environment
 from sagebench.predict.allocators import MIB, PINNED_SHARE, CudaAllocator, GlibcHeap, replay
 from sagebench.predict.step_blocks import BlocksStep
 from sagebench.predict.step_pyg import PygStep
@@ -156,7 +156,7 @@ def test_the_heap_grows_as_a_real_one_does():
         input=json.dumps([[tape.events for tape in steps] for steps in (of_pyg, of_blocks)]),
         capture_output=True,
         text=True,
-        env={**os.environ, **RUNTIME, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **runtime_environment("cpu"), "OMP_NUM_THREADS": "1"},
         check=True,
     )
     measured = [int(line) for line in done.stdout.split()]

@@ -14,7 +14,7 @@ import yaml
 from configurations import CLUSTER, WORKSTATION
 from sagebench.grid.resources import preflight_widths
 from sagebench.grid.site import validate_site
-from sagebench.preflight.findings import problems
+from sagebench.preflight.findings import problems, unknown
 from sagebench.preflight.reasons import reason
 from sagebench.preflight.table import table
 from workflow_project import ROOT
@@ -25,7 +25,9 @@ RANK = {
     "devices": ["A100"] * 4, "visible_devices": "0,1,2,3", "cores": 16, "cores_of_machine": 64,
     "versions": {"torch": "2.7.1", "cuda": "12.6"}, "unreadable": {}, "unwritable": None,
     "store": None, "meeting_s": 0.5, "clock_ahead_s": 0.001, "unseen": [],
-    "all_reduce_gb_per_s": 80.0,
+    "all_reduce_gb_per_s": 80.0, "too_old_to_compile": False, "contexts": [0],
+    "compiler": {"language": "C", "users": ["Triton's kernels"], "error": None},
+    "shared_memory": {"free_bytes": 256 << 30, "error": None},
 }  # fmt: skip
 
 
@@ -36,6 +38,8 @@ def record(nodes: int = 2, each: int = 4) -> dict:
         "ranks": ranks,
         "device": "cuda",
         "place": {"nodes": nodes, "ranks_per_node": each, "cpus_per_rank": 16},
+        "needs": {"compiles": False, "shared_memory_bytes": 4 << 30},
+        "image": "container/sagebench.sif",
         "logs": "results/preflight/cluster/8",
         "network": "IB",
         "error": None,
@@ -118,6 +122,36 @@ def test_nothing_is_wrong_with_a_good_record():
             "share one time",
         ),
         (
+            {"too_old_to_compile": True, "versions": {"torch": "2.1.2", "cuda": "12.1"}},
+            "rank 3 on mel1 has torch 2.1.2, which is too old for compile: true: write compile: "
+            "false, or use a later torch",
+        ),
+        (
+            {"compiler": {"language": "C", "users": ["compile: true", "Triton's kernels"],
+             "error": "there is none"}},
+            "rank 3 on mel1 has no C compiler that works (there is none), for compile: true and "
+            "Triton's kernels: use an image that has it, such as container/current.def's, in the "
+            "profile's site.yaml",
+        ),
+        (
+            {"shared_memory": {"free_bytes": 64 << 20, "error": None}},
+            "rank 3 on mel1 has 0.06 GiB free in /dev/shm, where the loader processes of PyG's "
+            "engines keep up to 4.00 GiB of a trial's batches: have it made that "
+            "large (no --contain under container_options in the profile's site.yaml), or write "
+            "sampling_workers: 0",
+        ),
+        (
+            {"shared_memory": {"free_bytes": None, "error": "Read-only file system"}},
+            "rank 3 on mel1 cannot write into /dev/shm (Read-only file system), by which processes "
+            "share memory: have it mounted there",
+        ),
+        (
+            {"contexts": [0, 3]},
+            "rank 3 on mel1 has a CUDA context on each of the GPUs 0, 3 of its node, which takes "
+            "memory of other ranks' GPUs: see CUDA_VISIBLE_DEVICES, and what MPI or UCX set, under "
+            "environment in the profile's site.yaml",
+        ),
+        (
             {"error": "RuntimeError: bad"},
             "rank 3 on mel1 stopped: RuntimeError: bad: see its log in results/preflight/cluster/8",
         ),
@@ -125,6 +159,28 @@ def test_nothing_is_wrong_with_a_good_record():
 )  # fmt: skip
 def test_what_one_rank_finds_is_told_with_what_to_do(values, sentence):
     assert told(with_rank(3, **values)) == sentence
+
+
+def test_a_compiler_is_installed_where_there_is_no_image():
+    changed = with_rank(3, compiler={"language": "C++", "users": ["x"], "error": "there is none"})
+    assert told({**changed, "image": None}).endswith(": install one, and Python's headers")
+
+
+def test_contexts_that_cannot_be_seen_are_neither_well_nor_wrong():
+    changed = with_rank(3, contexts=None)
+    assert problems(changed, SITE) == []
+    (said,) = unknown(changed)
+    assert said.startswith("not known whether rank 3 on mel1 has a CUDA context on another rank's")
+    shown = table([{**changed, "problems": [], "unknown": [said]}]).splitlines()
+    assert shown[1].endswith("ok") and shown[2] == f"8 ranks: {said}"
+
+
+@pytest.mark.parametrize("devices", [[], ["A100"]])
+def test_without_another_gpu_there_is_nothing_to_see(devices):
+    changed = record()
+    for rank in changed["found"]:
+        rank |= {"contexts": None, "devices": devices}
+    assert unknown(changed) == []
 
 
 def test_devices_that_slurm_hides_are_missed_on_cpus_too():
@@ -289,4 +345,5 @@ def test_a_preflight_of_this_machine(tmp_path):
     assert [line.split()[-1] for line in done.stdout.splitlines()[2:]] == ["ok", "ok"]
     written = json.loads((tmp_path / "re 'sults'/preflight/workstation/2.json").read_text())
     assert written["found"][1]["all_reduce_gb_per_s"] > 0
+    assert written["found"][1]["shared_memory"]["free_bytes"] > 0
     assert not list(tmp_path.rglob("ran"))

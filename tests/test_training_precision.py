@@ -107,6 +107,15 @@ def test_compile_is_refused_without_a_compiler(monkeypatch):
 
 
 @compiles
+def test_on_a_gpu_a_c_compiler_is_asked_for(monkeypatch):
+    """What launches Triton's kernels is C; images with gcc need not have g++."""
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="asks for a C compiler such as gcc, which is not here"):
+        compile_model(torch.nn.Linear(1, 1), torch.device("cuda"))
+
+
+@compiles
 @pytest.mark.slow  # the compiler takes a while
 @pytest.mark.parametrize(
     "values", [{}, {"dropout": 0.5}, {"precision": "bf16"}, {"engine": "trimmed"}], ids=str

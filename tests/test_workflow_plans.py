@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
+from sagebench.grid.study import load_study
 from workflow_project import ROOT, SMALL, Project
 
 
@@ -109,3 +111,70 @@ def test_lint_finds_nothing(project):
         text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def trials_of(said: str) -> set[str]:
+    """The ids in what a dry run printed."""
+    return set(re.findall(r"results/trials/([^/\s]+)/outcome\.json", said))
+
+
+def test_the_demo_plans_for_a_workstations_gpus_where_there_are_none(project):
+    command = [sys.executable, str(ROOT / "workflow_scripts" / "plan.py")]
+    command += ["--site", "profiles/workstation/site.yaml", "--configfile", "config/demo.yaml"]
+    planned = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+    assert planned.returncode == 0, planned.stderr
+    assert "workstation" in planned.stdout
+    on_gpus, on_cpu = (
+        trials_of(
+            project.snakemake(
+                "-n", "trials", "--configfile", "config/demo.yaml", profile=f"profiles/{name}"
+            ).stdout
+        )
+        for name in ("workstation", "local")
+    )
+    assert len(on_gpus) == len(on_cpu) == 14
+    assert not on_gpus & on_cpu
+
+
+@pytest.fixture(scope="module")
+def make_demo(project):
+    """make_demo(...): `make demo` with Snakemake's -n, in a checkout whose .venv is this one."""
+    shutil.copy(ROOT / "Makefile", project.folder)
+    (project.folder / ".venv").symlink_to(sys.prefix)
+
+    def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", "demo", "SNAKEMAKE=.venv/bin/snakemake -n", *words]
+        command += ["--assume-old=.venv/installed"]
+        return subprocess.run(
+            command,
+            cwd=project.folder,
+            env={**project.environment(), **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "study", "profile"),
+    [
+        ([], "demo", "local"),
+        (["DEMO_DEVICE=cpu"], "demo", "local"),
+        (["DEMO_DEVICE=cuda"], "demo-cuda", "workstation"),
+    ],
+)
+def test_the_demo_is_on_a_gpu_where_asked_alone(make_demo, words, study, profile):
+    result = make_demo(*words)
+    assert result.returncode == 0, result.stdout
+    site, configuration = f"profiles/{profile}/site.yaml", f"config/{study}.yaml"
+    wanted = load_study([ROOT / configuration], ROOT / site)
+    assert trials_of(result.stdout) == set(wanted.requests)
+    assert f"results/{study}/report.html" in result.stdout.splitlines()[-1]
+
+
+def test_a_demo_on_what_is_no_device_is_refused(make_demo):
+    result = make_demo(**{"DEMO_DEVICE": "gpu"})
+    assert result.returncode != 0
+    assert "DEMO_DEVICE is 'gpu': write cpu or cuda" in result.stdout

@@ -21,7 +21,7 @@ from typing import Any
 from sagebench.errors import UserError, run_script
 from sagebench.files import write_json
 from sagebench.grid.site import read_site
-from sagebench.launch.start import RUNTIME
+from sagebench.launch.start import runtime_environment
 from sagebench.predict.cards import BETWEEN_NODES, card_name, card_rates, find_card
 from sagebench.predict.rates import Network, Rates, path_of
 
@@ -112,7 +112,7 @@ def run(job: dict[str, Any], ranks: int = 1) -> dict[str, Any]:
         processes = [
             subprocess.Popen(
                 command,
-                env={**os.environ, **RUNTIME, **environment(job, rank, ranks, Path(scratch))},
+                env={**os.environ, **environment(job, rank, ranks, Path(scratch))},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -138,7 +138,11 @@ def run(job: dict[str, Any], ranks: int = 1) -> dict[str, Any]:
 
 
 def environment(job: dict[str, Any], rank: int, ranks: int, scratch: Path) -> dict[str, str]:
-    values = {"PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": str(job.get("threads", 1))}
+    values = {
+        **runtime_environment(job["device"]),
+        "PYTHONPATH": str(SCRIPTS),
+        "OMP_NUM_THREADS": str(job.get("threads", 1)),
+    }
     if ranks > 1:
         values |= {
             "RANK": str(rank),

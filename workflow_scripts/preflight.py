@@ -1,7 +1,8 @@
 """Check that a machine is set up for trials, before they are run: by short jobs of one rank, of a
 whole node and of two nodes, which take a trial's way through Snakemake, Slurm and the container.
 
-They check driver, image, binds, graph store, how the ranks meet and how fast they exchange data.
+They check driver, image, binds, graph store, how the ranks meet and how fast they exchange data; a
+compiler where trials use one, the room in /dev/shm, and that no rank is on another's GPU.
 Prints a table and, in plain words, what is wrong; the exit code is then 1. A width that fails does
 not keep the others from being checked. Records and logs: RESULTS/preflight/MACHINE/.
 """

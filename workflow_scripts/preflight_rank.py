@@ -23,10 +23,17 @@ def main() -> int:
         "--folder", type=Path, action="append", default=[], help="has to be readable; repeatable"
     )
     parser.add_argument("--store", type=Path, help="a graph store to open")
+    parser.add_argument("--compiles", action="store_true", help="a trial has compile: true")
     arguments = parser.parse_args()
     from sagebench.preflight.rank import check_rank
 
-    record = check_rank(arguments.directory, arguments.folder, arguments.store, arguments.device)
+    record = check_rank(
+        arguments.directory,
+        arguments.folder,
+        arguments.store,
+        arguments.device,
+        arguments.compiles,
+    )
     if record["error"] is None:
         return 0
     # Peers may wait for this rank in a collective; a tidy shutdown would wait for them.

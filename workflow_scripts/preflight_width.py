@@ -10,7 +10,9 @@ import json
 from pathlib import Path
 
 from sagebench.errors import run_script
-from sagebench.files import read_json, write_json
+from sagebench.files import write_json
+from sagebench.grid.freeze import thaw
+from sagebench.preflight.needs import needs
 from sagebench.preflight.width import check_width
 
 
@@ -19,7 +21,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--study", type=Path, required=True, metavar="FROZEN", help="the frozen study, for its site"
+        "--study", type=Path, required=True, metavar="FROZEN", help="the frozen study"
     )
     parser.add_argument("--ranks", type=int, required=True)
     parser.add_argument("--place", type=json.loads, required=True, help="the geometry, as JSON")
@@ -29,19 +31,20 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="the results' folder")
     parser.add_argument("--out", type=Path, required=True, help="the record to write")
     arguments = parser.parse_args()
-    site = read_json(arguments.study)["site"]
+    study = thaw(arguments.study)
     stores = (store for store in arguments.stores if (store / "manifest.json").exists())
     record = check_width(
         arguments.ranks,
-        site,
+        study.site.model_dump(mode="json"),
         arguments.place,
         arguments.results,
         next(stores, None),
         arguments.out.with_suffix(""),
+        needs(study, arguments.results / "stores"),
     )
     write_json(arguments.out, record)
-    for problem in record["problems"] or ["ok"]:
-        print(problem)
+    for said in [*(record["problems"] or ["ok"]), *record["unknown"]]:
+        print(said)
 
 
 if __name__ == "__main__":

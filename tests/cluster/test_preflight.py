@@ -56,6 +56,9 @@ def test_a_good_cluster_is_told_in_a_table(project):
         assert rank["all_reduce_gb_per_s"] > 0
         assert abs(rank["clock_ahead_s"]) < 1
         assert rank["store"]["num_nodes"] == 19717
+        assert rank["shared_memory"]["free_bytes"] > 0
+        # Nothing of this study compiles, and its GPUs are pretended.
+        assert (rank["compiler"], rank["contexts"]) == (None, None)
         assert rank["slurm"]["slurm_job_id"] == record["slurm_job_id"]
     assert all(job.partition == "gpu" for job in project.jobs() if job.rule == "preflight")
 

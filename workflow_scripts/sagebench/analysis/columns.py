@@ -157,6 +157,12 @@ TRIAL_COLUMNS = [
     Column("git_commit", STR, "provenance.git_commit", "commit that ran"),
     Column("git_dirty", FLAG, "provenance.git_dirty", "with changes that no commit holds"),
     Column("image_digest", STR, "provenance.image_digest", "container image"),
+    Column(
+        "expandable_segments",
+        FLAG,
+        "provenance.expandable_segments",
+        "whether torch took a GPU's memory in segments that can grow; null on a CPU",
+    ),
     Column("command", STR, "provenance.command", "command that was typed"),
     Column("hosts", STR, "", "hosts of the ranks"),
     Column("device_names", STR, "", "devices of the ranks (CPU model on CPU)"),

@@ -16,6 +16,8 @@ from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
 from sagebench.analysis.words import trial_count
 
 TOP = 5
+SEGMENTS = {True: "expandable segments", False: "torch's own segments"}
+"""how a GPU's memory was taken"""
 
 
 def counts(trials: pd.DataFrame) -> dict[str, int]:
@@ -51,6 +53,7 @@ def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
         ("Versions", [", ".join(packages)] if packages else []),
         ("Commit", [_commit(*key) for key in _pairs(ran, "git_commit", "git_dirty")]),
         ("Image", [cells.short(d) for d in _distinct(ran["image_digest"])] or ["no container"]),
+        ("GPU memory", [SEGMENTS[value] for value in ran["expandable_segments"].dropna().unique()]),
         ("Ran", _span(ran)),
     ]
     return [(topic, values) for topic, values in topics if values]
@@ -66,6 +69,7 @@ def mixed(trials: pd.DataFrame) -> list[str]:
         "machine": "machines",
         "device_names": "kinds of devices",
         "drivers": "GPU drivers",
+        "expandable_segments": "ways of taking a GPU's memory",
         "hosts": "sets of hosts",
         "validation_method": "validation methods",
     }
@@ -82,9 +86,7 @@ def mixed(trials: pd.DataFrame) -> list[str]:
         parts = values.value_counts(sort=False)
         if len(parts) > 1:
             listed = ", ".join(
-                f"{cells.short(value) if column in ('git_commit', 'image_digest') else value} "
-                f"({trial_count(count)})"
-                for value, count in parts.items()
+                f"{_shown(column, value)} ({trial_count(count)})" for value, count in parts.items()
             )
             sentences.append(f"{len(parts)} {name}: {listed}.")
     dirty = int(ran["git_dirty"].eq(True).sum())
@@ -96,6 +98,12 @@ def mixed(trials: pd.DataFrame) -> list[str]:
         if group["store_checksum"].nunique() > 1:
             sentences.append(f"{name}: {group['store_checksum'].nunique()} graph stores.")
     return sentences
+
+
+def _shown(column: str, value: Any) -> str:
+    if column == "expandable_segments":
+        return SEGMENTS[value]
+    return cells.short(value) if column in ("git_commit", "image_digest") else str(value)
 
 
 def missing(trials: pd.DataFrame) -> HtmlTable | None:

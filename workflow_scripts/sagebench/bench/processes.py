@@ -15,7 +15,7 @@ from typing import Any
 
 from sagebench.files import read_json, write_json
 from sagebench.grid.trial import Trial
-from sagebench.launch.start import RUNTIME, local_environment, shared_environment
+from sagebench.launch.start import local_environment, shared_environment
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 POLL_S = 0.02
@@ -101,7 +101,7 @@ def run_trial(
 
 
 def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **RUNTIME, **environment, "PYTHONPATH": str(SCRIPTS)}
+    environment = {**os.environ, **environment, "PYTHONPATH": str(SCRIPTS)}
     with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
         return subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err

@@ -109,6 +109,9 @@ class Site(Strict):
     environment: dict[Variable, Text] = Field(
         {}, description="variables of every rank, e.g. NCCL's"
     )
+    expandable_segments: Flag = Field(
+        False, description="true: torch takes a GPU's memory in segments that can grow"
+    )
     limits: Limits = Field(default_factory=Limits, description="what the site lets one have")
 
     @model_validator(mode="after")

@@ -51,7 +51,7 @@ def run_trial(
     alone = nullcontext() if job.by_slurm else machine_alone()
     with only_one(job.home), alone:
         # Before the attempt begins: a large image that has no record takes a while to read.
-        provenance = collect_provenance(shlex.join(sys.argv), job.image)
+        provenance = collect_provenance(shlex.join(sys.argv), job.image, job.expandable_segments)
         attempt = Attempt.begin(job.home, walltime_s)
         walltime = Walltime.of_job(walltime_s, attempt.started_at_unix_s)
         try:

@@ -12,6 +12,7 @@ from typing import Any
 from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.grid.trial import Trial
+from sagebench.launch.allocator import allocator_environment, expandable_segments
 from sagebench.launch.attempt import Attempt
 from sagebench.launch.container import container_command, loaded_environment
 from sagebench.launch.processes import Ranks
@@ -23,7 +24,7 @@ from sagebench.launch.walltime import Walltime
 ROOT = Path(__file__).resolve().parents[3]
 TRAINING_SCRIPT = ROOT / "workflow_scripts" / "train_graphsage_ddp.py"
 
-RUNTIME = {
+CPU_HEAP = {
     # Freed memory stays in the process, however much it is: fresh pages cost more than the work
     # done in them.
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
@@ -31,11 +32,21 @@ RUNTIME = {
     # No cache of small chunks, which would lie between freed tensors and keep them from being
     # joined: a rank's heap would grow up to twice as large, and by another amount in every process.
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+}
+"""of ranks whose tensors lie on the heap; on a GPU's the small objects of every step alone do, and
+would come without their cache"""
+
+RUNTIME = {
     # Compute threads that wait sleep: spinning, they take the cores from the sampler's threads, and
     # an epoch on a machine with as many threads as cores takes ten times as long.
     "OMP_WAIT_POLICY": "passive",
     "PYTHONUNBUFFERED": "1",
 }
+
+
+def runtime_environment(device: str) -> dict[str, str]:
+    """What a process that computes on `device` finds in its environment, be it a rank or not."""
+    return {**RUNTIME, **(CPU_HEAP if device == "cpu" else {})}
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,17 @@ class Job:
             return None
         return Path(self.site["image"])
 
+    @property
+    def expandable_segments(self) -> bool | None:
+        """Whether the ranks take their GPU's memory in such; None: they have no GPU."""
+        if self.trial.device != "cuda":
+            return None
+        if self.site is None:
+            return expandable_segments(os.environ, asked=False)
+        return expandable_segments(
+            {**os.environ, **self.site["environment"]}, self.site["expandable_segments"]
+        )
+
 
 def ranks_of(job: Job, attempt: Attempt, walltime: Walltime) -> RankGroup:
     """The trial's ranks, to be started.
@@ -122,12 +144,14 @@ def ranks_of(job: Job, attempt: Attempt, walltime: Walltime) -> RankGroup:
         **limits_environment(job, walltime),
     }
     if not job.by_slurm:
-        command = [sys.executable, *arguments]
-        environments = [
-            {**shared, **local_environment(job.trial.ranks, rank)}
-            for rank in range(job.trial.ranks)
-        ]
-        return Ranks(command, environments, attempt.directory, job.continues)
+        return local_ranks(
+            arguments,
+            shared,
+            attempt.directory,
+            job.trial.ranks,
+            site=job.site,
+            continues=job.continues,
+        )
     assert job.site is not None and job.place is not None
     results = job.home.parents[1]
     return slurm_ranks(
@@ -139,6 +163,23 @@ def ranks_of(job: Job, attempt: Attempt, walltime: Walltime) -> RankGroup:
         place=job.place,
         continues=job.continues,
     )
+
+
+def local_ranks(
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    directory: Path,
+    ranks: int,
+    *,
+    site: Mapping[str, Any] | None,
+    continues: bool = False,
+) -> Ranks:
+    """Ranks that run Python with `arguments` as processes of this machine; the rest as below."""
+    shared = {**os.environ, **variables}
+    if site is not None:
+        shared = with_site(shared, site)
+    environments = [{**shared, **local_environment(ranks, rank)} for rank in range(ranks)]
+    return Ranks([sys.executable, *arguments], environments, directory, continues)
 
 
 def slurm_ranks(
@@ -158,7 +199,7 @@ def slurm_ranks(
     site's own. directory: for logs and ends. folders: what the container shows besides the binds;
     the first is where results lie. Raises UserError where modules, image or binds are not there.
     """
-    environment = {**loaded_environment(site["modules"]), **variables, **site["environment"]}
+    environment = with_site({**loaded_environment(site["modules"]), **variables}, site)
     command = [sys.executable, *arguments]
     if site["image"] is not None:
         # Where the files really lie: links may lead out of what is bound.
@@ -170,6 +211,14 @@ def slurm_ranks(
     return SlurmRanks(command, environment, directory, place, site, continues)
 
 
+def with_site(environment: Mapping[str, str], site: Mapping[str, Any]) -> dict[str, str]:
+    """`environment` with the site's variables over it, and what it asks of torch's allocator."""
+    environment = {**environment, **site["environment"]}
+    if site["device"] == "cuda":
+        environment |= allocator_environment(environment, site["expandable_segments"])
+    return environment
+
+
 def shared_environment(trial: Trial, directory: Path, started_at_unix_s: float) -> dict[str, str]:
     """What every rank finds in its environment, on whichever node. The ranks meet at a file in
     `directory`, which all nodes see."""
@@ -178,7 +227,7 @@ def shared_environment(trial: Trial, directory: Path, started_at_unix_s: float) 
         "SAGEBENCH_STARTED_AT": repr(started_at_unix_s),
         "SAGEBENCH_LOAD_1M": repr(os.getloadavg()[0]),
         "OMP_NUM_THREADS": str(trial.threads_per_rank),
-        **RUNTIME,
+        **runtime_environment(trial.device),
     }
 
 

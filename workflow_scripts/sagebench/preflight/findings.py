@@ -74,6 +74,7 @@ def of_rank(
             f"cannot write below {record['logs']} ({why})",
             "put results where all nodes can write",
         )
+    yield from of_node(rank, record, slurm)
     if (store := rank.get("store")) and store["error"]:
         yield (
             f"cannot open the graph store ({store['error']})",
@@ -89,6 +90,46 @@ def of_rank(
             f"has a clock {rank['clock_ahead_s']:+.1f} s from rank 0's",
             "tell the site, whose nodes should share one time",
         )
+
+
+def of_node(rank: Mapping[str, Any], record: Mapping[str, Any], slurm: bool) -> Iterator[Sentence]:
+    """What trials use of a node besides CPUs and devices."""
+    if rank.get("too_old_to_compile"):
+        yield (
+            f"has torch {rank['versions']['torch']}, which is too old for compile: true",
+            "write compile: false, or use a later torch",
+        )
+    if (compiler := rank.get("compiler")) and compiler["error"]:
+        where = f"use an image that has it, such as container/current.def's, in {SITE}"
+        yield (
+            f"has no {compiler['language']} compiler that works ({compiler['error']}), for "
+            f"{' and '.join(compiler['users'])}",
+            where if record["image"] else "install one, and Python's headers",
+        )
+    if shared := rank.get("shared_memory"):
+        wanted = record["needs"]["shared_memory_bytes"]
+        if shared["error"]:
+            yield (
+                f"cannot write into /dev/shm ({shared['error']}), by which processes share memory",
+                "have it mounted there",
+            )
+        elif shared["free_bytes"] < wanted:
+            unless = f" (no --contain under container_options in {SITE})" if slurm else ""
+            yield (
+                f"has {gib(shared['free_bytes'])} free in /dev/shm, where the loader processes of "
+                f"PyG's engines keep up to {gib(wanted)} of a trial's batches",
+                f"have it made that large{unless}, or write sampling_workers: 0",
+            )
+    if len(contexts := rank.get("contexts") or []) > 1:
+        yield (
+            f"has a CUDA context on each of the GPUs {', '.join(map(str, contexts))} of its node, "
+            "which takes memory of other ranks' GPUs",
+            f"see CUDA_VISIBLE_DEVICES, and what MPI or UCX set, under environment in {SITE}",
+        )
+
+
+def gib(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB"
 
 
 def of_gpus(rank: Mapping[str, Any], wanted: int, slurm: bool) -> Iterator[Sentence]:
@@ -123,6 +164,21 @@ def _too_few(seen: int, wanted: int, slurm: bool) -> Iterator[Sentence]:
         return
     advice = "srun_options: [--gpu-bind=none]" if slurm else "the devices_per_node that there are"
     yield f"sees {seen} of the {wanted} GPUs of its node's ranks", f"write {advice} in {SITE}"
+
+
+def unknown(record: Mapping[str, Any]) -> list[str]:
+    """What could not be checked, and so is neither well nor wrong."""
+    blind = [
+        rank["rank"]
+        for rank in record["found"]
+        if len(rank.get("devices", [])) > 1 and "contexts" in rank and rank["contexts"] is None
+    ]
+    if not blind:
+        return []
+    return [
+        f"not known whether {who(blind, record)} has a CUDA context on another rank's GPU: NVML "
+        "does not show it the process, e.g. in a container with process numbers of its own"
+    ]
 
 
 def first_ended(record: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from sagebench.measure.machine import (
     collect_versions,
 )
 from sagebench.measure.nvml import Nvml
+from sagebench.preflight import node
 from sagebench.preflight.findings import NO_GPU
+from sagebench.training.compilation import OLDEST, torch_version
 from sagebench.training.distributed import RankEnvironment
 from sagebench.training.rendezvous import meet
+from sagebench.training.side_stream import SideStream
 
 MEETING_TIMEOUT = timedelta(seconds=150)
 COLLECTIVE_TIMEOUT = timedelta(seconds=60)
@@ -35,12 +39,13 @@ WARM_UPS, ROUNDS = 2, 5
 
 
 def check_rank(
-    directory: Path, folders: Sequence[Path], store: Path | None, device: str
+    directory: Path, folders: Sequence[Path], store: Path | None, device: str, compiles: bool
 ) -> dict[str, Any]:
     """Check all there is to check; the record, `directory`/rank-R.json, is written as it grows.
 
     folders: those that have to be readable. store: a graph store; None: there is none. device: cpu
-    or cuda. What stops the checks stands in the record's "error".
+    or cuda. compiles: a trial of the study has compile: true. What stops the checks stands in the
+    record's "error".
     """
     place = RankEnvironment.read()
     record: dict[str, Any] = {"rank": place.rank, **collect_process(1), "error": None}
@@ -51,8 +56,10 @@ def check_rank(
     try:
         for check in (
             lambda: machine(device),
+            lambda: of_node(device, compiles),
             lambda: files(directory, place.rank, folders, store),
             lambda: together(directory, place, choose_device(device, place)),
+            lambda: contexts(device, place.local_rank),
         ):
             record |= check()
             write()
@@ -91,6 +98,15 @@ def machine(device: str) -> dict[str, Any]:
         except (RuntimeError, AssertionError) as error:
             found["device_error"] = str(error).strip().splitlines()[0]
     return found
+
+
+def of_node(device: str, compiles: bool) -> dict[str, Any]:
+    """What trials use of a node besides CPUs and devices."""
+    return {
+        "too_old_to_compile": compiles and torch_version() < OLDEST,
+        "compiler": node.compiler(device, compiles),
+        "shared_memory": node.shared_memory(),
+    }
 
 
 def files(
@@ -156,6 +172,20 @@ def together(directory: Path, place: RankEnvironment, device: torch.device) -> d
     found["all_reduce_gb_per_s"] = _bus_bandwidth(place, device) / 1e9
     _barrier(device)
     return found
+
+
+def contexts(kind: str, local_rank: int) -> dict[str, Any]:
+    """The GPUs of the node on which this process has a context; null on a CPU, and where that is
+    not known."""
+    if kind == "cpu":
+        return {"contexts": None}
+    # Once by background threads on a stream of their own, as samples are drawn: what they touch
+    # besides their stream's GPU is part of it.
+    device = torch.device(kind, local_rank)
+    side = SideStream(device)
+    for ones in side.ahead(partial(torch.ones, device=device), [1000] * 4, workers=2):
+        ones.sum().item()
+    return {"contexts": node.gpus_with_context(os.getpid())}
 
 
 def _seen(directory: Path, rank: int) -> Path:

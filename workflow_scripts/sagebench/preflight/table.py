@@ -11,7 +11,7 @@ HEAD = ("ranks", "nodes", "device", "driver", "torch", "meeting", "all-reduce", 
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """A line a width, then what is wrong, a line a sentence.
+    """A line a width, then what is wrong and what is not known, a line a sentence.
 
     A record without an answer holds "ranks" and "problems" alone.
     """
@@ -22,7 +22,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         for line in rows
     ]
     for record in records:
-        lines += [f"{name(record['ranks'])}: {problem}" for problem in record["problems"]]
+        said = [*record["problems"], *record.get("unknown", [])]
+        lines += [f"{name(record['ranks'])}: {sentence}" for sentence in said]
     return "\n".join(lines)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -15,11 +14,10 @@ from typing import Any
 from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.launch.launcher import stopping_on_signals
-from sagebench.launch.processes import Ranks
 from sagebench.launch.rank_group import RankGroup
-from sagebench.launch.start import ROOT, RUNTIME, local_environment, slurm_ranks
+from sagebench.launch.start import ROOT, local_ranks, runtime_environment, slurm_ranks
 from sagebench.launch.verdict import RankEnd, last_lines
-from sagebench.preflight.findings import problems
+from sagebench.preflight.findings import problems, unknown
 
 RANK_SCRIPT = ROOT / "workflow_scripts" / "preflight_rank.py"
 LIMIT_S = 300
@@ -33,11 +31,13 @@ def check_width(
     results: Path,
     store: Path | None,
     directory: Path,
+    needs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The record of one width: what its ranks found, and what is wrong, in sentences.
 
     site, place: the site and the geometry as JSON. directory: for the ranks' logs and records,
-    made anew. store: a graph store for every rank to open.
+    made anew. store: a graph store for every rank to open. needs: what the study's trials
+    want of a node.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -47,6 +47,7 @@ def check_width(
         "device": site["device"],
         "ranks": ranks,
         "place": dict(place),
+        "needs": dict(needs),
         "image": site["image"] if site["launcher"] == "slurm" else None,
         "checked_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
@@ -58,7 +59,7 @@ def check_width(
     }
     began = time.monotonic()
     try:
-        running = start(ranks, site, place, results, store, directory)
+        running = start(ranks, site, place, results, store, directory, needs["compiles"])
         with running, stopping_on_signals(running):
             ends = running.wait(time.time() + LIMIT_S)
         record["ends"] = [summary(end) for end in ends]
@@ -75,6 +76,7 @@ def check_width(
     record["found"] = [read_json(path) for path in paths if path.exists()]
     record["network"] = network(directory / "rank-0.log")
     record["problems"] = problems(record, site)
+    record["unknown"] = unknown(record)
     return record
 
 
@@ -85,15 +87,17 @@ def start(
     results: Path,
     store: Path | None,
     directory: Path,
+    compiles: bool,
 ) -> RankGroup:
     """The ranks, as those of a trial, but for what they run."""
     arguments = [str(RANK_SCRIPT), "--directory", str(directory), "--device", site["device"]]
     arguments += [f"--folder={folder}" for folder in (*site["binds"], ROOT, results)]
     arguments += [f"--store={store}"] if store else []
+    arguments += ["--compiles"] if compiles else []
     variables = {
         "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
         "OMP_NUM_THREADS": "1",
-        **RUNTIME,
+        **runtime_environment(site["device"]),
         # In the log of rank 0: the network that NCCL chose.
         "NCCL_DEBUG": "INFO",
         "NCCL_DEBUG_SUBSYS": "INIT,NET",
@@ -101,8 +105,7 @@ def start(
     if site["launcher"] == "slurm":
         folders = (results, *([store] if store else []))
         return slurm_ranks(arguments, variables, directory, folders, site=site, place=place)
-    environments = [{**variables, **local_environment(ranks, rank)} for rank in range(ranks)]
-    return Ranks([sys.executable, *arguments], environments, directory)
+    return local_ranks(arguments, variables, directory, ranks, site=site)
 
 
 def summary(end: RankEnd) -> dict[str, Any]:

@@ -13,7 +13,10 @@ from sagebench.errors import UserError
 
 OLDEST = (2, 6)
 """torch 2.1 compiles the trimmed engine to wrong logits; checked right with 2.13"""
-COMPILERS = ("g++", "clang++", "c++")
+LANGUAGES = {"cpu": "C++", "cuda": "C"}
+"""by device; on a GPU Triton makes the kernels, and what launches them is C"""
+COMPILERS = {"C++": ("CXX", ("g++", "clang++", "c++")), "C": ("CC", ("gcc", "clang"))}
+"""the variable that names one, and what is looked for without it"""
 
 
 def compile_model(model: nn.Module, device: torch.device) -> None:
@@ -24,9 +27,10 @@ def compile_model(model: nn.Module, device: torch.device) -> None:
             f"compile: true asks for torch {OLDEST[0]}.{OLDEST[1]} or later, here is "
             f"{torch.__version__}: write compile: false"
         )
-    compiler = os.environ.get("CXX")
-    if not any(shutil.which(name) for name in ([compiler] if compiler else COMPILERS)):
-        missing = compiler or "a C++ compiler such as g++"
+    language = LANGUAGES[device.type]
+    variable, names = COMPILERS[language]
+    if find_compiler(language) is None:
+        missing = os.environ.get(variable) or f"a {language} compiler such as {names[0]}"
     elif device.type == "cuda" and find_spec("triton") is None:
         missing = "the package triton"
     else:
@@ -35,6 +39,14 @@ def compile_model(model: nn.Module, device: torch.device) -> None:
     raise UserError(
         f"compile: true asks for {missing}, which is not here: install it or write compile: false"
     )
+
+
+def find_compiler(language: str) -> str | None:
+    """The compiler's path, where there is one."""
+    variable, names = COMPILERS[language]
+    own = os.environ.get(variable)
+    found = (shutil.which(name) for name in ([own] if own else names))
+    return next((path for path in found if path), None)
 
 
 def torch_version() -> tuple[int, int]:

@@ -1,0 +1,57 @@
+"""What a study's trials want of a node besides GPUs: a compiler, and room in /dev/shm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sagebench.files import read_json
+from sagebench.grid.expansion import Study
+from sagebench.grid.resources import geometry
+from sagebench.grid.trial import Trial
+
+BATCHES_AHEAD = 2
+"""that torch's DataLoader has each of its processes make"""
+
+
+def needs(study: Study, stores: Path) -> dict[str, Any]:
+    """{"compiles": whether a trial has compile: true, "shared_memory_bytes": that the loader
+    processes of a trial may fill on a node, of the trials whose graph store lies below `stores`}"""
+    requests = study.requests.values()
+    manifests = {name: stores / name / "manifest.json" for name in study.stores}
+    sizes = {name: read_json(path) for name, path in manifests.items() if path.exists()}
+    return {
+        "compiles": any(request.trial.compile for request in requests),
+        "shared_memory_bytes": max(
+            (
+                geometry(request.trial.ranks, study.site).ranks_per_node
+                * shared_memory_bytes(request.trial, sizes[request.store])
+                for request in requests
+                if request.store in sizes
+            ),
+            default=0,
+        ),
+    }
+
+
+def shared_memory_bytes(trial: Trial, sizes: Mapping[str, int]) -> int:
+    """At most, of one rank. PyG's loader processes hand their batches over in /dev/shm, features
+    and all; a batch lies there from when it is made until it is used."""
+    if trial.engine == "blocks" or not trial.sampling_workers:
+        return 0
+    return (BATCHES_AHEAD * trial.sampling_workers + 1) * batch_bytes(trial, sizes)
+
+
+def batch_bytes(trial: Trial, sizes: Mapping[str, int]) -> int:
+    """At most, of one micro-batch: as if no two edges led to the same node, as far as the graph
+    goes. sizes: "num_nodes", "num_edges" and "num_features" of its store."""
+    nodes = new = min(trial.batch_size, sizes["num_nodes"])
+    edges = 0
+    for fanout in trial.fanout:
+        drawn = sizes["num_edges"] if fanout == -1 else new * fanout
+        edges = min(edges + drawn, sizes["num_edges"])
+        new = min(drawn, sizes["num_nodes"] - nodes)
+        nodes += new
+    features, id_and_label, source_and_target = 4 * sizes["num_features"], 2 * 8, 2 * 8
+    return nodes * (features + id_and_label) + edges * source_and_target
