@@ -141,6 +141,17 @@ def test_a_failed_row_is_said_and_the_others_run(bench, monkeypatch):
     assert "! evaluation FAILED: ended by SIGKILL" in shown
 
 
+def test_a_row_that_takes_more_gpus_is_left_out_and_fails_nothing(bench):
+    code, found, shown, _ = bench("--only", "two_rank", "sampling_wait", "--device", "cuda")
+    gpus = rows.gpu_count()
+    assert code == 0
+    assert found["sampling_wait_share"] == 0.03125
+    assert (found["two_rank_ratio"] is None) == (gpus < 2)
+    said = f"two ranks take two GPUs, and this machine has {gpus}"
+    assert found["left_out"] == ({"two_rank": said} if gpus < 2 else {})
+    assert (f"! two_rank left out: {said}" in shown) == (gpus < 2)
+
+
 def test_an_engine_without_memory_for_its_step_leaves_the_others_compared(bench, monkeypatch):
     def failing(job, trial, store):
         if trial["engine"] == "reference":

@@ -424,7 +424,7 @@ def run_trial(given: Given, name: str, trial: Trial, store: Path) -> dict[str, A
     if not (folder / "outcome.json").exists():
         return {"status": f"no outcome, exit code {done.returncode}"}
     outcome = read_json(folder / "outcome.json")
-    given.note("outcomes.jsonl", outcome)
+    given.note("outcomes.jsonl", json.loads(json.dumps(outcome).replace(f"{ROOT}/", "")))
     return outcome
 
 

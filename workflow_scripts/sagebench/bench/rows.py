@@ -41,6 +41,10 @@ STEPS = {"blocks": 5, "reference": 1}
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
+class LeftOut(Exception):
+    """A row that this machine has not what it takes for; says what."""
+
+
 @dataclass
 class Bench:
     """What is measured on, and what has been measured."""
@@ -57,6 +61,7 @@ class Bench:
     figures: dict[str, Figure] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     others_cores: dict[str, list[float]] = field(default_factory=dict)
 
     def trial(self, **values: Any) -> dict[str, Any]:
@@ -216,6 +221,8 @@ def batch512(bench: Bench) -> Iterator[str]:
 
 def two_rank(bench: Bench) -> Iterator[str]:
     """Two ranks against one that accumulates twice as much, every rank with one thread."""
+    if bench.device == "cuda" and gpu_count() < 2:
+        raise LeftOut(f"two ranks take two GPUs, and this machine has {gpu_count()}")
     for workers, suffix in ((0, ""), (1, "_sampling_in_background")):
         times: dict[int, list[list[float]]] = {1: [], 2: []}
         for turn in range(1, bench.rounds + 1):
@@ -305,6 +312,12 @@ ROWS: dict[str, tuple[Row, tuple[str, ...]]] = {
     "evaluation": (evaluation, KEYS[10:12]),
 }
 """name -> (what runs it, the keys that it owes)"""
+
+
+def gpu_count() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _flat(rounds: list[list[float]]) -> list[float]:

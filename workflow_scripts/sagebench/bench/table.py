@@ -66,6 +66,7 @@ def table(bench: Bench) -> str:
                 f"{len(others)} measurements; repeat it alone"
             )
     lines += [f"! {name} FAILED: {message}" for name, message in bench.failures.items()]
+    lines += [f"! {name} left out: {reason}" for name, reason in bench.left_out.items()]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -95,6 +96,7 @@ def json_line(bench: Bench, about: dict[str, Any]) -> str:
             **more,
             "spread": spread,
             "failures": bench.failures,
+            "left_out": bench.left_out,
             "others_cores": bench.others_cores,
             **about,
             "details": bench.details,
