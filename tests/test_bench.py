@@ -141,15 +141,25 @@ def test_a_failed_row_is_said_and_the_others_run(bench, monkeypatch):
     assert "! evaluation FAILED: ended by SIGKILL" in shown
 
 
-def test_a_row_that_takes_more_gpus_is_left_out_and_fails_nothing(bench):
-    code, found, shown, _ = bench("--only", "two_rank", "sampling_wait", "--device", "cuda")
-    gpus = rows.gpu_count()
+def test_two_ranks_take_two_gpus(monkeypatch, tmp_path):
+    monkeypatch.setattr(rows, "gpu_count", lambda: 1)
+    one_gpu = rows.Bench(SIZES["tiny"], tmp_path, {}, "cuda", threads=1, rounds=1)
+    with pytest.raises(rows.LeftOut, match="two ranks take two GPUs, and this machine has 1"):
+        next(rows.two_rank(one_gpu))
+
+
+def test_a_row_that_is_left_out_fails_nothing(bench, monkeypatch):
+    def left_out(bench):
+        """A row."""
+        raise rows.LeftOut("said so")
+
+    monkeypatch.setitem(rows.ROWS, "two_rank", (left_out, rows.ROWS["two_rank"][1]))
+    code, found, shown, _ = bench("--only", "two_rank", "sampling_wait")
     assert code == 0
     assert found["sampling_wait_share"] == 0.03125
-    assert (found["two_rank_ratio"] is None) == (gpus < 2)
-    said = f"two ranks take two GPUs, and this machine has {gpus}"
-    assert found["left_out"] == ({"two_rank": said} if gpus < 2 else {})
-    assert (f"! two_rank left out: {said}" in shown) == (gpus < 2)
+    assert found["two_rank_ratio"] is None
+    assert found["left_out"] == {"two_rank": "said so"}
+    assert "! two_rank left out: said so" in shown
 
 
 def test_an_engine_without_memory_for_its_step_leaves_the_others_compared(bench, monkeypatch):
