@@ -57,7 +57,7 @@ def _forward_kernel(
     inside_even = (2 * pair < F)[None, :]
     inside_odd = (2 * pair + 1 < F)[None, :]
     first = tl.program_id(0).to(tl.int64) * ROWS_A_PROGRAM
-    for step in range(0, ROWS_A_PROGRAM, ROWS):
+    for step in range(0, tl.minimum(num_rows - first, ROWS_A_PROGRAM), ROWS):
         row = first + step + tl.arange(0, ROWS)
         live = row < num_rows
         inside = live[:, None] & (column < F)[None, :]
@@ -112,7 +112,7 @@ def _backward_kernel(
     of_bias_even = tl.zeros([ROWS, PAIRS], tl.float32)
     of_bias_odd = tl.zeros([ROWS, PAIRS], tl.float32)
     first = tl.program_id(0).to(tl.int64) * ROWS_A_PROGRAM
-    for step in range(0, ROWS_A_PROGRAM, ROWS):
+    for step in range(0, tl.minimum(num_rows - first, ROWS_A_PROGRAM), ROWS):
         row = first + step + tl.arange(0, ROWS)
         live = row < num_rows
         inside = live[:, None] & (column < F)[None, :]
@@ -170,7 +170,8 @@ def forward(
     p they decide the mask. Sums are float32.
     """
     n, f = x.shape
-    out, mean, rstd = torch.empty_like(x), *x.new_empty(2, n, dtype=torch.float32)
+    out = torch.empty_like(x)
+    mean, rstd = (x.new_empty(n, dtype=torch.float32) for _ in range(2))  # each aligned
     if n:
         _forward_kernel[(triton.cdiv(n, ROWS_A_PROGRAM),)](
             x, gamma, beta, ids, out, mean, rstd, n, signed(key), eps, scale(p),

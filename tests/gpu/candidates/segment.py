@@ -18,12 +18,14 @@ def _sums(
     x,
     col,
     weights,
+    limit,
     start,
     degree,
     f,
     f_inside,
     STRIDE: tl.constexpr,
     WEIGHTED: tl.constexpr,
+    LIMITED: tl.constexpr,
     ROWS: tl.constexpr,
     UNROLL: tl.constexpr,
     TILE: tl.constexpr,
@@ -32,7 +34,10 @@ def _sums(
     SPLIT: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
-    """float32 [ROWS, BLOCK_F]: for each row the sum of x[col[e]] (times weights[col[e]])."""
+    """float32 [ROWS, BLOCK_F]: for each row the sum of x[col[e]] (times weights[col[e]]).
+
+    LIMITED: of those edges only whose col[e] is less than `limit`.
+    """
     total = tl.zeros([ROWS, BLOCK_F], tl.float32)
     longest = tl.max(degree, 0)
     if HUBS:
@@ -42,6 +47,8 @@ def _sums(
             edge = e + tl.arange(0, UNROLL)
             has = edge[:, None] < degree[None, :]
             source = tl.load(col + start[None, :] + edge[:, None], has, 0)
+            if LIMITED:
+                has = has & (source < limit)
             at = source.to(tl.int64)[:, :, None] * STRIDE + f[None, None, :]
             row = tl.load(x + at, has[:, :, None] & f_inside[None, None, :], 0.0).to(tl.float32)
             if WEIGHTED:
@@ -51,6 +58,8 @@ def _sums(
             for u in tl.static_range(UNROLL):
                 has = e + u < degree
                 source = tl.load(col + start + (e + u), has, 0)
+                if LIMITED:
+                    has = has & (source < limit)
                 at = source.to(tl.int64)[:, None] * STRIDE + f[None, :]
                 row = tl.load(x + at, has[:, None] & f_inside[None, :], 0.0).to(tl.float32)
                 if WEIGHTED:
@@ -67,6 +76,8 @@ def _sums(
                     edge = e + tl.arange(0, SPLIT)
                     has = edge < last
                     source = tl.load(col + first + edge, has, 0)
+                    if LIMITED:
+                        has = has & (source < limit)
                     at = source.to(tl.int64)[:, None] * STRIDE + f[None, :]
                     row = tl.load(x + at, has[:, None] & f_inside[None, :], 0.0).to(tl.float32)
                     if WEIGHTED:
@@ -112,8 +123,8 @@ def _aggregate_kernel(
         inside = live[:, None] & (f < OUT_STRIDE - ROOT_AT)[None, :]
         tl.store(out + at, of_root.to(out.dtype.element_ty), inside)
     total = _sums(
-        x, col, x, start, degree, f, f < F,
-        STRIDE, False, ROWS, UNROLL, TILE, HUBS, HUB, SPLIT, BLOCK_F,
+        x, col, x, 0, start, degree, f, f < F,
+        STRIDE, False, False, ROWS, UNROLL, TILE, HUBS, HUB, SPLIT, BLOCK_F,
     )  # fmt: skip
     if MEAN:
         total = total / tl.maximum(degree, 1).to(tl.float32)[:, None]
@@ -143,15 +154,16 @@ def _gradient_kernel(
     SPLIT: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
-    """The gradient of x of `_aggregate_kernel`, over the edges by source."""
+    """The gradient of x of `_aggregate_kernel`, over the edges by source; those whose destination
+    is of a later row than `num_roots` belong to an earlier layer's block."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     live = row < num_rows
     start = tl.load(colptr + row, live, 0).to(tl.int64)
     degree = (tl.load(colptr + row + 1, live, 0) - start).to(tl.int32)
     f = tl.arange(0, BLOCK_F)
     total = _sums(
-        upstream, dst, weights, start, degree, f, f < F,
-        STRIDE, WEIGHTED, ROWS, UNROLL, TILE, HUBS, HUB, SPLIT, BLOCK_F,
+        upstream, dst, weights, num_roots, start, degree, f, f < F,
+        STRIDE, WEIGHTED, True, ROWS, UNROLL, TILE, HUBS, HUB, SPLIT, BLOCK_F,
     )  # fmt: skip
     inside = live[:, None] & (f < F)[None, :]
     at = row[:, None] * STRIDE + ROOT_AT + f[None, :]
@@ -216,8 +228,9 @@ def gradient(
 ) -> Tensor:
     """The gradient of x, [sources, F], from that of [aggregated, root].
 
-    colptr, dst: the edges by source. weights: float32 [n], 1 / degree of every destination for a
-    mean. num_roots: the first so many sources are the destinations.
+    colptr, dst: the edges by source, those of an earlier layer's block among them. weights: float32
+    [n], 1 / degree of every destination, for a mean. num_roots: the first so many sources are the
+    destinations.
     """
     n = len(colptr) - 1
     out = upstream.new_empty(n, columns)

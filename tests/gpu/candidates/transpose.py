@@ -59,7 +59,7 @@ def by_count(col: Tensor, owner: Tensor, num_sources: int) -> tuple[Tensor, Tens
     order after that, so the result does not depend on it."""
     edges, block = len(col), 256
     count = col.new_zeros(num_sources + 1)
-    within, sources, placed, dst = col.new_empty(4, edges)
+    within, sources, placed, dst = (torch.empty_like(col) for _ in range(4))
     grid = (triton.cdiv(max(edges, 1), block),)
     colptr = col.new_zeros(num_sources + 1)
     _claim_kernel[grid](col, count, within, edges, BLOCK=block)
