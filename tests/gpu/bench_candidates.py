@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -518,7 +519,6 @@ def bench_step(bench: Bench, sample, table: Tensor, label: str, tuning: Tuning) 
         bench.measure("step, plain", steps.plain, queued=False)
     if bench.once:
         return
-    bench.measure(f"step {label}, candidate, host ahead", next(iter(ways.values())))
     for name, way in list(ways.items())[:2]:
         try:
             graph = captured(way)
@@ -532,11 +532,88 @@ def bench_step(bench: Bench, sample, table: Tensor, label: str, tuning: Tuning) 
     peak = torch.cuda.max_memory_allocated() - before
     bench.add(name=f"step {label}, candidate's peak above its inputs", gb=round(peak / 1e9, 3))
     if label == "default":
+        bench.add(name="step, plain's launches", **launches(steps.plain))
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         steps.plain()
         peak = torch.cuda.max_memory_allocated() - before
         bench.add(name="step, plain's peak above its inputs", gb=round(peak / 1e9, 3))
+
+
+def bench_optimizer(bench: Bench) -> None:
+    from sagebench.training.adam import Adam
+
+    model = GraphSAGE(COLUMNS, HIDDEN, CLASSES, len(samples.FANOUT)).to(bench.device)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    bench.measure("optimizer, plain", Adam(model.parameters(), lr=1e-3).step, queued=False)
+    if bench.device.type == "cuda":
+        fused = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        bench.measure("optimizer, fused", fused.step, queued=False)
+
+
+def bench_training(bench: Bench, table: Tensor, tuning: Tuning) -> None:
+    """Whole steps over different seeds: sample, edges by source, forward, backward, optimizer."""
+    import numpy as np
+
+    device = bench.device
+    colptr, row = samples.random_graph(device, bench.scale, 3)
+    half = F.pad(table.bfloat16(), (0, 4))
+    sampler, fanout = KernelSampler(colptr, row), list(samples.FANOUT)
+    batch, nodes = samples.scaled(128, bench.scale), len(colptr) - 1
+    warm, steps = (1, 1) if bench.once else (8, 40)
+    rng = np.random.default_rng(5)
+    seeds = [rng.choice(nodes, batch, False) for _ in range(warm + steps)]
+    labels = torch.randint(0, CLASSES, (nodes,), device=device)
+    model = GraphSAGE(COLUMNS, HIDDEN, CLASSES, len(fanout), dropout=P, dtype=torch.bfloat16).to(
+        device
+    )
+    kernels = KernelModel(model, tuning)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=device.type == "cuda")
+
+    def sample(i: int):
+        blocks, by_source = whole_sample(sampler, seeds[i], fanout)
+        return blocks, by_source, labels[blocks.node_ids[:batch]]
+
+    def step(blocks, by_source, of_seeds) -> None:
+        loss = F.cross_entropy(kernels(half, blocks, by_source).float(), of_seeds)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def beside(i: int):
+        with torch.cuda.stream(stream):
+            result = sample(i)
+            return result, stream.record_event()
+
+    begun = 0.0
+    for i in range(warm + steps):
+        if i == warm:
+            bench.wait()
+            begun = time.perf_counter()
+        step(*sample(i))
+    bench.wait()
+    ms = 1e3 * (time.perf_counter() - begun) / steps
+    bench.add(name="training, ms a step, one after the other", ms=round(ms, 3))
+    if device.type != "cuda":
+        return
+    stream = torch.cuda.Stream(device, priority=-1)
+    kept = []  # else the allocator could give memory away that the other stream still reads
+    with ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(0,)) as pool:
+        coming = pool.submit(beside, 0)
+        for i in range(warm + steps):
+            if i == warm:
+                bench.wait()
+                begun = time.perf_counter()
+            result, ready = coming.result()
+            if i + 1 < warm + steps:
+                coming = pool.submit(beside, i + 1)
+            torch.cuda.current_stream().wait_event(ready)
+            step(*result)
+            kept.append(result)
+    bench.wait()
+    ms = 1e3 * (time.perf_counter() - begun) / steps
+    bench.add(name="training, ms a step, sampler in a thread and stream", ms=round(ms, 3))
 
 
 def captured(function: Callable[[], object]) -> torch.cuda.CUDAGraph:
@@ -579,9 +656,7 @@ def compile_beside(sections: list[str]) -> None:
     """Have a process for each section fill Triton's cache, at a small scale."""
     command = [sys.executable, __file__, "--scale", "0.002", "--compile-only", "--only"]
     running = [
-        subprocess.Popen(
-            [*command, section], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        subprocess.Popen([*command, section], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for section in sections
     ]
     for process in running:
@@ -652,6 +727,8 @@ def main() -> None:
         "sampler": lambda: bench_sampler(bench, [(128, 4), (32, 1)]),
         "transposed": lambda: bench_transposed(bench, sample),
         "best": lambda: bench_step(bench, sample, table, "best", best_tuning(bench)),
+        "training": lambda: bench_training(bench, table, best_tuning(bench)),
+        "optimizer": lambda: bench_optimizer(bench),
         "products": lambda: bench_products(bench),
         "norm32": lambda: bench_norm(bench, [(4, 4), (8, 8)], torch.float32),
     }

@@ -33,7 +33,14 @@ def resources(compiled, capability):
         ptx.write_text(compiled.asm["ptx"])
         name = f"sm_{capability}" + ("a" if capability == 90 else "")
         told = subprocess.run(
-            [get_ptxas(capability).path, "-v", f"--gpu-name={name}", ptx, "-o", Path(folder) / "kernel.o"],
+            [
+                get_ptxas(capability).path,
+                "-v",
+                f"--gpu-name={name}",
+                ptx,
+                "-o",
+                Path(folder) / "kernel.o",
+            ],
             capture_output=True,
             text=True,
             check=True,

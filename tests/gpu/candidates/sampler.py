@@ -6,14 +6,15 @@ for the sizes first, which gives them what they need exactly.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 import triton
 import triton.language as tl
 from sagebench.sampling.blocks import Blocks
-from sagebench.sampling.random import MASK64
 from sagebench.sampling.random import GOLDEN as GOLDEN_INT
+from sagebench.sampling.random import MASK64
 from sagebench.sampling.random import mix64 as mix64_of_int
 from sagebench.sampling.tensor_random import signed
 from torch import Tensor
@@ -175,7 +176,7 @@ class KernelSampler:
         if numbered == hops or not self.waits or known[hops] == 0:
             known = self._read(sizes)
         totals, edges = known[: numbered + 2], known[hops + 2 :]
-        nodes = [b - a for a, b in zip(totals, totals[1:], strict=False)]
+        nodes = [b - a for a, b in pairwise(totals)]
         return self._assemble(kept, frontier, nodes, edges, numbered, key)
 
     def _number(self, sizes: Tensor, bound: int, k: int) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,7 @@ def _sums(
                 if WEIGHTED:
                     row *= tl.load(weights + source, has, 0.0)[:, None]
                 total += row
-    if HUBS:
+    if HUBS:  # noqa: SIM102
         if tl.max(degree, 0) > HUB:
             which = tl.arange(0, ROWS)
             for r in range(0, ROWS):

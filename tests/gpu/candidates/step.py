@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -13,19 +14,20 @@ from torch import Tensor
 from . import norm, segment
 
 
-class Tuning(NamedTuple):
+@dataclass(frozen=True)
+class Tuning:
     """How the kernels are launched: options of `segment.aggregate` for the first layer and for the
     others, of `segment.gradient`, and of `norm`'s two."""
 
-    first: dict[str, Any] = {}
-    others: dict[str, Any] = {}
-    gradient: dict[str, Any] = {}
-    norm_forward: dict[str, Any] = {}
-    norm_backward: dict[str, Any] = {}
+    first: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, Any] = field(default_factory=dict)
+    gradient: dict[str, Any] = field(default_factory=dict)
+    norm_forward: dict[str, Any] = field(default_factory=dict)
+    norm_backward: dict[str, Any] = field(default_factory=dict)
 
 
 class KernelModel:
-    """Computes what `model` does, with its parameters, in bf16."""
+    """Computes what `model` does, with its parameters, in bf16 or float32 as it does."""
 
     def __init__(self, model: GraphSAGE, tuning: Tuning | None = None) -> None:
         self.model = model
@@ -34,11 +36,9 @@ class KernelModel:
         for conv in model.convs:
             out, columns = conv.lin_l.weight.shape
             shape = (out, 2 * segment.width_of(columns))
-            self._weights.append(conv.lin_l.weight.new_zeros(shape, dtype=torch.bfloat16))
+            self._weights.append(conv.lin_l.weight.new_zeros(shape, dtype=model.dtype))
 
-    def __call__(
-        self, table: Tensor, blocks: Blocks, by_source: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def __call__(self, table: Tensor, blocks: Blocks, by_source: tuple[Tensor, Tensor]) -> Tensor:
         """Logits of the seeds. table: the features, F columns and as many of zeros as wanted, bf16
         or float32. by_source: the second layer's edges transposed, of `transpose`."""
         model, h = self.model, table
@@ -67,6 +67,7 @@ class KernelModel:
                     aggregator=model.aggregator,
                     dropout=model.dropout if model.training else 0.0,
                     eps=0.0 if last else model.norms[k - 1].eps,
+                    dtype=weight.dtype,
                     tuning=self.tuning,
                 ),
             )
@@ -83,6 +84,7 @@ class _Layout(NamedTuple):
     aggregator: str
     dropout: float
     eps: float
+    dtype: torch.dtype
     tuning: Tuning
 
     def aggregate(self, h: Tensor, columns: int) -> Tensor:
@@ -91,11 +93,9 @@ class _Layout(NamedTuple):
         if self.layer == 1:
             return segment.aggregate(
                 h, rowptr, self.blocks.neighbors, self.aggregator, ids=self.blocks.node_ids,
-                columns=columns, dtype=torch.bfloat16, **self.tuning.first,
+                columns=columns, dtype=self.dtype, **self.tuning.first,
             )  # fmt: skip
-        return segment.aggregate(
-            h, rowptr, self.blocks.cols, self.aggregator, **self.tuning.others
-        )
+        return segment.aggregate(h, rowptr, self.blocks.cols, self.aggregator, **self.tuning.others)
 
     def gradient(self, upstream: Tensor, columns: int) -> Tensor:
         colptr, dst = self.by_source
