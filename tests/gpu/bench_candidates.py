@@ -34,6 +34,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 import torch.nn.functional as F  # noqa: E402
 from candidates import norm, samples, segment, transpose  # noqa: E402
+from candidates.gradient_norm import gradient_norm  # noqa: E402
 from candidates.sampler import KernelSampler  # noqa: E402
 from candidates.step import KernelModel, Tuning  # noqa: E402
 from sagebench.model import segment as plain_segment  # noqa: E402
@@ -86,6 +87,10 @@ class Bench:
     def failed(self, name: str, error: Exception) -> None:
         last = traceback.extract_tb(error.__traceback__)[-1]
         self.add(name=name, failed=f"{type(error).__name__}: {error}"[:600], line=str(last)[-160:])
+
+    def options(self, kind: str) -> dict:
+        """Of the fastest of that kind so far."""
+        return self.best.get(kind, (0.0, {}))[1]
 
     def measure(
         self,
@@ -306,14 +311,56 @@ def bench_other_layers(bench: Bench, sample, variants: list, backward: list) -> 
         repetitions=5,
     )
     values = weights.bfloat16()[owner.long()]
-    matrix = torch.sparse_csr_tensor(rowptr, col.long(), values, (n, sources))
+    matrix = torch.sparse_csr_tensor(rowptr.int(), col, values, (n, sources))
     bench.measure(
-        "layer 2 mean cuSPARSE, bf16, int64",
+        "layer 2 mean cuSPARSE, bf16",
         lambda: matrix @ h,
         moved=(edges + n) * HIDDEN * 2,
         check=lambda got: {"error": relative(got, expected)},
         repetitions=5,
     )
+
+
+def bench_gradient_norm(bench: Bench, sample, variants: list) -> None:
+    """Layer 2's gradient and the backward pass of the norm before it, in one kernel."""
+    n, sources, edges = sample.destinations(2), sample.sources(2), sample.edges(2)
+    generator = torch.Generator(bench.device).manual_seed(6)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=bench.device)
+
+    x, upstream = normal(sources, HIDDEN).bfloat16(), normal(n, 2 * HIDDEN).bfloat16()
+    gamma, beta = 1 + 0.1 * normal(HIDDEN), 0.1 * normal(HIDDEN)
+    rowptr, col = sample.rowptr[: n + 1], sample.cols[:edges]
+    colptr, dst = transpose.by_sort(col, samples.owners(sample, edges), sources)
+    weights = rowptr.diff().float().reciprocal_()
+    mask = (P, KEY, sample.node_ids)
+    _, mean, rstd = norm.forward(x, gamma, beta, *mask)
+
+    def apart() -> tuple[Tensor, Tensor]:
+        of_h = segment.gradient(
+            upstream, colptr, dst, HIDDEN, n, weights, **bench.options("gradient")
+        )
+        options = bench.options("norm_backward bfloat16")
+        return norm.backward(x, gamma, beta, *mask, mean, rstd, of_h, **options)
+
+    expected = apart()
+    moved = (edges + 2 * sources + n) * HIDDEN * 2 + 8 * edges
+    bench.measure("layer 2 gradient, then norm's backward", apart, moved=moved, kind="apart")
+    for options in launch_options("rows", "unroll", "warps", "rows_a_program", rows_of=variants):
+        bench.measure(
+            f"layer 2 gradient with norm's backward {options}",
+            lambda o=options: gradient_norm(
+                upstream, colptr, dst, n, weights, x, gamma, beta, *mask, mean, rstd, **o
+            ),
+            moved=moved,
+            check=lambda got: {
+                "error": relative(got[0], expected[0]),
+                "sums": relative(got[1], expected[1]),
+            },
+            kind="fused",
+            options=options,
+        )
 
 
 def bench_transposed(bench: Bench, sample) -> None:
@@ -506,6 +553,8 @@ def bench_step(bench: Bench, sample, table: Tensor, label: str, tuning: Tuning) 
     half = F.pad(table.bfloat16(), (0, 4))
     kernels = KernelModel(steps.model, tuning)
     bench.add(name=f"step {label}, compared", **compare(steps, kernels, half))
+    if label == "best":
+        label = f"{label}, fused" if tuning.fused is not None else label
     ways = {
         f"step {label}, candidate": lambda: steps.candidate(kernels, half),
         f"step {label}, candidate with edges by source": lambda: steps.candidate(
@@ -664,15 +713,14 @@ def compile_beside(sections: list[str]) -> None:
 
 
 def best_tuning(bench: Bench) -> Tuning:
-    def options(kind: str) -> dict:
-        return bench.best.get(kind, (0.0, {}))[1]
-
+    apart, fused = (bench.best.get(kind, (float("inf"), {})) for kind in ("apart", "fused"))
     return Tuning(
-        first=options("first bf16 of 104"),
-        others=options("others"),
-        gradient=options("gradient"),
-        norm_forward=options("norm_forward bfloat16"),
-        norm_backward=options("norm_backward bfloat16"),
+        first=bench.options("first bf16 of 104") or {"rows": 8},
+        others=bench.options("others"),
+        gradient=bench.options("gradient"),
+        norm_forward=bench.options("norm_forward bfloat16"),
+        norm_backward=bench.options("norm_backward bfloat16"),
+        fused=fused[1] if fused[0] < apart[0] else None,
     )
 
 
@@ -689,7 +737,9 @@ def main() -> None:
     bench = Bench(device, arguments.scale, arguments.budget_s, arguments.out)
     bench.once |= arguments.compile_only
     if not bench.once:
-        compile_beside(arguments.only or ["step", "norm", "first", "others", "sampler", "norm32"])
+        compile_beside(
+            arguments.only or ["step", "norm", "first", "others", "fused", "sampler", "norm32"]
+        )
         bench.add(name="compiled")
     bench.add(
         name="versions",
@@ -715,8 +765,12 @@ def main() -> None:
     backward = [(4, 4, False, 4, True), (4, 2, False, 4, True), (8, 4, False, 4, True),
                 (8, 4, False, 8, True), (2, 4, False, 2, True), (1, 4, False, 1, True),
                 (4, 4, True, 4, True), (4, 4, False, 4, False)]  # fmt: skip
-    if device.type == "cpu":  # the interpreter is slow: one or two of each
+    fused = [(4, 4, 4, 64), (2, 4, 2, 64), (4, 2, 4, 64), (1, 4, 1, 32), (8, 4, 8, 128)]
+    if (
+        device.type == "cpu" and not arguments.compile_only
+    ):  # the interpreter is slow: one or two of each
         norms, others, backward = norms[3:4], others[2:3] + others[5:6], backward[3:7:3]
+        fused = fused[:1]
         first = {name: of_table[-1:] for name, of_table in first.items()}
     sections = {
         "step": lambda: bench_step(bench, sample, table, "default", Tuning()),
@@ -724,6 +778,7 @@ def main() -> None:
         "norm": lambda: bench_norm(bench, norms),
         "first": lambda: bench_first_layer(bench, sample, table, first),
         "others": lambda: bench_other_layers(bench, sample, others, backward),
+        "fused": lambda: bench_gradient_norm(bench, sample, fused),
         "sampler": lambda: bench_sampler(bench, [(128, 4), (32, 1)]),
         "transposed": lambda: bench_transposed(bench, sample),
         "best": lambda: bench_step(bench, sample, table, "best", best_tuning(bench)),

@@ -19,14 +19,22 @@ ROWS_A_PROGRAM = 256
 
 
 @triton.jit
-def _pairs(x, ROWS: tl.constexpr, PAIRS: tl.constexpr):
+def pairs(x, ROWS: tl.constexpr, PAIRS: tl.constexpr):
     """The even and the odd columns of [ROWS, 2 * PAIRS]."""
     return tl.split(tl.reshape(x, [ROWS, PAIRS, 2]))
 
 
 @triton.jit
-def _columns(even, odd, ROWS: tl.constexpr, PAIRS: tl.constexpr):
+def columns_of(even, odd, ROWS: tl.constexpr, PAIRS: tl.constexpr):
     return tl.reshape(tl.join(even, odd), [ROWS, 2 * PAIRS])
+
+
+@triton.jit
+def norm_gradient(even, odd, up_even, up_odd, rstd, F: tl.constexpr):
+    """The gradient of what was normalised, from that of the normalised (even, odd)."""
+    plain = ((tl.sum(up_even, 1) + tl.sum(up_odd, 1)) / F)[:, None]
+    along = ((tl.sum(up_even * even, 1) + tl.sum(up_odd * odd, 1)) / F)[:, None]
+    return (up_even - plain - even * along) * rstd, (up_odd - plain - odd * along) * rstd
 
 
 @triton.jit(do_not_specialize=["num_rows", "key"])
@@ -62,7 +70,7 @@ def _forward_kernel(
         live = row < num_rows
         inside = live[:, None] & (column < F)[None, :]
         at = row[:, None] * F + column[None, :]
-        even, odd = _pairs(tl.load(x + at, inside, 0.0).to(tl.float32), ROWS, PAIRS)
+        even, odd = pairs(tl.load(x + at, inside, 0.0).to(tl.float32), ROWS, PAIRS)
         mean = (tl.sum(even, 1) + tl.sum(odd, 1)) / F
         even = tl.where(inside_even, even - mean[:, None], 0.0)
         odd = tl.where(inside_odd, odd - mean[:, None], 0.0)
@@ -74,7 +82,7 @@ def _forward_kernel(
             word = mask_words(state, pair)
             even = tl.where((word & 0xFFFF) >= THRESHOLD, even * factor, 0.0)
             odd = tl.where((word >> 16) >= THRESHOLD, odd * factor, 0.0)
-        tl.store(out + at, _columns(even, odd, ROWS, PAIRS).to(out.dtype.element_ty), inside)
+        tl.store(out + at, columns_of(even, odd, ROWS, PAIRS).to(out.dtype.element_ty), inside)
         tl.store(mean_out + row, mean, live)
         tl.store(rstd_out + row, rstd, live)
 
@@ -117,32 +125,29 @@ def _backward_kernel(
         live = row < num_rows
         inside = live[:, None] & (column < F)[None, :]
         at = row[:, None] * F + column[None, :]
-        even, odd = _pairs(tl.load(x + at, inside, 0.0).to(tl.float32), ROWS, PAIRS)
-        up_even, up_odd = _pairs(tl.load(upstream + at, inside, 0.0).to(tl.float32), ROWS, PAIRS)
+        even, odd = pairs(tl.load(x + at, inside, 0.0).to(tl.float32), ROWS, PAIRS)
+        up_even, up_odd = pairs(tl.load(upstream + at, inside, 0.0).to(tl.float32), ROWS, PAIRS)
         mean = tl.load(mean_in + row, live, 0.0)[:, None]
         rstd = tl.load(rstd_in + row, live, 0.0)[:, None]
-        even = (even - mean) * rstd
-        odd = (odd - mean) * rstd
         if THRESHOLD > 0:
             state = node_state(key, tl.load(ids + row, live, 0))
             word = mask_words(state, pair)
             up_even = tl.where((word & 0xFFFF) >= THRESHOLD, up_even * factor, 0.0)
             up_odd = tl.where((word >> 16) >= THRESHOLD, up_odd * factor, 0.0)
+        even = (even - mean) * rstd
+        odd = (odd - mean) * rstd
         up_even = tl.where(even * gamma_even + beta_even > 0, up_even, 0.0)
         up_odd = tl.where(odd * gamma_odd + beta_odd > 0, up_odd, 0.0)
         of_gamma_even += up_even * even
         of_gamma_odd += up_odd * odd
         of_beta_even += up_even
         of_beta_odd += up_odd
-        up_even *= gamma_even
-        up_odd *= gamma_odd
-        plain = ((tl.sum(up_even, 1) + tl.sum(up_odd, 1)) / F)[:, None]
-        along = ((tl.sum(up_even * even, 1) + tl.sum(up_odd * odd, 1)) / F)[:, None]
-        up_even = (up_even - plain - even * along) * rstd
-        up_odd = (up_odd - plain - odd * along) * rstd
+        up_even, up_odd = norm_gradient(
+            even, odd, up_even * gamma_even, up_odd * gamma_odd, rstd, F
+        )
         of_bias_even += up_even
         of_bias_odd += up_odd
-        out = _columns(up_even, up_odd, ROWS, PAIRS)
+        out = columns_of(up_even, up_odd, ROWS, PAIRS)
         tl.store(gradient + at, out.to(gradient.dtype.element_ty), inside)
     part = parts + tl.program_id(0).to(tl.int64) * 3 * F
     tl.store(part + 2 * pair, tl.sum(of_gamma_even, 0), 2 * pair < F)
@@ -175,7 +180,7 @@ def forward(
     if n:
         _forward_kernel[(triton.cdiv(n, ROWS_A_PROGRAM),)](
             x, gamma, beta, ids, out, mean, rstd, n, signed(key), eps, scale(p),
-            F=f, PAIRS=_pair_count(f), THRESHOLD=threshold(p), ROWS=rows,
+            F=f, PAIRS=pair_count(f), THRESHOLD=threshold(p), ROWS=rows,
             ROWS_A_PROGRAM=ROWS_A_PROGRAM, num_warps=warps,
         )  # fmt: skip
     return out, mean, rstd
@@ -204,11 +209,11 @@ def backward(
     if n:
         _backward_kernel[(programs,)](
             x, gamma, beta, ids, mean, rstd, upstream, upstream, parts, n, signed(key), scale(p),
-            F=f, PAIRS=_pair_count(f), THRESHOLD=threshold(p), ROWS=rows,
+            F=f, PAIRS=pair_count(f), THRESHOLD=threshold(p), ROWS=rows,
             ROWS_A_PROGRAM=ROWS_A_PROGRAM, num_warps=warps,
         )  # fmt: skip
     return upstream, parts.sum(0)
 
 
-def _pair_count(columns: int) -> int:
+def pair_count(columns: int) -> int:
     return triton.next_power_of_2(triton.cdiv(columns, 2))

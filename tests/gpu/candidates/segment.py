@@ -195,19 +195,20 @@ def aggregate(
     """[aggregated, root] of every destination, [n, 2 * width_of(F)] of `dtype` (x's if absent),
     padded with zeros; without root [n, F].
 
-    x: bf16 or float32 [sources, F or more], contiguous rows. columns: F. ids: rows of x that are
+    x: bf16 or float32 [sources, F or more], contiguous rows; its columns from F on are zeros (a
+    multiple of 8 columns lets a thread load 16 bytes at once). columns: F. ids: rows of x that are
     the roots; x's first if absent. hubs: some destination may have more than HUB edges.
     """
     n, f = len(rowptr) - 1, columns or x.shape[1]
-    width = width_of(f)
+    width = width_of(f) if root else f
     out = x.new_empty(n, 2 * width if root else f, dtype=dtype or x.dtype)
     if n:
         _aggregate_kernel[(triton.cdiv(n, rows),)](
             x, rowptr, col, rowptr if ids is None else ids, out, n,
-            F=f, STRIDE=x.stride(0), OUT_STRIDE=out.stride(0), ROOT_AT=width if root else 0,
-            BY_ID=ids is not None, MEAN=aggregator == "mean",
+            F=min(width, x.shape[1]), STRIDE=x.stride(0),
+            OUT_STRIDE=out.stride(0), ROOT_AT=width if root else 0, BY_ID=ids is not None, MEAN=aggregator == "mean",
             ROWS=rows, UNROLL=unroll, TILE=tile, HUBS=hubs, HUB=HUB, SPLIT=_split(rows),
-            BLOCK_F=triton.next_power_of_2(width if root else f), num_warps=warps,
+            BLOCK_F=triton.next_power_of_2(width), num_warps=warps,
         )  # fmt: skip
     return out
 

@@ -12,18 +12,21 @@ from sagebench.sampling.random import fold
 from torch import Tensor
 
 from . import norm, segment
+from .gradient_norm import gradient_norm
 
 
 @dataclass(frozen=True)
 class Tuning:
     """How the kernels are launched: options of `segment.aggregate` for the first layer and for the
-    others, of `segment.gradient`, and of `norm`'s two."""
+    others, of `segment.gradient`, and of `norm`'s two; or instead of the backward ones those of
+    `gradient_norm`, which does both at once."""
 
-    first: dict[str, Any] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=lambda: {"rows": 8})
     others: dict[str, Any] = field(default_factory=dict)
     gradient: dict[str, Any] = field(default_factory=dict)
     norm_forward: dict[str, Any] = field(default_factory=dict)
     norm_backward: dict[str, Any] = field(default_factory=dict)
+    fused: dict[str, Any] | None = None
 
 
 class KernelModel:
@@ -45,32 +48,36 @@ class KernelModel:
         weights = None
         if model.aggregator == "mean":
             weights = blocks.rowptr.diff().float().reciprocal_()
+        norm_before = bias_before = None
         for k, (conv, weight) in enumerate(zip(model.convs, self._weights, strict=True), start=1):
             columns = conv.lin_l.weight.shape[1]
             with torch.no_grad():
                 weight[:, :columns] = conv.lin_l.weight
                 weight[:, weight.shape[1] // 2 :][:, :columns] = conv.lin_r.weight
             last = k == len(model.convs)
+            layout = _Layout(
+                blocks=blocks,
+                layer=k,
+                by_source=by_source,
+                weights=weights,
+                aggregator=model.aggregator,
+                dropout=model.dropout if model.training else 0.0,
+                eps=norm_before.eps if norm_before else 0.0,
+                dtype=weight.dtype,
+                tuning=self.tuning,
+            )
             h = _Layer.apply(
                 h,
+                norm_before.weight if norm_before else None,
+                norm_before.bias if norm_before else None,
+                bias_before,
                 conv.lin_l.weight,
-                conv.lin_l.bias,
+                conv.lin_l.bias if last else conv.lin_l.bias.detach(),
                 conv.lin_r.weight,
-                None if last else model.norms[k - 1].weight,
-                None if last else model.norms[k - 1].bias,
                 weight,
-                _Layout(
-                    blocks=blocks,
-                    layer=k,
-                    by_source=by_source,
-                    weights=weights,
-                    aggregator=model.aggregator,
-                    dropout=model.dropout if model.training else 0.0,
-                    eps=0.0 if last else model.norms[k - 1].eps,
-                    dtype=weight.dtype,
-                    tuning=self.tuning,
-                ),
+                layout,
             )
+            norm_before, bias_before = None if last else model.norms[k - 1], conv.lin_l.bias
         return h
 
 
@@ -97,59 +104,66 @@ class _Layout(NamedTuple):
             )  # fmt: skip
         return segment.aggregate(h, rowptr, self.blocks.cols, self.aggregator, **self.tuning.others)
 
-    def gradient(self, upstream: Tensor, columns: int) -> Tensor:
+    def gradient(self, upstream: Tensor, columns: int, *normed: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of what was normed, and the sums that `norm.backward` gives."""
         colptr, dst = self.by_source
-        return segment.gradient(
-            upstream, colptr[: self.blocks.sources(self.layer) + 1], dst, columns, len(upstream),
-            self.weights, **self.tuning.gradient,
-        )  # fmt: skip
+        edges = colptr[: self.blocks.sources(self.layer) + 1], dst
+        roots, (x, gamma, beta, mean, rstd) = len(upstream), normed
+        mask = self.mask()
+        if self.tuning.fused is not None:
+            return gradient_norm(
+                upstream, *edges, roots, self.weights, x, gamma, beta, *mask, mean, rstd,
+                **self.tuning.fused,
+            )  # fmt: skip
+        of_h = segment.gradient(
+            upstream, *edges, columns, roots, self.weights, **self.tuning.gradient
+        )
+        return norm.backward(x, gamma, beta, *mask, mean, rstd, of_h, **self.tuning.norm_backward)
 
     def mask(self) -> tuple[float, int, Tensor]:
-        return self.dropout, fold(self.blocks.key, self.layer), self.blocks.node_ids
+        """Of the layer before."""
+        return self.dropout, fold(self.blocks.key, self.layer - 1), self.blocks.node_ids
 
 
 class _Layer(torch.autograd.Function):
+    """A layer's output before its norm, from that of the layer before, or from the table.
+
+    The bias of the layer before (`bias_before`) gets its gradient here, where the gradient of what
+    it was added to comes into being.
+    """
+
     @staticmethod
-    def forward(ctx, h, weight_l, bias, weight_r, gamma, beta, weight, layout):
-        columns = weight_l.shape[1]
-        both = layout.aggregate(h, columns)
-        out = torch.addmm(bias.to(both.dtype), both, weight.t())
-        ctx.layout, ctx.columns = layout, columns
-        if gamma is None:
-            ctx.save_for_backward(both, weight)
-            return out
-        result, mean, rstd = norm.forward(
-            out, gamma, beta, *layout.mask(), layout.eps, **layout.tuning.norm_forward
-        )
-        ctx.save_for_backward(both, weight, out, gamma, beta, mean, rstd)
-        return result
+    def forward(ctx, x, gamma, beta, bias_before, weight_l, bias, weight_r, weight, layout):
+        ctx.layout, ctx.columns, normed = layout, weight_l.shape[1], ()
+        h = x
+        if gamma is not None:
+            options = layout.tuning.norm_forward
+            h, mean, rstd = norm.forward(x, gamma, beta, *layout.mask(), layout.eps, **options)
+            normed = (x, gamma, beta, mean, rstd)
+        both = layout.aggregate(h, ctx.columns)
+        ctx.save_for_backward(both, weight, *normed)
+        return torch.addmm(bias.to(both.dtype), both, weight.t())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
         both, weight, *normed = ctx.saved_tensors
-        layout, columns = ctx.layout, ctx.columns
-        of_gamma = of_beta = None
+        layout, columns, half = ctx.layout, ctx.columns, both.shape[1] // 2
         upstream = upstream.contiguous()
-        if normed:
-            out, gamma, beta, mean, rstd = normed
-            upstream, sums = norm.backward(
-                out, gamma, beta, *layout.mask(), mean, rstd, upstream,
-                **layout.tuning.norm_backward,
-            )  # fmt: skip
-            of_gamma, of_beta, of_bias = sums
-        else:
-            of_bias = upstream.sum(0, dtype=torch.float32)
         of_weight = (upstream.t() @ both).float()
-        of_h = layout.gradient(upstream @ weight, columns) if ctx.needs_input_grad[0] else None
-        half = both.shape[1] // 2
+        of_bias = upstream.sum(0, dtype=torch.float32) if ctx.needs_input_grad[5] else None
+        of_x = of_gamma = of_beta = of_bias_before = None
+        if normed:
+            of_x, sums = layout.gradient(upstream @ weight, columns, *normed)
+            of_gamma, of_beta, of_bias_before = sums
         return (
-            of_h,
+            of_x,
+            of_gamma,
+            of_beta,
+            of_bias_before,
             of_weight[:, :columns],
             of_bias,
             of_weight[:, half : half + columns],
-            of_gamma,
-            of_beta,
             None,
             None,
         )
