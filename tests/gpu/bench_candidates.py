@@ -294,7 +294,7 @@ def bench_other_layers(bench: Bench, sample, variants: list, backward: list) -> 
     weights = rowptr.diff().float().reciprocal_()
     bench.add(name="layer 2, most edges of a source", count=int(colptr.diff().max()))
     moved = (edges + sources + n) * HIDDEN * 2 + 8 * edges
-    names = ("rows", "unroll", "tile", "warps", "hubs")
+    names = ("rows", "unroll", "tile", "warps", "hubs", "split")
     for options in launch_options(*names, rows_of=backward):
         bench.measure(
             f"layer 2 gradient, bf16 {options}",
@@ -347,7 +347,9 @@ def bench_gradient_norm(bench: Bench, sample, variants: list) -> None:
     expected = apart()
     moved = (edges + 2 * sources + n) * HIDDEN * 2 + 8 * edges
     bench.measure("layer 2 gradient, then norm's backward", apart, moved=moved, kind="apart")
-    for options in launch_options("rows", "unroll", "warps", "rows_a_program", rows_of=variants):
+    for options in launch_options(
+        "rows", "unroll", "warps", "rows_a_program", "registers", rows_of=variants
+    ):
         bench.measure(
             f"layer 2 gradient with norm's backward {options}",
             lambda o=options: gradient_norm(
@@ -690,13 +692,13 @@ def launches(function: Callable[[], object]) -> dict:
     found = [e for e in seen.events() if e.device_type == torch.autograd.DeviceType.CUDA]
     by_name: dict[str, list[float]] = {}
     for event in found:
-        by_name.setdefault(event.name[:60], []).append(event.device_time)
+        by_name.setdefault(event.name[:60], []).append(event.time_range.elapsed_us())
     longest = sorted(by_name.items(), key=lambda item: -sum(item[1]))[:14]
     waits = sum("Synchronize" in e.name for e in seen.events()) - 1
     return {
         "launches": len(found),
         "waits": waits,
-        "gpu_us": round(sum(e.device_time for e in found)),
+        "gpu_us": round(sum(e.time_range.elapsed_us() for e in found)),
         "longest": {name: [len(us), round(sum(us))] for name, us in longest},
     }
 
@@ -762,10 +764,11 @@ def main() -> None:
     }
     others = [(4, 5, False, 4), (4, 10, False, 4), (8, 5, False, 4), (8, 5, False, 8),
               (1, 10, False, 1), (4, 8, True, 4), (1, 16, True, 1)]  # fmt: skip
-    backward = [(4, 4, False, 4, True), (4, 2, False, 4, True), (8, 4, False, 4, True),
-                (8, 4, False, 8, True), (2, 4, False, 2, True), (1, 4, False, 1, True),
-                (4, 4, True, 4, True), (4, 4, False, 4, False)]  # fmt: skip
-    fused = [(4, 4, 4, 64), (2, 4, 2, 64), (4, 2, 4, 64), (1, 4, 1, 32), (8, 4, 8, 128)]
+    backward = [(4, 4, False, 4, True, 16), (4, 4, False, 4, True, 8), (4, 2, False, 4, True, 8),
+                (8, 4, False, 8, True, 8), (2, 4, False, 2, True, 8), (1, 4, False, 1, True, 4),
+                (4, 4, True, 4, True, 8), (4, 4, False, 4, False, 8)]  # fmt: skip
+    fused = [(4, 4, 4, 64, None), (4, 4, 4, 64, 96), (4, 2, 4, 64, 96), (4, 4, 4, 128, None),
+             (1, 4, 1, 32, None)]  # fmt: skip
     if (
         device.type == "cpu" and not arguments.compile_only
     ):  # the interpreter is slow: one or two of each

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .hashing import mask_words, node_state
 from .norm import columns_of, norm_gradient, pair_count, pairs
-from .segment import HUB, _split, _sums, width_of
+from .segment import HUB, _sums, width_of
 
 ROWS_A_PROGRAM = 64
 
@@ -124,6 +124,8 @@ def gradient_norm(
     unroll: int = 4,
     warps: int = 4,
     rows_a_program: int = ROWS_A_PROGRAM,
+    split: int = 8,
+    registers: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `norm.backward` gives for what `segment.gradient` gives."""
     n, f = x.shape
@@ -134,7 +136,8 @@ def gradient_norm(
             upstream, colptr, dst, upstream if weights is None else weights, x, gamma, beta, ids,
             mean, rstd, out, parts, n, num_roots, signed(key), scale(p),
             F=f, STRIDE=upstream.stride(0), ROOT_AT=width_of(f), WEIGHTED=weights is not None,
-            ROWS=rows, UNROLL=unroll, HUB=HUB, SPLIT=_split(rows), PAIRS=pair_count(f),
+            ROWS=rows, UNROLL=unroll, HUB=HUB, SPLIT=split, PAIRS=pair_count(f),
             THRESHOLD=threshold(p), ROWS_A_PROGRAM=rows_a_program, num_warps=warps,
+            maxnreg=registers,
         )  # fmt: skip
     return out, parts.sum(0)

@@ -191,6 +191,7 @@ def aggregate(
     unroll: int = 5,
     tile: bool = False,
     warps: int = 4,
+    split: int = 16,
 ) -> Tensor:
     """[aggregated, root] of every destination, [n, 2 * width_of(F)] of `dtype` (x's if absent),
     padded with zeros; without root [n, F].
@@ -206,8 +207,9 @@ def aggregate(
         _aggregate_kernel[(triton.cdiv(n, rows),)](
             x, rowptr, col, rowptr if ids is None else ids, out, n,
             F=min(width, x.shape[1]), STRIDE=x.stride(0),
-            OUT_STRIDE=out.stride(0), ROOT_AT=width if root else 0, BY_ID=ids is not None, MEAN=aggregator == "mean",
-            ROWS=rows, UNROLL=unroll, TILE=tile, HUBS=hubs, HUB=HUB, SPLIT=_split(rows),
+            OUT_STRIDE=out.stride(0), ROOT_AT=width if root else 0,
+            BY_ID=ids is not None, MEAN=aggregator == "mean",
+            ROWS=rows, UNROLL=unroll, TILE=tile, HUBS=hubs, HUB=HUB, SPLIT=split,
             BLOCK_F=triton.next_power_of_2(width), num_warps=warps,
         )  # fmt: skip
     return out
@@ -226,6 +228,7 @@ def gradient(
     unroll: int = 4,
     tile: bool = False,
     warps: int = 4,
+    split: int = 8,
 ) -> Tensor:
     """The gradient of x, [sources, F], from that of [aggregated, root].
 
@@ -240,12 +243,7 @@ def gradient(
             upstream, colptr, dst, upstream if weights is None else weights, out, n, num_roots,
             F=columns, STRIDE=upstream.stride(0), ROOT_AT=width_of(columns),
             WEIGHTED=weights is not None,
-            ROWS=rows, UNROLL=unroll, TILE=tile, HUBS=hubs, HUB=HUB, SPLIT=_split(rows),
+            ROWS=rows, UNROLL=unroll, TILE=tile, HUBS=hubs, HUB=HUB, SPLIT=split,
             BLOCK_F=triton.next_power_of_2(columns), num_warps=warps,
         )  # fmt: skip
     return out
-
-
-def _split(rows: int) -> int:
-    """Edges of a hub at a time: as many registers as the rows take, four times over."""
-    return max(8, 4 * rows)
