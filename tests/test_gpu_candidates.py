@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent / "gpu"))
 
 import interpreter  # noqa: E402, F401  (mends Triton's interpreter under numpy 2.4)
 from candidates import norm, sampler, segment, transpose  # noqa: E402
-from candidates.step import KernelModel  # noqa: E402
+from candidates.step import KernelModel, Tuning  # noqa: E402
 from sagebench.model import segment as plain_segment  # noqa: E402
 from sagebench.model.dropout_mask import keep_mask  # noqa: E402
 from sagebench.model.fused import plain_norm_relu_dropout  # noqa: E402
@@ -175,7 +175,7 @@ def test_samples_are_those_of_the_plain_samplers(case, monkeypatch):
                 assert torch.equal(a.cpu(), b.cpu()), name
 
 
-def test_a_step_waits_twice_at_most(monkeypatch):
+def test_a_sample_waits_twice_at_most(monkeypatch):
     monkeypatch.setattr(sampler, "EDGES_WITHOUT_WAIT", 400)
     rng = np.random.default_rng(0)
     colptr = torch.arange(0, 30_001, 30, device=DEVICE)
@@ -185,8 +185,9 @@ def test_a_step_waits_twice_at_most(monkeypatch):
     assert kernels.waits <= 2
 
 
+@pytest.mark.parametrize("fused", [None, {}], ids=["apart", "gradient and norm in one"])
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
-def test_a_whole_step(dtype, bound):
+def test_a_whole_step(dtype, bound, fused):
     """Logits and gradients. In bf16 a few values fall on the other side of the ReLU, on the plain
     path as well: gradients are then some percent from those in float32."""
     torch.manual_seed(0)
@@ -206,7 +207,7 @@ def test_a_whole_step(dtype, bound):
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         return [logits.detach(), *(p.grad for p in model.parameters())]
 
-    kernels = KernelModel(model)
+    kernels = KernelModel(model, Tuning(fused=fused))
     got = step(lambda: kernels(table, blocks, by_source))
     again = step(lambda: kernels(table, blocks, by_source))
     model.dtype = torch.float32
