@@ -59,6 +59,7 @@ class Campaign:
             self.step("facts", limit_s=60)
             self.pytest("tests", "cuda and not slow", limit_s=120)
             self.step("kernels", limit_s=60)
+            self.candidates(limit_s=110)
             wait_for_graph()
             self.step("profile", limit_s=60)
             self.step("epochs", limit_s=150, least_s=60)
@@ -110,6 +111,16 @@ class Campaign:
         command += [f"--junitxml={self.out / name}.xml"]
         command += [str(ROOT / "tests" / f"{test}.py") for test in TESTS]
         self.run(name, command, limit_s, least_s, {})
+
+    def candidates(self, *, limit_s: float) -> None:
+        """Kernels that are tried beside the plain path."""
+        command = [sys.executable, str(ROOT / "tests" / "gpu" / "bench_candidates.py")]
+        command += ["--out", str(self.out / "candidates.jsonl"), "--budget-s", str(limit_s - 25)]
+        environment = {}
+        if self.device == "cpu":
+            command += ["--device", "cpu", "--scale", "0.002"]
+            environment = {"TRITON_INTERPRET": "1"}
+        self.run("candidates", command, limit_s, 10, environment)
 
     def run(
         self,
