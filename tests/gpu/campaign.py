@@ -57,20 +57,20 @@ class Campaign:
     def all(self) -> None:
         with self.graph() as wait_for_graph:
             self.step("facts", limit_s=60)
-            self.pytest("tests", "cuda and not slow", limit_s=120)
-            self.step("kernels", limit_s=60)
+            self.pytest("tests", "cuda and not slow", limit_s=140)
             self.candidates(limit_s=110)
             wait_for_graph()
             self.step("profile", limit_s=60)
             self.step("epochs", limit_s=150, least_s=60)
-            self.step("out_of_memory", limit_s=40, least_s=20)
             self.step("sweep", limit_s=90, least_s=30)
             self.step(
                 "sweep", limit_s=40, least_s=20, environment=EXPANDABLE,
                 only=["bf16", "batch 1024"], label="expandable segments, ",
             )  # fmt: skip
+            self.step("engines", limit_s=150, least_s=40)
             self.step("frontier", limit_s=110, least_s=30)
-            self.step("engines", limit_s=150, least_s=60)
+            self.step("kernels", limit_s=60)
+            self.step("out_of_memory", limit_s=40, least_s=20)
             self.step("sweep", limit_s=100, least_s=50, only=["compiled", "compiled, batch 1024"])
             self.pytest("tests_compiled", "cuda and slow", limit_s=120, least_s=60)
         self.note("end", left_s=round(self.left_s), failed=self.failed)
