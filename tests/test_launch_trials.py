@@ -113,6 +113,7 @@ def test_two_ranks_complete_and_tell_everything(tmp_path, store):
     assert outcome["phases"]["micro_steps"] == 389 // (16 * 2 * 2) * 2
     assert outcome["accuracy"]["best_epoch"] == 3
     assert 0 < outcome["accuracy"]["test_full"] <= 1
+    assert outcome["provenance"]["expandable_segments"] is None  # of a GPU's memory
     assert (run.home / "best.pt").exists()
     assert run.attempts[0]["status"] == "completed"
 
