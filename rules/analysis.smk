@@ -45,7 +45,7 @@ rule tables:
         f"Tables: {STUDY}/tables/"
     shell:
         "python {input.script:q} --study {params.study:q} --results {params.results:q}"
-        " {params.accounting:q} --out {params.out:q} > {log:q} 2>&1"
+        " {params.accounting:q} --out {params.out:q} 2>&1 | tee -i {log:q}"
 
 
 for plot in FIGURES:

@@ -11,7 +11,7 @@ sys.path.insert(0, str(SCRIPTS.absolute()))
 
 from sagebench.cluster.orphans import cancel_orphans
 from sagebench.cluster.plugin_waits import bound_waits
-from sagebench.cluster.stale_lock import hold_folder
+from sagebench.cluster.stale_lock import hold_folder, keep_finished
 from sagebench.errors import UserError, full_disk_told
 from sagebench.grid.environment import (
     announce_study,
@@ -53,6 +53,7 @@ freezer = Freezer(study)
 if workflow.is_main_process:
     announce_study(freezer.run_path)
     folder_in_use = hold_folder(Path.cwd())  # until this process ends
+    keep_finished(Path.cwd())
 
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"

@@ -174,17 +174,31 @@ def test_an_outcome_that_was_deleted_is_told_from_a_failure(study):
         (lambda o: json.dumps(o | {"trial_id": "other"}), "belongs to trial other"),
         (lambda o: json.dumps(o | {"status": "fine"}), "unknown status 'fine'"),
         (lambda o: json.dumps(o)[:80], "not readable JSON"),
+        (lambda o: "", "not readable JSON"),
+        (lambda o: "[]", "schema 1"),
     ],
 )
-def test_a_damaged_outcome_is_an_error_and_a_failure_in_a_partial_study(study, damage, message):
+def test_a_damaged_outcome_is_an_error_and_passed_over_in_a_partial_study(study, damage, message):
     outcome = study.add("batch")
     path = study.results / "trials" / outcome["trial_id"] / "outcome.json"
     path.write_text(damage(outcome))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(
+        UserError, match=rf"outcome\.json is damaged .*{message}.*: delete the outc"
+    ):
         tables(study)
     (row,), _ = tables(study, partial=True)
-    assert row["status"] == "failed"
+    assert row["status"] == "damaged"
     assert message in row["missing_because"]
+
+
+def test_all_damaged_outcomes_are_named_at_once_before_what_is_missing(study):
+    study.ask("batch", make_trial(seed=9))
+    for seed in range(2):
+        outcome = study.add("batch", make_outcome(make_trial(seed=seed)))
+        (study.results / "trials" / outcome["trial_id"] / "outcome.json").write_text("{")
+    with pytest.raises(UserError) as raised:
+        tables(study)
+    assert [line.split()[1:3] for line in str(raised.value).splitlines()] == [["is", "damaged"]] * 2
 
 
 def test_csv_and_parquet_hold_the_same(study, tmp_path):

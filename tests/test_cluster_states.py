@@ -20,6 +20,7 @@ from sagebench.cluster import sacct, squeue, states
 from sagebench.cluster.commands import NoAnswer
 from sagebench.cluster.states import STATES, TrialState, look
 from sagebench.cluster.states_text import as_csv, as_text
+from sagebench.files import write_json
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "status.py"
 HERE = os.uname().nodename
@@ -93,8 +94,9 @@ class Files:
             file.write(json.dumps(line) + "\n")
 
     def outcome(self, number=0, status="completed", **values):
-        text = json.dumps({"status": status, "reason": None, **values})
-        (self.folder(number) / "outcome.json").write_text(text)
+        folder = self.folder(number)
+        outcome = {"schema": 1, "trial_id": folder.name, "status": status, "reason": None, **values}
+        write_json(folder / "outcome.json", outcome)
 
     def state(self, number=0):
         return look(self.study)[0][number]
@@ -152,10 +154,36 @@ def test_an_outcome_counts_whatever_the_attempts_say(local):
     local.end(status="failed")
     local.outcome(status="diverged", reason={"rank": 0, "phase": "backward"})
     assert (local.state().state, local.state().said) == ("diverged", "rank 0, backward")
-    (local.folder() / "outcome.json").write_text('{"status": "comp')
+
+
+@pytest.mark.parametrize("lost_bytes", [2, 3, 40, 1000])
+def test_an_outcome_that_was_cut_short_is_damaged_whatever_the_attempts_say(local, lost_bytes):
+    local.begin()
+    local.end(status="completed")
+    local.outcome(ranks=[{"rank": rank, "slurm": {}} for rank in range(4)])
+    path = local.folder() / "outcome.json"
+    path.write_bytes(path.read_bytes()[:-lost_bytes])
     found = local.state()
-    assert (found.state, found.said) == ("failed", "its outcome is not readable")
-    assert found.log == str(local.folder() / "outcome.json")
+    assert found.state == "damaged"
+    assert found.said.startswith("delete the outcome, and call the run again")
+    assert found.log == str(path)
+
+
+def test_an_outcome_of_another_form_is_whole(local):
+    local.end(status="completed")
+    local.outcome()
+    path = local.folder() / "outcome.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    assert local.state().state == "completed"
+
+
+def test_a_damaged_outcome_is_named_with_what_to_do(local):
+    local.outcome()
+    path = local.folder() / "outcome.json"
+    path.write_text("")
+    text = as_text("good", [local.state()])
+    assert "1 trials: 1 damaged" in text
+    assert "damaged: delete the outcome, and call the run again" in text and str(path) in text
 
 
 def test_a_failure_has_its_reason_and_its_log(local):

@@ -49,6 +49,26 @@ BAD = [
     ("defaults.learning_rate", 0, "defaults.learning_rate", "above 0"),
     ("defaults.learning_rate", float("nan"), "defaults.learning_rate", "above 0"),
     ("defaults.layers", 17, "defaults.layers", "from 1 to 16"),
+    # more than a trial can hold
+    ("defaults.batch_size", 99999999999999999999, "defaults.batch_size", "from 1 to 2147483647"),
+    ("defaults.batch_size", 2147483648.0, "defaults.batch_size", "from 1 to 2147483647"),
+    ("defaults.accumulation", 2**31, "defaults.accumulation", "from 1 to 2147483647"),
+    ("defaults.epochs", 10**20, "defaults.epochs", "from 1 to 2147483647"),
+    ("defaults.hidden_channels", 2**31, "defaults.hidden_channels", "from 1 to 2147483647"),
+    ("defaults.threads_per_rank", 2**31, "defaults.threads_per_rank", "from 1 to 2147483647"),
+    ("defaults.sampling_workers", 2**31, "defaults.sampling_workers", "from 0 to 2147483647"),
+    ("defaults.evaluate_every_epochs", 2**31, "defaults.evaluate_every", "from 1 to 2147483647"),
+    ("defaults.patience_evaluations", 2**31, "defaults.patience", "from 1 to 2147483647"),
+    ("defaults.phase_window_steps", 2**31, "defaults.phase_window", "from 0 to 2147483647"),
+    ("defaults.walltime_min", 2**31, "defaults.walltime_min", "from 1 to 2147483647"),
+    ("defaults.ranks", 2**31, "defaults.ranks", "from 1 to 2147483647"),
+    ("max_trials", 2**31, "max_trials", "from 1 to 2147483647"),
+    ("experiments.batch.zip.batch_size.1", 10**20, "zip.batch_size[1]", "from 1 to 2147483647"),
+    ("experiments.scaling.list.0.ranks", 10**20, "list[0].ranks", "from 1 to 2147483647"),
+    ("experiments.batch.seeds", [10**23], "experiments.batch.seeds[0]", f"to {2**63 - 1}"),
+    ("experiments.batch.seeds", [2**63], "experiments.batch.seeds[0]", f"to {2**63 - 1}"),
+    ("defaults.fanout", [10**22, 1, 1, 1, 1], "defaults.fanout", "a hop, 10000 at most"),
+    ("defaults.fanout", [5, 10_001, 1, 1, 1], "defaults.fanout", "not 10001"),
     ("defaults.memory_limit_gib", 0, "defaults.memory_limit_gib", "above 0"),
     ("defaults.walltime_min", 0, "defaults.walltime_min", "at least 1"),
     ("budget_node_hours", "100", "budget_node_hours", "above 0, e.g. 100 without quotes"),
@@ -79,6 +99,7 @@ BAD = [
     ("dataset.split", "huge", "dataset.split", "public or large"),
     ("dataset.name", "../x", "dataset.name", "a plain name"),
     ("dataset", {"name": "p", "source": "ogb", "ogb_name": "mag"}, "dataset.ogb_name", "products"),
+    ("dataset", {"name": "s", "source": "synthetic", "seed": 2**63}, "dataset.seed", "from 0 to 9"),
     ("dataset", {"name": "s", "source": "synthetic", "scale": 2}, "dataset.scale", "at most 1"),
     (
         "experiments.batch.dataset",
@@ -219,6 +240,56 @@ def test_a_walltime_beyond_the_sites():
     assert sentence.startswith("defaults.walltime_min is 3000: write at most 2880")
 
 
+LONG = list(range(1, 1001))
+PRODUCT = {"axis": "ranks", "product": {"batch_size": LONG, "epochs": LONG}, "seeds": LONG}
+ZIPPED = {
+    "axis": "ranks",
+    "zip": {"batch_size": LONG, "accumulation": LONG},
+    "list": [{"epochs": epochs} for epochs in LONG],
+}
+TOO_MANY = [
+    (
+        {"batch": PRODUCT},
+        "experiments.batch asks for 1000 of product.batch_size x 1000 of product.epochs x "
+        "1000 of seeds = 1000000000 trials, and max_trials is 100000: ",
+    ),
+    (
+        {"batch": ZIPPED},
+        "experiments.batch asks for 1000 of zip x 1000 of list = 1000000 trials, and max_trials",
+    ),
+    (
+        {name: {**ZIPPED, "list": ZIPPED["list"][:60]} for name in ("a", "b")},
+        "experiments ask for 60000 of a + 60000 of b = 120000 trials, and max_trials is 100000: ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("experiments", "problem"), TOO_MANY)
+def test_a_study_of_too_many_trials_is_refused_before_they_are_made(experiments, problem):
+    sentence = sentence_of({**GOOD, "experiments": experiments})
+    assert sentence.startswith(problem)
+    assert sentence.endswith(": write shorter lists, or a larger max_trials.")
+
+
+def test_as_many_trials_as_max_trials_are_made():
+    assert len(study_of({**GOOD, "max_trials": 10}).requests) == 10
+    assert "6 of batch + 4 of scaling = 10" in sentence_of({**GOOD, "max_trials": 9})
+
+
+def test_the_largest_values_that_a_trial_can_hold_are_good():
+    values = changed("defaults.batch_size", 2**31 - 1)
+    values["experiments"] = {"a": {"axis": "ranks", "seeds": [2**63 - 1]}}
+    values["defaults"]["fanout"] = [10_000, 1, -1, 0, 0]
+    (request,) = study_of(values).requests.values()
+    assert (request.trial.batch_size, request.trial.seed) == (2**31 - 1, 2**63 - 1)
+
+
+def test_an_int_that_no_float_can_hold_is_named_and_shortened():
+    sentence = sentence_of(changed("defaults.learning_rate", 10**400))
+    assert sentence.startswith("defaults.learning_rate is 1000") and len(sentence) < 200
+    assert sentence.endswith("...: write a number above 0, e.g. 0.001.")
+
+
 def test_several_mistakes_are_all_told_at_once():
     values = changed("defaults.dropout", 2)
     values["study"] = "a b"
@@ -237,6 +308,8 @@ BAD_FILES = [
     ),
     ("study: [a\n", "is no YAML", "key: value"),
     ("just text\n", "holds no keys", "key: value"),
+    (f"study: a\nepochs: {10**4000}{10**4000}\n", "is no YAML", "key: value"),
+    ("study: 2024-13-01\n", "is no YAML (month must be in 1..12)", "key: value"),
     ("extends: missing.yaml\n", "extends is 'missing.yaml'", "beside it"),
     ("extends: study.yaml\n", "extends itself", "another file"),
 ]

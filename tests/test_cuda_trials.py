@@ -93,13 +93,13 @@ def test_a_trial_of_two_ranks_on_one_gpu(tmp_path, store):
 
 
 def test_a_rank_without_memory_says_so(tmp_path, hub_store):
-    """Its peer is left in a collective and fails."""
+    """Its peer is left in a collective, perhaps for ever; the launcher would end it, too."""
     values = {
         "ranks": 2, "device": "cuda", "fanout": [-1, 1, 1], "hidden_channels": 2048,
         "memory_limit_gib": 0.5,
     }  # fmt: skip
-    codes = run_ranks(2, whole_rank, values, str(hub_store), str(tmp_path))
+    codes = run_ranks(2, whole_rank, values, str(hub_store), str(tmp_path), killed=1)
     records = [json.loads(path.read_text()) for path in tmp_path.glob("rank-*.json")]
-    assert sorted(codes) == [1, 86]
+    assert [code for code in codes if code is not None] == [86]
     assert [record["status"] for record in records] == ["out_of_memory"]
     assert records[0]["reason"]["limit"]["kind"] == "memory_limit"

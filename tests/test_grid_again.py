@@ -19,6 +19,8 @@ def study(tmp_path):
         path = tmp_path / "trials" / trial_id / "outcome.json"
         path.parent.mkdir(parents=True)
         outcome = {
+            "schema": 1,
+            "trial_id": trial_id,
             "status": "out_of_memory" if number < 3 else "completed",
             "provenance": {
                 "git_commit": ["1a2b3c4d", "ffff0000"][number % 2],
@@ -81,6 +83,6 @@ def test_nothing_is_lost(study):
 def test_an_outcome_that_cannot_be_read_is_named(study):
     (match, *_) = list(matches(study, parse_where("status=completed")))
     match.path.write_text("{")
-    with pytest.raises(UserError, match="is no outcome"):
+    with pytest.raises(UserError, match=r"outcome\.json is damaged .*: delete the outcome"):
         list(matches(study, parse_where("status=completed")))
     assert outcome_path(study.results, match.trial) == str(match.path)

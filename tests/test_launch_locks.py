@@ -6,19 +6,68 @@ import errno
 import fcntl
 import os
 import stat
+import subprocess
+import sys
 import tempfile
+import threading
+from pathlib import Path
 
 import pytest
+from sagebench.cluster import states
 from sagebench.errors import UserError
 from sagebench.launch.locks import machine_alone, only_one
 
+SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
+LIMIT_S = 30
+HOLD = """
+import pathlib, sys, time
+from sagebench.launch.locks import only_one
+with only_one(pathlib.Path("t"), wait=False):
+    print("holding", flush=True)
+    time.sleep(60)
+"""
 
-def test_a_trial_runs_once_at_a_time(tmp_path):
-    again = pytest.raises(UserError, match="the trial t is being run already")
-    with only_one(tmp_path / "t"), again, only_one(tmp_path / "t"):
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that runs the trial t."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD], cwd=tmp_path, env={"PYTHONPATH": str(SCRIPTS)},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "holding\n"
+    yield process
+    process.kill()
+    process.communicate(timeout=LIMIT_S)
+
+
+def test_a_trial_runs_once_at_a_time(tmp_path, holder):
+    name = f"process {holder.pid} on {os.uname().nodename}"
+    refused = pytest.raises(UserError, match=rf"the trial t is being run already \({name}\): wait")
+    with refused, only_one(tmp_path / "t", wait=False):
         pass
-    with only_one(tmp_path / "t"):
+    holder.kill()
+    holder.wait(LIMIT_S)
+    with only_one(tmp_path / "t", wait=False):
         pass
+
+
+def test_waiting_for_a_trial_is_said_and_ends_with_whoever_runs_it(tmp_path, holder, capsys):
+    threading.Timer(2, holder.kill).start()
+    with only_one(tmp_path / "t", wait=True):
+        assert holder.wait(LIMIT_S) != 0
+    said = capsys.readouterr().err
+    assert f"already (process {holder.pid} on {os.uname().nodename}): waiting for its end" in said
+
+
+def test_a_look_at_the_lock_keeps_no_trial_from_running(tmp_path, capsys):
+    (tmp_path / "t").mkdir()
+    with (tmp_path / "t" / ".lock").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.3, looking.close).start()
+        with only_one(tmp_path / "t", wait=False):
+            assert states._locked(tmp_path / "t" / ".lock")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_system_without_locks_still_runs_trials(tmp_path, monkeypatch, capsys):
@@ -26,7 +75,7 @@ def test_a_file_system_without_locks_still_runs_trials(tmp_path, monkeypatch, ca
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with only_one(tmp_path / "t"):
+    with only_one(tmp_path / "t", wait=True):
         pass
     assert "cannot be locked (Function not implemented)" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sagebench.cluster.states import Queue, state_of
+from sagebench.cluster.states import Queue, _locked, state_of
 from sagebench.sampling.order import SeedOrder
 from sagebench.training.compilation import OLDEST, torch_version
 from trials import endless_trial, make_trial, tiny_store
@@ -270,15 +271,87 @@ def test_killed_launcher_leaves_no_ranks_and_no_lock(tmp_path, store):
     run = Run(tmp_path / "t", endless_trial(ranks=2), store)
     launcher = run.start()
     pids = [rank["pid"] for rank in run.wait_for_epoch()["ranks"]]
-    second = run.finish()
-    assert second.returncode == 2
-    assert "is being run already" in second.stderr
     launcher.kill()
     launcher.wait(10)
     deadline = time.monotonic() + 10
     while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(is_running(pid) for pid in pids)
+    assert not _locked(run.home / ".lock")
+
+
+def waiting(run: Run) -> subprocess.Popen:
+    """A second call while the trial is being run; it has said that it waits."""
+    second = run.start()
+    said = second.stderr.readline()
+    assert "is being run already (process " in said and said.endswith("waiting for its end\n")
+    return second
+
+
+def test_a_second_call_waits_for_the_trial_and_takes_its_outcome(tmp_path, store):
+    run = Run(tmp_path / "t", make_trial(epochs=15, batch_size=4), store)
+    first = run.start()
+    run.wait_for_epoch()
+    second = waiting(run)
+    assert second.wait(LIMIT_S) == 0
+    assert first.wait(1) == 0
+    assert len(run.attempts) == run.outcome["attempts"] == 1
+
+
+@pytest.mark.parametrize("victim", ["launcher", "rank"])
+def test_a_second_call_runs_a_trial_that_ended_badly(tmp_path, store, victim):
+    run = Run(tmp_path / "t", make_trial(epochs=15, batch_size=4), store)
+    first = run.start()
+    ranks = run.wait_for_epoch()["ranks"]
+    second = waiting(run)
+    os.kill(first.pid if victim == "launcher" else ranks[0]["pid"], signal.SIGKILL)
+    assert second.wait(LIMIT_S) == 0
+    assert first.wait(1) != 0
+    assert run.outcome["status"] == "completed"
+    assert run.outcome["attempts"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_call_can_be_stopped_while_it_waits(tmp_path, store, number):
+    run = Run(tmp_path / "t", endless_trial(), store)
+    first = run.start()
+    run.wait_for_epoch()
+    second = waiting(run)
+    second.send_signal(number)
+    assert second.wait(5) == 128 + number
+    assert second.stderr.read() == f"interrupted by {number.name}\n"
+    assert first.poll() is None
+    first.terminate()
+    assert first.wait(30) == 128 + signal.SIGTERM
+    assert len(run.attempts) == 1
+
+
+def test_in_a_job_of_slurm_whose_devices_would_wait_too_a_second_call_is_refused(tmp_path, store):
+    run = Run(tmp_path / "t", make_trial(), store, *slurm_study(tmp_path))
+    with (run.home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = run.finish()
+    assert second.returncode == 2
+    assert second.stderr.endswith(
+        "is being run already (by another process): wait for that run, or stop it\n"
+    )
+
+
+def test_an_outcome_of_this_run_is_taken_though_snakemake_deleted_it(tmp_path, store):
+    """Which it does before it starts a job whose output came to be since it planned the run."""
+    run = Run(tmp_path / "t", make_trial(), store)
+    began_unix_s = time.time()
+    assert run.finish().returncode == 0
+    outcome = run.outcome
+    (run.home / "outcome.json").unlink()
+    run.environment["SAGEBENCH_RUN_BEGAN"] = repr(began_unix_s)
+    assert "completed, run by another process" in run.finish().stdout
+    assert run.outcome == outcome
+    # A user who deletes it wants to see it measured once more, and that is another run.
+    (run.home / "outcome.json").unlink()
+    run.environment["SAGEBENCH_RUN_BEGAN"] = repr(time.time() + 1)
+    assert run.finish().returncode == 0
+    assert run.outcome["attempts"] == 2
 
 
 def is_running(pid: int) -> bool:
@@ -288,17 +361,21 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_an_attempt_that_starts_no_rank_is_noted_too(store, tmp_path):
-    trial = make_trial()
+def slurm_study(folder: Path) -> list[str]:
+    """The options that name a frozen study of `make_trial()` on a cluster without its image."""
     site = {"launcher": "slurm", "device": "cpu", "modules": [], "environment": {},
             "image": "gone.sif", "image_definition": None, "binds": []}  # fmt: skip
     study = {
         "site": site,
         "places": {"1": {}},
-        "requests": {trial.id: {"walltime_min": 1, "continues": False}},
+        "requests": {make_trial().id: {"walltime_min": 1, "continues": False}},
     }
-    (tmp_path / "study.json").write_text(json.dumps(study))
-    run = Run(tmp_path / "t", trial, store, "--study", str(tmp_path / "study.json"))
+    (folder / "study.json").write_text(json.dumps(study))
+    return ["--study", str(folder / "study.json")]
+
+
+def test_an_attempt_that_starts_no_rank_is_noted_too(store, tmp_path):
+    run = Run(tmp_path / "t", make_trial(), store, *slurm_study(tmp_path))
     result = run.finish()
     assert result.returncode != 0
     (said,) = result.stderr.splitlines()

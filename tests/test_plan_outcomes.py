@@ -17,7 +17,7 @@ from sagebench.plan.build import plan_rows
 from sagebench.plan.figures import memory_frontier
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import Cell, Frontier, frontiers
-from sagebench.plan.past import read_outcome
+from sagebench.plan.past import known_outcome
 from sagebench.plan.rows import totals
 from sagebench.predict.memory import FITS, NO_FIT
 
@@ -63,13 +63,13 @@ def test_an_outcome_that_cannot_be_read_is_said_and_not_run_again(tmp_path, cont
     first = next(iter(study.requests))
     made = outcome_of(study, first)
     path = tmp_path / "trials" / first / "outcome.json"
-    assert read_outcome(path) == made
+    assert known_outcome(path) == made
     path.write_text(content)
     (tmp_path / "trials" / "another").mkdir()
     (tmp_path / "trials" / "another" / "outcome.json").write_text(content)
     rows = plan_rows(study)
-    assert rows[0].status == "unreadable" and not rows[0].to_run
-    assert "unreadable" in as_text.as_text(study, rows)
+    assert rows[0].status == "damaged" and not rows[0].to_run
+    assert "damaged" in as_text.as_text(study, rows)
     assert all(row.source == "predicted" for row in rows if row.to_run)
 
 

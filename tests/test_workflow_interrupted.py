@@ -22,6 +22,7 @@ defaults: {layers: 2, fanout: [3, 2], hidden_channels: 8, batch_size: 256, accum
 experiments:
   scaling: {axis: ranks, product: {ranks: [1, 2]}}
 """
+ONE_TRIAL = STUDY.replace("[1, 2]", "[1]")
 
 
 def command(folder: Path) -> list[str]:
@@ -38,33 +39,45 @@ def outcomes(folder: Path) -> dict[str, dict]:
     return {outcome["trial_id"]: outcome for outcome in found}
 
 
-def run(folder: Path) -> None:
+def run(folder: Path) -> str:
+    """Run the study to its end; what was said."""
     finished = subprocess.run(
         command(folder), capture_output=True, text=True, timeout=LIMIT_S, env=environment(folder)
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout + finished.stderr
 
 
 def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(folder)}
 
 
-def new_folder(path: Path) -> Path:
+def new_folder(path: Path, study: str = STUDY) -> Path:
     path.mkdir()
-    (path / "study.yaml").write_text(STUDY)
+    (path / "study.yaml").write_text(study)
     return path
 
 
-def second_rank(folder: Path) -> int:
-    """The process of rank 1, once it has done an epoch."""
+def kill_snakemake_over_a_trial(folder: Path) -> None:
+    """A trial runs, and the Snakemake that started it is killed."""
+    with (folder / "first.txt").open("w") as said:
+        first = subprocess.Popen(command(folder), stdout=said, stderr=said, env=environment(folder))
+        trained(folder, "*")
+        first.kill()
+        first.wait(LIMIT_S)
+    assert outcomes(folder) == {}
+
+
+def trained(folder: Path, pattern: str) -> dict:
+    """What a trial has measured, once it has done an epoch."""
     deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
-        for path in folder.glob("results/trials/*-r2-*/attempts/1/measured.json"):
+        for path in folder.glob(f"results/trials/{pattern}/attempts/1/measured.json"):
             measured = json.loads(path.read_text())
             if measured["epochs"]:
-                return measured["ranks"][1]["pid"]
+                return measured
         time.sleep(0.02)
-    raise AssertionError("the trial of two ranks did not get through an epoch")
+    raise AssertionError("no trial got through an epoch")
 
 
 def test_a_killed_rank_is_run_again_to_the_same_outcome(tmp_path):
@@ -73,7 +86,7 @@ def test_a_killed_rank_is_run_again_to_the_same_outcome(tmp_path):
         command(disturbed), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=environment(disturbed),
     )  # fmt: skip
-    os.kill(second_rank(disturbed), signal.SIGKILL)
+    os.kill(trained(disturbed, "*-r2-*")["ranks"][1]["pid"], signal.SIGKILL)
     said = first.communicate(timeout=LIMIT_S)[0]
     assert first.returncode != 0
     assert "rank 1 was ended by SIGKILL" in said
@@ -87,3 +100,23 @@ def test_a_killed_rank_is_run_again_to_the_same_outcome(tmp_path):
     }
     # What was finished was not run twice.
     assert all(found[name] == outcome for name, outcome in kept.items())
+
+
+def test_after_snakemake_was_killed_the_same_command_takes_the_outcome_of_its_trial(tmp_path):
+    # The trial outlasts the start of Snakemake.
+    folder = new_folder(tmp_path / "killed", ONE_TRIAL.replace("epochs: 6", "epochs: 30"))
+    kill_snakemake_over_a_trial(folder)
+    said = run(folder)
+    assert "waiting for its end" in said and "completed, run by another process" in said
+    (outcome,) = outcomes(folder).values()
+    assert outcome["attempts"] == 1
+    assert "Nothing to be done" in run(folder)
+
+
+def test_a_trial_that_ended_well_after_snakemake_was_killed_is_not_run_again(tmp_path):
+    folder = new_folder(tmp_path / "killed", ONE_TRIAL)
+    kill_snakemake_over_a_trial(folder)
+    deadline = time.monotonic() + LIMIT_S
+    while not outcomes(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert outcomes(folder) and "Nothing to be done" in run(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ import sys
 import time
 
 import pytest
-from workflow_project import SMALL, Project
+from sagebench.measure.outcome import Damaged
+from workflow_project import ROOT, SMALL, Project
 
 
 @pytest.fixture
@@ -164,6 +166,38 @@ def test_plan_writes_only_its_csv_and_the_frozen_study(project):
     rows = (project.folder / "results/small/plan.csv").read_text().splitlines()
     assert len(rows) == 1 + 4
     assert not (project.folder / "results/trials").exists()
+
+
+def test_a_damaged_outcome_is_named_on_the_terminal_and_partial_goes_on_without_it(project):
+    for name in ("make_tables", "status"):
+        shutil.copy(ROOT / f"workflow_scripts/{name}.py", project.folder / "workflow_scripts")
+    assert project.snakemake("trials").returncode == 0
+    path = project.outcomes()[0]
+    path.write_text(path.read_text()[:100])
+    named = f"{path.relative_to(project.folder)} is damaged (not readable JSON: "
+    result = project.snakemake()
+    assert result.returncode != 0
+    (error,) = [line for line in result.stdout.splitlines() if line.startswith(f"error: {named}")]
+    assert error.endswith(": " + Damaged.remedy)
+
+    status = subprocess.run(
+        [sys.executable, "workflow_scripts/status.py", "--configfile", "study.yaml"],
+        cwd=project.folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "3 trials: 1 damaged, 2 completed" in status.stdout
+    partial = project.snakemake("partial")
+    assert partial.returncode == 0, partial.stdout
+    assert "2 of 3 trials have an outcome" in partial.stdout and named in partial.stdout
+    with (project.folder / "results/small/partial/tables/trials.csv").open(newline="") as file:
+        rows = {row["trial_id"]: row for row in csv.DictReader(file)}
+    assert rows[path.parent.name]["status"] == "damaged"
+    assert rows[path.parent.name]["missing_because"].startswith(named)
+    assert sorted(row["status"] for row in rows.values()) == ["completed", "completed", "damaged"]
+
+    path.unlink()
+    result = project.snakemake()
+    assert result.returncode == 0, result.stdout
+    assert len(project.outcomes()) == 3
 
 
 def test_again_sets_outcomes_aside_and_the_next_run_makes_them_again(project):

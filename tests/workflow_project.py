@@ -58,7 +58,8 @@ while Path(os.environ.get("WHILE_THERE", "no such file")).exists():
 if str(trial["batch_size"]) == os.environ.get("FAIL"):
     Path(arguments.outcome).with_name("attempts.jsonl").write_text("{}")
     sys.exit(1)
-outcome = {"status": "completed", "trial": trial, "provenance": {"git_commit": "abcdef"}}
+outcome = {"schema": 1, "trial_id": Path(arguments.outcome).parent.name,
+           "status": "completed", "trial": trial, "provenance": {"git_commit": "abcdef"}}
 Path(arguments.outcome).write_text(json.dumps(outcome))
 """,
     "make_tables": """

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sagebench.errors import run_script
-from sagebench.files import read_json, write_json
+from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.launch.launcher import run_trial
+from sagebench.measure.outcome import read_outcome
 from sagebench.training.pyg_engine import KeyedSampler
 from sagebench.training.tensors import torch_view
 from scipy import stats
@@ -60,7 +61,7 @@ def ours(trial: Trial, store: Path) -> float:
         code = run_trial(home / "trial.json", store, home / "outcome.json", None)
         if code:
             raise RuntimeError(f"the trial {trial.id} failed")
-        return read_json(home / "outcome.json")["accuracy"]["test_full"]
+        return read_outcome(home / "outcome.json")["accuracy"]["test_full"]
 
 
 def pygs(trial: Trial, store: GraphStore) -> float:

@@ -13,15 +13,22 @@ from sagebench.errors import UserError
 from sagebench.grid.configuration import validate
 from sagebench.grid.expansion import expand
 from sagebench.grid.site import validate_site
+from sagebench.measure.outcome import Damaged, read_outcome
 
-SCHEMA = 1
 STATUSES = ("completed", "out_of_memory", "time_limit", "diverged")
 """The measured results; everything else is missing."""
 
 NOT_RUN = "predicted_out_of_memory"
 """of trials that were left out; they are in no table of outcomes"""
 
-MISSING_STATUSES = ("failed", "interrupted", "to_be_continued", "outcome_removed", "not_finished")
+MISSING_STATUSES = (
+    "failed",
+    "damaged",
+    "interrupted",
+    "to_be_continued",
+    "outcome_removed",
+    "not_finished",
+)
 
 
 @dataclass(frozen=True)
@@ -55,18 +62,24 @@ def read_study(path: str | Path) -> dict[str, Any]:
 def read_records(study: dict[str, Any], results: str | Path, partial: bool) -> list[Record]:
     """One record a trial, in the study's order; a trial of two experiments is one record.
 
-    Without `partial`, a missing outcome is a UserError that says how many and which. A trial that
-    the study left out, because it is predicted to go out of memory, is no record.
+    Without `partial`, a missing outcome is a UserError that says how many and which, and a damaged
+    one names its file. A trial that the study left out, because it is predicted to go out of
+    memory, is no record.
     """
     folder = Path(results) / "trials"
     values, left_out = _Values(study), _left_out(study, folder)
     records = [
-        _record(folder / trial_id, trial_id, values, experiments, partial)
+        _record(folder / trial_id, trial_id, values, experiments)
         for trial_id, experiments in _memberships(study).items()
         if trial_id not in left_out
     ]
+    if partial:
+        return records
+    damaged = [str(record.because) for record in records if record.status == "damaged"]
+    if damaged:
+        raise UserError("\n".join(damaged))
     missing = [record for record in records if record.outcome is None]
-    if missing and not partial:
+    if missing:
         raise UserError(
             f"{len(missing)} of {len(records)} trials of {study['study']} have no outcome yet, "
             f"{missing[0].trial_id} first ({missing[0].because}): run the study again to get "
@@ -139,19 +152,16 @@ def _record(
     trial_id: str,
     values: _Values,
     memberships: list[tuple[str, str]],
-    partial: bool,
 ) -> Record:
     experiments = tuple(name for name, _ in memberships)
     axes = tuple(axis for _, axis in memberships)
     frozen, path = folder / "trial.json", folder / "outcome.json"
     if path.exists():
         try:
-            outcome = _check(path, trial_id, _read_json(path))
-        except UserError as error:
-            if not partial:
-                raise
+            outcome = read_outcome(path, trial_id)
+        except Damaged as error:
             trial = _trial(frozen, trial_id, values)
-            return Record(trial_id, trial, experiments, axes, "failed", because=str(error))
+            return Record(trial_id, trial, experiments, axes, "damaged", because=str(error))
         return Record(
             trial_id,
             outcome["trial"],
@@ -177,19 +187,6 @@ def _prediction(path: Path, outcome: dict[str, Any]) -> dict[str, Any] | None:
     prediction = _read_json(path)
     store = outcome.get("store") or {}
     return prediction if prediction.get("store_checksum") == store.get("checksum") else None
-
-
-def _check(path: Path, trial_id: str, outcome: Any) -> dict[str, Any]:
-    if not isinstance(outcome, dict) or outcome.get("schema") != SCHEMA:
-        raise UserError(f"{path} is not an outcome of schema {SCHEMA}: delete it and run again.")
-    if outcome.get("trial_id") != trial_id:
-        raise UserError(
-            f"{path} belongs to trial {outcome.get('trial_id')}, not to {trial_id}: put it back "
-            "into its own folder, or delete it and run again."
-        )
-    if outcome.get("status") not in STATUSES:
-        raise UserError(f"{path} has the unknown status {outcome.get('status')!r}.")
-    return outcome
 
 
 def _why_missing(path: Path) -> tuple[str, str, str | None]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sagebench.cluster import sacct
-from sagebench.cluster.attempts import Attempt, read_attempts, read_object
+from sagebench.cluster.attempts import Attempt, read_attempts
+from sagebench.measure.outcome import Damaged, read_outcome
 
 SETTLE_S = 30.0
 """how long to wait for the end of a job whose trial has ended: Slurm notes it a moment later"""
@@ -94,7 +95,10 @@ def attempts_of(folder: Path) -> list[Attempt]:
     attempts = read_attempts(folder)
     if attempts or not (folder / "outcome.json").exists():
         return attempts
-    outcome = read_object(folder / "outcome.json") or {}
+    try:
+        outcome = read_outcome(folder / "outcome.json", folder.name)
+    except Damaged:
+        return []
     ids = (rank.get("slurm") or {} for rank in outcome.get("ranks") or [])
     job_id = next((found["slurm_job_id"] for found in ids if "slurm_job_id" in found), None)
     record = {"slurm_job_id": job_id, "started_at": outcome.get("started_at")}

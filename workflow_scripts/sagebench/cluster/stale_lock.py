@@ -1,7 +1,8 @@
-"""Snakemake's lock on a folder outlives a Snakemake that was killed; the kernel's locks do not."""
+"""What a killed Snakemake leaves in its folder: its lock, and marks of what it was making."""
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import os
 import sys
@@ -15,8 +16,9 @@ def hold_folder(folder: Path) -> TextIO | None:
     """Say that this process works in `folder`, for as long as what this returns is open; where no
     other does, take away the lock that a killed Snakemake left there.
 
-    None where the file system has no such locks. They may reach no further than one machine, so
-    what another one left is not touched.
+    The kernel's locks end with their process, Snakemake's does not. None where the file system has
+    no such locks. They may reach no further than one machine, so what another one left is not
+    touched.
     """
     path = folder / FOLDER / "sagebench" / "in-use"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +33,21 @@ def hold_folder(folder: Path) -> TextIO | None:
         return None
     fcntl.flock(mark, fcntl.LOCK_SH)
     return mark
+
+
+def keep_finished(folder: Path) -> None:
+    """Take away the marks of outcomes that came to be all the same: Snakemake would delete them as
+    incomplete and run their trials again. An outcome is there whole or not at all."""
+    marks = folder / FOLDER / "incomplete"
+    for mark in [path for path in marks.rglob("*") if path.is_file()]:
+        # The path in base64, which may be too long for one name.
+        encoded = "".join(part.removeprefix("@") for part in mark.relative_to(marks).parts)
+        try:
+            path = Path(base64.urlsafe_b64decode(encoded).decode())
+        except ValueError:
+            continue
+        if path.name == "outcome.json" and (folder / path).exists():
+            mark.unlink(missing_ok=True)
 
 
 def _clear(folder: Path, mark: TextIO) -> None:

@@ -26,12 +26,14 @@ from sagebench.cluster.attempts import (
 from sagebench.cluster.commands import NoAnswer
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
+from sagebench.measure.outcome import Damaged, ends_whole, read_outcome
 
 STATES = (
     "running",
     "queued",
     "to_be_continued",
     "failed",
+    "damaged",
     "interrupted",
     "out_of_memory",
     "time_limit",
@@ -162,13 +164,13 @@ def _by_queue(trial_id: str, queue: Queue) -> TrialState:
 
 def _measured(folder: Path) -> TrialState:
     """A trial with an outcome; its attempts tell the same as that, in fewer bytes."""
-    ends = read_ends(folder / "attempts.jsonl")
+    path, ends = folder / "outcome.json", read_ends(folder / "attempts.jsonl")
     record: dict[str, Any] = ends[-1] if ends else {}
-    if record.get("status") not in MEASURED:
-        record = read_object(folder / "outcome.json") or {}
-    if record.get("status") not in MEASURED:
-        path = folder / "outcome.json"
-        return TrialState(folder.name, "failed", "its outcome is not readable", log=str(path))
+    if record.get("status") not in MEASURED or not ends_whole(path):
+        try:
+            record = read_outcome(path, folder.name)
+        except Damaged as damaged:
+            return TrialState(folder.name, "damaged", damaged.remedy, log=str(path))
     reason = record.get("reason") or {}
     said = f"rank {reason['rank']}, {reason['phase']}" if reason else ""
     return TrialState(folder.name, record["status"], said, record.get("attempt"))

@@ -16,7 +16,7 @@ WIDTH = 100
 ROWS_SHOWN = 200
 QUIET = ("completed", "left_out", "not_started")
 """states that a long list leaves out"""
-EXPLAINED = ("failed", "interrupted")
+EXPLAINED = ("failed", "damaged", "interrupted")
 
 
 def as_text(title: str, states: Sequence[TrialState], queue_unknown: str | None = None) -> str:

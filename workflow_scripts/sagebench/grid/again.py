@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sagebench.errors import UserError
-from sagebench.files import read_json
 from sagebench.grid import messages
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
+from sagebench.measure.outcome import read_outcome
 
 KEYS = ("status", "experiment", "commit", "digest", "trial")
 EXAMPLE = "status=out_of_memory or experiment=batch,commit=1a2b3c"
@@ -72,7 +72,7 @@ def matches(study: Study, conditions: Mapping[str, str]) -> Iterator[Match]:
         path = Path(outcome_path(study.results, trial_id))
         if not fnmatchcase(trial_id, conditions.get("trial", "*")) or not path.exists():
             continue
-        outcome = _read(path)
+        outcome = read_outcome(path, trial_id)
         if _holds(outcome, conditions):
             yield Match(trial_id, path, str(outcome.get("status")))
 
@@ -91,16 +91,6 @@ def set_aside(match: Match) -> Path:
             continue
         match.path.unlink()
         return target
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        outcome = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is no outcome ({error}): delete it, the next run makes it again."
-        ) from None
-    return outcome if isinstance(outcome, dict) else {}
 
 
 def _holds(outcome: Mapping[str, Any], conditions: Mapping[str, str]) -> bool:

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from sagebench.errors import UserError
 from sagebench.grid import messages
 from sagebench.grid.values import (
+    SEED_MAX,
     Fanout,
     FilePath,
     Flag,
@@ -111,7 +112,7 @@ class Synthetic(Strict):
     scale: number(0.01, above=0, high=1) = Field(
         1.0, description="its number of nodes, as a share of ogbn-products'"
     )
-    seed: whole(0, 0) = Field(0, description="of its random numbers")
+    seed: whole(0, 0, SEED_MAX) = Field(0, description="of its random numbers")
 
 
 SOURCES = {"pubmed": PubMed, "ogb": Ogb, "arrays": Arrays, "synthetic": Synthetic}
@@ -271,7 +272,7 @@ class Experiment(Strict):
     rows: Annotated[list[Values], Field(min_length=1)] | None = Field(
         None, alias="list", description="explicit rows of keys and values"
     )
-    seeds: Annotated[list[whole(0, 0)], Field(min_length=1)] = Field(
+    seeds: Annotated[list[whole(0, 0, SEED_MAX)], Field(min_length=1)] = Field(
         [0], description="one repeat for each"
     )
 
@@ -302,6 +303,9 @@ class Configuration(Strict):
     )
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1)] = Field(
         description="the experiments, by name"
+    )
+    max_trials: whole(1, 100_000) = Field(
+        100_000, description="a study that asks for more is refused before any is made"
     )
     budget_node_hours: optional(number(100.0, above=0), 100) = Field(
         None,
@@ -337,6 +341,7 @@ class Configuration(Strict):
                 name: experiment.model_dump(mode="json", by_alias=True, exclude_unset=True)
                 for name, experiment in self.experiments.items()
             },
+            "max_trials": self.max_trials,
             "budget_node_hours": self.budget_node_hours,
             "skip_predicted_out_of_memory": self.skip_predicted_out_of_memory,
             "walltime_from_prediction": self.walltime_from_prediction,

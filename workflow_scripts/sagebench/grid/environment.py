@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 SCRIPTS = "SAGEBENCH_SCRIPTS"
 FROZEN_STUDY = "SAGEBENCH_FROZEN_STUDY"
+RUN_BEGAN = "SAGEBENCH_RUN_BEGAN"
 
 
 def lead_commands(scripts: Path) -> None:
@@ -24,14 +26,20 @@ def lead_commands(scripts: Path) -> None:
 
 
 def announce_study(path: str) -> None:
-    """Tell the run's jobs on other nodes which frozen study they belong to."""
+    """Tell the run's jobs which frozen study they belong to, and when the run began."""
     os.environ[FROZEN_STUDY] = str(Path(path).absolute())
+    os.environ[RUN_BEGAN] = repr(time.time())
 
 
 def announced_study() -> str | None:
     """The frozen study of the run that this process is a job of, where there is such a file."""
     path = os.environ.get(FROZEN_STUDY)
     return path if path and Path(path).is_file() else None
+
+
+def run_began_unix_s() -> float:
+    """When the run began that this process is a job of; now, where it is of none."""
+    return float(os.environ.get(RUN_BEGAN) or time.time())
 
 
 def profile_site(arguments: Sequence[str]) -> str | None:

@@ -7,6 +7,7 @@ checked, once for each distinct combination, so ten thousand trials take a fract
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,6 +83,7 @@ class _Row:
 
 def expand(configuration: Configuration, site: Site) -> Study:
     """The study's trials; raises UserError for what no trial can be made of."""
+    _check_number(configuration)
     experiments: list[ExperimentTrials] = []
     requests: dict[str, Request] = {}
     stores: dict[str, dict[str, Any]] = {}
@@ -118,6 +120,40 @@ def expand(configuration: Configuration, site: Site) -> Study:
             )
         )
     return Study(configuration, site, tuple(experiments), requests, stores)
+
+
+def _check_number(configuration: Configuration) -> None:
+    """Raises UserError for more trials than max_trials, before any is made: that takes minutes, and
+    the memory of the machine. A trial of two experiments counts twice."""
+    most, asked = configuration.max_trials, {}
+    for name, experiment in configuration.experiments.items():
+        lists = _lists(experiment)
+        asked[name] = math.prod(lists.values())
+        if asked[name] > most:
+            longer = {where: length for where, length in lists.items() if length > 1}
+            raise _too_many(f"experiments.{name} asks for", longer, " x ", asked[name], most)
+    together = sum(asked.values())
+    if together > most:
+        raise _too_many("experiments ask for", asked, " + ", together, most)
+
+
+def _lists(experiment: Experiment) -> dict[str, int]:
+    """The lists that an experiment crosses, by where they are written, and how long each is."""
+    lists = {f"product.{key}": len(column) for key, column in _given(experiment.product).items()}
+    zipped = _given(experiment.zipped)
+    if zipped:
+        lists["zip"] = len(next(iter(zipped.values())))
+    if experiment.rows:
+        lists["list"] = len(experiment.rows)
+    return {**lists, "seeds": len(experiment.seeds)}
+
+
+def _too_many(who: str, parts: Mapping[str, int], sign: str, number: int, most: int) -> UserError:
+    named = sign.join(f"{count} of {what}" for what, count in parts.items())
+    return UserError(
+        f"{who} {named} = {number} trials, and max_trials is {most}: "
+        "write shorter lists, or a larger max_trials."
+    )
 
 
 def _trials(

@@ -12,23 +12,31 @@ from pydantic_core import PydanticCustomError
 
 PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
 
+# What a trial can hold: larger ones would be planned, and fail once they run.
+COUNT_MAX = 2**31 - 1
+SEED_MAX = 2**63 - 1
+HOP_MAX = 10_000
+"""neighbors of one hop, where it is not every one"""
+
 
 def wanted(what: str) -> PydanticCustomError:
     """The error of a bad value; `what` completes the sentence "write ..."."""
     return PydanticCustomError("wanted", "{what}", {"what": what})
 
 
-def whole(low: int, example: int, high: int | None = None) -> Any:
+def whole(low: int, example: int, high: int = COUNT_MAX) -> Any:
     """An int from `low` to `high`, both included; 128.0 is one, "128" and true are none."""
-    bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
 
     def check(value: Any) -> int:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not is_whole or value < low or (high is not None and value > high):
-            raise wanted(f"a whole number {bounds}, e.g. {_unquoted(value, example)}")
-        return value
+        if is_whole and low <= value <= high:
+            return value
+        # A bound that is far off only helps whoever went beyond it.
+        both = high < COUNT_MAX or (is_whole and value > high)
+        bounds = f"from {low} to {high}" if both else f"of at least {low}"
+        raise wanted(f"a whole number {bounds}, e.g. {_unquoted(value, example)}")
 
     return Annotated[int, Field(ge=low, le=high), BeforeValidator(check)]
 
@@ -53,7 +61,7 @@ def number(
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if (
             not is_number
-            or not math.isfinite(value)
+            or not _is_finite(value)
             or (above is not None and value <= above)
             or (low is not None and value < low)
             or (below is not None and value >= below)
@@ -64,6 +72,14 @@ def number(
 
     constraint = Field(gt=above, ge=low, lt=below, le=high)
     return Annotated[float, constraint, BeforeValidator(check)]
+
+
+def _is_finite(value: float) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int of more than 308 digits
+        return False
 
 
 def choice(*options: str) -> Any:
@@ -116,9 +132,10 @@ def _fanout(value: Any) -> tuple[int, ...]:
     for hop in value:
         if isinstance(hop, float) and hop.is_integer():
             hop = int(hop)
-        if not isinstance(hop, int) or isinstance(hop, bool) or hop < -1:
+        if not isinstance(hop, int) or isinstance(hop, bool) or not -1 <= hop <= HOP_MAX:
             raise wanted(
-                f"{example} (neighbors a hop: -1 every one, 0 none), and not {hop!r} among them"
+                f"{example} (neighbors a hop, {HOP_MAX} at most: -1 every one, 0 none), "
+                f"and not {hop!r} among them"
             )
         hops.append(hop)
     first_zero = hops.index(0) if 0 in hops else len(hops)
@@ -133,7 +150,13 @@ def _fanout(value: Any) -> tuple[int, ...]:
 Fanout = Annotated[
     tuple[int, ...],
     BeforeValidator(_fanout),
-    WithJsonSchema({"type": "array", "items": {"type": "integer", "minimum": -1}, "minItems": 1}),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": -1, "maximum": HOP_MAX},
+            "minItems": 1,
+        }
+    ),
 ]
 
 

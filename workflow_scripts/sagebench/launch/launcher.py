@@ -8,28 +8,37 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.files import read_json, write_json
+from sagebench.grid.environment import run_began_unix_s
 from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import Attempt
 from sagebench.launch.compose import compose_outcome, read_measured, read_record
 from sagebench.launch.locks import machine_alone, only_one
 from sagebench.launch.provenance import collect_provenance
-from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.start import Job, ranks_of
 from sagebench.launch.verdict import Verdict, decide
 from sagebench.launch.walltime import Walltime
-from sagebench.measure.outcome import Status
+from sagebench.measure.outcome import Damaged, Status, read_outcome
 
 PROFILE = ("profile.txt", "trace.json.gz")
 """of a trial with `profile_steps`"""
 TO_BE_CONTINUED = 75
 """exit code of a trial that stopped with a checkpoint: run it again, and it goes on"""
+
+
+class Interrupted(Exception):
+    """A signal that asks to end, where no rank runs that would have to end first."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 def run_trial(
@@ -42,14 +51,43 @@ def run_trial(
     """Run a trial once and return the exit code: 0 where there is an outcome.
 
     study_path: the frozen study, which says how the site starts ranks; None: here, as processes.
-    Beside the outcome: `attempts/N/` with the ranks' logs and measurements, `attempts.jsonl` with
-    a line an attempt, `best.pt` and the profile of a completed one. Raises UserError if the trial
-    runs already.
+    Beside the outcome: `attempts/N/` with the ranks' logs and measurements and once more the
+    outcome, `attempts.jsonl` with a line an attempt, `best.pt` and the profile of a completed one.
+    A trial that is being run already is waited for, and what it ends with is taken; in a job of
+    Slurm, whose devices would wait too, it is a UserError.
     """
+    since_unix_s = run_began_unix_s()
     trial = Trial.from_json(read_json(trial_path))
     job = Job.read(trial, trial_path, store, outcome_path, study_path)
-    alone = nullcontext() if job.by_slurm else machine_alone()
-    with only_one(job.home), alone:
+    try:
+        with handling_signals(interrupt), only_one(job.home, wait=not job.by_slurm):
+            outcome = outcome_since(job, since_unix_s)
+            if outcome is None:
+                return run_alone(job, walltime_s)
+            write_json(outcome_path, outcome)
+    except Interrupted as interrupted:
+        return told_interrupted(interrupted.number)
+    print(f"{trial.id}: {outcome['status']}, run by another process")
+    return 0
+
+
+def outcome_since(job: Job, unix_s: float) -> dict[str, Any] | None:
+    """The outcome of an attempt that ended since then: another process's, such as the launcher
+    that a killed Snakemake left. Of the attempt's own file, too: Snakemake deletes what came to be
+    in the place of a job's output before it starts the job."""
+    for path in (job.outcome_path, *job.home.glob("attempts/*/outcome.json")):
+        with suppress(Damaged):
+            outcome = read_outcome(path, job.trial.id)
+            # Noted in whole seconds.
+            if datetime.fromisoformat(outcome["finished_at"]).timestamp() >= int(unix_s):
+                return outcome
+    return None
+
+
+def run_alone(job: Job, walltime_s: float | None) -> int:
+    """Run a trial that nobody else runs, on a machine where no other is run."""
+    trial = job.trial
+    with nullcontext() if job.by_slurm else machine_alone():
         # Before the attempt begins: a large image that has no record takes a while to read.
         provenance = collect_provenance(shlex.join(sys.argv), job.image, job.expandable_segments)
         attempt = Attempt.begin(job.home, walltime_s)
@@ -59,6 +97,9 @@ def run_trial(
         except UserError as error:  # no rank was started: modules, image or binds are not there
             attempt.log(attempt.record(Verdict(None, str(error)), interrupted=False))
             raise
+        except Interrupted:
+            attempt.log(attempt.record(Verdict(None, "interrupted"), interrupted=True))
+            raise
         record = attempt.record(verdict, interrupted is not None)
         if verdict.status is not None:
             measured = read_measured(attempt.directory)
@@ -66,7 +107,9 @@ def run_trial(
                 for name in ("best.pt", *PROFILE):
                     if (attempt.directory / name).exists():
                         (attempt.directory / name).replace(job.home / name)
-            write_json(outcome_path, compose_outcome(trial, measured, verdict, record, provenance))
+            outcome = compose_outcome(trial, measured, verdict, record, provenance)
+            write_json(attempt.directory / "outcome.json", outcome)
+            write_json(job.outcome_path, outcome)
             job.checkpoint.unlink(missing_ok=True)
         attempt.log(record)
     if verdict.status is not None:
@@ -77,16 +120,26 @@ def run_trial(
         print(f"{trial.id}: {verdict.message}: run it again to go on", file=sys.stderr)
         return TO_BE_CONTINUED
     if interrupted is not None:
-        print(f"interrupted by {signal.Signals(interrupted).name}", file=sys.stderr)
-        return 128 + interrupted
+        return told_interrupted(interrupted)
     print(f"error: {verdict.message}; see {record['log']}", file=sys.stderr)
     return 1
+
+
+def told_interrupted(number: int) -> int:
+    """Say which signal ended the run; the exit code for it."""
+    print(f"interrupted by {signal.Signals(number).name}", file=sys.stderr)
+    return 128 + number
+
+
+def interrupt(number: int) -> None:
+    raise Interrupted(number)
 
 
 def supervise(job: Job, attempt: Attempt, walltime: Walltime) -> tuple[Verdict, int | None]:
     """Start the ranks and wait for their end. Returns the verdict and the signal, if any."""
     checkpoint_before = changed_at(job.checkpoint)
-    with ranks_of(job, attempt, walltime) as ranks, stopping_on_signals(ranks):
+    ranks = ranks_of(job, attempt, walltime)
+    with handling_signals(ranks.stop), ranks:
         ends = ranks.wait(walltime.last_resort_unix_s)
     ends = [replace(end, record=read_record(attempt.directory, end.rank)) for end in ends]
     verdict = decide(
@@ -133,13 +186,13 @@ def too_short(job: Job, walltime: Walltime) -> Verdict | None:
 
 
 @contextmanager
-def stopping_on_signals(ranks: RankGroup) -> Iterator[None]:
-    """Signals that ask to end, end the ranks and are reported, not fatal to the launcher.
+def handling_signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Signals that ask to end are not fatal to the launcher but given to `handle`.
 
     SIGUSR1 is how Slurm can be told to warn a job before its walltime or its preemption.
     """
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-    before = [signal.signal(number, lambda received, _: ranks.stop(received)) for number in numbers]
+    before = [signal.signal(number, lambda received, _: handle(received)) for number in numbers]
     try:
         yield
     finally:

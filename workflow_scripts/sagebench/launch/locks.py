@@ -2,33 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sagebench.errors import UserError
 
+LOOK_S = 1.0
+"""how long the trial's lock may be held by those who only look whether it is (cluster/states.py)"""
+
 
 @contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Hold the trial's lock; the kernel lets go of it with the process, however that ends."""
+def only_one(home: Path, wait: bool) -> Iterator[None]:
+    """Hold the trial's lock; the kernel lets go of it with the process, however that ends.
+
+    wait: until whoever holds it lets go; else that is a UserError.
+    """
     home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("w") as lock:
+    lock = os.open(home / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"the trial {home.name} is being run already: wait for that run, or stop it"
-            ) from None
+            if not _take(lock, LOOK_S):
+                running = f"the trial {home.name} is being run already ({_holder(lock)})"
+                if not wait:
+                    raise UserError(f"{running}: wait for that run, or stop it")
+                print(f"{running}: waiting for its end", file=sys.stderr, flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            _sign(lock)
         except OSError as error:  # some parallel file systems are mounted without locks
             print(
                 f"{home} cannot be locked ({error.strerror}): run nothing beside", file=sys.stderr
             )
         yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, within_s: float) -> bool:
+    """Take the lock if it gets free in time."""
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+
+
+def _sign(lock: int) -> None:
+    """Write into the lock's file who holds it."""
+    job = os.environ.get("SLURM_JOB_ID")
+    name = f"process {os.getpid()} on {os.uname().nodename}" + (f", job {job}" if job else "")
+    with contextlib.suppress(OSError):  # a full disk
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, name.encode(), 0)
+
+
+def _holder(lock: int) -> str:
+    return os.pread(lock, 200, 0).decode(errors="replace").strip() or "by another process"
 
 
 @contextmanager

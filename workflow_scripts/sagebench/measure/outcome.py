@@ -1,10 +1,16 @@
-"""How a trial ends, in one vocabulary. Standard library only: the launcher needs nothing else."""
+"""How a trial ends, in one vocabulary, and the one reader of what it leaves. Standard library only:
+the launcher needs nothing else."""
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import asdict, dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
+
+from sagebench.errors import UserError
 
 SCHEMA = 1
 EARLY_END_CODE = 86
@@ -78,3 +84,37 @@ class Reason:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class Damaged(UserError):
+    """An outcome that cannot be read: cut short by a full disk or a copy, or another's."""
+
+    remedy = "delete the outcome, and call the run again, which measures its trial once more"
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is damaged ({why}): {self.remedy}")
+
+
+def read_outcome(path: Path, trial_id: str | None = None) -> dict[str, Any]:
+    """The outcome in `path`, of the trial `trial_id` where that is given. Raises Damaged."""
+    try:
+        outcome = json.loads(path.read_text())
+    except OSError as error:
+        raise Damaged(path, error.strerror) from None
+    except ValueError as error:
+        raise Damaged(path, f"not readable JSON: {error}") from None
+    if not isinstance(outcome, dict) or outcome.get("schema") != SCHEMA:
+        raise Damaged(path, f"not an outcome of schema {SCHEMA}")
+    if trial_id is not None and outcome.get("trial_id") != trial_id:
+        raise Damaged(path, f"it belongs to trial {outcome.get('trial_id')}, not to {trial_id}")
+    if outcome.get("status") not in [status.value for status in Status]:
+        raise Damaged(path, f"unknown status {outcome.get('status')!r}")
+    return outcome
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether a file ends as `files.write_json` ends it: only the outermost brace stands at the
+    start of a line. Tells what was cut short, without reading all of it."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 3))
+        return file.read() == b"\n}\n"

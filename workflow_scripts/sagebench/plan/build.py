@@ -8,7 +8,7 @@ from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.resources import Geometry
 from sagebench.plan.forecast import Forecast, Forecaster
-from sagebench.plan.past import Measured, measured_of, read_outcome
+from sagebench.plan.past import Measured, known_outcome, measured_of
 from sagebench.plan.rows import ASKED, MEASURED, PREDICTED, PlanRow
 from sagebench.predict.time import steps_per_epoch
 
@@ -69,7 +69,7 @@ def _measured(study: Study, trial_id: str) -> Measured | None:
     path = Path(outcome_path(study.results, trial_id))
     if not path.exists():
         return None
-    return measured_of(read_outcome(path), study.site.device)
+    return measured_of(known_outcome(path), study.site.device)
 
 
 def _hours(request: Request, forecast: Forecast | None) -> tuple[float, float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sagebench.grid.trial import Trial
-from sagebench.measure.outcome import Status
+from sagebench.measure.outcome import Damaged, read_outcome
 
-MEASURED = {status.value for status in Status}
 PEAK = {"cpu": "peak_host_private_bytes", "cuda": "peak_reserved_bytes"}
 """which counter of an outcome is the peak memory of a device"""
 
@@ -32,26 +30,26 @@ def read_outcomes(results: str, without: Collection[str] = ()) -> Iterator[dict[
     """Every outcome below `results` that can be read, but those of the trials `without`."""
     for path in sorted(Path(results, "trials").glob("*/outcome.json")):
         if path.parent.name not in without:
-            outcome = read_outcome(path)
+            outcome = known_outcome(path)
             if outcome is not None:
                 yield outcome
 
 
-def read_outcome(path: Path) -> dict[str, Any] | None:
+def known_outcome(path: Path) -> dict[str, Any] | None:
     """None for what is no outcome of a trial that is known here: to say what is wrong with it is
     the analysis' business."""
     try:
-        outcome = json.loads(path.read_text())
+        outcome = read_outcome(path)
         Trial.from_json(outcome["trial"])
-        return outcome if outcome["status"] in MEASURED else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (Damaged, ValueError, TypeError, KeyError):
         return None
+    return outcome
 
 
 def measured_of(outcome: Mapping[str, Any] | None, device: str) -> Measured:
     """outcome: None for one that cannot be read, which is not run again either."""
     if outcome is None:
-        return Measured("unreadable", None, None, None, None)
+        return Measured("damaged", None, None, None, None)
     timing = outcome.get("timing") or {}
     total_s = timing.get("total_s")  # of all its jobs; the dates are those of the last one
     if total_s is None and outcome.get("started_at") and outcome.get("finished_at"):

@@ -13,7 +13,7 @@ from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.files import read_json
-from sagebench.launch.launcher import stopping_on_signals
+from sagebench.launch.launcher import handling_signals
 from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.start import ROOT, local_ranks, runtime_environment, slurm_ranks
 from sagebench.launch.verdict import RankEnd, last_lines
@@ -60,7 +60,7 @@ def check_width(
     began = time.monotonic()
     try:
         running = start(ranks, site, place, results, store, directory, needs["compiles"])
-        with running, stopping_on_signals(running):
+        with handling_signals(running.stop), running:
             ends = running.wait(time.time() + LIMIT_S)
         record["ends"] = [summary(end) for end in ends]
         if running.asked_to_stop:
