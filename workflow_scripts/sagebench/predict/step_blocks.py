@@ -117,14 +117,17 @@ class BlocksStep:
 
     def _mask(self, values: int) -> int:
         """sagebench.model.dropout_mask in torch's integer operations: 32-bit words, two values
-        each, then a level a value."""
+        each, then a byte a value."""
         tape = self.tape
         words = [tape.take(values * INDEX / 2, FORWARD) for _ in range(4)]
-        tape.drop(words.pop())
-        levels = tape.take(values * INDEX, FORWARD)
-        tape.drop(words.pop(), words.pop())
+        tape.drop(words.pop(), words.pop(), words.pop())
+        halves = []
+        for _ in range(2):
+            half = tape.take(values * INDEX / 2, FORWARD)
+            halves.append(tape.take(values / 2, FORWARD))
+            tape.drop(half)
         kept = tape.take(values, FORWARD)
-        tape.drop(*words, levels)
+        tape.drop(*words, *halves)
         exact = tape.take(values * FP32, FORWARD)
         mask = tape.take(values * FP32, SAVED)
         tape.drop(exact, kept)

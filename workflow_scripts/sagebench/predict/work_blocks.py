@@ -122,7 +122,7 @@ def _count_activation(
     ]
     if trial.dropout:
         # 20 passes over 32-bit words that hash two columns each, then comparison and product.
-        mask = 81 * values
+        mask = 75 * values
         step.forward += [stream(mask), stream(values * (2 + 4 * size))]
         step.backward.append(stream(3 * values * size))
 
