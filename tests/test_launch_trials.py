@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from sagebench.cluster.states import Queue, _locked, state_of
 from sagebench.sampling.order import SeedOrder
+from sagebench.training import profiling
 from sagebench.training.compilation import OLDEST, torch_version
 from trials import endless_trial, make_trial, tiny_store
 
@@ -117,6 +119,36 @@ def test_two_ranks_complete_and_tell_everything(tmp_path, store):
     assert outcome["provenance"]["expandable_segments"] is None  # of a GPU's memory
     assert (run.home / "best.pt").exists()
     assert run.attempts[0]["status"] == "completed"
+
+
+@pytest.mark.parametrize("engine", ["blocks", "reference"])
+def test_a_profile_lies_beside_the_outcome(tmp_path, store, engine):
+    trial = make_trial(ranks=2, epochs=1, profile_steps=3, sampled_test_nodes=50, engine=engine)
+    run = Run(tmp_path / "t", trial, store)
+    finished = run.finish()
+    assert finished.returncode == 0, finished.stderr
+    table = (run.home / "profile.txt").read_text()
+    assert table.startswith("3 micro-steps; their trace: trace.json.gz")
+    assert "micro-step" in table and "aten::" in table
+    with gzip.open(run.home / "trace.json.gz") as trace:
+        events = json.load(trace)["traceEvents"]
+    assert sum(event.get("name") == "micro-step" for event in events) == 3
+    accuracy = run.outcome["accuracy"]
+    assert accuracy["test_sampled_nodes"] == 50
+    assert 0 < accuracy["test_sampled_standard_error"] < 0.1
+    ranks = run.outcome["ranks"]
+    assert [rank["num_alloc_retries"] for rank in ranks] == [None, None]  # no GPU's allocator
+
+
+def test_a_trace_that_is_too_large_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, "TRACE_LIMIT_BYTES", 100)
+
+    def export(path: str) -> None:
+        Path(path).write_bytes(os.urandom(1000))
+
+    said = profiling._write_trace(export, tmp_path / "trace.json.gz")
+    assert said.endswith("is not kept: write fewer profile_steps")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_trial_gives_the_same_figures(tmp_path, store):

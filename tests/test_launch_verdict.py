@@ -3,8 +3,10 @@
 import signal
 
 import pytest
+import torch
 from sagebench.launch.verdict import RankEnd, decide
 from sagebench.measure.outcome import EARLY_END_CODE, Limit, Reason, Status
+from sagebench.training.early_end import explain
 
 PEER_GONE = "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:4242"
 
@@ -62,6 +64,37 @@ def test_the_allocators_message_proves_out_of_memory(code, log):
     verdict = decide([RankEnd(0, code, 0, log)], complete=False, limit_gib=2.0)
     assert verdict.status is Status.OUT_OF_MEMORY
     assert verdict.reason["limit"] == {"kind": "memory_limit", "value": 2.0, "unit": "GiB"}
+
+
+@pytest.mark.parametrize("limit_gib", [None, 2.0])
+@pytest.mark.parametrize(
+    ("device", "log", "of_training"),
+    [
+        ("cuda", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.21 GiB.", True),
+        ("cuda", "RuntimeError: CUDA error: out of memory", True),
+        ("cuda", "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `c`", True),
+        ("cuda", "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `c`", True),
+        ("cuda", "RuntimeError: CUDA error: CUSPARSE_STATUS_INSUFFICIENT_RESOURCES", True),
+        ("cuda", "MemoryError", False),
+        ("cuda", "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried", False),
+        ("cpu", "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried", True),
+    ],
+)
+def test_which_memory_ran_out(device, log, of_training, limit_gib):
+    """A trial's own cap is of the memory that it trains in."""
+    verdict = decide([RankEnd(0, 1, 0, log)], complete=False, limit_gib=limit_gib, device=device)
+    assert verdict.status is Status.OUT_OF_MEMORY
+    own = {"cuda": "device_memory", "cpu": "host_memory"}[device] if of_training else "host_memory"
+    capped = of_training and limit_gib is not None
+    assert verdict.reason["limit"]["kind"] == ("memory_limit" if capped else own)
+    assert verdict.reason["limit"]["value"] == (limit_gib if capped else None)
+
+
+def test_a_host_without_memory_is_no_full_gpu():
+    error = RuntimeError("DataLoader worker exited")
+    error.__cause__ = MemoryError()
+    end = explain(error, torch.device("cuda", 0), 2.0)
+    assert (end.status, end.limit.kind) == (Status.OUT_OF_MEMORY, "host_memory")
 
 
 def test_talk_of_memory_further_up_proves_nothing():

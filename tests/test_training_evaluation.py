@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from ranks import run_ranks
 from sagebench.graph.store import GraphStore
 from sagebench.model.reference import PygGraphSAGE
 from sagebench.training import evaluation
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.engines import make_engine, model_arguments
-from sagebench.training.evaluation import Evaluator
+from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
 from sagebench.training.tensors import torch_view
 from trials import make_trial, tiny_store
 
@@ -106,3 +108,32 @@ def accuracies(place, folder):
 def test_ranks_share_it(store):
     alone = run_ranks(1, accuracies, str(store.path))[0]
     assert run_ranks(3, accuracies, str(store.path)) == [alone] * 3
+
+
+@given(
+    ids=st.lists(st.integers(0, 10_000), min_size=1, max_size=200, unique=True),
+    count=st.one_of(st.none(), st.integers(1, 250)),
+)
+def test_the_tested_nodes_are_a_part_of_the_test_nodes(ids, count):
+    nodes = np.array(ids, dtype=np.int64)
+    found = sampled_test_nodes(nodes, count)
+    assert len(found) == min(len(nodes), count or len(nodes))
+    at = [ids.index(node) for node in found]
+    assert at == sorted(set(at))  # in their order, none twice
+    turned = sampled_test_nodes(nodes[::-1], count)
+    assert set(found) == set(turned)  # a function of the ids alone
+
+
+def test_the_tested_nodes_stand_for_all():
+    """160 of 2,000 nodes, of which the first half is classed right: a fair draw has 80 +- 19."""
+    assert abs((sampled_test_nodes(np.arange(2000), 160) < 1000).sum() - 80) < 19
+
+
+def test_the_standard_error_is_that_of_drawing():
+    rng = np.random.default_rng(0)
+    right = np.arange(1000) < 700
+    drawn = [rng.choice(right, 250, replace=False).mean() for _ in range(4000)]
+    assert standard_error(0.7, 250, 1000) == pytest.approx(np.std(drawn), rel=0.05)
+    assert standard_error(0.7, 1000, 1000) == 0
+    assert np.isnan(standard_error(1.0, 1, 1000))
+    assert standard_error(0.8, 160_000, 2_200_000) == pytest.approx(0.001, rel=0.05)

@@ -221,7 +221,7 @@ class Evaluator:
         ]
 
 
-def tested_nodes(nodes: np.ndarray, count: int | None) -> np.ndarray:
+def sampled_test_nodes(nodes: np.ndarray, count: int | None) -> np.ndarray:
     """The test nodes whose neighborhoods are sampled: `count` of `nodes` (int64 ids), in their
     order; all of them where `count` is None or as many.
 

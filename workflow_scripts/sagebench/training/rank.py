@@ -28,7 +28,7 @@ from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import Deadline, check_finite, explain, write_record
 from sagebench.training.engines import make_engine, model_arguments
 from sagebench.training.epoch_sums import EpochSums
-from sagebench.training.evaluation import Evaluator, standard_error, tested_nodes
+from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
 from sagebench.training.feeds import FEEDS
 from sagebench.training.placement import Placement, choose_placement, place
 from sagebench.training.precision import set_precision
@@ -294,7 +294,7 @@ class RankRun:
         self.progress.say(f"testing the weights of epoch {best.epoch}")
         start = time.perf_counter()
         nodes = self.store.test
-        of_sampled = tested_nodes(nodes, self.trial.sampled_test_nodes)
+        of_sampled = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
         with self.clock("evaluation"):
             evaluator = self._tester()
             full = evaluator.accuracy(best.weights, nodes, "full")
