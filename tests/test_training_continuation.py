@@ -279,8 +279,8 @@ def test_processes_that_are_told_to_stop_with_all_their_children(tmp_path, store
 
 
 def told_as_a_worker_starts(place, store: str, home: str) -> int:
-    """A rank that is asked to stop, with its loader's worker, once that has torch's handlers and not
-    yet its own; its exit code."""
+    """A rank that is asked to stop, with its loader's worker, when that has torch's handlers and
+    not yet its own; its exit code."""
     from sagebench.training import rank
     from torch.utils.data._utils import signal_handling
 

@@ -107,6 +107,7 @@ def test_compile_is_refused_without_a_compiler(monkeypatch):
 
 
 @compiles
+@pytest.mark.needs("g++")
 @pytest.mark.slow  # the compiler takes a while
 @pytest.mark.parametrize(
     "values", [{}, {"dropout": 0.5}, {"precision": "bf16"}, {"engine": "trimmed"}], ids=str
