@@ -5,6 +5,11 @@ import shutil
 from collections import Counter
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no mistake of what is tested.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 # As the launcher does: test processes share two cores, and spinning threads would starve them.
 os.environ["OMP_WAIT_POLICY"] = "passive"
@@ -25,7 +30,7 @@ def here(need: str) -> bool:
 def needs_of(item: pytest.Item) -> list[str]:
     """By the marks `needs("g++")` and `cuda`."""
     marked = [need for mark in item.iter_markers("needs") for need in mark.args]
-    return [*marked, CUDA] if item.get_closest_marker("cuda") else marked
+    return [CUDA, *marked] if item.get_closest_marker("cuda") else marked
 
 
 @pytest.fixture
