@@ -26,9 +26,19 @@ BESIDE := --nolock --quiet all
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/installed: envs/torch.txt envs/requirements.txt
+# A folder that was moved or copied: its commands call the Python of the place they were made for.
+.PHONY: not-moved
+not-moved:
+	@test -L $(VENV) || test ! -e $(RUN)/pip || grep -qF "$(CURDIR)/$(RUN)/" $(RUN)/pip || { echo \
+	"error: $(VENV) was made for another folder than $(CURDIR), and was moved or copied here: delete \
+	it (rm -r $(VENV)), and make makes a new one" >&2; exit 1; }
+
+$(VENV)/installed: envs/torch.txt envs/requirements.txt | not-moved
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later on the PATH: install one, or \
 	name it with make PYTHON=..." >&2; exit 1; }
+	@test ! -L $(VENV) || { echo "error: $(VENV) is a link, to $$(readlink $(VENV)), and what is \
+	there is not up to date: delete the link (rm $(VENV)), and make makes an environment here" >&2; \
+	exit 1; }
 	@echo "making the environment in $(VENV): a few minutes, and 2 GB (with CUDA 6 GB)"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check -r envs/torch.txt -r envs/requirements.txt

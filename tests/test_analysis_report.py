@@ -2,7 +2,6 @@ import html
 import json
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -15,7 +14,6 @@ from sagebench.analysis.report import CAPTIONS
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "workflow_scripts"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ATTACK = '<script>alert("x")</script>'
 
 
@@ -211,7 +209,7 @@ def test_durations_read_well():
     assert cells.durations(175.0, 181.0) == "2.92 to 3.02 min"
 
 
-def dump(source, tmp_path, *options):
+def dump(chromium, source, tmp_path, *options):
     """The page's DOM after its scripts ran, in a real browser."""
     file = tmp_path / "page.html"
     file.write_text(source)
@@ -229,7 +227,7 @@ def dump(source, tmp_path, *options):
         *options,
     ]
     return subprocess.run(
-        [CHROMIUM, *flags, "--dump-dom", file.as_uri()],
+        [chromium, *flags, "--dump-dom", file.as_uri()],
         check=True,
         capture_output=True,
         text=True,
@@ -238,8 +236,8 @@ def dump(source, tmp_path, *options):
 
 
 @pytest.mark.slow  # starts a browser
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_tables_sort_by_number_and_back_with_empty_cells_last(text, tmp_path):
+@pytest.mark.needs("chromium")
+def test_tables_sort_by_number_and_back_with_empty_cells_last(chromium, text, tmp_path):
     script = """<script>
       const table = document.querySelector("#trials table");
       const headings = Array.from(table.tHead.rows[0].cells);
@@ -255,7 +253,7 @@ def test_tables_sort_by_number_and_back_with_empty_cells_last(text, tmp_path):
       document.body.innerHTML = "<pre id=seen></pre>";
       document.getElementById("seen").textContent = JSON.stringify([seen, left]);
     </script></body>"""
-    dom = dump(text.replace("</body>", script), tmp_path)
+    dom = dump(chromium, text.replace("</body>", script), tmp_path)
     (up, down), left = json.loads(html.unescape(re.search(r'id="seen">(.*?)</pre>', dom)[1]))
     assert up == ["10.0 s", "10.0 s", "10.0 s", "10.1 s", "30.0 s", "–", "–"]
     assert down == ["30.0 s", "10.1 s", "10.0 s", "10.0 s", "10.0 s", "–", "–"]
@@ -263,9 +261,9 @@ def test_tables_sort_by_number_and_back_with_empty_cells_last(text, tmp_path):
 
 
 @pytest.mark.slow  # starts a browser
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.needs("chromium")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_no_wider_than_the_window(text, tmp_path, width):
+def test_the_page_is_no_wider_than_the_window(chromium, text, tmp_path, width):
     frame = f"""<iframe id=f style="width:{width}px;height:800px;border:0"></iframe><p id=seen></p>
       <script>
         f.onload = () => {{
@@ -274,7 +272,7 @@ def test_the_page_is_no_wider_than_the_window(text, tmp_path, width):
         }};
         f.srcdoc = {json.dumps(text).replace("</", "<" + chr(92) + "/")};
       </script>"""
-    dom = dump(frame, tmp_path)
+    dom = dump(chromium, frame, tmp_path)
     client, scroll = map(int, re.search(r'id="seen">(\d+) (\d+)<', dom).groups())
     assert scroll == client
     assert width - 20 <= client <= width

@@ -168,6 +168,7 @@ def test_bf16_is_near(store):
     assert (logits - expected).norm() <= 0.03 * expected.norm()
 
 
+@pytest.mark.needs("g++")
 @pytest.mark.slow  # the compiler takes a while
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_compiled_is_near(store, precision):

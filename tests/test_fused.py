@@ -67,7 +67,7 @@ keys = st.integers(0, 2**64 - 1)
 probabilities = st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     key=keys,
     ids=st.lists(st.integers(0, 2**40), max_size=5),
@@ -108,7 +108,7 @@ def test_mask_has_its_rate_everywhere_and_no_pairs(p):
 
 
 @pytest.mark.parametrize("path", ["kernels", "plain torch"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n=st.integers(0, 12),
     columns=st.integers(1, 70),

@@ -26,7 +26,7 @@ def oracle(aggregated, root, weight_l, bias, weight_r):
 
 
 @pytest.mark.parametrize("path", ["oneDNN", "torch's default"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n=st.integers(0, 40), inputs=st.integers(1, 40), outputs=st.integers(1, 40))
 def test_equals_double(path, n, inputs, outputs):
     tensors, upstream = make_case(n, inputs, outputs)

@@ -17,7 +17,7 @@ from sagebench.plan.build import plan_rows
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import frontiers
 from sagebench.plan.page import render
-from test_analysis_report import CHROMIUM, Elements, dump
+from test_analysis_report import Elements, dump
 
 CARD = {**CLUSTER, "card": "A100-40GB"}
 
@@ -107,8 +107,6 @@ def test_the_frontier_estimates_what_is_near_and_says_so(tmp_path):
     assert estimate.memory_bytes < blocks.cells["9,9,9,9,9", 256].memory_bytes
 
 
-@pytest.mark.slow  # starts a browser
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_frontier_and_the_terminal_tell_what_a_trial_needs(tmp_path):
     """Not what an allocator would keep of a card that has more."""
     large = changed("experiments.batch.zip.batch_size", [512, 512, 512])
@@ -126,7 +124,9 @@ def test_the_frontier_and_the_terminal_tell_what_a_trial_needs(tmp_path):
             assert cell.memory_bytes == row.needed_memory_bytes
 
 
-def test_no_width_makes_the_page_scroll_sideways_and_its_table_filters(text, tmp_path):
+@pytest.mark.slow  # starts a browser
+@pytest.mark.needs("chromium")
+def test_no_width_makes_the_page_scroll_sideways_and_its_table_filters(chromium, text, tmp_path):
     script = """<script>
       const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
       const input = document.querySelector("input[data-filter]");
@@ -136,6 +136,6 @@ def test_no_width_makes_the_page_scroll_sideways_and_its_table_filters(text, tmp
       document.body.innerHTML = "<pre id=seen></pre>";
       document.getElementById("seen").textContent = JSON.stringify([wide, left]);
     </script></body>"""
-    dom = dump(text.replace("</body>", script), tmp_path, "--window-size=390,900")
+    dom = dump(chromium, text.replace("</body>", script), tmp_path, "--window-size=390,900")
     wide, left = json.loads(html.unescape(re.search(r'id="seen">(.*?)</pre>', dom)[1]))
     assert wide <= 0 and left == 1

@@ -86,7 +86,7 @@ def random_tape(choices):
 
 
 @given(events)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_allocator_holds_what_is_in_use_and_more(choices):
     tape = random_tape(choices)
     live, parts = tape.peak()

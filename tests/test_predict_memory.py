@@ -69,7 +69,7 @@ def test_trials_that_differ_in_nothing_that_matters_share_a_prediction():
     st.booleans(),
     st.floats(1.0, 2.0),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_larger_batch_has_more_in_use(counts, engine, aggregator, cuda, factor):
     def live(scale):
         trial = step_trial(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import random_csc, star_csc
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sagebench.sampling import tensor, tensor_random
 from sagebench.sampling.cpu import CpuSampler
@@ -29,7 +29,6 @@ def assert_equal(found, expected):
     assert found[4:] == expected[4:]
 
 
-@settings(deadline=None)
 @given(
     nodes=st.integers(2, 60),
     edges=st.integers(0, 400),

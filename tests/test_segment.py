@@ -53,7 +53,7 @@ def gradient_of(function, x, upstream):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("aggregator", AGGREGATORS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 99),
     num_dst=st.integers(0, 9),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -275,6 +276,29 @@ def test_processes_that_are_told_to_stop_with_all_their_children(tmp_path, store
     said = [rank.communicate(timeout=LIMIT_S)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [CONTINUES_CODE] * 2, said
     assert "to be continued" in said[0]
+
+
+def told_as_a_worker_starts(place, store: str, home: str) -> int:
+    """A rank that is asked to stop, with its loader's worker, when that has torch's handlers and
+    not yet its own; its exit code."""
+    from sagebench.training import rank
+    from torch.utils.data._utils import signal_handling
+
+    def tell(set_handlers=signal_handling._set_worker_signal_handlers) -> None:
+        set_handlers()
+        for process in (os.getppid(), os.getpid()):
+            os.kill(process, signal.SIGTERM)
+
+    signal_handling._set_worker_signal_handlers = tell
+    multiprocessing.set_start_method("fork", force=True)  # as elsewhere; here it is the ranks' own
+    os.environ |= environment(place, home)
+    trial = make_trial(engine="reference", sampling_workers=1, epochs=3)
+    return rank.run_rank(trial, Path(store), Path(home, "1"))
+
+
+def test_a_worker_that_is_told_to_stop_as_it_starts(tmp_path, store):
+    """It has died of it now and then, and its rank with it."""
+    assert run_ranks(1, told_as_a_worker_starts, store, str(tmp_path)) == [CONTINUES_CODE]
 
 
 def places(count: int, home: Path) -> list:

@@ -116,6 +116,7 @@ def test_on_a_gpu_a_c_compiler_is_asked_for(monkeypatch):
 
 
 @compiles
+@pytest.mark.needs("g++")
 @pytest.mark.slow  # the compiler takes a while
 @pytest.mark.parametrize(
     "values", [{}, {"dropout": 0.5}, {"precision": "bf16"}, {"engine": "trimmed"}], ids=str

@@ -136,7 +136,8 @@ for _ in range(6):
                 if sys.argv[1] == "closes":
                     communicator.close()
                 sys.exit()
-        print(*(os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks))
+        codes = [os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks]
+        print(*codes, flush=True)  # or the next forks would print it again
 """
 
 

@@ -27,7 +27,7 @@ from sagebench.sampling.order import MicroBatch, sample_key
 from sagebench.training.compilation import compile_model
 from sagebench.training.engines import Batch, model_arguments
 from sagebench.training.precision import compute_dtype
-from sagebench.training.stop import survive_stop_signals
+from sagebench.training.stop import stop_signals_held_back, survive_stop_signals
 from sagebench.training.tensors import torch_view
 
 
@@ -155,7 +155,9 @@ class PygEngine:
         full = [micro_batch for micro_batch in micro_batches if len(micro_batch.seeds)]
         if full:
             loader = self._loader(full, self.trial.sampling_workers)
-            for micro_batch, data in zip(full, loader, strict=True):
+            with stop_signals_held_back():
+                batches = iter(loader)
+            for micro_batch, data in zip(full, batches, strict=True):
                 yield self._batch(micro_batch, data)
         for micro_batch in micro_batches[len(full) :]:
             yield empty_batch(micro_batch, self.trial.layers, self.device)

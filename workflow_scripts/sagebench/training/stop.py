@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -38,11 +40,23 @@ def checkpoint_path() -> Path | None:
     return Path(path) if path else None
 
 
+@contextmanager
+def stop_signals_held_back() -> Iterator[None]:
+    """Around the start of a DataLoader's workers, which begin with torch's own handlers: a SIGTERM
+    would end them there. What they are sent waits until they call `survive_stop_signals`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def survive_stop_signals(worker: int) -> None:
     """In a DataLoader's worker: a whole job step is sent the signals, and the rank needs its
     samples until it stops."""
     if checkpoint_path() is not None:
         StopSignals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 class Stop:
