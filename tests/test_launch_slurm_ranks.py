@@ -19,7 +19,11 @@ PLACE = {
     "memory_mib_per_cpu": None,
 }
 SITE = {"gres": "", "srun_options": []}
-END = 'echo \'{{"code": {1}, "ended_at_unix_s": {2}}}\' > "{0}/rank-{2}.end.json"'
+# Renamed when whole, as rank_end does: what waits for it reads it meanwhile.
+END = (
+    'echo \'{{"code": {1}, "ended_at_unix_s": {2}}}\' > "{0}/end-{2}"; '
+    'mv "{0}/end-{2}" "{0}/rank-{2}.end.json"'
+)
 
 
 @pytest.fixture
