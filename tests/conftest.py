@@ -14,8 +14,14 @@ settings.load_profile("busy")
 # As the launcher does: test processes share two cores, and spinning threads would starve them.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
-PROGRAMS = {"g++": ("g++", "clang++", "c++"), "chromium": ("chromium", "chromium-browser")}
+PROGRAMS = {
+    "g++": ("g++", "clang++", "c++"),
+    "gcc": ("gcc", "cc", "clang"),
+    "chromium": ("chromium", "chromium-browser"),
+}
 CUDA = "a CUDA device"
+WORDS = {**{name: name for name in PROGRAMS}, "cuda": CUDA}
+"""how SAGEBENCH_REQUIRE names what tests need"""
 SKIPPED = "needs {}, and there is none here"
 
 
@@ -42,11 +48,11 @@ def chromium() -> str:
 def pytest_configure():
     """What SAGEBENCH_REQUIRE lists has to be here: without it, nothing passes by being skipped."""
     required = os.environ.get("SAGEBENCH_REQUIRE", "").split()
-    if unknown := [need for need in required if need not in PROGRAMS]:
+    if unknown := [need for need in required if need not in WORDS]:
         raise pytest.UsageError(
-            f"SAGEBENCH_REQUIRE lists {', '.join(unknown)}: write some of {', '.join(PROGRAMS)}"
+            f"SAGEBENCH_REQUIRE lists {', '.join(unknown)}: write some of {', '.join(WORDS)}"
         )
-    if missing := [need for need in required if not here(need)]:
+    if missing := [need for need in required if not here(WORDS[need])]:
         raise pytest.UsageError(
             f"SAGEBENCH_REQUIRE lists {', '.join(missing)}, which is not here: install it, or take "
             "it from the list to skip its tests"

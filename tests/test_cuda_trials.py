@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import run_ranks
-from test_launch_trials import Run
 from test_training_ranks import assert_same_gradients, step_gradients
+from trial_runs import Run
 from trials import make_trial, tiny_store
 
 pytestmark = pytest.mark.cuda

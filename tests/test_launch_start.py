@@ -6,8 +6,8 @@ import json
 
 import pytest
 from sagebench.bench import processes
-from sagebench.launch.allocator import NAMES
 from sagebench.launch.start import Job, local_ranks, shared_environment, slurm_ranks
+from sagebench.measure.allocator import NAMES
 from trials import make_trial
 
 SITE = {

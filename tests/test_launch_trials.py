@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,10 +17,8 @@ from sagebench.cluster.states import Queue, _locked, state_of
 from sagebench.sampling.order import SeedOrder
 from sagebench.training import profiling
 from sagebench.training.compilation import OLDEST, torch_version
+from trial_runs import LIMIT_S, Run
 from trials import endless_trial, make_trial, tiny_store
-
-SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "run_trial.py"
-LIMIT_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -37,51 +34,6 @@ def hub_store(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("store") / "hub"
     tiny_store(folder, nodes=60_001, hub=60_000)
     return folder
-
-
-class Run:
-    """A trial's folder, and its launcher."""
-
-    def __init__(self, home: Path, trial, store: Path, *options: str) -> None:
-        self.home = home
-        home.mkdir(exist_ok=True)
-        (home / "trial.json").write_text(json.dumps(trial.to_json()))
-        self.command = [sys.executable, str(SCRIPT), "--trial", str(home / "trial.json")]
-        self.command += ["--store", str(store), "--outcome", str(home / "outcome.json"), *options]
-        # A temporary folder of its own, and so a machine lock of its own: tests run side by side.
-        self.environment = {**os.environ, "TMPDIR": str(home)}
-
-    def finish(self) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            self.command, capture_output=True, text=True, timeout=LIMIT_S, env=self.environment
-        )
-
-    def start(self) -> subprocess.Popen:
-        return subprocess.Popen(
-            self.command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.environment,
-        )
-
-    @property
-    def outcome(self) -> dict:
-        return json.loads((self.home / "outcome.json").read_text())
-
-    @property
-    def attempts(self) -> list[dict]:
-        return [json.loads(line) for line in (self.home / "attempts.jsonl").open()]
-
-    def wait_for_epoch(self, attempt: int = 1) -> dict:
-        """What is measured once an epoch is done."""
-        path = self.home / "attempts" / str(attempt) / "measured.json"
-        deadline = time.monotonic() + LIMIT_S
-        while time.monotonic() < deadline:
-            if path.exists() and (measured := json.loads(path.read_text()))["epochs"]:
-                return measured
-            time.sleep(0.02)
-        raise AssertionError("no epoch in time")
 
 
 def comparable(outcome: dict) -> dict:
@@ -138,6 +90,43 @@ def test_a_profile_lies_beside_the_outcome(tmp_path, store, engine):
     assert 0 < accuracy["test_sampled_standard_error"] < 0.1
     ranks = run.outcome["ranks"]
     assert [rank["num_alloc_retries"] for rank in ranks] == [None, None]  # no GPU's allocator
+
+
+def test_a_profile_takes_no_outcome_with_it(tmp_path, store):
+    """It comes after everything, without the trial's cap; a trial that has been measured stays."""
+    trial = make_trial(memory_limit_gib=0.03, profile_steps=50)
+    run = Run(tmp_path / "t", trial, store)
+    assert run.finish().returncode == 0
+    assert run.outcome["status"] == "completed"
+    assert (run.home / "profile.txt").exists()
+
+
+def test_a_signal_after_the_ranks_end_loses_nothing(tmp_path, store):
+    """What they measured is written all the same."""
+    run = Run(tmp_path / "t", make_trial(epochs=1), store)
+    scripts = Path(run.command[1]).parent
+    run.command[1:2] = ["-c", SIGNAL_LATE, str(scripts)]
+    finished = run.finish()
+    assert finished.returncode == 0, finished.stderr
+    assert run.outcome["status"] == "completed"
+    assert [attempt["status"] for attempt in run.attempts] == ["completed"]
+
+
+SIGNAL_LATE = """
+import os, runpy, signal, sys
+sys.argv = [sys.argv[1] + "/run_trial.py", *sys.argv[2:]]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+from sagebench.launch import launcher
+compose = launcher.compose_outcome
+
+def compose_while_asked_to_stop(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return compose(*arguments)
+
+launcher.compose_outcome = compose_while_asked_to_stop
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""run_trial.py, asked to stop while it composes the outcome"""
 
 
 def test_a_trace_that_is_too_large_is_not_kept(tmp_path, monkeypatch):

@@ -73,7 +73,6 @@ def test_the_allocators_message_proves_out_of_memory(code, log):
         ("cuda", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.21 GiB.", True),
         ("cuda", "RuntimeError: CUDA error: out of memory", True),
         ("cuda", "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `c`", True),
-        ("cuda", "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `c`", True),
         ("cuda", "RuntimeError: CUDA error: CUSPARSE_STATUS_INSUFFICIENT_RESOURCES", True),
         ("cuda", "MemoryError", False),
         ("cuda", "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried", False),
@@ -95,6 +94,30 @@ def test_a_host_without_memory_is_no_full_gpu():
     error.__cause__ = MemoryError()
     end = explain(error, torch.device("cuda", 0), 2.0)
     assert (end.status, end.limit.kind) == (Status.OUT_OF_MEMORY, "host_memory")
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "status"), [(100 << 20, Status.OUT_OF_MEMORY), (10 << 30, None)]
+)
+@pytest.mark.parametrize("library", ["CUBLAS", "CUSPARSE"])
+def test_a_library_that_does_not_start_proves_a_full_gpu_where_it_is_full(
+    monkeypatch, library, free_bytes, status
+):
+    """They say the same where the driver does not fit them."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_bytes, 80 << 30))
+    error = RuntimeError(f"CUDA error: {library}_STATUS_NOT_INITIALIZED when calling `c`")
+    end = explain(error, torch.device("cuda", 0), 2.0)
+    assert (end and end.status) == status
+    assert explain(error, torch.device("cpu"), 2.0) is None
+
+
+def test_a_gpu_that_has_failed_is_no_full_one(monkeypatch):
+    def failed(device):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", failed)
+    error = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `c`")
+    assert explain(error, torch.device("cuda", 0), None) is None
 
 
 def test_talk_of_memory_further_up_proves_nothing():

@@ -73,6 +73,8 @@ def test_what_is_required_is_not_skipped(run):
 
 
 def test_what_no_test_can_need_is_not_required(run):
-    said, code = run(required="gcc")
-    assert said.strip() == "ERROR: SAGEBENCH_REQUIRE lists gcc: write some of g++, chromium"
+    said, code = run(required="cc")
+    assert (
+        said.strip() == "ERROR: SAGEBENCH_REQUIRE lists cc: write some of g++, gcc, chromium, cuda"
+    )
     assert code == pytest.ExitCode.USAGE_ERROR

@@ -26,7 +26,7 @@ RANK = {
     "versions": {"torch": "2.7.1", "cuda": "12.6"}, "unreadable": {}, "unwritable": None,
     "store": None, "meeting_s": 0.5, "clock_ahead_s": 0.001, "unseen": [],
     "all_reduce_gb_per_s": 80.0, "too_old_to_compile": False, "contexts": [0],
-    "compiler": {"language": "C", "users": ["Triton's kernels"], "error": None},
+    "compiler": {"language": "C", "error": None},
     "shared_memory": {"free_bytes": 256 << 30, "error": None},
 }  # fmt: skip
 
@@ -127,11 +127,9 @@ def test_nothing_is_wrong_with_a_good_record():
             "false, or use a later torch",
         ),
         (
-            {"compiler": {"language": "C", "users": ["compile: true", "Triton's kernels"],
-             "error": "there is none"}},
-            "rank 3 on mel1 has no C compiler that works (there is none), for compile: true and "
-            "Triton's kernels: use an image that has it, such as container/current.def's, in the "
-            "profile's site.yaml",
+            {"compiler": {"language": "C", "error": "there is none"}},
+            "rank 3 on mel1 has no C compiler that works (there is none), for compile: true: use "
+            "an image that has it, such as container/current.def's, in the profile's site.yaml",
         ),
         (
             {"shared_memory": {"free_bytes": 64 << 20, "error": None}},
@@ -162,7 +160,7 @@ def test_what_one_rank_finds_is_told_with_what_to_do(values, sentence):
 
 
 def test_a_compiler_is_installed_where_there_is_no_image():
-    changed = with_rank(3, compiler={"language": "C++", "users": ["x"], "error": "there is none"})
+    changed = with_rank(3, compiler={"language": "C++", "error": "there is none"})
     assert told({**changed, "image": None}).endswith(": install one, and Python's headers")
 
 

@@ -142,8 +142,12 @@ def test_contexts_are_those_that_nvml_sees_or_not_known(gpus, found):
 
 
 @pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: a thread starts on 0")
 def test_a_ranks_background_threads_stay_on_its_gpu(tmp_path):
-    script = "from sagebench.preflight.rank import contexts; print(contexts('cuda', 0)['contexts'])"
+    script = (
+        "import torch; torch.cuda.set_device(1); from sagebench.preflight.rank import contexts; "
+        "print(contexts('cuda', 1)['contexts'])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=Path(__file__).parents[1] / "workflow_scripts",

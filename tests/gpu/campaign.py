@@ -3,11 +3,11 @@
     python3 tests/gpu/campaign.py --out FOLDER              # nine minutes on a free GPU
     python3 tests/gpu/campaign.py --out FOLDER --device cpu --scale 0.004 --budget-s 900
 
-Needs torch, NumPy, numba, PyG and pytest, and neither a package index nor Snakemake. Each step is a
-process of its own with a limit of its own, and what it found is on disk before the next one starts,
-so a visit that is cut off keeps all of it; a step that would not end within what is left of the
-budget is left out, and the record says so. The graph is built on one core from the start, beside
-the tests. The second command tries the campaign itself, without a GPU.
+Needs torch, NumPy, numba, PyG, pytest and hypothesis, and neither a package index nor Snakemake.
+Each step is a process of its own with a limit of its own, and what it found is on disk before the
+next one starts, so a visit that is cut off keeps all of it; a step that would not end within what
+is left of the budget is left out, and the record says so. The graph is built on one core from the
+start, beside the tests. The second command tries the campaign itself, without a GPU.
 
 FOLDER: `campaign.jsonl`, a record a step; `sweep.jsonl`, a record a variant; `outcomes.jsonl`,
 whole trials; `profile.txt` and `trace.json.gz` of four steps; `tests.xml`; `log.txt`.
@@ -31,11 +31,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "workflow_scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from sagebench.measure.allocator import allocator_environment  # noqa: E402
+
 STEPS = Path(__file__).with_name("steps.py")
-TESTS = ("test_cuda", "test_cuda_trials", "test_segment", "test_fused")
-EXPANDABLE = dict.fromkeys(
-    ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"), "expandable_segments:True"
-)
+TESTS = ("test_cuda", "test_segment", "test_fused", "test_launch_start")
+TRIAL_TESTS = ("test_cuda_trials",)
+"""of whole processes, which may hang"""
+HANGS_AFTER_S = 45
 KEPT_OF_A_LOG = 60_000
 """bytes of a step's output that are kept"""
 
@@ -43,37 +47,37 @@ KEPT_OF_A_LOG = 60_000
 class Campaign:
     """Runs the steps; `note` puts what they found on disk."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, scratch: Path) -> None:
         self.device: str = arguments.device
         self.scale: float = arguments.scale
         self.out: Path = arguments.out.resolve()
-        self.scratch: Path = arguments.scratch.resolve()
+        self.scratch = scratch
         self.store = self.scratch / "store"
         self.ends_at = time.monotonic() + arguments.budget_s
         self.began = time.monotonic()
         self.failed: list[str] = []
         self.out.mkdir(parents=True, exist_ok=True)
-        self.scratch.mkdir(parents=True, exist_ok=True)
 
     def all(self) -> None:
         with self.graph() as wait_for_graph:
             self.step("facts", limit_s=60)
-            self.pytest("tests", "cuda and not slow", limit_s=140)
+            self.pytest("tests", TESTS, "cuda and not slow", limit_s=100)
+            self.pytest("tests_trials", TRIAL_TESTS, "cuda", limit_s=120)
             self.candidates(limit_s=110)
             wait_for_graph()
             self.step("profile", limit_s=60)
             self.step("epochs", limit_s=150, least_s=60)
             self.step("sweep", limit_s=90, least_s=30)
             self.step(
-                "sweep", limit_s=40, least_s=20, environment=EXPANDABLE,
+                "sweep", limit_s=40, least_s=20, environment=allocator_environment({}, asked=True),
                 only=["bf16", "batch 1024"], label="expandable segments, ",
             )  # fmt: skip
+            self.step("sweep", limit_s=90, least_s=40, only=["compiled", "compiled, batch 1024"])
             self.step("engines", limit_s=150, least_s=40)
             self.step("frontier", limit_s=110, least_s=30)
             self.step("kernels", limit_s=60)
             self.step("out_of_memory", limit_s=40, least_s=20)
-            self.step("sweep", limit_s=100, least_s=50, only=["compiled", "compiled, batch 1024"])
-            self.pytest("tests_compiled", "cuda and slow", limit_s=120, least_s=60)
+            self.pytest("tests_compiled", TESTS, "cuda and slow", limit_s=120, least_s=60)
         self.note("end", left_s=round(self.left_s), failed=self.failed)
 
     @property
@@ -106,12 +110,16 @@ class Campaign:
         command = [sys.executable, str(STEPS), name, json.dumps(given)]
         self.run(name, command, limit_s, least_s, environment or {})
 
-    def pytest(self, name: str, marks: str, *, limit_s: float, least_s: float = 10) -> None:
-        # On a CPU all of them are skipped, and that they can be collected is what is tried.
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", marks]
-        command += [f"--junitxml={self.out / name}.xml"]
-        command += [str(ROOT / "tests" / f"{test}.py") for test in TESTS]
-        self.run(name, command, limit_s, least_s, {})
+    def pytest(
+        self, name: str, tests: Sequence[str], marks: str, *, limit_s: float, least_s: float = 10
+    ) -> None:
+        """On a CPU all of them are skipped: that they can be collected is what is tried."""
+        command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-m", marks]
+        command += ["--continue-on-collection-errors", f"--junitxml={self.out / name}.xml"]
+        command += ["-o", f"faulthandler_timeout={HANGS_AFTER_S}"]  # says where a test hangs
+        command += [str(ROOT / "tests" / f"{test}.py") for test in tests]
+        required = {"SAGEBENCH_REQUIRE": "cuda"} if self.device == "cuda" else {}
+        self.run(name, command, limit_s, least_s, required)
 
     def candidates(self, *, limit_s: float) -> None:
         """Kernels that are tried beside the plain path."""
@@ -198,6 +206,7 @@ class Campaign:
         finally:
             if build.poll() is None:
                 build.kill()
+                build.wait()
 
 
 def last_words(output: bytes) -> Any:
@@ -220,13 +229,14 @@ def main() -> None:
         "--scale", type=float, default=1, help="of the graph, as a share of ogbn-products'"
     )
     parser.add_argument(
-        "--scratch",
-        type=Path,
-        default=Path(tempfile.gettempdir(), "sagebench-campaign"),
-        help="folder for the graph: 2 GB at scale 1 (%(default)s)",
+        "--scratch", type=Path, help="where a temporary folder of 3 GB at scale 1 may be"
     )
-    campaign = Campaign(parser.parse_args())
-    campaign.all()
+    arguments = parser.parse_args()
+    if (arguments.out / "campaign.jsonl").exists():
+        sys.exit(f"error: {arguments.out} holds a visit already: name another folder with --out")
+    with tempfile.TemporaryDirectory(prefix="sagebench-gpu-", dir=arguments.scratch) as scratch:
+        campaign = Campaign(arguments, Path(scratch))
+        campaign.all()
     sys.exit(bool(campaign.failed))
 
 

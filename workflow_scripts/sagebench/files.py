@@ -28,7 +28,7 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException as error:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)  # a signal's exception may come after the rename
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk does not say which
         raise

@@ -59,8 +59,12 @@ def compose_outcome(
 
 
 def read_measured(directory: Path) -> dict[str, Any]:
+    """What rank 0 wrote last, with the counters of ranks that ended early."""
     path = directory / "measured.json"
-    return read_json(path) if path.exists() else {}
+    measured = read_json(path) if path.exists() else {}
+    for rank in measured.get("ranks", []):
+        rank |= (read_record(directory, rank["rank"]) or {}).get("allocator", {})
+    return measured
 
 
 def read_record(directory: Path, rank: int) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -26,10 +26,8 @@ from sagebench.launch.provenance import collect_provenance
 from sagebench.launch.start import Job, ranks_of
 from sagebench.launch.verdict import Verdict, decide
 from sagebench.launch.walltime import Walltime
-from sagebench.measure.outcome import Damaged, Status, read_outcome
+from sagebench.measure.outcome import PROFILE, Damaged, Status, read_outcome
 
-PROFILE = ("profile.txt", "trace.json.gz")
-"""of a trial with `profile_steps`"""
 TO_BE_CONTINUED = 75
 """exit code of a trial that stopped with a checkpoint: run it again, and it goes on"""
 
@@ -76,7 +74,7 @@ def outcome_since(job: Job, unix_s: float) -> dict[str, Any] | None:
     that a killed Snakemake left. Of the attempt's own file, too: Snakemake deletes what came to be
     in the place of a job's output before it starts the job."""
     for path in (job.outcome_path, *job.home.glob("attempts/*/outcome.json")):
-        with suppress(Damaged):
+        with suppress(Damaged, KeyError):
             outcome = read_outcome(path, job.trial.id)
             # Noted in whole seconds.
             if datetime.fromisoformat(outcome["finished_at"]).timestamp() >= int(unix_s):
@@ -87,13 +85,14 @@ def outcome_since(job: Job, unix_s: float) -> dict[str, Any] | None:
 def run_alone(job: Job, walltime_s: float | None) -> int:
     """Run a trial that nobody else runs, on a machine where no other is run."""
     trial = job.trial
-    with nullcontext() if job.by_slurm else machine_alone():
+    with ExitStack() as held:
+        held.enter_context(nullcontext() if job.by_slurm else machine_alone())
         # Before the attempt begins: a large image that has no record takes a while to read.
         provenance = collect_provenance(shlex.join(sys.argv), job.image, job.expandable_segments)
         attempt = Attempt.begin(job.home, walltime_s)
         walltime = Walltime.of_job(walltime_s, attempt.started_at_unix_s)
         try:
-            verdict, interrupted = supervise(job, attempt, walltime)
+            verdict, interrupted = supervise(job, attempt, walltime, held)
         except UserError as error:  # no rank was started: modules, image or binds are not there
             attempt.log(attempt.record(Verdict(None, str(error)), interrupted=False))
             raise
@@ -105,6 +104,7 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
             measured = read_measured(attempt.directory)
             if verdict.status is Status.COMPLETED:
                 for name in ("best.pt", *PROFILE):
+                    (job.home / name).unlink(missing_ok=True)  # an earlier attempt's
                     if (attempt.directory / name).exists():
                         (attempt.directory / name).replace(job.home / name)
             outcome = compose_outcome(trial, measured, verdict, record, provenance)
@@ -135,12 +135,20 @@ def interrupt(number: int) -> None:
     raise Interrupted(number)
 
 
-def supervise(job: Job, attempt: Attempt, walltime: Walltime) -> tuple[Verdict, int | None]:
-    """Start the ranks and wait for their end. Returns the verdict and the signal, if any."""
+def supervise(
+    job: Job, attempt: Attempt, walltime: Walltime, held: ExitStack
+) -> tuple[Verdict, int | None]:
+    """Start the ranks and wait for their end. Returns the verdict and the signal, if any.
+
+    From their start until `held` is closed, a signal ends the ranks and nothing else: what they
+    measured is still written.
+    """
     checkpoint_before = changed_at(job.checkpoint)
     ranks = ranks_of(job, attempt, walltime)
-    with handling_signals(ranks.stop), ranks:
+    held.enter_context(handling_signals(ranks.stop))
+    with ranks:
         ends = ranks.wait(walltime.last_resort_unix_s)
+    stopped_by = ranks.asked_to_stop
     ends = [replace(end, record=read_record(attempt.directory, end.rank)) for end in ends]
     verdict = decide(
         ends,
@@ -156,7 +164,6 @@ def supervise(job: Job, attempt: Attempt, walltime: Walltime) -> tuple[Verdict, 
             verdict = Verdict(None, verdict.message, continues=True)
         elif job.runtime_predicted:
             verdict = too_short(job, walltime) or verdict
-    stopped_by = ranks.asked_to_stop
     if stopped_by and not verdict.continues and verdict.status is not Status.COMPLETED:
         # Slurm's signals go to all processes of a step, also to the one that mounts the image: a
         # rank may be gone before it can say that it left a checkpoint.

@@ -12,7 +12,6 @@ from typing import Any
 from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.grid.trial import Trial
-from sagebench.launch.allocator import allocator_environment, expandable_segments
 from sagebench.launch.attempt import Attempt
 from sagebench.launch.container import container_command, loaded_environment
 from sagebench.launch.processes import Ranks
@@ -20,6 +19,7 @@ from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.shield import shielded_path
 from sagebench.launch.slurm_ranks import SlurmRanks
 from sagebench.launch.walltime import Walltime
+from sagebench.measure.allocator import allocator_environment, expandable_segments
 
 ROOT = Path(__file__).resolve().parents[3]
 TRAINING_SCRIPT = ROOT / "workflow_scripts" / "train_graphsage_ddp.py"
@@ -215,7 +215,7 @@ def with_site(environment: Mapping[str, str], site: Mapping[str, Any]) -> dict[s
     """`environment` with the site's variables over it, and what it asks of torch's allocator."""
     environment = {**environment, **site["environment"]}
     if site["device"] == "cuda":
-        environment |= allocator_environment(environment, site["expandable_segments"])
+        environment |= allocator_environment(environment, site.get("expandable_segments", False))
     return environment
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
+from sagebench.measure import allocator
 from sagebench.measure.nvml import Nvml
 
-ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""the environment's variables, the newer one first"""
 PACKAGES = ("torch", "torch_geometric", "numpy", "numba", "triton", "pyg_lib", "snakemake")
 
 
@@ -26,10 +25,9 @@ def collect_versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             versions[package] = None
     versions["cuda"] = torch.version.cuda
-    cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
-    versions["cudnn"] = None if cudnn is None else str(cudnn)
-    nccl = torch.cuda.nccl.version() if torch.version.cuda else None
-    versions["nccl"] = None if nccl is None else ".".join(map(str, nccl))
+    on_gpu = torch.cuda.is_initialized()  # asking loads the libraries
+    versions["cudnn"] = str(torch.backends.cudnn.version()) if on_gpu else None
+    versions["nccl"] = ".".join(map(str, torch.cuda.nccl.version())) if on_gpu else None
     return versions
 
 
@@ -76,9 +74,7 @@ def collect_device(device: torch.device) -> dict[str, Any]:
         nvml = Nvml()
         found["driver"] = nvml.driver()
         found |= nvml.limits(device.index or 0)
-        found["allocator_settings"] = next(
-            (os.environ[name] for name in ALLOCATOR_SETTINGS if os.environ.get(name)), None
-        )
+        found["allocator_settings"] = allocator.settings(os.environ) or None
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import resource
@@ -35,8 +36,13 @@ def limit_memory(device: torch.device, limit_gib: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
-def lift_limit() -> None:
-    """Give a process that ran out of memory room to say so."""
+def lift_limit(device: torch.device) -> None:
+    """Take the cap away: for a process that ran out of memory, to say so, and for what is no part
+    of the trial."""
+    if device.type == "cuda":
+        with contextlib.suppress(RuntimeError):  # a GPU that has failed takes no setting
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+        return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 

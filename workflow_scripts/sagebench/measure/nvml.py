@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 THROTTLE_REASONS = {
     0x1: "gpu_idle",
     0x2: "applications_clocks_setting",
@@ -25,8 +27,8 @@ THROTTLE_REASONS = {
 class Nvml:
     """NVML through nvidia-ml-py; everything is None where there is no NVIDIA driver.
 
-    NVML numbers every GPU of the node, whatever CUDA_VISIBLE_DEVICES says; the indices here are
-    those of this process.
+    NVML numbers every GPU of the node by its slot, whatever CUDA_VISIBLE_DEVICES says, and CUDA the
+    fastest first; the indices here are CUDA's in this process.
     """
 
     def __init__(self) -> None:
@@ -99,8 +101,18 @@ class Nvml:
             return None
 
     def _handle(self, index: int) -> Any:
+        if uuid := _uuid(index):
+            return self._nvml.nvmlDeviceGetHandleByUUID(uuid.encode())
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        name = visible.split(",")[index] if visible else str(index)
+        name = visible.split(",")[index].strip() if visible else str(index)
         if name.isdigit():
             return self._nvml.nvmlDeviceGetHandleByIndex(int(name))
         return self._nvml.nvmlDeviceGetHandleByUUID(name.encode())
+
+
+def _uuid(index: int) -> str | None:
+    """By which NVML knows a GPU of this process; None where torch does not tell (before 2.3)."""
+    if not torch.cuda.is_initialized():
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    return None if uuid is None else f"GPU-{uuid}"

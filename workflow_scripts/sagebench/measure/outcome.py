@@ -13,6 +13,8 @@ from typing import Any
 from sagebench.errors import UserError
 
 SCHEMA = 1
+PROFILE = ("profile.txt", "trace.json.gz")
+"""the files of a trial with `profile_steps`"""
 EARLY_END_CODE = 86
 """exit code of a rank that ended early and says why in its record"""
 CONTINUES_CODE = 85
@@ -29,14 +31,11 @@ ALLOCATOR_MESSAGES = (
     "can't start new thread",
     "could not create a primitive",
     "cublas_status_alloc_failed",
-    "cublas_status_not_initialized",
     "cusparse_status_alloc_failed",
-    "cusparse_status_not_initialized",
     "cusparse_status_insufficient_resources",
 )
 """what torch's CPU allocator, libc, C++, Python, CUDA, libgomp, oneDNN, cuBLAS and cuSPARSE say, in
-lower case, when there is no memory left (a handle that cannot be made for want of memory is "not
-initialized")"""
+lower case, when there is no memory left"""
 GPU_WORDS = ("cuda", "cublas", "cusparse", "cudnn", "nccl")
 """one of them stands in what is said of a GPU's memory, in lower case"""
 

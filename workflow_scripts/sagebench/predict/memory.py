@@ -34,10 +34,10 @@ MODEL_ERROR = {"cpu": 0.2, "cuda": 0.04}
 """standard error of what a rank takes beyond `before_bytes`, as a share of it. cpu: of 18 trainings
 on synthetic graphs of three sizes, those that took more than 50 MiB were off by 12 % (root mean
 square), and with 15 % three of 18 trainings on PubMed left their intervals. cuda: one trial of
-`blocks` on an H100 allocated what was predicted within 0.2 %, and reserved 26 % more. The order of the steps changes what the largest needs by 2.5 % (`reference`, over the
-slides' 23 pairs of fanout and batch size; what is held has a `held_std` of its own beside), tapes
-are held to torch's record of a step within 2 %, and what a card's kernels take for themselves is
-not in them"""
+`blocks` on an H100 allocated what was predicted within 0.2 %, and reserved 26 % more. The order of
+the steps changes what the largest needs by 2.5 % (`reference`, over the slides' 23 pairs of fanout
+and batch size; what is held has a `held_std` of its own beside), tapes are held to torch's record
+of a step within 2 %, and what a card's kernels take for themselves is not in them"""
 PROCESS_ERROR = 0.06
 """the same of before_bytes, for the small objects that come to lie between a step's tensors, which
 are not counted: of 18 trainings on PubMed, whose tensors are small beside a process"""

@@ -103,7 +103,7 @@ def of_node(rank: Mapping[str, Any], record: Mapping[str, Any], slurm: bool) -> 
         where = f"use an image that has it, such as container/current.def's, in {SITE}"
         yield (
             f"has no {compiler['language']} compiler that works ({compiler['error']}), for "
-            f"{' and '.join(compiler['users'])}",
+            "compile: true",
             where if record["image"] else "install one, and Python's headers",
         )
     if shared := rank.get("shared_memory"):

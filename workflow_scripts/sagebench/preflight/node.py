@@ -7,7 +7,6 @@ import os
 import subprocess
 import sysconfig
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,12 @@ SOURCE = "#include <Python.h>\n"
 
 
 def compiler(device: str, compiles: bool) -> dict[str, Any] | None:
-    """{"language", "users", "error"} where trials on `device` compile code while they run; error:
-    why that does not work. compiles: a trial has compile: true."""
-    users = ["compile: true"] if compiles else []
-    if device == "cuda" and find_spec("triton") is not None:
-        users.append("Triton's kernels")
-    if torch_version() < OLDEST:
-        users = []
-    if not users:
+    """{"language", "error"} where trials on `device` compile code while they run; error: why that
+    does not work. compiles: a trial has compile: true."""
+    if not compiles or torch_version() < OLDEST:
         return None
     language = LANGUAGES[device]
-    return {"language": language, "users": users, "error": compiler_error(language)}
+    return {"language": language, "error": compiler_error(language)}
 
 
 def compiler_error(language: str) -> str | None:

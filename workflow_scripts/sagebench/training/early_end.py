@@ -15,6 +15,10 @@ from sagebench.files import write_json
 from sagebench.measure.memory import GIB, allocators_error
 from sagebench.measure.outcome import Limit, Reason, Status, exhausted_limit
 
+HANDLE_WORDS = ("cublas_status_not_initialized", "cusparse_status_not_initialized")
+HANDLE_BYTES = 512 << 20
+"""what a library's handle and workspace take at most"""
+
 
 class EarlyEnd(Exception):
     """A measured end: the trial cannot go on, and that is its result."""
@@ -68,6 +72,8 @@ def explain(error: BaseException, device: torch.device, limit_gib: float | None)
     if isinstance(error, EarlyEnd):
         return error
     allocators = allocators_error(error)
+    if allocators is None and device.type == "cuda" and _lacks_room_for_a_handle(error, device):
+        allocators = error
     if allocators is None:
         return None
     limit = exhausted_limit(str(allocators), device.type, limit_gib)
@@ -80,14 +86,33 @@ def explain(error: BaseException, device: torch.device, limit_gib: float | None)
     )
 
 
+def _lacks_room_for_a_handle(error: BaseException, device: torch.device) -> bool:
+    """Whether cuBLAS or cuSPARSE could not be started on a full GPU. They say the same of a driver
+    that does not fit them, so it counts only where next to nothing is free."""
+    if not any(words in str(error).lower() for words in HANDLE_WORDS):
+        return False
+    try:
+        return torch.cuda.mem_get_info(device)[0] < HANDLE_BYTES
+    except RuntimeError:  # the GPU itself has failed
+        return False
+
+
 def record_path(directory: Path, rank: int) -> Path:
     """Where a rank that ends early says why."""
     return directory / f"rank-{rank}.json"
 
 
-def write_record(directory: Path, rank: int, phase: str, end: EarlyEnd) -> None:
+def write_record(
+    directory: Path, rank: int, phase: str, end: EarlyEnd, allocator: dict[str, int | None]
+) -> None:
+    """allocator: its counters, of machine.collect_allocator."""
     reason = Reason(rank, phase, str(end), end.limit)
     write_json(
         record_path(directory, rank),
-        {"status": end.status.value, "at_unix_s": time.time(), "reason": reason.to_json()},
+        {
+            "status": end.status.value,
+            "at_unix_s": time.time(),
+            "reason": reason.to_json(),
+            "allocator": allocator,
+        },
     )

@@ -29,6 +29,7 @@ from sagebench.training.tensors import torch_view
 
 ROWS_PER_CHUNK = 1 << 15
 SAMPLED_BATCH_SIZE = 1024
+WORKERS_AHEAD = 2
 EVALUATION_STREAM = 3
 TESTED_NODES_STREAM = 4
 FLOAT_BYTES = 4
@@ -40,7 +41,7 @@ class Evaluator:
 
     `full` holds two matrices of [N, hidden_channels], on the device where they fit, else on the
     host, and reads graph and features where `feed` keeps them; the rest is bounded by a chunk.
-    `sampled` samples ahead of the model, as training does, a batch for each sampling worker.
+    `sampled` samples ahead of the model, as training does, by up to two workers.
     """
 
     def __init__(
@@ -89,7 +90,9 @@ class Evaluator:
 
         batches = -(-len(nodes) // SAMPLED_BATCH_SIZE)
         mine = range(self.communicator.rank, batches, self.communicator.world_size)
-        stream = self._side.ahead(batch, mine, self.trial.sampling_workers, results_ahead=1)
+        # Each holds a batch much larger than training's.
+        workers = min(WORKERS_AHEAD, self.trial.sampling_workers)
+        stream = self._side.ahead(batch, mine, workers, results_ahead=1)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for inputs in self.progress.over(stream, len(mine), "sampled evaluation"):
             blocks = inputs[1]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from sagebench.measure.outcome import PROFILE
 from sagebench.training.trainer import Trainer, synchronise_device
 
-TABLE = "profile.txt"
-TRACE = "trace.json.gz"
+TABLE, TRACE = PROFILE
 TRACE_LIMIT_BYTES = 15 << 20
 ROWS = 60
 

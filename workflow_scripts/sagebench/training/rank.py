@@ -68,12 +68,13 @@ def run_rank(trial: Trial, store_path: Path, directory: Path) -> int:
     except Continues:
         return CONTINUES_CODE
     except BaseException as error:
-        lift_limit()
+        lift_limit(device)
         traceback.print_exc()
         end = explain(error, device, trial.memory_limit_gib)
         if end is None:
             return 1
-        write_record(directory, place.rank, clock.phase, end)
+        counted = machine.collect_allocator(device)
+        write_record(directory, place.rank, clock.phase, end, counted)
         print(f"rank {place.rank}: {end.status.value} in {clock.phase}: {end}", file=sys.stderr)
         return EARLY_END_CODE
     return 0
@@ -163,6 +164,7 @@ class RankRun:
         self._train()
         self._test()
         self._time_phases()
+        self._profile()
         self.communicator.close()
 
     def _set_up(self) -> None:
@@ -335,20 +337,25 @@ class RankRun:
         )
 
     def _time_phases(self) -> None:
-        trial = self.trial
-        if trial.phase_window_steps:
-            self.measured["phases"] = self.trainer.time_phases(trial.epochs + 1)
-        if trial.profile_steps:
-            self.progress.say(f"profiling {trial.profile_steps} micro-steps")
-            profile_steps(
-                self.trainer,
-                trial.epochs + 2,
-                trial.profile_steps,
-                self.directory if self.place.rank == 0 else None,
-            )
+        if self.trial.phase_window_steps:
+            self.measured["phases"] = self.trainer.time_phases(self.trial.epochs + 1)
         self.measured["timing"]["total_s"] = self.state.used_s + time.time() - self.started_at
         self.measured["complete"] = True
         self._write()
+
+    def _profile(self) -> None:
+        """Once all is measured and written: what a profiler takes or fails at is no part of it."""
+        trial = self.trial
+        if not trial.profile_steps:
+            return
+        self.progress.say(f"profiling {trial.profile_steps} micro-steps")
+        lift_limit(self.device)
+        mine = self.directory if self.place.rank == 0 else None
+        try:
+            profile_steps(self.trainer, trial.epochs + 2, trial.profile_steps, mine)
+        except Exception as error:
+            traceback.print_exc()
+            self.progress.say(f"no profile: {type(error).__name__}: {error}")
 
     def _write(self) -> None:
         if self.place.rank == 0:

@@ -16,17 +16,18 @@ KEY = "expandable_segments"
 
 def expandable_segments(environment: Mapping[str, str], asked: bool) -> bool:
     """Whether ranks of this environment, at a site that `asked` for it or not, have such."""
-    own = re.search(rf"{KEY}\s*:\s*(\w+)", _settings(environment))
+    own = re.search(rf"{KEY}\s*:\s*(\w+)", settings(environment))
     return own[1].lower() == "true" if own else asked
 
 
 def allocator_environment(environment: Mapping[str, str], asked: bool) -> dict[str, str]:
     """The variables to put over `environment` so that torch does as the site asks."""
-    settings = _settings(environment)
-    if not asked or KEY in settings:
+    own = settings(environment)
+    if not asked or KEY in own:
         return {}
-    return dict.fromkeys(NAMES, ",".join(filter(None, [settings, f"{KEY}:True"])))
+    return dict.fromkeys(NAMES, ",".join(filter(None, [own, f"{KEY}:True"])))
 
 
-def _settings(environment: Mapping[str, str]) -> str:
+def settings(environment: Mapping[str, str]) -> str:
+    """What the variables say, "" where they say nothing."""
     return next((environment[name] for name in NAMES if environment.get(name)), "")
