@@ -37,7 +37,7 @@ $(VENV)/installed: envs/torch.txt envs/requirements.txt | not-moved
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later on the PATH: install one, or \
 	name it with make PYTHON=..." >&2; exit 1; }
 	@test ! -L $(VENV) || { echo "error: $(VENV) is a link, to $$(readlink $(VENV)), and what is \
-	there is not up to date: delete the link (rm $(VENV)), and make makes an environment here" >&2; \
+	there is no environment, or older than the files in envs/ here: delete the link (rm $(VENV)), and make makes an environment here" >&2; \
 	exit 1; }
 	@echo "making the environment in $(VENV): a few minutes, and 2 GB (with CUDA 6 GB)"
 	$(PYTHON) -m venv $(VENV)
@@ -53,10 +53,15 @@ DEMO_cpu := demo profiles/local
 DEMO_cuda := demo-cuda profiles/workstation
 DEMO = $(or $(DEMO_$(DEMO_DEVICE)),$(error DEMO_DEVICE is '$(DEMO_DEVICE)': write cpu or cuda))
 
+.PHONY: demo-device
+demo-device: install
+	@test $(DEMO_DEVICE) != cuda || $(RUN)/python -c "import sys, torch; torch.cuda.is_available() or \
+	sys.exit('error: DEMO_DEVICE=cuda asks for a GPU, and torch finds none here: leave it out')"
+
 .PHONY: demo
 demo: CONFIG = config/$(word 1,$(DEMO)).yaml
 demo: PROFILE = $(word 2,$(DEMO))
-demo: install ## run the demo on this machine, to results/demo/report.html: make demo DEMO_DEVICE=cpu|cuda
+demo: install demo-device ## run the demo on this machine, to results/demo/report.html: make demo DEMO_DEVICE=cpu|cuda
 	$(SNAKEMAKE) $(STUDY)
 	@echo "The report: results/$(word 1,$(DEMO))/report.html"
 

@@ -40,6 +40,7 @@ TESTS = ("test_cuda", "test_segment", "test_fused", "test_launch_start")
 TRIAL_TESTS = ("test_cuda_trials",)
 """of whole processes, which may hang"""
 HANGS_AFTER_S = 45
+SHOWN_OF_A_RESULT = 400
 KEPT_OF_A_LOG = 60_000
 """bytes of a step's output that are kept"""
 
@@ -90,8 +91,13 @@ class Campaign:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        said = {name: value for name, value in record.items() if name != "log"}
-        print(json.dumps(said)[:600], flush=True)
+        told = {name: value for name, value in found.items() if name not in ("log", "status")}
+        status = found.get("status", "")
+        print(
+            f"{record['at_s']:6.1f} s  {step}: {'ok' if status == 0 else status}  "
+            f"{json.dumps(told)[:SHOWN_OF_A_RESULT]}",
+            flush=True,
+        )
 
     def step(
         self,
@@ -166,7 +172,8 @@ class Campaign:
                     os.killpg(process.pid, signal.SIGKILL)
                 output, _ = process.communicate()
                 status = "out of time"
-        if status:
+        result = last_words(output)
+        if status or (isinstance(result, dict) and result.get("failed")):
             self.failed.append(name)
         errors = log.read_bytes()[-KEPT_OF_A_LOG:]
         with (self.out / "log.txt").open("ab") as whole:
@@ -175,7 +182,7 @@ class Campaign:
             name,
             status=status,
             seconds=round(time.monotonic() - start, 1),
-            result=last_words(output),
+            result=result,
             log=None if status == 0 else errors[-3000:].decode(errors="replace"),
         )
 
@@ -218,6 +225,11 @@ def last_words(output: bytes) -> Any:
     return lines[-3:]
 
 
+def has_gpu() -> bool:
+    asked = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -234,6 +246,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.out / "campaign.jsonl").exists():
         sys.exit(f"error: {arguments.out} holds a visit already: name another folder with --out")
+    if arguments.device == "cuda" and not has_gpu():
+        sys.exit("error: torch finds no GPU here: give --device cpu --scale 0.004, a trial run")
     with tempfile.TemporaryDirectory(prefix="sagebench-gpu-", dir=arguments.scratch) as scratch:
         campaign = Campaign(arguments, Path(scratch))
         campaign.all()

@@ -3,7 +3,7 @@
     python3 tests/gpu/steps.py NAME '{"device": "cuda", "scale": 1, "store": ..., ...}'
 
 given: device; scale of the graph; store, its folder; scratch and out, folders. The last line of the
-standard output is the result as JSON.
+standard output is the result as JSON; what of it failed stands under "failed".
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def kernels(given: Given) -> dict[str, Any]:
     measure("edges by source, layer 2", 80 * n2, lambda: _by_source(ptr[n2].int(), col2, n1))
     draws = torch.randint(50, (n1, 10), device=device, dtype=torch.int32)
     measure("sort [n, 10]", 2 * draws.nbytes, lambda: draws.sort(1))
-    return found
+    return found | {"failed": [name for name, result in found.items() if isinstance(result, str)]}
 
 
 def make_trainer(given: Given, trial: Trial) -> Trainer:
@@ -386,7 +386,7 @@ def sweep(given: Given) -> dict[str, Any]:
             result = f"{type(error).__name__}: {error}"[:400]
         found[given.label + name] = result
         given.note("sweep.jsonl", {given.label + name: result})
-    return found
+    return found | {"failed": [name for name, result in found.items() if isinstance(result, str)]}
 
 
 def epochs(given: Given) -> dict[str, Any]:
@@ -399,6 +399,7 @@ def epochs(given: Given) -> dict[str, Any]:
     found = {name: outcome.get(name) for name in kept}
     ranks = outcome.get("ranks") or [{}]
     found["gpu"] = {name: ranks[0].get(name) for name in ("at_end", "num_alloc_retries")}
+    found["failed"] = [] if found["status"] == "completed" else [found["status"]]
     return found
 
 
@@ -411,7 +412,8 @@ def out_of_memory(given: Given) -> dict[str, Any]:
     outcome = run_trial(given, "out_of_memory", trial, store)
     reason = outcome.get("reason") or {}
     right = outcome["status"] == "out_of_memory" and reason["limit"]["kind"] == "memory_limit"
-    return {"right": right, "status": outcome["status"], "reason": reason}
+    failed = [] if right else ["another end than out of memory by the trial's own limit"]
+    return {"status": outcome["status"], "reason": reason, "failed": failed}
 
 
 def run_trial(given: Given, name: str, trial: Trial, store: Path) -> dict[str, Any]:

@@ -70,8 +70,12 @@ def whole(value: Any) -> Cell:
     return NOTHING if is_missing(value) else Cell(f"{int(value):,}", float(value))
 
 
-def accuracy(value: Any) -> Cell:
-    return NOTHING if is_missing(value) else Cell(f"{value:.4f}", float(value))
+def accuracy(value: Any, standard_error: Any = None) -> Cell:
+    """standard_error: shown where it is above 0."""
+    if is_missing(value):
+        return NOTHING
+    said = "" if is_missing(standard_error) or not standard_error else f" ± {standard_error:.4f}"
+    return Cell(f"{value:.4f}{said}", float(value))
 
 
 def significant(value: float, digits: int = 3) -> str:

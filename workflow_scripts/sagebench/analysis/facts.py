@@ -298,7 +298,7 @@ def all_trials(trials: pd.DataFrame) -> HtmlTable:
                 cells.time(row["epoch_time_s"]),
                 cells.memory(row["peak_memory_bytes"]),
                 cells.accuracy(row["test_accuracy_full"]),
-                cells.accuracy(row["test_accuracy_sampled"]),
+                cells.accuracy(row["test_accuracy_sampled"], row["test_sampled_standard_error"]),
                 cells.number(row["energy_nvml_j"] / 1000),
             ]
             for _, row in trials.iterrows()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -36,7 +36,8 @@ def whole(low: int, example: int, high: int = COUNT_MAX) -> Any:
         # A bound that is far off only helps whoever went beyond it.
         both = high < COUNT_MAX or (is_whole and value > high)
         bounds = f"from {low} to {high}" if both else f"of at least {low}"
-        raise wanted(f"a whole number {bounds}, e.g. {_unquoted(value, example)}")
+        hint = _unquoted(value, example, lambda shown: low <= shown <= high)
+        raise wanted(f"a whole number {bounds}, e.g. {hint}")
 
     return Annotated[int, Field(ge=low, le=high), BeforeValidator(check)]
 
@@ -191,13 +192,15 @@ def _text(value: Any) -> str:
 Text = Annotated[str, BeforeValidator(_text)]
 
 
-def _unquoted(value: Any, example: float) -> str:
-    """The number that a text shows, so that the hint is the user's own value."""
+def _unquoted(
+    value: Any, example: float, allowed: Callable[[float], bool] = lambda shown: True
+) -> str:
+    """The number that a text shows, if it is allowed, so that the hint is the user's own value."""
     try:
         shown = float(value) if isinstance(value, str) else None
     except ValueError:
         shown = None
-    if shown is None or not math.isfinite(shown):
+    if shown is None or not math.isfinite(shown) or not allowed(shown):
         return str(example)
     text = f"{int(shown)}" if shown.is_integer() and abs(shown) < 1e15 else f"{shown!r}"
     if "e" in text and "." not in text:

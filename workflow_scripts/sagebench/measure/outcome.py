@@ -88,9 +88,13 @@ class Reason:
 class Damaged(UserError):
     """An outcome that cannot be read: cut short by a full disk or a copy, or another's."""
 
-    remedy = "delete the outcome, and call the run again, which measures its trial once more"
-
     def __init__(self, path: Path, why: str) -> None:
+        copy = whole_copy(path)
+        self.remedy = (
+            "delete the outcome, and call the run again, which measures its trial once more"
+            if copy is None
+            else f"copy {copy.relative_to(path.parent)} over it, which is whole"
+        )
         super().__init__(f"{path} is damaged ({why}): {self.remedy}")
 
 
@@ -109,6 +113,16 @@ def read_outcome(path: Path, trial_id: str | None = None) -> dict[str, Any]:
     if outcome.get("status") not in [status.value for status in Status]:
         raise Damaged(path, f"unknown status {outcome.get('status')!r}")
     return outcome
+
+
+def whole_copy(path: Path) -> Path | None:
+    """The newest copy of an outcome that the launcher left in an attempt's folder beside it; None
+    where none is whole."""
+    copies = path.parent.glob("attempts/*/outcome.json")
+    for copy in sorted(copies, key=lambda copy: copy.stat().st_mtime, reverse=True):
+        if ends_whole(copy):
+            return copy
+    return None
 
 
 def ends_whole(path: Path) -> bool:

@@ -297,6 +297,11 @@ class RankRun:
         start = time.perf_counter()
         nodes = self.store.test
         of_sampled = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
+        if (self.trial.sampled_test_nodes or 0) > len(nodes):
+            self.progress.say(
+                f"sampled_test_nodes is {self.trial.sampled_test_nodes:,}, and there are "
+                f"{len(nodes):,} test nodes: all of them are sampled"
+            )
         with self.clock("evaluation"):
             evaluator = self._tester()
             full = evaluator.accuracy(best.weights, nodes, "full")
