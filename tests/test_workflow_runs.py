@@ -207,7 +207,7 @@ def test_a_whole_copy_of_a_damaged_outcome_is_named(tmp_path):
         (tmp_path / "attempts" / number).mkdir(parents=True)
         (tmp_path / "attempts" / number / "outcome.json").write_text(text)
     (tmp_path / "outcome.json").write_text("{")
-    with pytest.raises(Damaged, match=": copy attempts/1/outcome.json over it, which is whole$"):
+    with pytest.raises(Damaged, match=r": copy attempts/1/outcome.json over it, which is whole$"):
         read_outcome(tmp_path / "outcome.json")
 
 
