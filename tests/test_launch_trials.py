@@ -74,7 +74,7 @@ def test_two_ranks_complete_and_tell_everything(tmp_path, store):
 
 
 @pytest.mark.parametrize("engine", ["blocks", "reference"])
-def test_a_profile_lies_beside_the_outcome(tmp_path, store, engine):
+def test_a_profile(tmp_path, store, engine):
     trial = make_trial(ranks=2, epochs=1, profile_steps=3, sampled_test_nodes=50, engine=engine)
     run = Run(tmp_path / "t", trial, store)
     finished = run.finish()
@@ -275,6 +275,17 @@ def test_a_trial_never_falls_back(tmp_path, store, values, sentence):
     assert sentence in finished.stdout + finished.stderr
     assert not (run.home / "outcome.json").exists()
     assert run.attempts[0]["status"] == "failed"
+
+
+def test_loader_processes_that_could_not_meet_are_said(tmp_path, store):
+    """Without a word, the rank would wait for their batches for ever."""
+    folder = tmp_path / ("x" * 80)
+    folder.mkdir()
+    run = Run(tmp_path / "t", make_trial(engine="reference"), store)
+    run.environment["TMPDIR"] = str(folder)
+    finished = run.finish()
+    assert finished.returncode == 1
+    assert "set TMPDIR to a folder of at most 75 characters" in finished.stdout + finished.stderr
 
 
 def test_terminated_launcher_ends_its_ranks_and_says_so(tmp_path, store):

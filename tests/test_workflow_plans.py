@@ -144,7 +144,9 @@ def make_demo(project):
 
     def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         command = ["make", "demo", "SNAKEMAKE=.venv/bin/snakemake -n", *words]
-        command += ["--assume-old=.venv/installed"]
+        # As if there were the GPU that is asked for; and within `make test`, no word of folders.
+        command += ["--assume-old=.venv/installed", "--assume-old=demo-device"]
+        command += ["--no-print-directory"]
         return subprocess.run(
             command,
             cwd=project.folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from itertools import pairwise
@@ -29,6 +30,10 @@ from sagebench.training.engines import Batch, model_arguments
 from sagebench.training.precision import compute_dtype
 from sagebench.training.stop import stop_signals_held_back, survive_stop_signals
 from sagebench.training.tensors import torch_view
+
+LONGEST_TEMPORARY_FOLDER = 75
+"""a socket's path takes 107 characters, 32 of them below the temporary folder; a loader process
+that cannot have one loses its batches, and the rank would wait for them for ever"""
 
 
 class KeyedSampler(BaseSampler):
@@ -85,6 +90,12 @@ class PygEngine:
             raise UserError(
                 f"placement '{trial.placement}' is for engine 'blocks', the trial's is "
                 f"'{trial.engine}': write placement: auto"
+            )
+        temporary = tempfile.gettempdir()
+        if trial.sampling_workers and len(temporary) > LONGEST_TEMPORARY_FOLDER:
+            raise UserError(
+                f"the loader processes of engine '{trial.engine}' cannot meet below {temporary}: "
+                f"set TMPDIR to a folder of at most {LONGEST_TEMPORARY_FOLDER} characters"
             )
         self._sampler = self._make_sampler(store)
         self._data = Data(
