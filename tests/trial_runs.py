@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from short_folder import short_folder
+
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "run_trial.py"
 LIMIT_S = 120
 
@@ -23,7 +25,7 @@ class Run:
         self.command = [sys.executable, str(SCRIPT), "--trial", str(home / "trial.json")]
         self.command += ["--store", str(store), "--outcome", str(home / "outcome.json"), *options]
         # A temporary folder of its own, and so a machine lock of its own: tests run side by side.
-        self.environment = {**os.environ, "TMPDIR": str(home)}
+        self.environment = {**os.environ, "TMPDIR": short_folder(self)}
 
     def finish(self) -> subprocess.CompletedProcess:
         return subprocess.run(
