@@ -13,7 +13,7 @@ from unittest import mock
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # The fork server imports once what every rank needs; not torch._dynamo, whose threads do not fork.
-CONTEXT.set_forkserver_preload(["sagebench.training.rank", "sagebench.training.blocks_engine"])
+CONTEXT.set_forkserver_preload(["sagebench.training.rank", "sagebench.engines.blocks"])
 LIMIT_S = 120
 
 

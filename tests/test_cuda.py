@@ -10,6 +10,12 @@ import numpy as np
 import pytest
 import torch
 from graphs import random_csc
+from sagebench.engines.base import model_arguments
+from sagebench.engines.make import make_engine
+from sagebench.engines.pinned import PinnedBuffers
+from sagebench.engines.precision import set_precision
+from sagebench.engines.side_stream import SideStream
+from sagebench.engines.tensors import torch_view
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.nvml import Nvml
 from sagebench.model.graphsage import GraphSAGE
@@ -18,14 +24,9 @@ from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.tensor import TensorSampler
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import explain
-from sagebench.training.engines import make_engine, model_arguments
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import Evaluator
-from sagebench.training.pinned import PinnedBuffers
-from sagebench.training.precision import set_precision
 from sagebench.training.progress import Progress
-from sagebench.training.side_stream import SideStream
-from sagebench.training.tensors import torch_view
 from sagebench.training.trainer import Trainer
 from trials import make_trial, tiny_store
 
@@ -189,7 +190,7 @@ def test_evaluation_is_the_cpus(store, monkeypatch, home, placement, method):
         engine = make_engine(trial, store, device)
         labels = torch_view(store.labels).to(device)
         communicator = Communicator(RankEnvironment(), device)
-        evaluator = Evaluator(trial, store, communicator, labels, engine.feed)
+        evaluator = Evaluator(trial, store, communicator, labels, engine.loader)
         accuracies.append(evaluator.accuracy(weights_of(trial, store), store.test, method))
     assert accuracies[0] == pytest.approx(accuracies[1], abs=1 / len(store.test))
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sagebench.cluster.states import Queue, _locked, state_of
+from sagebench.engines.compilation import OLDEST, torch_version
 from sagebench.sampling.order import SeedOrder
 from sagebench.training import profiling
-from sagebench.training.compilation import OLDEST, torch_version
 from trial_runs import LIMIT_S, Run
 from trials import endless_trial, make_trial, tiny_store
 

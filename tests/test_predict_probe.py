@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sagebench.engines.make import make_engine
 from sagebench.errors import UserError
 from sagebench.predict import counting
 from sagebench.predict.interpolation import LARGEST_RATIO, anchors, interpolate
 from sagebench.predict.probe import load_probe, path_of, probe_store
 from sagebench.predict.samples import Sample, sample_name
 from sagebench.sampling.order import SeedOrder
-from sagebench.training.engines import make_engine
 from trials import make_trial, tiny_store
 
 

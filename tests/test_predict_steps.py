@@ -9,6 +9,9 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from sagebench.engines.make import make_engine
+from sagebench.engines.placement import choose_placement
+from sagebench.engines.tensors import torch_view
 from sagebench.model import fused, linear, reference, segment
 from sagebench.predict import evaluation as predicted_evaluation
 from sagebench.predict import resident, step_blocks, step_evaluation
@@ -20,11 +23,8 @@ from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.tensor import DRAWS_A_STEP, TensorSampler
 from sagebench.training import evaluation
 from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.engines import make_engine
 from sagebench.training.evaluation import Evaluator
-from sagebench.training.placement import choose_placement
 from sagebench.training.step import LossModule
-from sagebench.training.tensors import torch_view
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from trials import step_trial, tiny_store
@@ -233,7 +233,7 @@ def test_what_a_rank_keeps(store, engine):
         store,
         Communicator(RankEnvironment(), CPU),
         torch_view(store.labels),
-        made.feed,
+        made.loader,
     )
     held = resident.resident(
         trial, graph_facts(store), resident.placement_of(trial, graph_facts(store), None), 10**9
@@ -243,7 +243,7 @@ def test_what_a_rank_keeps(store, engine):
     assert held["optimizer"] == nbytes([*adam._means, *adam._squares])
     assert held["process"] == 10**9
     if engine == "blocks":
-        samplers = [made.feed._samplers.get() for _ in range(3)]
+        samplers = [made.loader._samplers.get() for _ in range(3)]
         scratch = sum(sampler._state.nbytes + sampler._local.nbytes for sampler in samplers)
         assert held["samplers"] == pytest.approx(scratch, rel=0.01)
 
@@ -276,7 +276,7 @@ def test_a_cpu_that_is_the_device_copies_neither_graph_nor_features(store):
     trial = step_trial(placement="device")
     held = resident.resident(trial, graph_facts(store), "device", None)
     assert "graph and features" not in held
-    kept = make_engine(trial, store, CPU).feed
+    kept = make_engine(trial, store, CPU).loader
     for mine, stored in ((kept.row, store.row), (kept.features, store.features)):
         assert mine.data_ptr() == stored.ctypes.data
 
@@ -287,8 +287,8 @@ def test_the_samples_ahead_of_a_step(store, workers):
     trial = step_trial(sampling_workers=workers, batch_size=16)
     engine = make_engine(trial, store, CPU)
     sampled = []
-    take = engine.feed.sample
-    engine.feed.sample = lambda seeds, key: sampled.append(take(seeds, key)) or sampled[-1]
+    take = engine.loader.sample
+    engine.loader.sample = lambda seeds, key: sampled.append(take(seeds, key)) or sampled[-1]
     order = SeedOrder(store.train, trial.batch_size, 1, 1, 0)
     stream = engine.stream(islice(order.micro_batches(1, 0), 20))
     next(stream)

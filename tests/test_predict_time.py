@@ -10,6 +10,7 @@ import torch
 from counting_bytes import ByteCounter
 from graphs import random_csc
 from probed import PRODUCTS
+from sagebench.engines.make import make_engine
 from sagebench.grid.trial import Trial
 from sagebench.predict.cards import card_rates
 from sagebench.predict.correction import PHASES
@@ -21,7 +22,6 @@ from sagebench.predict.work import OPERATIONS, Counts, path_of
 from sagebench.predict.work_blocks import DRAW_BYTES, NUMBERING_BYTES
 from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.tensor import TensorSampler
-from sagebench.training.engines import make_engine
 from sagebench.training.step import LossModule
 from torch.utils.flop_counter import FlopCounterMode
 from trials import make_trial, tiny_store

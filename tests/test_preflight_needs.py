@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from configurations import GOOD, study_of
+from sagebench.engines.pyg import PygEngine
 from sagebench.files import write_json
 from sagebench.preflight import node
 from sagebench.preflight.needs import batch_bytes, needs, shared_memory_bytes
 from sagebench.sampling.order import SeedOrder
-from sagebench.training.pyg_engine import PygEngine
 from trials import make_trial, tiny_store
 
 PRODUCTS = {"num_nodes": 2_449_029, "num_edges": 123_718_024, "num_features": 100}

@@ -8,13 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ranks import run_ranks
+from sagebench.engines.base import model_arguments
+from sagebench.engines.make import make_engine
+from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.model.reference import PygGraphSAGE
 from sagebench.training import evaluation
 from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.engines import make_engine, model_arguments
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
-from sagebench.training.tensors import torch_view
 from trials import make_trial, tiny_store
 
 CPU = torch.device("cpu")
@@ -57,9 +58,9 @@ class Recorder(Evaluator):
         return torch.cat([logits for _, logits in self.seen])
 
 
-def make_evaluator(trial, store, feed=None, place=None):
+def make_evaluator(trial, store, loader=None, place=None):
     communicator = Communicator(place or RankEnvironment(), CPU)
-    return Recorder(trial, store, communicator, torch_view(store.labels), feed)
+    return Recorder(trial, store, communicator, torch_view(store.labels), loader)
 
 
 @pytest.mark.parametrize("aggregator", ["mean", "sum", "max"])
@@ -88,7 +89,8 @@ def test_placement_changes_nothing(store, placement, method):
     trial = make_trial(placement=placement)
     weights = make_model(trial, store).state_dict()
     found, expected = (
-        make_evaluator(trial, store, feed) for feed in (make_engine(trial, store, CPU).feed, None)
+        make_evaluator(trial, store, loader)
+        for loader in (make_engine(trial, store, CPU).loader, None)
     )
     for evaluator in (found, expected):
         evaluator.accuracy(weights, store.test, method)

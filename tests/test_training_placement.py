@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sagebench.engines.make import make_engine
+from sagebench.engines.placement import GIB, choose_placement
 from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder
-from sagebench.training.engines import make_engine
-from sagebench.training.placement import GIB, choose_placement
 from trials import make_trial, tiny_store
 
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def test_a_batch_is_sampled_and_loaded_step_by_step_too(store, placement):
 
 def test_without_a_copy_on_a_cpu(store):
     engine = make_engine(make_trial(), store, CPU)
-    assert engine.feed.features.data_ptr() == store.features.ctypes.data
+    assert engine.loader.features.data_ptr() == store.features.ctypes.data
 
 
 def test_pygs_engines_have_no_placement(store):

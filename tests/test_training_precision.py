@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sagebench.engines import compilation
+from sagebench.engines.compilation import compile_model
+from sagebench.engines.make import make_engine
+from sagebench.engines.precision import set_precision, true_float32
 from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder
-from sagebench.training import compilation
-from sagebench.training.compilation import compile_model
-from sagebench.training.engines import make_engine
-from sagebench.training.precision import set_precision, true_float32
 from sagebench.training.step import LossModule
 from trials import make_trial, tiny_store
 

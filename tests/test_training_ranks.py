@@ -21,11 +21,12 @@ def step_gradients(place, trial_values: dict, folder: str, device: str = "cpu") 
 
     Several ranks may share a GPU: the group is Gloo's.
     """
+    from sagebench.engines.base import model_arguments
+    from sagebench.engines.make import make_engine
     from sagebench.graph.store import GraphStore
     from sagebench.measure.clocks import PhaseClock
     from sagebench.model.graphsage import GraphSAGE
     from sagebench.training.distributed import Communicator
-    from sagebench.training.engines import make_engine, model_arguments
     from sagebench.training.progress import Progress
     from sagebench.training.trainer import Trainer
 

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sagebench.engines.pyg import KeyedSampler
+from sagebench.engines.tensors import torch_view
 from sagebench.errors import run_script
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.launch.launcher import run_trial
 from sagebench.measure.outcome import read_outcome
-from sagebench.training.pyg_engine import KeyedSampler
-from sagebench.training.tensors import torch_view
 from scipy import stats
 from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader

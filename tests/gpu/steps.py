@@ -37,6 +37,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from sagebench.bench.stores import dataset_of, short_store  # noqa: E402
+from sagebench.engines.make import make_engine  # noqa: E402
+from sagebench.engines.precision import set_precision  # noqa: E402
 from sagebench.files import read_json, write_json  # noqa: E402
 from sagebench.graph.store import GraphStore  # noqa: E402
 from sagebench.grid.trial import Trial  # noqa: E402
@@ -46,8 +48,6 @@ from sagebench.measure.nvml import Nvml  # noqa: E402
 from sagebench.model.dropout_mask import keep_mask  # noqa: E402
 from sagebench.model.segment import _by_source, segment_aggregate  # noqa: E402
 from sagebench.training.distributed import Communicator, RankEnvironment  # noqa: E402
-from sagebench.training.engines import make_engine  # noqa: E402
-from sagebench.training.precision import set_precision  # noqa: E402
 from sagebench.training.progress import Progress  # noqa: E402
 from sagebench.training.trainer import Trainer, synchronise_device  # noqa: E402
 
@@ -276,7 +276,7 @@ def steps_of(trainer: Trainer, steps: int, warm: int = 3) -> dict[str, Any]:
 
 def forget(trainer: Trainer) -> None:
     """Give all of its memory back to the GPU."""
-    trainer.engine.feed = trainer.engine.model = None
+    trainer.engine.loader = trainer.engine.model = None
     trainer.module = trainer.optimizer = None
     del trainer
     gc.collect()

@@ -18,10 +18,10 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 from sagebench.bench.engines import BIPARTITE
+from sagebench.engines.base import Batch, model_arguments
+from sagebench.engines.pyg import PygEngine
 from sagebench.model.reference import PygGraphSAGE
 from sagebench.sampling.order import MicroBatch
-from sagebench.training.engines import Batch, model_arguments
-from sagebench.training.pyg_engine import PygEngine
 
 
 class FusedPygGraphSAGE(PygGraphSAGE):

@@ -19,6 +19,12 @@ import torch
 
 from sagebench.bench.engines import PEERS
 from sagebench.bench.peers import FusedPygEngine
+from sagebench.engines.base import Engine, model_arguments
+from sagebench.engines.loaders import LOADERS
+from sagebench.engines.make import make_engine
+from sagebench.engines.placement import placement_on
+from sagebench.engines.precision import set_precision
+from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
@@ -27,14 +33,9 @@ from sagebench.model.graphsage import GraphSAGE
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
 from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.engines import Engine, make_engine, model_arguments
 from sagebench.training.evaluation import Evaluator
-from sagebench.training.feeds import FEEDS
-from sagebench.training.placement import place
-from sagebench.training.precision import set_precision
 from sagebench.training.progress import Progress
 from sagebench.training.rank import choose_device
-from sagebench.training.tensors import torch_view
 from sagebench.training.trainer import Trainer, synchronise_device
 
 
@@ -170,9 +171,9 @@ def evaluation(job: dict[str, Any]) -> dict[str, Any]:
     bench = Bench(job)
     weights = GraphSAGE(**model_arguments(bench.trial, bench.store)).state_dict()
     labels = torch_view(bench.store.labels).to(bench.device)
-    kept = place("auto", bench.store, bench.device, None).chosen
-    feed = FEEDS[kept](bench.trial, bench.store, bench.device)
-    evaluator = Evaluator(bench.trial, bench.store, bench.communicator, labels, feed)
+    kept = placement_on("auto", bench.store, bench.device, None).chosen
+    loader = LOADERS[kept](bench.trial, bench.store, bench.device)
+    evaluator = Evaluator(bench.trial, bench.store, bench.communicator, labels, loader)
     peak = PeakMemory(bench.device)
     peak.start()
     start = bench.now()

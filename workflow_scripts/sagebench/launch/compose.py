@@ -31,9 +31,9 @@ def compose_outcome(
         else None
     )
     timing = measured.get("timing")
-    if timing is not None or "start_to_first_step_s" in measured:
+    if timing is not None or measured.get("start_to_first_step_s") is not None:
         timing = {
-            "start_to_first_step_s": measured.get("start_to_first_step_s"),
+            "start_to_first_step_s": measured["start_to_first_step_s"],
             **(timing or {}),
         }
     return {

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from sagebench.engines.make import make_engine
 from sagebench.graph.store import GraphStore, write_store
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
 from sagebench.predict.phases import parameter_tensors_updated
 from sagebench.predict.work import OPERATIONS, path_of
 from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.engines import make_engine
 from sagebench.training.progress import Progress
 from sagebench.training.trainer import Trainer, synchronise_device
 

@@ -46,7 +46,7 @@ def available_bytes(
 
 
 def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> str:
-    """`mapped`, `device` or `host`, as sagebench.training.placement decides it.
+    """`mapped`, `device` or `host`, as sagebench.engines.placement decides it.
 
     device_bytes: of its card in all; None: not known, and taken as enough.
     """
@@ -133,7 +133,7 @@ def graph_index_bytes(graph: GraphFacts) -> int:
 
 def batches_ahead(trial: Trial) -> int:
     """Micro-batches that wait sampled while a step runs, beside its own
-    (sagebench.training.prefetch; PyG's loader keeps its own on the host)."""
+    (sagebench.engines.prefetch; PyG's loader keeps its own on the host)."""
     return 2 * trial.sampling_workers if trial.engine == "blocks" else 0
 
 

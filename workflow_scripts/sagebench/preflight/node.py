@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sagebench.training.compilation import LANGUAGES, OLDEST, find_compiler, torch_version
+from sagebench.engines.compilation import LANGUAGES, OLDEST, find_compiler, torch_version
 
 COMPILER_LIMIT_S = 60
 SOURCE = "#include <Python.h>\n"

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from sagebench.engines.compilation import OLDEST, torch_version
+from sagebench.engines.side_stream import SideStream
 from sagebench.errors import UserError
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
@@ -27,10 +29,8 @@ from sagebench.measure.machine import (
 from sagebench.measure.nvml import Nvml
 from sagebench.preflight import node
 from sagebench.preflight.findings import NO_GPU
-from sagebench.training.compilation import OLDEST, torch_version
 from sagebench.training.distributed import RankEnvironment
 from sagebench.training.rendezvous import meet
-from sagebench.training.side_stream import SideStream
 
 MEETING_TIMEOUT = timedelta(seconds=150)
 COLLECTIVE_TIMEOUT = timedelta(seconds=60)

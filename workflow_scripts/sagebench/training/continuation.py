@@ -7,13 +7,14 @@ from typing import NoReturn
 
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
+from sagebench.stop_signals import StopSignals, checkpoint_path
 from sagebench.training.checkpoint import read_checkpoint, write_checkpoint
 from sagebench.training.distributed import Communicator
 from sagebench.training.early_end import Deadline
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.progress import Progress
 from sagebench.training.state import TrainingState
-from sagebench.training.stop import Stop, StopSignals, checkpoint_path
+from sagebench.training.stop import Stop
 
 
 class Continues(Exception):
@@ -50,11 +51,11 @@ class Continuation:
         saved = read_checkpoint(self.path, self.trial, store)
         if saved is not None:
             state.restore(saved, communicator.rank)
-            epoch, micro_steps = state.sums.place
+            epoch, micro_steps = state.sums.position
             self.progress.say(f"going on in epoch {epoch} after {micro_steps} of its micro-batches")
-        self._saved_at = state.sums.place
+        self._saved_at = state.sums.position
         self._stop = Stop(
-            communicator, self._signals, self.deadline, self.trial.accumulation, state.sums.place
+            communicator, self._signals, self.deadline, self.trial.accumulation, state.sums.position
         )
         return saved is not None
 
@@ -86,16 +87,16 @@ class Continuation:
 
     def _save(self) -> None:
         """No rank goes on before the checkpoint is there."""
-        if self._state.sums.place == self._saved_at:
+        if self._state.sums.position == self._saved_at:
             return
         state = self._state.gathered(self._communicator, time.time() - self.started_at_unix_s)
         if self._communicator.rank == 0:
             write_checkpoint(self.path, self.trial, self._store, state)
         self._communicator.barrier()
-        self._saved_at = self._state.sums.place
+        self._saved_at = self._state.sums.position
 
     def _end(self) -> NoReturn:
-        epoch, micro_steps = self._state.sums.place
+        epoch, micro_steps = self._state.sums.position
         self.progress.say(
             f"stopped in epoch {epoch} after {micro_steps} of its micro-batches, to be continued"
         )

@@ -45,7 +45,7 @@ def _forget() -> None:
 
 @dataclass(frozen=True)
 class RankEnvironment:
-    """This rank's place among the others.
+    """Rank numbers of this process, and where the ranks meet.
 
     rendezvous: the file where the ranks meet (rendezvous.py); None: at MASTER_ADDR and MASTER_PORT.
     """
@@ -83,21 +83,26 @@ class Communicator:
     """The process group of a trial; with one rank every collective returns at once."""
 
     def __init__(
-        self, place: RankEnvironment, device: torch.device, backend: str | None = None
+        self, env: RankEnvironment, device: torch.device, backend: str | None = None
     ) -> None:
         """backend: None is NCCL on GPUs, of which it wants one a rank, and else Gloo, which takes
         tensors on GPUs, too."""
-        self.place = place
+        self._env = env
         self.device = device
-        if place.world_size > 1:
+        if env.world_size > 1:
             backend = backend or ("nccl" if device.type == "cuda" else "gloo")
             dist.init_process_group(
                 backend,
-                store=meet(Path(place.rendezvous), place.rank, place.world_size, MEETING_TIMEOUT)
-                if place.rendezvous
+                store=meet(
+                    Path(env.rendezvous),
+                    env.rank,
+                    env.world_size,
+                    MEETING_TIMEOUT,
+                )
+                if env.rendezvous
                 else None,
-                rank=place.rank,
-                world_size=place.world_size,
+                rank=env.rank,
+                world_size=env.world_size,
                 timeout=COLLECTIVE_TIMEOUT,
             )
             if backend == "gloo":
@@ -105,11 +110,11 @@ class Communicator:
 
     @property
     def rank(self) -> int:
-        return self.place.rank
+        return self._env.rank
 
     @property
     def world_size(self) -> int:
-        return self.place.world_size
+        return self._env.world_size
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sagebench.engines.base import Batch
 from sagebench.training.distributed import Communicator
-from sagebench.training.engines import Batch
 
 
 class EpochSums:
@@ -30,7 +30,7 @@ class EpochSums:
         self._counts = np.zeros(4 + (layers + 1) + layers, dtype=np.int64)
 
     @property
-    def place(self) -> tuple[int, int]:
+    def position(self) -> tuple[int, int]:
         """How far the trial is: the epoch, and the micro-steps done of it."""
         return self.epoch, self.micro_steps
 

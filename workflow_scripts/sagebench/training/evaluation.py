@@ -12,6 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from sagebench.engines.base import model_arguments
+from sagebench.engines.loaders import LOADERS, Loader
+from sagebench.engines.placement import available_bytes
+from sagebench.engines.precision import true_float32
+from sagebench.engines.side_stream import SideStream
+from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.model.graphsage import GraphSAGE
@@ -19,13 +25,7 @@ from sagebench.model.linear import warm_up_linear
 from sagebench.model.segment import segment_aggregate
 from sagebench.sampling.random import fold, hash_ids
 from sagebench.training.distributed import Communicator
-from sagebench.training.engines import model_arguments
-from sagebench.training.feeds import FEEDS, Feed
-from sagebench.training.placement import available_bytes
-from sagebench.training.precision import true_float32
 from sagebench.training.progress import Progress
-from sagebench.training.side_stream import SideStream
-from sagebench.training.tensors import torch_view
 
 ROWS_PER_CHUNK = 1 << 15
 SAMPLED_BATCH_SIZE = 1024
@@ -40,7 +40,7 @@ class Evaluator:
     precision.
 
     `full` holds two matrices of [N, hidden_channels], on the device where they fit, else on the
-    host, and reads graph and features where `feed` keeps them; the rest is bounded by a chunk.
+    host, and reads graph and features where `loader` keeps them; the rest is bounded by a chunk.
     `sampled` samples ahead of the model, as training does, by up to two workers.
     """
 
@@ -50,10 +50,10 @@ class Evaluator:
         store: GraphStore,
         communicator: Communicator,
         labels: Tensor,
-        feed: Feed | None = None,
+        loader: Loader | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """labels: int [N] on the communicator's device. feed: the engine's; None: one is made."""
+        """labels: int [N] on the communicator's device. loader: the engine's; None: one is made."""
         self.progress = progress or Progress(speaks=False)
         self.trial = trial
         self.store = store
@@ -61,7 +61,7 @@ class Evaluator:
         self.device = communicator.device
         self.labels = labels
         kept = "mapped" if self.device.type == "cpu" else "host"
-        self.feed = feed or FEEDS[kept](trial, store, self.device)
+        self.loader = loader or LOADERS[kept](trial, store, self.device)
         self.model = GraphSAGE(**model_arguments(trial, store)).to(self.device).eval()
         self._side = SideStream(self.device)
 
@@ -86,7 +86,7 @@ class Evaluator:
         def batch(index: int) -> tuple[Any, ...]:
             first = index * SAMPLED_BATCH_SIZE
             seeds = nodes[first : first + SAMPLED_BATCH_SIZE]
-            return self.feed.load(self.feed.sample(seeds, fold(EVALUATION_STREAM, index)))
+            return self.loader.load(self.loader.sample(seeds, fold(EVALUATION_STREAM, index)))
 
         batches = -(-len(nodes) // SAMPLED_BATCH_SIZE)
         mine = range(self.communicator.rank, batches, self.communicator.world_size)
@@ -100,7 +100,7 @@ class Evaluator:
         return correct
 
     def _full(self, nodes: np.ndarray) -> Tensor:
-        h, spare = self.feed.features, None
+        h, spare = self.loader.features, None
         home = self._home()
         for layer in range(1, self.trial.layers):
             h, spare = self._hidden(layer, h, spare, home)
@@ -166,7 +166,7 @@ class Evaluator:
 
     def _edges(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Every neighbor of some nodes: rowptr int64 [len(ids) + 1] from 0, and the neighbors."""
-        colptr, row = self.feed.colptr, self.feed.row
+        colptr, row = self.loader.colptr, self.loader.row
         if len(ids) and ids[-1] - ids[0] == len(ids) - 1:  # a slice of the graph, taken as it is
             ends = colptr[int(ids[0]) : int(ids[-1]) + 2]
             return ends - ends[0], row[int(ends[0]) : int(ends[-1])]

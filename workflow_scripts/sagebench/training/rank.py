@@ -12,6 +12,12 @@ from typing import Any
 
 import torch
 
+from sagebench.engines.base import model_arguments
+from sagebench.engines.loaders import LOADERS
+from sagebench.engines.make import make_engine
+from sagebench.engines.placement import Placement, choose_placement, placement_on
+from sagebench.engines.precision import set_precision
+from sagebench.engines.tensors import torch_view
 from sagebench.errors import UserError
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
@@ -26,18 +32,13 @@ from sagebench.training.checkpoint import BestCheckpoint
 from sagebench.training.continuation import Continuation, Continues
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import Deadline, check_finite, explain, write_record
-from sagebench.training.engines import make_engine, model_arguments
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
-from sagebench.training.feeds import FEEDS
-from sagebench.training.placement import Placement, choose_placement, place
-from sagebench.training.precision import set_precision
 from sagebench.training.profiling import profile_steps
 from sagebench.training.progress import Progress, epoch_line, placement_line
 from sagebench.training.state import TrainingState
-from sagebench.training.tensors import torch_view
 from sagebench.training.timing import timing
-from sagebench.training.trainer import Trainer
+from sagebench.training.trainer import Trainer, synchronise_device
 
 MEASURED = "measured.json"
 """what rank 0 has measured so far, in the directory of the attempt"""
@@ -52,17 +53,17 @@ def run_rank(trial: Trial, store_path: Path, directory: Path) -> int:
     stop by a signal, it writes it and returns CONTINUES_CODE.
     Raises UserError for what the user can mend; any other exception is a failure.
     """
-    place = RankEnvironment.read()
-    if place.world_size != trial.ranks:
+    env = RankEnvironment.read()
+    if env.world_size != trial.ranks:
         raise UserError(
-            f"the trial has {trial.ranks} ranks but {place.world_size} were started: start "
+            f"the trial has {trial.ranks} ranks but {env.world_size} were started: start "
             f"{trial.ranks}, for instance with workflow_scripts/run_trial.py"
         )
-    device = choose_device(trial, place)
-    clock = PhaseClock(lambda: torch.cuda.synchronize() if device.type == "cuda" else None)
+    device = choose_device(trial, env)
+    clock = PhaseClock(lambda: synchronise_device(device))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        RankRun(trial, store_path, directory, place, device, clock).run()
+        RankRun(trial, store_path, directory, env, device, clock).run()
     except UserError:
         raise
     except Continues:
@@ -74,25 +75,25 @@ def run_rank(trial: Trial, store_path: Path, directory: Path) -> int:
         if end is None:
             return 1
         counted = machine.collect_allocator(device)
-        write_record(directory, place.rank, clock.phase, end, counted)
-        print(f"rank {place.rank}: {end.status.value} in {clock.phase}: {end}", file=sys.stderr)
+        write_record(directory, env.rank, clock.phase, end, counted)
+        print(f"rank {env.rank}: {end.status.value} in {clock.phase}: {end}", file=sys.stderr)
         return EARLY_END_CODE
     return 0
 
 
-def choose_device(trial: Trial, place: RankEnvironment) -> torch.device:
+def choose_device(trial: Trial, env: RankEnvironment) -> torch.device:
     """The trial's device for this rank; a trial never falls back to another."""
     torch.set_num_threads(trial.threads_per_rank)
     if trial.device == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count()
-    if place.local_rank >= count:
+    if env.local_rank >= count:
         raise UserError(
-            f"the trial asks for device: cuda, but local rank {place.local_rank} finds {count} "
+            f"the trial asks for device: cuda, but local rank {env.local_rank} finds {count} "
             "GPUs here: start it where there are enough, or write device: cpu"
         )
-    torch.cuda.set_device(place.local_rank)
-    return torch.device("cuda", place.local_rank)
+    torch.cuda.set_device(env.local_rank)
+    return torch.device("cuda", env.local_rank)
 
 
 class RankRun:
@@ -101,16 +102,16 @@ class RankRun:
         trial: Trial,
         store_path: Path,
         directory: Path,
-        place: RankEnvironment,
+        env: RankEnvironment,
         device: torch.device,
         clock: PhaseClock,
     ) -> None:
         self.trial = trial
         self.directory = directory
-        self.place = place
+        self.env = env
         self.device = device
         self.clock = clock
-        self.progress = Progress(speaks=place.rank == 0)
+        self.progress = Progress(speaks=env.rank == 0)
         self.started_at = float(os.environ.get("SAGEBENCH_STARTED_AT", time.time()))
         self.continuation = Continuation(trial, Deadline.read(), self.started_at, self.progress)
         self.resumed = False  # until the first epoch of a job that goes on is flagged so
@@ -121,7 +122,7 @@ class RankRun:
         self.store = GraphStore.open(store_path)
         check_store(trial, self.store)
         set_precision(trial, device)
-        self.communicator = Communicator(place, device)
+        self.communicator = Communicator(env, device)
         torch.manual_seed(trial.seed)
         # Every engine starts from the same weights, whatever its layers draw at first.
         initial = GraphSAGE(**model_arguments(trial, self.store)).state_dict()
@@ -135,13 +136,13 @@ class RankRun:
             self.store,
             self.communicator,
             torch_view(self.store.labels).to(device),
-            self.engine.feed,
+            self.engine.loader,
             self.progress,
         )
         self.state = TrainingState(
             self.engine.model,
             self.trainer.optimizer,
-            BestCheckpoint(directory / "best.pt" if place.rank == 0 else None),
+            BestCheckpoint(directory / "best.pt" if env.rank == 0 else None),
             PeakMemory(device),
             EpochSums(1, trial.layers, device),
         )
@@ -149,7 +150,7 @@ class RankRun:
     def _placement(self) -> Placement:
         """One for all ranks: what the fullest device allows."""
         trial = self.trial
-        mine = place(trial.placement, self.store, self.device, trial.memory_limit_gib)
+        mine = placement_on(trial.placement, self.store, self.device, trial.memory_limit_gib)
         if mine.available_bytes is None:
             return mine
         return choose_placement(
@@ -180,8 +181,8 @@ class RankRun:
             limit_memory(self.device, trial.memory_limit_gib)
         cores = machine.available_cores()
         described = {
-            "rank": self.place.rank,
-            "local_rank": self.place.local_rank,
+            "rank": self.env.rank,
+            "local_rank": self.env.local_rank,
             **machine.collect_process(trial.threads_per_rank),
             **machine.collect_cpu(),
             **machine.collect_device(self.device),
@@ -210,21 +211,16 @@ class RankRun:
             and on_this_node * trial.threads_per_rank > cores,
             "versions": machine.collect_versions(),
             "ranks": ranks,
-            "epochs": self.state.epochs,
         }
-        if self.state.start_to_first_step_s is None:
-            self.trainer.on_first_step = self._note_first_step
-        else:  # an earlier job's
-            self.measured["start_to_first_step_s"] = self.state.start_to_first_step_s
         if self.measured["placement"]:
             self.progress.say(placement_line(self.measured["placement"]))
         self._write()
 
     def _note_first_step(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.state.start_to_first_step_s = time.time() - self.started_at
-        self.measured["start_to_first_step_s"] = self.state.start_to_first_step_s
+        """Of the trial: a job that goes on has an earlier one's."""
+        if self.state.start_to_first_step_s is None:
+            synchronise_device(self.device)
+            self.state.start_to_first_step_s = time.time() - self.started_at
 
     def _train(self) -> None:
         trial, state = self.trial, self.state
@@ -265,7 +261,7 @@ class RankRun:
             sums.resumed, self.resumed = True, False
         energy_before = self._node_energy_j()
         with self.state.peak:
-            record = self.trainer.epoch(sums, self.continuation.stops)
+            record = self.trainer.epoch(sums, self.continuation.stops, self._note_first_step)
         if self.device.type == "cuda":  # before the GPU idles
             self.gpu_state = self.nvml.state(self.device.index)
         self.state.energy_j = add(self.state.energy_j, energy_before, self._node_energy_j())
@@ -277,9 +273,9 @@ class RankRun:
 
     def _node_energy_j(self) -> float | None:
         """The node's counter, read by its first rank for all of its ranks."""
-        if self.device.type != "cuda" or self.place.local_rank != 0:
+        if self.device.type != "cuda" or self.env.local_rank != 0:
             return None
-        return self.nvml.energy_j(self.place.local_world_size)
+        return self.nvml.energy_j(self.env.local_world_size)
 
     def _validate(self, record: dict[str, Any]) -> None:
         start = time.perf_counter()
@@ -331,14 +327,14 @@ class RankRun:
         graph and features fit now.
         """
         release_memory(self.device)
-        if self.engine.feed is not None or self.device.type == "cpu":
+        if self.engine.loader is not None or self.device.type == "cpu":
             return self.evaluator
         kept = self._placement().chosen
         if kept == "host":
             return self.evaluator
-        feed = FEEDS[kept](self.trial, self.store, self.device)
+        loader = LOADERS[kept](self.trial, self.store, self.device)
         return Evaluator(
-            self.trial, self.store, self.communicator, self.evaluator.labels, feed, self.progress
+            self.trial, self.store, self.communicator, self.evaluator.labels, loader, self.progress
         )
 
     def _time_phases(self) -> None:
@@ -355,7 +351,7 @@ class RankRun:
             return
         self.progress.say(f"profiling {trial.profile_steps} micro-steps")
         lift_limit(self.device)
-        mine = self.directory if self.place.rank == 0 else None
+        mine = self.directory if self.env.rank == 0 else None
         try:
             profile_steps(self.trainer, trial.epochs + 2, trial.profile_steps, mine)
         except Exception as error:
@@ -363,8 +359,12 @@ class RankRun:
             self.progress.say(f"no profile: {type(error).__name__}: {error}")
 
     def _write(self) -> None:
-        if self.place.rank == 0:
-            write_json(self.directory / MEASURED, self.measured)
+        if self.env.rank == 0:
+            so_far = {
+                "epochs": self.state.epochs,
+                "start_to_first_step_s": self.state.start_to_first_step_s,
+            }
+            write_json(self.directory / MEASURED, self.measured | so_far)
 
 
 def check_store(trial: Trial, store: GraphStore) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from sagebench.engines.base import Batch, Engine
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
 from sagebench.sampling.order import SeedOrder
 from sagebench.training.adam import Adam
 from sagebench.training.distributed import Communicator
-from sagebench.training.engines import Batch, Engine
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.progress import Progress
 from sagebench.training.step import LossModule
@@ -48,7 +48,6 @@ class Trainer:
         self.module = LossModule(engine.model)
         self.learning_rate = scaled_learning_rate(trial)
         self.optimizer = Adam(engine.model.parameters(), lr=self.learning_rate)
-        self.on_first_step: Callable[[], None] = lambda: None
         self._parallel: DistributedDataParallel | None = None
 
     def parallelise(self) -> None:
@@ -101,11 +100,15 @@ class Trainer:
         return self.order.steps_per_epoch * self.trial.accumulation
 
     def epoch(
-        self, sums: EpochSums, stops: Callable[[EpochSums], bool] = lambda _: False
+        self,
+        sums: EpochSums,
+        stops: Callable[[EpochSums], bool] = lambda _: False,
+        after_step: Callable[[], None] = lambda: None,
     ) -> dict[str, Any] | None:
         """One pass over the training nodes, on from what `sums` has of it.
 
         stops: asked before each micro-step whether to leave it at that; then there is no record.
+        after_step: called after each optimizer step.
         Returns the epoch's record: figures of all ranks, the time of the slowest.
         """
         self.engine.model.train()
@@ -127,8 +130,7 @@ class Trainer:
             sums.add(batch, loss, correct)
             if last:
                 self.optimizer_step()
-                self.on_first_step()
-                self.on_first_step = lambda: None
+                after_step()
         synchronise_device(self.device)
         sums.time_s += time.perf_counter() - start
         if sums.micro_steps < self.micro_steps_per_epoch:

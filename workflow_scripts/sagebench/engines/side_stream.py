@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sagebench.training.prefetch import prefetch
+from sagebench.engines.prefetch import prefetch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

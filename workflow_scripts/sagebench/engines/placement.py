@@ -47,7 +47,7 @@ def choose_placement(
     return Placement(chosen, graph_bytes, features_bytes, available_bytes)
 
 
-def place(
+def placement_on(
     wanted: str, store: GraphStore, device: torch.device, memory_limit_gib: float | None
 ) -> Placement:
     """The placement of this store on this device as it is now."""

@@ -19,17 +19,17 @@ from torch_geometric.sampler import (
     SamplerOutput,
 )
 
+from sagebench.engines.base import Batch, model_arguments
+from sagebench.engines.compilation import compile_model
+from sagebench.engines.precision import compute_dtype
+from sagebench.engines.tensors import torch_view
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.model.reference import PygGraphSAGE
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import MicroBatch, sample_key
-from sagebench.training.compilation import compile_model
-from sagebench.training.engines import Batch, model_arguments
-from sagebench.training.precision import compute_dtype
-from sagebench.training.stop import stop_signals_held_back, survive_stop_signals
-from sagebench.training.tensors import torch_view
+from sagebench.stop_signals import stop_signals_held_back, survive_stop_signals
 
 LONGEST_TEMPORARY_FOLDER = 75
 """a socket's path takes 107 characters, 32 of them below the temporary folder; a loader process
@@ -73,7 +73,7 @@ class KeyedSampler(BaseSampler):
 class PygEngine:
     """`reference` computes every sampled node in every layer; `trimmed` uses `trim_to_layer`."""
 
-    feed = None  # PyG's loader samples and gathers on the host
+    loader = None  # PyG's loader samples and gathers on the host
     placement = None
 
     def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sagebench.engines.pinned import PinnedBuffers
+from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.tensor import TensorSampler
-from sagebench.training.pinned import PinnedBuffers
-from sagebench.training.tensors import torch_view
 
 
-class Feed:
+class Loader:
     """Samples neighborhoods and makes of them what GraphSAGE's forward takes.
 
     colptr, row, features: the store's, where they are kept. Any number of threads may sample.
@@ -58,11 +58,11 @@ class Feed:
         return CpuSampler(store.colptr, store.row)
 
 
-class MappedFeed(Feed):
+class MappedLoader(Loader):
     """A CPU reads the memory-mapped store where it lies; nothing is copied."""
 
 
-class DeviceFeed(Feed):
+class DeviceLoader(Loader):
     """Graph and features are resident on the device; sampling never leaves it."""
 
     def _keep(self, array: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class DeviceFeed(Feed):
         return TensorSampler(self.colptr, self.row)
 
 
-class HostFeed(Feed):
+class HostLoader(Loader):
     """Graph and features stay on the host; a batch's features are gathered there and copied."""
 
     relabel_last = True
@@ -94,8 +94,8 @@ class HostFeed(Feed):
         return features, blocks.pin_memory().to(self.device), True
 
 
-FEEDS: dict[str, Callable[[Trial, GraphStore, torch.device], Feed]] = {
-    "mapped": MappedFeed,
-    "device": DeviceFeed,
-    "host": HostFeed,
+LOADERS: dict[str, Callable[[Trial, GraphStore, torch.device], Loader]] = {
+    "mapped": MappedLoader,
+    "device": DeviceLoader,
+    "host": HostLoader,
 }

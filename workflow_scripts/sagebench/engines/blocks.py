@@ -7,19 +7,19 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from sagebench.engines.base import Batch, model_arguments
+from sagebench.engines.compilation import compile_model
+from sagebench.engines.loaders import LOADERS
+from sagebench.engines.placement import Placement, placement_on
+from sagebench.engines.precision import compute_dtype
+from sagebench.engines.side_stream import SideStream
+from sagebench.engines.tensors import torch_view
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.model.graphsage import GraphSAGE
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.order import MicroBatch, sample_key
-from sagebench.training.compilation import compile_model
-from sagebench.training.engines import Batch, model_arguments
-from sagebench.training.feeds import FEEDS
-from sagebench.training.placement import Placement, place
-from sagebench.training.precision import compute_dtype
-from sagebench.training.side_stream import SideStream
-from sagebench.training.tensors import torch_view
 
 
 class BlocksEngine:
@@ -37,22 +37,24 @@ class BlocksEngine:
             )
         self.trial = trial
         self.device = device
-        self.placement = placement or place(trial.placement, store, device, trial.memory_limit_gib)
+        self.placement = placement or placement_on(
+            trial.placement, store, device, trial.memory_limit_gib
+        )
         self.model = GraphSAGE(**model_arguments(trial, store), dtype=compute_dtype(trial))
         self.model.to(device)
         if trial.compile:
             compile_model(self.model, device)
         self.labels = torch_view(store.labels).to(device)
-        self.feed = FEEDS[self.placement.chosen](trial, store, device)
+        self.loader = LOADERS[self.placement.chosen](trial, store, device)
         self._side = SideStream(device)
 
     def sample(self, micro_batch: MicroBatch) -> tuple[MicroBatch, Blocks]:
         key = sample_key(self.trial.seed, micro_batch.epoch, micro_batch.index)
-        return micro_batch, self.feed.sample(micro_batch.seeds, key)
+        return micro_batch, self.loader.sample(micro_batch.seeds, key)
 
     def load(self, sampled: tuple[MicroBatch, Blocks]) -> Batch:
         micro_batch, blocks = sampled
-        inputs = self.feed.load(blocks)
+        inputs = self.loader.load(blocks)
         seeds = inputs[1].node_ids[: blocks.num_seeds]
         return Batch(
             micro_batch,
