@@ -230,6 +230,8 @@ def _epochs(
                 "seeds": store["train_nodes"],
                 "nodes": micro_batches * 10_000,
                 "edges": micro_batches * 14_000,
+                "nodes_per_hop": [128.0, 1200.5, 9000.0],
+                "edges_per_hop": [1900.0, 12000.25],
                 "learning_rate": trial["learning_rate"] * trial["ranks"],
                 "sampling_wait_s": 0.05,
                 "validation_accuracy": accuracy if evaluated else None,

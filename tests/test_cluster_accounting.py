@@ -159,6 +159,7 @@ def test_where_slurm_counts_no_gpus_the_site_s_word_holds(trial, slurm):
 def test_an_outcome_tells_the_job_where_the_attempts_are_gone(trial, slurm):
     outcome = {
         "schema": 1,
+        "trial": {},
         "trial_id": trial.folder.name,
         "status": "completed",
         "attempts": 3,

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 import yaml
 from configurations import CLUSTER, GOOD, WORKSTATION, study_of
+from outcome_factory import make_outcome, make_trial
 from sagebench.cluster import sacct, squeue, states
 from sagebench.cluster.commands import NoAnswer
 from sagebench.cluster.states import STATES, TrialState, look
 from sagebench.cluster.states_text import as_csv, as_text
 from sagebench.files import write_json
+from sagebench.records import Status
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "status.py"
 HERE = os.uname().nodename
@@ -95,7 +97,14 @@ class Files:
 
     def outcome(self, number=0, status="completed", **values):
         folder = self.folder(number)
-        outcome = {"schema": 1, "trial_id": folder.name, "status": status, "reason": None, **values}
+        outcome = {
+            "schema": 1,
+            "trial": {},
+            "trial_id": folder.name,
+            "status": status,
+            "reason": None,
+            **values,
+        }
         write_json(folder / "outcome.json", outcome)
 
     def state(self, number=0):
@@ -135,7 +144,7 @@ def test_nothing_has_begun(local):
 def test_what_a_prediction_leaves_out_is_told_from_what_is_to_come(local):
     study = replace(local.study, skipped={local.ids[1]: {}})
     states, _ = look(study)
-    assert [one.state for one in states][:3] == ["not_started", "left_out", "not_started"]
+    assert [one.state for one in states][:3] == ["not_started", "skipped", "not_started"]
     assert states[1].said == "predicted to run out of memory"
 
 
@@ -204,7 +213,7 @@ def test_a_running_trial_says_how_far_it_is(local):
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = local.state()
         assert (found.state, found.epoch, found.epochs, found.left_s) == ("running", 0, 3, None)
-        epoch = {"time_s": 40.0, "evaluation_s": 20.0}
+        epoch = make_outcome(make_trial())["epochs"][0] | {"time_s": 40.0, "evaluation_s": 20.0}
         (folder / "measured.json").write_text(json.dumps({"epochs": [epoch]}))
         found = local.state()
         assert (found.epoch, round(found.left_s)) == (1, 120)
@@ -314,13 +323,13 @@ def test_without_an_answer_of_the_queue(slurm, monkeypatch):
 
 LONG = "ogbn-products-reference-b1024x16-f15.10.10.10.10-r8-s4-0123456789"
 SHOWN = [
-    TrialState(LONG, "completed"),
-    TrialState("b", "running", epoch=3, epochs=10, left_s=700.0),
-    TrialState("c", "out_of_memory", "rank 0, forward"),
-    TrialState(LONG, "queued", "Nodes required for job are DOWN, DRAINED or reserved"),
-    TrialState("d", "failed", "boom " * 30, attempt=2, slurm_job_id="31", log="d/rank-0.log"),
-    TrialState("e", "failed", "boom " * 30, attempt=1, log="e/rank-0.log"),
-    TrialState("f", "interrupted", "interrupted", log="f/rank-0.log"),
+    TrialState(LONG, Status.COMPLETED),
+    TrialState("b", Status.RUNNING, epoch=3, epochs=10, left_s=700.0),
+    TrialState("c", Status.OUT_OF_MEMORY, "rank 0, forward"),
+    TrialState(LONG, Status.QUEUED, "Nodes required for job are DOWN, DRAINED or reserved"),
+    TrialState("d", Status.FAILED, "boom " * 30, attempt=2, slurm_job_id="31", log="d/rank-0.log"),
+    TrialState("e", Status.FAILED, "boom " * 30, attempt=1, log="e/rank-0.log"),
+    TrialState("f", Status.INTERRUPTED, "interrupted", log="f/rank-0.log"),
 ]
 
 
@@ -348,7 +357,9 @@ def test_failures_alike_share_their_reason_and_keep_their_logs():
 
 
 def test_a_large_study_shows_what_matters():
-    many = [TrialState(f"t{n}", "completed" if n % 100 else "failed") for n in range(10_000)]
+    many = [
+        TrialState(f"t{n}", Status.COMPLETED if n % 100 else Status.FAILED) for n in range(10_000)
+    ]
     text = as_text("many", many)
     assert "100 failed, 9900 completed" in text.splitlines()[0]
     assert "Below are 100 of them; --csv lists all." in text

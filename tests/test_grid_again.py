@@ -20,6 +20,7 @@ def study(tmp_path):
         path.parent.mkdir(parents=True)
         outcome = {
             "schema": 1,
+            "trial": {},
             "trial_id": trial_id,
             "status": "out_of_memory" if number < 3 else "completed",
             "provenance": {

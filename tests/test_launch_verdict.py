@@ -5,19 +5,17 @@ import signal
 import pytest
 import torch
 from sagebench.launch.verdict import RankEnd, decide
-from sagebench.measure.outcome import EARLY_END_CODE, Limit, Reason, Status
+from sagebench.rank_records import EARLY_END_CODE, RankEarlyEnd
+from sagebench.records import Limit, Reason, Status
 from sagebench.training.early_end import explain
 
 PEER_GONE = "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:4242"
 
 
 def early(rank, status, at=1.0, phase="forward", **values):
-    record = {
-        "status": status.value,
-        "at_unix_s": at,
-        "reason": Reason(rank, phase, "why", Limit("memory_limit", 1.0, "GiB")).to_json(),
-    }
-    return RankEnd(rank, EARLY_END_CODE, record=record, **{"order": 0, **values})
+    reason = Reason(rank, phase, "why", Limit("memory_limit", 1.0, "GiB"))
+    early_end = RankEarlyEnd(status, at, reason)
+    return RankEnd(rank, EARLY_END_CODE, early_end=early_end, **{"order": 0, **values})
 
 
 def test_all_ranks_complete():
@@ -36,8 +34,8 @@ def test_record_of_one_rank_outweighs_what_it_did_to_the_others(status):
     ends = [RankEnd(0, 1, 0, PEER_GONE), early(1, status, order=1), RankEnd(2, -9, 2, stopped=True)]
     verdict = decide(ends, complete=False, limit_gib=None)
     assert verdict.status is status
-    assert verdict.reason["rank"] == verdict.rank == 1
-    assert verdict.reason["phase"] == "forward"
+    assert verdict.reason.rank == verdict.rank == 1
+    assert verdict.reason.phase == "forward"
 
 
 def test_earliest_record_is_the_cause():
@@ -47,7 +45,7 @@ def test_earliest_record_is_the_cause():
 
 def test_a_record_of_an_exit_that_was_no_early_end_does_not_count():
     ends = [early(0, Status.OUT_OF_MEMORY)]
-    ends = [RankEnd(0, 1, 0, record=ends[0].record)]
+    ends = [RankEnd(0, 1, 0, early_end=ends[0].early_end)]
     assert decide(ends, complete=False, limit_gib=None).status is None
 
 
@@ -63,7 +61,7 @@ def test_a_record_of_an_exit_that_was_no_early_end_does_not_count():
 def test_the_allocators_message_proves_out_of_memory(code, log):
     verdict = decide([RankEnd(0, code, 0, log)], complete=False, limit_gib=2.0)
     assert verdict.status is Status.OUT_OF_MEMORY
-    assert verdict.reason["limit"] == {"kind": "memory_limit", "value": 2.0, "unit": "GiB"}
+    assert verdict.reason.limit == Limit("memory_limit", 2.0, "GiB")
 
 
 @pytest.mark.parametrize("limit_gib", [None, 2.0])
@@ -85,8 +83,8 @@ def test_which_memory_ran_out(device, log, of_training, limit_gib):
     assert verdict.status is Status.OUT_OF_MEMORY
     own = {"cuda": "device_memory", "cpu": "host_memory"}[device] if of_training else "host_memory"
     capped = of_training and limit_gib is not None
-    assert verdict.reason["limit"]["kind"] == ("memory_limit" if capped else own)
-    assert verdict.reason["limit"]["value"] == (limit_gib if capped else None)
+    assert verdict.reason.limit.kind == ("memory_limit" if capped else own)
+    assert verdict.reason.limit.value == (limit_gib if capped else None)
 
 
 def test_a_host_without_memory_is_no_full_gpu():
@@ -131,7 +129,7 @@ def test_ranks_ended_for_their_walltime_reached_the_time_limit():
     ends = [RankEnd(rank, -signal.SIGTERM, 2, stopped=True) for rank in range(2)]
     verdict = decide(ends, complete=False, limit_gib=None, walltime_s=60.0)
     assert verdict.status is Status.TIME_LIMIT
-    assert verdict.reason["limit"] == {"kind": "walltime", "value": 60.0, "unit": "s"}
+    assert verdict.reason.limit == Limit("walltime", 60.0, "s")
 
 
 def test_a_crash_before_the_walltime_stays_a_failure():
@@ -154,7 +152,7 @@ def test_a_kill_with_the_kernels_word_is_out_of_memory():
         killed_for_memory=lambda: True,
     )
     assert verdict.status is Status.OUT_OF_MEMORY
-    assert verdict.reason["limit"]["kind"] == "host_memory"
+    assert verdict.reason.limit.kind == "host_memory"
 
 
 def test_the_cause_is_told_from_its_consequence_whichever_ended_first():

@@ -20,6 +20,7 @@ from sagebench.plan.frontier import Cell, Frontier, frontiers
 from sagebench.plan.past import known_outcome
 from sagebench.plan.rows import totals
 from sagebench.predict.memory import FITS, NO_FIT
+from sagebench.records import Outcome
 
 CARD = {**CLUSTER, "card": "A100-40GB"}
 A100_W = 400
@@ -63,7 +64,7 @@ def test_an_outcome_that_cannot_be_read_is_said_and_not_run_again(tmp_path, cont
     first = next(iter(study.requests))
     made = outcome_of(study, first)
     path = tmp_path / "trials" / first / "outcome.json"
-    assert known_outcome(path) == made
+    assert known_outcome(path) == Outcome.from_json(made)
     path.write_text(content)
     (tmp_path / "trials" / "another").mkdir()
     (tmp_path / "trials" / "another" / "outcome.json").write_text(content)

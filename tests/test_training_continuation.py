@@ -16,7 +16,7 @@ import torch
 from ranks import run_ranks
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
-from sagebench.measure.outcome import CONTINUES_CODE, EARLY_END_CODE
+from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE
 from sagebench.training.checkpoint import read_checkpoint, write_checkpoint
 from sagebench.training.timing import timing
 from trials import make_trial, tiny_store

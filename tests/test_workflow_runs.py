@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from sagebench.measure.outcome import Damaged, read_outcome
+from sagebench.records import Damaged, read_outcome
 from workflow_project import ROOT, SMALL, Project
 
 

@@ -58,7 +58,7 @@ while Path(os.environ.get("WHILE_THERE", "no such file")).exists():
 if str(trial["batch_size"]) == os.environ.get("FAIL"):
     Path(arguments.outcome).with_name("attempts.jsonl").write_text("{}")
     sys.exit(1)
-outcome = {"schema": 1, "trial_id": Path(arguments.outcome).parent.name,
+outcome = {"schema": 1, "trial": {}, "trial_id": Path(arguments.outcome).parent.name,
            "status": "completed", "trial": trial, "provenance": {"git_commit": "abcdef"}}
 Path(arguments.outcome).write_text(json.dumps(outcome))
 """,

@@ -26,7 +26,7 @@ from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.launch.launcher import run_trial
-from sagebench.measure.outcome import read_outcome
+from sagebench.records import read_outcome
 from scipy import stats
 from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader
@@ -61,7 +61,7 @@ def ours(trial: Trial, store: Path) -> float:
         code = run_trial(home / "trial.json", store, home / "outcome.json", None)
         if code:
             raise RuntimeError(f"the trial {trial.id} failed")
-        return read_outcome(home / "outcome.json")["accuracy"]["test_full"]
+        return read_outcome(home / "outcome.json").accuracy.test_full
 
 
 def pygs(trial: Trial, store: GraphStore) -> float:

@@ -11,9 +11,6 @@ import pyarrow as pa
 
 STR, INT, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
-MEMORY_KIND = {"cpu": "peak_host_private_bytes", "cuda": "peak_reserved_bytes"}
-"""which counter is the peak memory of a device"""
-
 
 @dataclass(frozen=True)
 class Column:

@@ -16,6 +16,7 @@ from sagebench.analysis.published import (
     TOP_FANOUTS,
 )
 from sagebench.analysis.tables import fanout_text
+from sagebench.records import Status
 
 DATASET, MACHINE, CARD, ENGINE = "ogbn-products", "meluxina", "A100", "reference"
 
@@ -60,8 +61,8 @@ def _batch(rows: pd.DataFrame) -> HtmlTable:
         ]
     ]
     for series, group in rows.groupby("series", sort=False):
-        done = group[group["status"].eq("completed")]
-        full = group[group["status"].eq("out_of_memory")]
+        done = group[group["status"].eq(Status.COMPLETED)]
+        full = group[group["status"].eq(Status.OUT_OF_MEMORY)]
         largest = done["batch_size"].max() if len(done) else None
         peak = median(done.loc[done["batch_size"].eq(largest), "peak_memory_bytes"])
         body.append(
@@ -100,7 +101,9 @@ def _fanout(rows: pd.DataFrame) -> HtmlTable:
                 Cell("–"),
             ]
         )
-        same = rows[rows["fanout"].eq(fanout_text(row.fanout)) & rows["status"].eq("completed")]
+        same = rows[
+            rows["fanout"].eq(fanout_text(row.fanout)) & rows["status"].eq(Status.COMPLETED)
+        ]
         for series, group in same.groupby("series", sort=False):
             body.append(
                 [

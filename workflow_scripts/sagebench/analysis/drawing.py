@@ -24,6 +24,7 @@ from matplotlib.ticker import (
 )
 
 from sagebench.analysis.style import ALARM, INK, SOFT, STRIP, WIDTH_IN, drawable
+from sagebench.records import Status
 
 PLOT_HEIGHT_IN = 3.1
 SUBTITLE_COLUMNS, NOTE_COLUMNS, LEGEND_COLUMNS = 74, 80, 72
@@ -31,7 +32,7 @@ SUBTITLE_COLUMNS, NOTE_COLUMNS, LEGEND_COLUMNS = 74, 80, 72
 
 LOG_FROM_RATIO = 10
 
-ENDS = {"out_of_memory": "X", "time_limit": "P", "diverged": "v"}
+ENDS = {Status.OUT_OF_MEMORY: "X", Status.TIME_LIMIT: "P", Status.DIVERGED: "v"}
 """How a measured end without a value is drawn."""
 
 STRIP_ROW = 0.075
@@ -316,7 +317,7 @@ def end_handles(statuses: Iterable[str]) -> list[Line2D]:
             marker=marker,
             linestyle="none",
             markersize=6.5,
-            label=f"{status.replace('_', ' ')} (no value)",
+            label=f"{status.words} (no value)",
         )
         for status, marker in ENDS.items()
         if status in there

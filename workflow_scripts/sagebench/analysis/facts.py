@@ -10,10 +10,10 @@ import pandas as pd
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
 from sagebench.analysis.neighbor import evaluation, show_fanout
-from sagebench.analysis.outcomes import STATUSES
 from sagebench.analysis.points import AXES, median, of_axis
 from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
 from sagebench.analysis.words import trial_count
+from sagebench.records import MEASURED_ENDS, Status
 
 TOP = 5
 SEGMENTS = {True: "expandable segments", False: "torch's own segments"}
@@ -23,13 +23,13 @@ SEGMENTS = {True: "expandable segments", False: "torch's own segments"}
 def counts(trials: pd.DataFrame) -> dict[str, int]:
     """Status -> trials, measured ends first; only those that occur."""
     found = trials["status"].value_counts()
-    order = [*STATUSES, *(name for name in found.index if name not in STATUSES)]
+    order = [*MEASURED_ENDS, *(name for name in found.index if name not in MEASURED_ENDS)]
     return {name: int(found[name]) for name in order if name in found.index}
 
 
 def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """Topics and what is recorded about each, from the outcomes."""
-    ran = trials[trials["status"].isin(STATUSES)]
+    ran = trials[trials["status"].isin(MEASURED_ENDS)]
     versions = [column for column in trials if column.startswith("version_")]
     packages = [
         f"{column.removeprefix('version_')} {' and '.join(_distinct(ran[column]))}"
@@ -61,7 +61,7 @@ def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 def mixed(trials: pd.DataFrame) -> list[str]:
     """Sentences about what is not the same for all trials, though a reader may think so."""
-    ran = trials[trials["status"].isin(STATUSES)]
+    ran = trials[trials["status"].isin(MEASURED_ENDS)]
     sentences = []
     topics = {
         "git_commit": "commits",
@@ -126,7 +126,7 @@ def missing(trials: pd.DataFrame) -> HtmlTable | None:
 
 def cut_short(trials: pd.DataFrame) -> HtmlTable | None:
     """Out of memory, time limit, diverged: measured results, with rank and phase."""
-    rows = trials[trials["status"].isin(STATUSES[1:])]
+    rows = trials[trials["status"].isin(MEASURED_ENDS[1:])]
     return _listed(
         "Trials that ended early: measured results, not failures",
         ["Trial", "Ended", "Rank", "Phase", "Limit", "Message"],
@@ -180,7 +180,7 @@ def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTabl
     enough = any(len(group) >= INTERVAL_FROM_N for _, group in groups)
     body = []
     for place, (key, group) in enumerate(groups):
-        done = group[group["status"].eq("completed")]
+        done = group[group["status"].eq(Status.COMPLETED)]
         middle, spread, interval = _time_cells(done["epoch_time_s"].dropna().tolist())
         values = [
             Cell(show_fanout(value), float(place), left=True)
@@ -228,7 +228,7 @@ def top_fanouts(trials: pd.DataFrame) -> HtmlTable | None:
     if rows.empty:
         return None
     accuracy = evaluation(rows)
-    done = rows[rows["status"].eq("completed") & rows[accuracy].notna()]
+    done = rows[rows["status"].eq(Status.COMPLETED) & rows[accuracy].notna()]
     found = []
     for (series, fanout), group in done.groupby(["series", "fanout"], sort=False):
         found.append((median(group[accuracy]), series, fanout, group))

@@ -41,6 +41,7 @@ from sagebench.analysis.placement import place_labels
 from sagebench.analysis.points import repeats, summarise, with_not_run, without_value
 from sagebench.analysis.statistics import pareto_front
 from sagebench.analysis.words import GIB, common_notes, memory_label, time_unit, where
+from sagebench.records import Status
 
 BY = ["series", "fanout"]
 NO_EXPERIMENT = "This study has no experiment with axis fanout."
@@ -64,7 +65,7 @@ def figures(trials: pd.DataFrame, not_run: pd.DataFrame | None = None) -> dict[s
 
 def evaluation(rows: pd.DataFrame) -> str:
     """The column of the test accuracy to show: the full one if every completed trial has it."""
-    done = rows[rows["status"].eq("completed")]
+    done = rows[rows["status"].eq(Status.COMPLETED)]
     if len(done) and done["test_accuracy_full"].notna().all():
         return "test_accuracy_full"
     sampled = done["test_accuracy_sampled"].notna().sum()

@@ -8,35 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sagebench.cluster.attempts import CONTINUES, read_ends, why_ended
+from sagebench.attempts import read_ended_attempts
 from sagebench.errors import UserError
 from sagebench.grid.configuration import validate
 from sagebench.grid.expansion import expand
 from sagebench.grid.site import validate_site
-from sagebench.measure.outcome import Damaged, read_outcome
-
-STATUSES = ("completed", "out_of_memory", "time_limit", "diverged")
-"""The measured results; everything else is missing."""
-
-NOT_RUN = "predicted_out_of_memory"
-"""of trials that were left out; they are in no table of outcomes"""
-
-MISSING_STATUSES = (
-    "failed",
-    "damaged",
-    "interrupted",
-    "to_be_continued",
-    "outcome_removed",
-    "not_finished",
-)
+from sagebench.records import MEASURED_ENDS, Damaged, Outcome, Status, read_outcome
 
 
 @dataclass(frozen=True)
 class Record:
     """One trial of a study: what was asked for and, if there is one, its outcome.
 
-    `status` is one of STATUSES or, without an outcome, of MISSING_STATUSES; then `because` says
-    why in a sentence, and `log` names the log of the last attempt, if any. `prediction` is what was
+    `status` is the outcome's. Without one it tells why there is none, `because` says so in a
+    sentence, and `log` names the log of the last attempt, if any. `prediction` is what was
     predicted before it ran.
     """
 
@@ -44,8 +29,8 @@ class Record:
     trial: dict[str, Any]
     experiments: tuple[str, ...]
     axes: tuple[str, ...]
-    status: str
-    outcome: dict[str, Any] | None = None
+    status: Status
+    outcome: Outcome | None = None
     because: str | None = None
     log: str | None = None
     prediction: dict[str, Any] | None = None
@@ -75,7 +60,7 @@ def read_records(study: dict[str, Any], results: str | Path, partial: bool) -> l
     ]
     if partial:
         return records
-    damaged = [str(record.because) for record in records if record.status == "damaged"]
+    damaged = [str(record.because) for record in records if record.status is Status.DAMAGED]
     if damaged:
         raise UserError("\n".join(damaged))
     missing = [record for record in records if record.outcome is None]
@@ -98,7 +83,7 @@ def not_run_records(study: dict[str, Any], results: str | Path) -> list[Record]:
             _trial(folder / trial_id / "trial.json", trial_id, values),
             tuple(name for name, _ in memberships),
             tuple(axis for _, axis in memberships),
-            NOT_RUN,
+            Status.SKIPPED,
             prediction={"model": left_out[trial_id]["model"], "memory": left_out[trial_id]},
         )
         for trial_id, memberships in _memberships(study).items()
@@ -161,18 +146,18 @@ def _record(
             outcome = read_outcome(path, trial_id)
         except Damaged as error:
             trial = _trial(frozen, trial_id, values)
-            return Record(trial_id, trial, experiments, axes, "damaged", because=str(error))
+            return Record(trial_id, trial, experiments, axes, Status.DAMAGED, because=str(error))
         return Record(
             trial_id,
-            outcome["trial"],
+            outcome.trial,
             experiments,
             axes,
-            outcome["status"],
+            outcome.status,
             outcome,
             prediction=_prediction(folder / "prediction.json", outcome),
         )
     trial = _trial(frozen, trial_id, values)
-    status, because, log = _why_missing(folder / "attempts.jsonl")
+    status, because, log = _why_missing(folder)
     return Record(trial_id, trial, experiments, axes, status, None, because, log)
 
 
@@ -180,31 +165,29 @@ def _trial(frozen: Path, trial_id: str, values: _Values) -> dict[str, Any]:
     return _read_json(frozen) if frozen.exists() else values.of(trial_id)
 
 
-def _prediction(path: Path, outcome: dict[str, Any]) -> dict[str, Any] | None:
+def _prediction(path: Path, outcome: Outcome) -> dict[str, Any] | None:
     """What was predicted of a trial before it ran, if it was of the store that it ran on."""
     if not path.exists():
         return None
     prediction = _read_json(path)
-    store = outcome.get("store") or {}
-    return prediction if prediction.get("store_checksum") == store.get("checksum") else None
+    checksum = outcome.store.checksum if outcome.store else None
+    return prediction if prediction.get("store_checksum") == checksum else None
 
 
-def _why_missing(path: Path) -> tuple[str, str, str | None]:
+def _why_missing(folder: Path) -> tuple[Status, str, str | None]:
     """Status, sentence and log of a trial without an outcome, from its attempts so far."""
-    attempts = read_ends(path)
+    attempts = read_ended_attempts(folder)
     if not attempts:
-        return "not_finished", "no attempt has ended: not started, or running", None
+        return Status.NOT_FINISHED, "no attempt has ended: not started, or running", None
     last = attempts[-1]
-    number, status = last.get("attempt", len(attempts)), last.get("status")
-    if status in STATUSES:
-        return "outcome_removed", f"attempt {number} ended ({status}), its outcome is gone", None
-    if status == CONTINUES:
-        return "to_be_continued", f"attempt {number} left a checkpoint to go on from", None
-    sentence = f"attempt {number} {status}"
-    why = why_ended(last)
-    if why:
-        sentence += f", {why}"
-    return ("interrupted" if status == "interrupted" else "failed"), sentence, last.get("log")
+    named = f"attempt {last.attempt}"
+    if last.status in MEASURED_ENDS:
+        return Status.OUTCOME_REMOVED, f"{named} ended ({last.status}), its outcome is gone", None
+    if last.status is Status.CONTINUES:
+        return Status.TO_BE_CONTINUED, f"{named} left a checkpoint to go on from", None
+    status = Status.INTERRUPTED if last.status is Status.INTERRUPTED else Status.FAILED
+    sentence = f"{named} {status}"
+    return status, f"{sentence}, {last.why}" if last.why else sentence, last.log
 
 
 def _read_json(path: Path) -> Any:

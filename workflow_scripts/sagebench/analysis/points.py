@@ -11,6 +11,7 @@ import pandas as pd
 
 from sagebench.analysis.columns import SLURM_COLUMNS, TRIAL_COLUMNS, TRIAL_VALUES
 from sagebench.analysis.statistics import summary
+from sagebench.records import Status
 
 AXES = {
     "batch_size": ["batch_size", "accumulation"],
@@ -22,7 +23,7 @@ AXES = {
 ALWAYS_APART = ("dataset", "engine", "sampler", "precision", "device", "machine")
 """Values that make another series wherever they differ within one figure."""
 
-WITHOUT_VALUE = ("out_of_memory", "time_limit", "diverged")
+WITHOUT_VALUE = (Status.OUT_OF_MEMORY, Status.TIME_LIMIT, Status.DIVERGED)
 
 
 def of_axis(trials: pd.DataFrame, axis: str) -> pd.DataFrame:
@@ -123,7 +124,7 @@ def summarise(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
 
     Groups stay in the order of the study.
     """
-    measured = rows[rows["status"].eq("completed") & rows[value].notna()]
+    measured = rows[rows["status"].eq(Status.COMPLETED) & rows[value].notna()]
     points = []
     for key, group in measured.groupby(by, sort=False):
         found = summary(group[value].tolist())

@@ -20,6 +20,7 @@ from sagebench.analysis.drawing import (
     whiskers,
 )
 from sagebench.analysis.words import GIB, time_unit, trial_count
+from sagebench.records import Status
 
 TITLE = "Predicted against measured"
 NOTHING = "No trial of this study was predicted before it ran (snakemake probe)."
@@ -55,7 +56,7 @@ EPOCH = Quantity(
 def compared(trials: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
     """The completed trials with both values; `error`: predicted over measured, minus 1."""
     both = trials[quantity.measured].notna() & trials[quantity.predicted].notna()
-    rows = trials[both & trials["status"].eq("completed")]
+    rows = trials[both & trials["status"].eq(Status.COMPLETED)]
     return rows.assign(error=rows[quantity.predicted] / rows[quantity.measured] - 1)
 
 
@@ -83,8 +84,8 @@ def summaries(trials: pd.DataFrame, named: bool = True) -> list[str]:
 def out_of_memory(trials: pd.DataFrame) -> list[str]:
     """What was predicted of the trials that went out of memory, and of those that did not."""
     known = trials[trials["out_of_memory_chance"].notna()]
-    ended = known[known["status"].eq("out_of_memory")]
-    done = known[known["status"].eq("completed")]
+    ended = known[known["status"].eq(Status.OUT_OF_MEMORY)]
+    done = known[known["status"].eq(Status.COMPLETED)]
     if ended.empty and not done["out_of_memory_chance"].gt(0.5).any():
         return []
     right = int(ended["out_of_memory_chance"].gt(0.5).sum())

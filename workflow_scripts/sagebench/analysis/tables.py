@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 from sagebench.analysis.accounting import trial_figures
 from sagebench.analysis.columns import (
     EPOCH_COLUMNS,
-    MEMORY_KIND,
     PREDICTION_COLUMNS,
     SLURM_COLUMNS,
     STR,
@@ -34,6 +33,7 @@ from sagebench.analysis.points import of_axis
 from sagebench.analysis.statistics import efficiency, outliers, speed_up
 from sagebench.errors import UserError
 from sagebench.files import write_atomic
+from sagebench.records import MEMORY_COUNTER, Outcome, Status
 
 Row = dict[str, Any]
 
@@ -87,11 +87,9 @@ def check_stores(records: Iterable[Record]) -> None:
 
 
 def dig(value: Any, path: str) -> Any:
-    """The value at a dotted path into nested dictionaries, None where there is nothing."""
+    """The value at a dotted path into nested records and dictionaries, None where there is none."""
     for key in path.split("."):
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
+        value = value.get(key) if isinstance(value, dict) else getattr(value, key, None)
     return value
 
 
@@ -128,27 +126,24 @@ def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
     }
     row |= {key: _plain(trial.get(key)) for key in young}
     if outcome is not None:
-        row |= _measured(outcome, row) | _machine(outcome.get("ranks") or [])
+        row |= _measured(outcome, row) | _machine(outcome.ranks)
         row |= {f"version_{name}": _versions(record).get(name) for name in versions}
     return row
 
 
-def _measured(outcome: dict[str, Any], row: Row) -> Row:
-    epochs = outcome.get("epochs") or []
+def _measured(outcome: Outcome, row: Row) -> Row:
+    epochs, peak = outcome.epochs, outcome.peak_memory_bytes
     median, first = row["epoch_median_s"], row["first_epoch_s"]
-    kind = MEMORY_KIND.get(row["device"])
-    peak = row.get(kind) if kind else None
-    sample = outcome.get("sample") or {}
     return {
         "epoch_time_s": first if median is None else median,
         "epoch_time_is_first": None if first is None else median is None,
         "epochs_run": len(epochs),
-        "epochs_resumed": sum(bool(epoch.get("resumed")) for epoch in epochs),
-        "final_loss": _finite(epochs[-1].get("loss")) if epochs else None,
+        "epochs_resumed": sum(epoch.resumed for epoch in epochs),
+        "final_loss": _finite(epochs[-1].loss) if epochs else None,
         "peak_memory_bytes": peak,
-        "memory_kind": None if peak is None else kind,
-        "nodes_per_hop": _numbers(sample.get("nodes_per_hop")),
-        "edges_per_hop": _numbers(sample.get("edges_per_hop")),
+        "memory_kind": None if peak is None else MEMORY_COUNTER[row["device"]],
+        "nodes_per_hop": _numbers(dig(outcome.sample, "nodes_per_hop")),
+        "edges_per_hop": _numbers(dig(outcome.sample, "edges_per_hop")),
     }
 
 
@@ -175,10 +170,10 @@ def _machine(ranks: list[Row]) -> Row:
 
 
 def _epoch_rows(record: Record) -> list[Row]:
-    epochs = (record.outcome or {}).get("epochs") or []
+    epochs = record.outcome.epochs if record.outcome else []
     rows = [
         {column.name: dig(epoch, column.source) for column in EPOCH_COLUMNS if column.source}
-        | {"trial_id": record.trial_id, "loss": _finite(epoch.get("loss")), "time_outlier": False}
+        | {"trial_id": record.trial_id, "loss": _finite(epoch.loss), "time_outlier": False}
         for epoch in epochs
     ]
     # The first epoch warms up, so it is no outlier among its successors but of another kind.
@@ -191,7 +186,7 @@ def _mark_outliers(rows: list[Row]) -> None:
     """Flag the repeats, of one configuration but the seed, whose epoch time is far from others."""
     repeats: dict[str, list[Row]] = {}
     for row in rows:
-        if row["status"] != "completed" or row["epoch_time_s"] is None:
+        if row["status"] != Status.COMPLETED or row["epoch_time_s"] is None:
             continue
         values = {column.name: row[column.name] for column in TRIAL_VALUES if column.name != "seed"}
         repeats.setdefault(json.dumps(values, sort_keys=True), []).append(row)
@@ -204,7 +199,7 @@ def _add_speed_up(rows: list[Row]) -> None:
     """Speed-up of every repeat over the median time with the fewest ranks of its series."""
     frame = pd.DataFrame(rows)
     scaling = of_axis(frame, "ranks")
-    fair = scaling[scaling["status"].eq("completed") & ~scaling["oversubscribed"].eq(True)]
+    fair = scaling[scaling["status"].eq(Status.COMPLETED) & ~scaling["oversubscribed"].eq(True)]
     fair = fair[fair["epoch_time_s"].notna()]
     for _, series in fair.groupby("series", sort=False):
         base = series["ranks"].min()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sagebench.analysis.columns import MEMORY_KIND
 from sagebench.analysis.points import going_along
+from sagebench.records import MEMORY_COUNTER
 
 GIB = 1 << 30
 
@@ -40,7 +40,7 @@ def memory_label(rows: pd.DataFrame) -> str:
     """Names the counter that the axis shows; it differs between CPU and CUDA."""
     kinds = rows["memory_kind"].dropna().unique()
     if len(kinds) == 0:
-        kinds = [MEMORY_KIND[device] for device in rows["device"].unique()]
+        kinds = [MEMORY_COUNTER[device] for device in rows["device"].unique()]
     return "Peak " + " / ".join(MEMORY_NAMES[kind] for kind in kinds) + ", GiB"
 
 

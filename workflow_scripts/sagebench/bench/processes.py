@@ -16,7 +16,7 @@ from typing import Any
 from sagebench.files import read_json, write_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.start import local_environment, shared_environment
-from sagebench.measure.outcome import read_outcome
+from sagebench.records import read_outcome
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 POLL_S = 0.02
@@ -97,7 +97,7 @@ def run_trial(
             raise MeasurementFailed(
                 _ending(process.returncode, (folder / "run.err").read_text(errors="replace"))
             )
-        result = read_outcome(folder / "outcome.json")
+        result = read_outcome(folder / "outcome.json").to_json()
     return _measured(result, [ended[2]], busy, start)
 
 

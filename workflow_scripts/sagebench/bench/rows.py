@@ -20,6 +20,7 @@ from sagebench.bench.figures import Figure, figure, ratio
 from sagebench.bench.processes import Measured, MeasurementFailed, run_trial, run_worker
 from sagebench.bench.sizes import Size
 from sagebench.bench.stores import short_store
+from sagebench.records import Status
 
 KEYS = (
     "blocks_vs_reference_time_ratio",
@@ -204,7 +205,7 @@ def batch512(bench: Bench) -> Iterator[str]:
         store = short_store(bench.store, folder / "store", train=3 * batch, others=batch)
         measured = bench.run("batch512", trial, store, folder / "trial")
     outcome = measured.result
-    if outcome["status"] != "completed":
+    if outcome["status"] != Status.COMPLETED:
         raise MeasurementFailed(f"the trial ended {outcome['status']}: {outcome['reason']}")
     bench.figures["batch512_host_bytes"] = figure([measured.peak_host_bytes])
     epoch = outcome["epochs"][0]

@@ -16,9 +16,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from sagebench.attempts import Attempt, read_attempts
 from sagebench.cluster import sacct
-from sagebench.cluster.attempts import Attempt, read_attempts
-from sagebench.measure.outcome import Damaged, read_outcome
+from sagebench.records import Damaged, read_outcome
 
 SETTLE_S = 30.0
 """how long to wait for the end of a job whose trial has ended: Slurm notes it a moment later"""
@@ -99,10 +99,10 @@ def attempts_of(folder: Path) -> list[Attempt]:
         outcome = read_outcome(folder / "outcome.json", folder.name)
     except Damaged:
         return []
-    ids = (rank.get("slurm") or {} for rank in outcome.get("ranks") or [])
+    ids = (rank.get("slurm") or {} for rank in outcome.ranks)
     job_id = next((found["slurm_job_id"] for found in ids if "slurm_job_id" in found), None)
-    record = {"slurm_job_id": job_id, "started_at": outcome.get("started_at")}
-    return [Attempt(outcome.get("attempts") or 1, outcome.get("status"), record)]
+    number = outcome.attempts or 1
+    return [Attempt(number, outcome.started_at, slurm_job_id=job_id, status=outcome.status)]
 
 
 def as_csv(rows: Iterable[Row]) -> str:
@@ -135,7 +135,7 @@ def _is_final(row: Row) -> bool:
 def _row(trial: Asked, attempt: Attempt) -> Row:
     return dict.fromkeys(COLUMNS) | {
         "trial_id": trial.folder.name,
-        "attempt": attempt.number,
+        "attempt": attempt.attempt,
         "attempt_status": attempt.status,
         "failed": attempt.failed,
         "ranks": trial.ranks,
@@ -182,7 +182,7 @@ def _ask(attempts: Sequence[Attempt], settle_s: float) -> sacct.Answer:
 def _allocation_of(attempt: Attempt, answer: sacct.Answer) -> sacct.Allocation | None:
     """The allocation that the attempt began in: Slurm uses a number again after a requeue, and for
     another job after years."""
-    began_s = attempt.started_s
+    began_s = attempt.started_unix_s
     held = [
         one
         for one in answer.allocations.get(attempt.slurm_job_id or "", [])

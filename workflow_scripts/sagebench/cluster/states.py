@@ -11,41 +11,33 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from sagebench.attempts import Attempt, read_attempts, read_ended_attempts
 from sagebench.cluster import sacct, squeue
-from sagebench.cluster.attempts import (
-    CONTINUES,
-    MEASURED,
-    Attempt,
-    read_attempts,
-    read_ends,
-    read_object,
-    why_ended,
-)
 from sagebench.cluster.commands import NoAnswer
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
-from sagebench.measure.outcome import Damaged, ends_whole, read_outcome
+from sagebench.rank_records import measured_path, read_measurements
+from sagebench.records import MEASURED_ENDS, Damaged, Reason, Status, ends_whole, read_outcome
 
 STATES = (
-    "running",
-    "queued",
-    "to_be_continued",
-    "failed",
-    "damaged",
-    "interrupted",
-    "out_of_memory",
-    "time_limit",
-    "diverged",
-    "completed",
-    "left_out",
-    "not_started",
+    Status.RUNNING,
+    Status.QUEUED,
+    Status.TO_BE_CONTINUED,
+    Status.FAILED,
+    Status.DAMAGED,
+    Status.INTERRUPTED,
+    Status.OUT_OF_MEMORY,
+    Status.TIME_LIMIT,
+    Status.DIVERGED,
+    Status.COMPLETED,
+    Status.SKIPPED,
+    Status.NOT_STARTED,
 )
 """in the order in which they are shown"""
 
 SILENT = "ended without a word: killed, or its node failed"
-LEFT_OUT = "predicted to run out of memory"
+SKIPPED_BECAUSE = "predicted to run out of memory"
 JUST_NOW_S = 5.0
 WALLTIME_GRACE_S = 300.0
 SACCT_LIMIT_S = 15.0
@@ -61,7 +53,7 @@ class TrialState:
     """
 
     trial_id: str
-    state: str
+    state: Status
     said: str = ""
     attempt: int | None = None
     slurm_job_id: str | None = None
@@ -89,7 +81,7 @@ def look(study: Study) -> tuple[list[TrialState], str | None]:
     queue, reason = _queue(study, trials)
     there = _names(trials)
     states = [
-        TrialState(trial_id, "left_out", LEFT_OUT)
+        TrialState(trial_id, Status.SKIPPED, SKIPPED_BECAUSE)
         if trial_id in study.skipped
         else state_of(trials / trial_id, request.trial.epochs, queue)
         if trial_id in there
@@ -114,21 +106,21 @@ def state_of(folder: Path, epochs: int, queue: Queue) -> TrialState:
     job = queue.running.get(trial_id)
     if job is not None and (last is None or last.slurm_job_id != job.job_id):
         return _by_queue(trial_id, queue)
-    if "checkpoint.pt" in names and (last is None or last.status in (None, CONTINUES)):
-        return TrialState(trial_id, "to_be_continued", attempt=last and last.number)
-    if last is not None and last.status in MEASURED:
-        return TrialState(trial_id, "not_started", "its outcome was set aside")
+    if "checkpoint.pt" in names and (last is None or last.status in (None, Status.CONTINUES)):
+        return TrialState(trial_id, Status.TO_BE_CONTINUED, attempt=last and last.attempt)
+    if last is not None and last.status in MEASURED_ENDS:
+        return TrialState(trial_id, Status.NOT_STARTED, "its outcome was set aside")
     error = _last_error(folder / "log.txt") if "log.txt" in names else ""
     if last is None:
         if error:
-            return TrialState(trial_id, "failed", error, log=str(folder / "log.txt"))
-        return TrialState(trial_id, "not_started")
+            return TrialState(trial_id, Status.FAILED, error, log=str(folder / "log.txt"))
+        return TrialState(trial_id, Status.NOT_STARTED)
     if last.status is None:
-        ranks_log = folder / "attempts" / str(last.number) / "rank-0.log"
+        ranks_log = folder / "attempts" / str(last.attempt) / "rank-0.log"
         log = folder / "log.txt" if error or not ranks_log.exists() else ranks_log
-        return _ended(trial_id, "failed", last, error or SILENT, str(log))
-    state = "interrupted" if last.status == "interrupted" else "failed"
-    return _ended(trial_id, state, last, why_ended(last.record), last.record.get("log"))
+        return _ended(trial_id, Status.FAILED, last, error or SILENT, str(log))
+    state = Status.INTERRUPTED if last.status is Status.INTERRUPTED else Status.FAILED
+    return _ended(trial_id, state, last, last.why, last.log)
 
 
 def _queue(study: Study, trials: Path) -> tuple[Queue, str | None]:
@@ -155,38 +147,41 @@ def _by_queue(trial_id: str, queue: Queue) -> TrialState:
     """What the queue alone says of a trial."""
     if trial_id in queue.waiting:
         job = queue.waiting[trial_id]
-        return TrialState(trial_id, "queued", job.reason, slurm_job_id=job.job_id)
+        return TrialState(trial_id, Status.QUEUED, job.reason, slurm_job_id=job.job_id)
     if trial_id in queue.running:
         job_id = queue.running[trial_id].job_id
-        return TrialState(trial_id, "running", "starting", slurm_job_id=job_id)
-    return TrialState(trial_id, "not_started")
+        return TrialState(trial_id, Status.RUNNING, "starting", slurm_job_id=job_id)
+    return TrialState(trial_id, Status.NOT_STARTED)
 
 
 def _measured(folder: Path) -> TrialState:
     """A trial with an outcome; its attempts tell the same as that, in fewer bytes."""
-    path, ends = folder / "outcome.json", read_ends(folder / "attempts.jsonl")
-    record: dict[str, Any] = ends[-1] if ends else {}
-    if record.get("status") not in MEASURED or not ends_whole(path):
-        try:
-            record = read_outcome(path, folder.name)
-        except Damaged as damaged:
-            return TrialState(folder.name, "damaged", damaged.remedy, log=str(path))
-    reason = record.get("reason") or {}
-    said = f"rank {reason['rank']}, {reason['phase']}" if reason else ""
-    return TrialState(folder.name, record["status"], said, record.get("attempt"))
+    path, ended = folder / "outcome.json", read_ended_attempts(folder)[-1:]
+    if ended and ended[0].status in MEASURED_ENDS and ends_whole(path):
+        last = ended[0]
+        return TrialState(folder.name, last.status, _where(last.reason), last.attempt)
+    try:
+        outcome = read_outcome(path, folder.name)
+    except Damaged as damaged:
+        return TrialState(folder.name, Status.DAMAGED, damaged.remedy, log=str(path))
+    return TrialState(folder.name, outcome.status, _where(outcome.reason))
+
+
+def _where(reason: Reason | None) -> str:
+    return f"rank {reason.rank}, {reason.phase}" if reason else ""
 
 
 def _alive(attempt: Attempt, folder: Path, queue: Queue) -> bool:
     """Whether an attempt that noted no end still runs."""
-    began_s = attempt.started_s or 0.0
+    began_s = attempt.started_unix_s or 0.0
     if attempt.slurm_job_id and queue.by_slurm:
         if queue.answered:
             just_began = began_s > queue.asked_s - JUST_NOW_S
             return attempt.slurm_job_id in queue.running_ids or just_began
-        walltime_s = attempt.record.get("walltime_s")
+        walltime_s = attempt.walltime_s
         return walltime_s is None or queue.asked_s < began_s + walltime_s + WALLTIME_GRACE_S
-    here = attempt.record.get("host") == os.uname().nodename
-    if here and not Path(f"/proc/{attempt.record.get('pid')}").exists():
+    here = attempt.host == os.uname().nodename
+    if here and not Path(f"/proc/{attempt.pid}").exists():
         return False
     return _locked(folder / ".lock")
 
@@ -205,17 +200,17 @@ def _locked(path: Path) -> bool:
 
 
 def _running(attempt: Attempt, folder: Path, epochs: int) -> TrialState:
-    path = folder / "attempts" / str(attempt.number) / "measured.json"
-    done = (read_object(path) or {}).get("epochs") or []
+    directory = folder / "attempts" / str(attempt.attempt)
+    done = read_measurements(directory).epochs
     left_s = None
     if 0 < len(done) < epochs:
-        mean_s = sum(epoch["time_s"] + (epoch["evaluation_s"] or 0.0) for epoch in done) / len(done)
-        since_s = time.time() - path.stat().st_mtime
+        mean_s = sum(epoch.time_s + (epoch.evaluation_s or 0.0) for epoch in done) / len(done)
+        since_s = time.time() - measured_path(directory).stat().st_mtime
         left_s = max(0.0, (epochs - len(done)) * mean_s - since_s)
     return TrialState(
         folder.name,
-        "running",
-        attempt=attempt.number,
+        Status.RUNNING,
+        attempt=attempt.attempt,
         slurm_job_id=attempt.slurm_job_id,
         epoch=len(done),
         epochs=epochs,
@@ -223,8 +218,10 @@ def _running(attempt: Attempt, folder: Path, epochs: int) -> TrialState:
     )
 
 
-def _ended(trial_id: str, state: str, attempt: Attempt, said: str, log: str | None) -> TrialState:
-    return TrialState(trial_id, state, said, attempt.number, attempt.slurm_job_id, log=log)
+def _ended(
+    trial_id: str, state: Status, attempt: Attempt, said: str, log: str | None
+) -> TrialState:
+    return TrialState(trial_id, state, said, attempt.attempt, attempt.slurm_job_id, log=log)
 
 
 def _with_slurms_word(states: Sequence[TrialState]) -> list[TrialState]:

@@ -10,19 +10,20 @@ from collections.abc import Sequence
 from dataclasses import astuple, fields
 
 from sagebench.cluster.states import STATES, TrialState
+from sagebench.records import Status
 from sagebench.text_table import text_table
 
 WIDTH = 100
 ROWS_SHOWN = 200
-QUIET = ("completed", "left_out", "not_started")
+QUIET = (Status.COMPLETED, Status.SKIPPED, Status.NOT_STARTED)
 """states that a long list leaves out"""
-EXPLAINED = ("failed", "damaged", "interrupted")
+EXPLAINED = (Status.FAILED, Status.DAMAGED, Status.INTERRUPTED)
 
 
 def as_text(title: str, states: Sequence[TrialState], queue_unknown: str | None = None) -> str:
     """Totals, a row a trial, and the failures' reasons and logs. title: of what study."""
     counts = Counter(one.state for one in states)
-    totals = ", ".join(f"{counts[name]} {_words(name)}" for name in STATES if counts[name])
+    totals = ", ".join(f"{counts[name]} {name.words}" for name in STATES if counts[name])
     lines = textwrap.wrap(f"{title}: {len(states)} trials: {totals}", WIDTH)
     if queue_unknown:
         lines += [f"What waits in Slurm's queue is unknown: {queue_unknown}."]
@@ -32,18 +33,18 @@ def as_text(title: str, states: Sequence[TrialState], queue_unknown: str | None 
         shown = [one for one in ordered if one.state not in QUIET][:ROWS_SHOWN]
         lines += [f"Below are {len(shown)} of them; --csv lists all."]
     if shown:
-        cells = [[_words(one.state), one.trial_id, _short(one)] for one in shown]
+        cells = [[one.state.words, one.trial_id, _short(one)] for one in shown]
         progress = any(one.epoch is not None for one in shown)
         head = ["state", "trial", "epoch, time left" if progress else ""]
         table = text_table(head, cells, left={0, 1, 2})
         lines += ["", *(_cut(line) for line in table)]
-    alike: dict[tuple[str, str], list[TrialState]] = {}
+    alike: dict[tuple[Status, str], list[TrialState]] = {}
     for one in shown:
         if one.state in EXPLAINED:
             alike.setdefault((one.state, one.said), []).append(one)
     for (state, said), trials in alike.items():
         why = "" if said in ("", state) else f": {said}"
-        lines += ["", *textwrap.wrap(f"{_words(state)}{why}", WIDTH)]
+        lines += ["", *textwrap.wrap(f"{state.words}{why}", WIDTH)]
         lines += [f"  {one.log or one.trial_id}" for one in trials]
     return "\n".join(lines)
 
@@ -68,10 +69,6 @@ def _short(one: TrialState) -> str:
 
 def _cut(line: str) -> str:
     return line.rstrip() if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
-
-
-def _words(state: str) -> str:
-    return state.replace("_", " ")
 
 
 def _duration(seconds: float) -> str:

@@ -32,6 +32,16 @@ class Placement:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        """The choice and the sizes that led to it."""
+        sizes = {
+            "graph": self.graph_bytes,
+            "features": self.features_bytes,
+            "available": self.available_bytes,
+        }
+        known = (f"{name} {size / GIB:.2f} GiB" for name, size in sizes.items() if size is not None)
+        return f"{self.chosen}: {', '.join(known)}"
+
 
 def choose_placement(
     wanted: str, graph_bytes: int, features_bytes: int, available_bytes: int | None

@@ -13,12 +13,10 @@ from sagebench.errors import UserError
 from sagebench.grid import messages
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
-from sagebench.measure.outcome import read_outcome
+from sagebench.records import MEASURED_ENDS, Outcome, Status, read_outcome
 
 KEYS = ("status", "experiment", "commit", "digest", "trial")
 EXAMPLE = "status=out_of_memory or experiment=batch,commit=1a2b3c"
-STATUSES = ("completed", "out_of_memory", "time_limit", "diverged")
-"""the ends that leave an outcome; a failed trial has none and runs again by itself"""
 SHORTEST_PREFIX = 4
 
 
@@ -28,7 +26,7 @@ class Match:
 
     trial: str
     path: Path
-    status: str
+    status: Status
 
 
 def parse_where(text: str) -> dict[str, str]:
@@ -53,13 +51,13 @@ def parse_where(text: str) -> dict[str, str]:
 def matches(study: Study, conditions: Mapping[str, str]) -> Iterator[Match]:
     """The study's outcomes that all `conditions` hold for.
 
-    status is one of STATUSES; commit and digest by their beginning, of four characters at
+    status is one of MEASURED_ENDS; commit and digest by their beginning, of four characters at
     least; trial may hold the wildcards * and ?. Raises UserError for an experiment that the study
     does not have.
     """
     status = conditions.get("status")
-    if status is not None and status not in STATUSES:
-        raise UserError(messages.sentence("WHERE.status", status, " or ".join(STATUSES)))
+    if status is not None and status not in MEASURED_ENDS:
+        raise UserError(messages.sentence("WHERE.status", status, " or ".join(MEASURED_ENDS)))
     wanted = conditions.get("experiment")
     trials = {e.name: e.trials for e in study.experiments}
     if wanted is not None and wanted not in trials:
@@ -74,7 +72,7 @@ def matches(study: Study, conditions: Mapping[str, str]) -> Iterator[Match]:
             continue
         outcome = read_outcome(path, trial_id)
         if _holds(outcome, conditions):
-            yield Match(trial_id, path, str(outcome.get("status")))
+            yield Match(trial_id, path, outcome.status)
 
 
 def set_aside(match: Match) -> Path:
@@ -93,10 +91,9 @@ def set_aside(match: Match) -> Path:
         return target
 
 
-def _holds(outcome: Mapping[str, Any], conditions: Mapping[str, str]) -> bool:
-    provenance = outcome.get("provenance") or {}
-    status = conditions.get("status", outcome.get("status"))
-    if status != outcome.get("status"):
+def _holds(outcome: Outcome, conditions: Mapping[str, str]) -> bool:
+    provenance = outcome.provenance
+    if conditions.get("status", outcome.status) != outcome.status:
         return False
     return all(
         _begins(provenance.get(recorded), conditions[key])

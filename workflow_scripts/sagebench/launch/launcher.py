@@ -13,20 +13,21 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+from sagebench.attempts import log_attempt
 from sagebench.errors import UserError
-from sagebench.files import read_json, write_json
+from sagebench.files import read_json
 from sagebench.grid.environment import run_began_unix_s
 from sagebench.grid.trial import Trial
-from sagebench.launch.attempt import Attempt
-from sagebench.launch.compose import compose_outcome, read_measured, read_record
+from sagebench.launch.attempt import CurrentAttempt
+from sagebench.launch.compose import compose_outcome
 from sagebench.launch.locks import machine_alone, only_one
 from sagebench.launch.provenance import collect_provenance
 from sagebench.launch.start import Job, ranks_of
 from sagebench.launch.verdict import Verdict, decide
 from sagebench.launch.walltime import Walltime
-from sagebench.measure.outcome import PROFILE, Damaged, Status, read_outcome
+from sagebench.rank_records import PROFILE, read_early_end, read_measurements
+from sagebench.records import Damaged, Outcome, Status, read_outcome, write_outcome
 
 TO_BE_CONTINUED = 75
 """exit code of a trial that stopped with a checkpoint: run it again, and it goes on"""
@@ -62,22 +63,22 @@ def run_trial(
             outcome = outcome_since(job, since_unix_s)
             if outcome is None:
                 return run_alone(job, walltime_s)
-            write_json(outcome_path, outcome)
+            write_outcome(outcome_path, outcome)
     except Interrupted as interrupted:
         return told_interrupted(interrupted.number)
-    print(f"{trial.id}: {outcome['status']}, run by another process")
+    print(f"{trial.id}: {outcome.status}, run by another process")
     return 0
 
 
-def outcome_since(job: Job, unix_s: float) -> dict[str, Any] | None:
+def outcome_since(job: Job, unix_s: float) -> Outcome | None:
     """The outcome of an attempt that ended since then: another process's, such as the launcher
     that a killed Snakemake left. Of the attempt's own file, too: Snakemake deletes what came to be
     in the place of a job's output before it starts the job."""
     for path in (job.outcome_path, *job.home.glob("attempts/*/outcome.json")):
-        with suppress(Damaged, KeyError):
+        with suppress(Damaged, ValueError):
             outcome = read_outcome(path, job.trial.id)
             # Noted in whole seconds.
-            if datetime.fromisoformat(outcome["finished_at"]).timestamp() >= int(unix_s):
+            if datetime.fromisoformat(outcome.finished_at or "").timestamp() >= int(unix_s):
                 return outcome
     return None
 
@@ -89,39 +90,39 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
         held.enter_context(nullcontext() if job.by_slurm else machine_alone())
         # Before the attempt begins: a large image that has no record takes a while to read.
         provenance = collect_provenance(shlex.join(sys.argv), job.image, job.expandable_segments)
-        attempt = Attempt.begin(job.home, walltime_s)
+        attempt = CurrentAttempt.begin(job.home, walltime_s)
         walltime = Walltime.of_job(walltime_s, attempt.started_at_unix_s)
         try:
             verdict, interrupted = supervise(job, attempt, walltime, held)
         except UserError as error:  # no rank was started: modules, image or binds are not there
-            attempt.log(attempt.record(Verdict(None, str(error)), interrupted=False))
+            log_attempt(job.home, attempt.ended(Verdict(None, str(error))))
             raise
         except Interrupted:
-            attempt.log(attempt.record(Verdict(None, "interrupted"), interrupted=True))
+            log_attempt(job.home, attempt.ended(Verdict(None, "interrupted"), interrupted=True))
             raise
-        record = attempt.record(verdict, interrupted is not None)
+        ended = attempt.ended(verdict, interrupted is not None)
         if verdict.status is not None:
-            measured = read_measured(attempt.directory)
             if verdict.status is Status.COMPLETED:
                 for name in ("best.pt", *PROFILE):
                     (job.home / name).unlink(missing_ok=True)  # an earlier attempt's
                     if (attempt.directory / name).exists():
                         (attempt.directory / name).replace(job.home / name)
-            outcome = compose_outcome(trial, measured, verdict, record, provenance)
-            write_json(attempt.directory / "outcome.json", outcome)
-            write_json(job.outcome_path, outcome)
+            measured = read_measurements(attempt.directory)
+            outcome = compose_outcome(trial, measured, ended, provenance)
+            write_outcome(attempt.directory / "outcome.json", outcome)
+            write_outcome(job.outcome_path, outcome)
             job.checkpoint.unlink(missing_ok=True)
-        attempt.log(record)
+        log_attempt(job.home, ended)
     if verdict.status is not None:
         said = f": {verdict.message}" if verdict.message else ""
-        print(f"{trial.id}: {verdict.status.value}{said}")
+        print(f"{trial.id}: {verdict.status}{said}")
         return 0
     if verdict.continues:
         print(f"{trial.id}: {verdict.message}: run it again to go on", file=sys.stderr)
         return TO_BE_CONTINUED
     if interrupted is not None:
         return told_interrupted(interrupted)
-    print(f"error: {verdict.message}; see {record['log']}", file=sys.stderr)
+    print(f"error: {verdict.message}; see {ended.log}", file=sys.stderr)
     return 1
 
 
@@ -136,7 +137,7 @@ def interrupt(number: int) -> None:
 
 
 def supervise(
-    job: Job, attempt: Attempt, walltime: Walltime, held: ExitStack
+    job: Job, attempt: CurrentAttempt, walltime: Walltime, held: ExitStack
 ) -> tuple[Verdict, int | None]:
     """Start the ranks and wait for their end. Returns the verdict and the signal, if any.
 
@@ -149,10 +150,10 @@ def supervise(
     with ranks:
         ends = ranks.wait(walltime.last_resort_unix_s)
     stopped_by = ranks.asked_to_stop
-    ends = [replace(end, record=read_record(attempt.directory, end.rank)) for end in ends]
+    ends = [replace(end, early_end=read_early_end(attempt.directory, end.rank)) for end in ends]
     verdict = decide(
         ends,
-        complete=read_measured(attempt.directory).get("complete", False),
+        complete=read_measurements(attempt.directory).complete,
         limit_gib=job.trial.memory_limit_gib,
         device=job.trial.device,
         killed_for_memory=ranks.killed_for_memory,

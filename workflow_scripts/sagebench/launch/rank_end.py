@@ -11,7 +11,7 @@ from pathlib import Path
 from sagebench.files import read_json, write_json
 from sagebench.launch.processes import copying, die_with_parent
 from sagebench.launch.verdict import RankEnd
-from sagebench.measure.outcome import CONTINUES_CODE
+from sagebench.rank_records import CONTINUES_CODE
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 NOT_FOUND_CODE = 127

@@ -12,7 +12,7 @@ from typing import Any
 from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.grid.trial import Trial
-from sagebench.launch.attempt import Attempt
+from sagebench.launch.attempt import CurrentAttempt
 from sagebench.launch.container import container_command, loaded_environment
 from sagebench.launch.processes import Ranks
 from sagebench.launch.rank_group import RankGroup
@@ -132,7 +132,7 @@ class Job:
         )
 
 
-def ranks_of(job: Job, attempt: Attempt, walltime: Walltime) -> RankGroup:
+def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> RankGroup:
     """The trial's ranks, to be started.
 
     Raises UserError where the site's modules, image or binds are not there.

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from sagebench.measure.outcome import (
-    ALLOCATOR_MESSAGES,
-    CONTINUES_CODE,
-    EARLY_END_CODE,
-    Limit,
-    Reason,
-    Status,
-    exhausted_limit,
-)
+from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES, exhausted_limit
+from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
+from sagebench.records import Limit, Reason, Status
 
 CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was")
 """what a rank says whose peer went first"""
@@ -26,7 +19,7 @@ class RankEnd:
     """How one rank's process ended.
 
     code: exit code, negative for a signal; None where nothing noted it. order: 0 for the first that
-    ended. record: what it wrote about an early end. log_tail: the end of its log. stopped: the
+    ended. early_end: what it wrote about one. log_tail: the end of its log. stopped: the
     launcher ended it.
     """
 
@@ -34,7 +27,7 @@ class RankEnd:
     code: int | None
     order: int
     log_tail: str = ""
-    record: dict[str, Any] | None = None
+    early_end: RankEarlyEnd | None = None
     stopped: bool = False
 
     @property
@@ -51,7 +44,7 @@ class Verdict:
 
     status: Status | None
     message: str = ""
-    reason: dict[str, Any] | None = field(default=None)
+    reason: Reason | None = None
     rank: int | None = None
     continues: bool = False
     too_short: bool = False
@@ -74,15 +67,10 @@ def decide(
     matters.
     walltime_s: given where the launcher ended the ranks because their walltime was used up.
     """
-    told = [end for end in ends if end.record is not None and end.code == EARLY_END_CODE]
+    told = [end.early_end for end in ends if end.early_end and end.code == EARLY_END_CODE]
     if told:
-        first = min(told, key=lambda end: end.record["at_unix_s"])
-        return Verdict(
-            Status(first.record["status"]),
-            first.record["reason"]["message"],
-            first.record["reason"],
-            first.rank,
-        )
+        first = min(told, key=lambda early_end: early_end.at_unix_s)
+        return Verdict(first.status, first.reason.message, first.reason, first.reason.rank)
     if any(end.code == CONTINUES_CODE for end in ends):
         return Verdict(None, "stopped with a checkpoint, to be continued", continues=True)
     bad = sorted((end for end in ends if end.code != 0), key=_causality)
@@ -94,7 +82,7 @@ def decide(
     if first.stopped and walltime_s is not None:
         message = f"the walltime of {walltime_s:.0f} s was used up"
         reason = Reason(first.rank, "unknown", message, Limit("walltime", walltime_s, "s"))
-        return Verdict(Status.TIME_LIMIT, message, reason.to_json(), first.rank)
+        return Verdict(Status.TIME_LIMIT, message, reason, first.rank)
     said, line = _allocators_words(first.log_tail)
     killed = not first.told or first.code == -signal.SIGKILL
     if said or (killed and not first.stopped and killed_for_memory()):
@@ -102,7 +90,7 @@ def decide(
             exhausted_limit(line, device, limit_gib) if said else Limit("host_memory", None, "GiB")
         )
         message = f"{said}, then {_ending(first)}" if said else "killed by the out-of-memory killer"
-        reason = Reason(first.rank, "unknown", message, limit).to_json()
+        reason = Reason(first.rank, "unknown", message, limit)
         return Verdict(Status.OUT_OF_MEMORY, message, reason, first.rank)
     return Verdict(None, f"rank {first.rank} {_ending(first)}", rank=first.rank)
 

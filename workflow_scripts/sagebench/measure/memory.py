@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from sagebench.measure.outcome import ALLOCATOR_MESSAGES
+from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES
 
 GIB = 1 << 30
 POLL_S = 0.01

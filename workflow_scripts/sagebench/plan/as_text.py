@@ -74,7 +74,7 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
         if memory:
             needed = row.peak_memory_bytes if row.measured else row.needed_memory_bytes
             line += ["-" if needed is None else f"{model}{needed / GIB:.2f}"]
-            line += [row.fits or (row.status or "-").replace("_", " ")]
+            line += [row.fits or (row.status.words if row.status else "-")]
         if times:
             line += ["-" if row.epoch_s is None else f"{model}{duration(row.epoch_s)}"]
         hours = row.total_h if row.total_h is not None else row.walltime_h

@@ -69,7 +69,7 @@ def _measured(study: Study, trial_id: str) -> Measured | None:
     path = Path(outcome_path(study.results, trial_id))
     if not path.exists():
         return None
-    return measured_of(known_outcome(path), study.site.device)
+    return measured_of(known_outcome(path))
 
 
 def _hours(request: Request, forecast: Forecast | None) -> tuple[float, float, float]:

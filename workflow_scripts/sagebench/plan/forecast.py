@@ -144,7 +144,7 @@ class Forecaster:
         """Of this machine and the study's engines, from whatever study."""
         engines = {request.trial.engine for request in self.study.requests.values()}
         trained = (
-            (Trial.from_json(outcome["trial"]), outcome)
+            (Trial.from_json(outcome.trial), outcome.to_json())
             for outcome in read_outcomes(self.study.results, self.without)
         )
         return [

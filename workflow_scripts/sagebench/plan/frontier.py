@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sagebench.grid.expansion import Study
-from sagebench.measure.outcome import Status
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import PlanRow
 from sagebench.predict.memory import NO_FIT
+from sagebench.records import Status
 
 GIB = 1 << 30
 MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
@@ -28,20 +28,22 @@ class Cell:
     fits: str | None
     asked: bool
     measured: bool
-    ended: str | None  # a measured end without a value
+    ended: Status | None  # a measured end without a value
 
     @property
     def holds(self) -> bool | None:
         """Whether memory suffices, or may; None where nobody knows."""
         if self.measured:
-            return self.ended != Status.OUT_OF_MEMORY.value
+            return self.ended != Status.OUT_OF_MEMORY
         return None if self.fits is None else self.fits != NO_FIT
 
     @property
     def text(self) -> str:
         """GiB; of a measured end without any, what it was."""
         if self.memory_bytes is None:
-            return (self.ended or "").replace("out_of_memory", "OOM").replace("_", " ")
+            if self.ended is Status.OUT_OF_MEMORY:
+                return "OOM"
+            return self.ended.words if self.ended else ""
         gib = self.memory_bytes / GIB
         return f"{gib:.2g}" if gib < 1 else f"{gib:.1f}" if gib < 100 else f"{gib:,.0f}"
 

@@ -6,13 +6,13 @@ where the configuration asks for it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagebench.attempts import read_ended_attempts
 from sagebench.errors import UserError
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path, prediction_path
@@ -44,7 +44,7 @@ def guarded(study: Study) -> Study:
         forecast = forecaster.of(request)
         if skips and forecast.fits == NO_FIT:
             skipped[trial_id] = {"model": model_version(), **memory_figures(forecast)}
-        elif margin is not None and not was_too_short(outcome.with_name("attempts.jsonl")):
+        elif margin is not None and not was_too_short(outcome.parent):
             runtime_min = runtime(request, forecast, margin)
             if runtime_min is not None:
                 requests[trial_id] = replace(request, runtime_min=runtime_min)
@@ -61,15 +61,9 @@ def runtime(request: Request, forecast: Forecast, margin: float) -> int | None:
     return minutes if minutes < request.walltime_min else None
 
 
-def was_too_short(attempts: Path) -> bool:
+def was_too_short(home: Path) -> bool:
     """Whether an attempt used up a walltime that a prediction had set."""
-    if not attempts.exists():
-        return False
-    return any(
-        json.loads(line).get("predicted_walltime_too_short")
-        for line in attempts.read_text().splitlines()
-        if line.startswith("{") and line.endswith("}")
-    )
+    return any(attempt.predicted_walltime_too_short for attempt in read_ended_attempts(home))
 
 
 def check_budget(study: Study) -> None:

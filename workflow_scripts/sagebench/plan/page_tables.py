@@ -108,7 +108,7 @@ def _peak(row: PlanRow) -> Cell:
 
 def _verdict(row: PlanRow) -> Cell:
     if row.status:
-        return Cell(row.status.replace("_", " "), row.status, mark=row.status)
+        return Cell(row.status.words, row.status.value, mark=row.status.value)
     if row.fits is None:
         return cells.NOTHING
     words = row.fits if row.fits != TIGHT else f"tight ({row.out_of_memory_chance:.0%})"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sagebench.records import Status
+
 MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
 """what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
 
@@ -27,7 +29,7 @@ class PlanRow(NamedTuple):
     ranks: int
     nodes: int
     source: str  # MEASURED, PREDICTED or ASKED
-    status: str | None  # of the outcome
+    status: Status | None  # of the outcome
     skipped: bool  # predicted not to fit, and therefore not run
     continues: bool  # beyond its walltime, in another job
     walltime_h: float  # asked for

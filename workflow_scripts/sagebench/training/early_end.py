@@ -7,13 +7,12 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from sagebench.files import write_json
+from sagebench.measure.exhaustion import exhausted_limit
 from sagebench.measure.memory import GIB, allocators_error
-from sagebench.measure.outcome import Limit, Reason, Status, exhausted_limit
+from sagebench.records import Limit, Status
 
 HANDLE_WORDS = ("cublas_status_not_initialized", "cusparse_status_not_initialized")
 HANDLE_BYTES = 512 << 20
@@ -95,24 +94,3 @@ def _lacks_room_for_a_handle(error: BaseException, device: torch.device) -> bool
         return torch.cuda.mem_get_info(device)[0] < HANDLE_BYTES
     except RuntimeError:  # the GPU itself has failed
         return False
-
-
-def record_path(directory: Path, rank: int) -> Path:
-    """Where a rank that ends early says why."""
-    return directory / f"rank-{rank}.json"
-
-
-def write_record(
-    directory: Path, rank: int, phase: str, end: EarlyEnd, allocator: dict[str, int | None]
-) -> None:
-    """allocator: its counters, of machine.collect_allocator."""
-    reason = Reason(rank, phase, str(end), end.limit)
-    write_json(
-        record_path(directory, rank),
-        {
-            "status": end.status.value,
-            "at_unix_s": time.time(),
-            "reason": reason.to_json(),
-            "allocator": allocator,
-        },
-    )

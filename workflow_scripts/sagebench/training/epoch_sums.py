@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sagebench.engines.base import Batch
+from sagebench.records import Epoch
 from sagebench.training.distributed import Communicator
 
 
@@ -48,7 +49,7 @@ class EpochSums:
             *batch.edges_per_hop,
         )
 
-    def record(self, communicator: Communicator) -> dict[str, Any]:
+    def record(self, communicator: Communicator, steps: int, learning_rate: float) -> Epoch:
         """The figures of all ranks, the times of the slowest; a collective."""
         device = self._losses.device
         figures = communicator.sum(
@@ -59,20 +60,22 @@ class EpochSums:
         ).tolist()
         loss, correct, micro_batches, seeds, nodes, edges = figures[:6]
         hops = [number / micro_batches for number in figures[6:]]
-        return {
-            "epoch": self.epoch,
-            "time_s": time_s,
-            "micro_batches": int(micro_batches),
-            "loss": loss / seeds,
-            "train_accuracy": correct / seeds,
-            "seeds": int(seeds),
-            "nodes": int(nodes),
-            "edges": int(edges),
-            "nodes_per_hop": hops[: self._layers + 1],
-            "edges_per_hop": hops[self._layers + 1 :],
-            "sampling_wait_s": wait_s,
-            "resumed": self.resumed,
-        }
+        return Epoch(
+            epoch=self.epoch,
+            time_s=time_s,
+            micro_batches=int(micro_batches),
+            loss=loss / seeds,
+            train_accuracy=correct / seeds,
+            seeds=int(seeds),
+            nodes=int(nodes),
+            edges=int(edges),
+            nodes_per_hop=hops[: self._layers + 1],
+            edges_per_hop=hops[self._layers + 1 :],
+            sampling_wait_s=wait_s,
+            resumed=self.resumed,
+            steps=steps,
+            learning_rate=learning_rate,
+        )
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, of plain types."""

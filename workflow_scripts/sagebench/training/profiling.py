@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from sagebench.measure.outcome import PROFILE
+from sagebench.rank_records import PROFILE
 from sagebench.training.trainer import Trainer, synchronise_device
 
 TABLE, TRACE = PROFILE

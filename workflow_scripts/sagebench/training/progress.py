@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
+
+from sagebench.records import Epoch
 
 Item = TypeVar("Item")
 LINE_EVERY_S = 30.0
@@ -41,25 +43,12 @@ class Progress:
                 self.say(f"{title}: {done + 1} of {total} batches, about {left:.0f} s left")
 
 
-def epoch_line(record: dict[str, Any], epochs: int) -> str:
+def epoch_line(epoch: Epoch, epochs: int) -> str:
     """One epoch in one line of a log."""
     line = (
-        f"epoch {record['epoch']:>3} of {epochs}   loss {record['loss']:.4f}   "
-        f"train accuracy {record['train_accuracy']:.4f}   {record['time_s']:.2f} s"
+        f"epoch {epoch.epoch:>3} of {epochs}   loss {epoch.loss:.4f}   "
+        f"train accuracy {epoch.train_accuracy:.4f}   {epoch.time_s:.2f} s"
     )
-    if record["validation_accuracy"] is not None:
-        line += (
-            f"   validation {record['validation_accuracy']:.4f} in {record['evaluation_s']:.2f} s"
-        )
+    if epoch.validation_accuracy is not None:
+        line += f"   validation {epoch.validation_accuracy:.4f} in {epoch.evaluation_s:.2f} s"
     return line
-
-
-def placement_line(placement: dict[str, Any]) -> str:
-    """The choice and the sizes that led to it."""
-    gib = {
-        name: f"{placement[f'{name}_bytes'] / 2**30:.2f} GiB"
-        for name in ("graph", "features", "available")
-        if placement[f"{name}_bytes"] is not None
-    }
-    sizes = ", ".join(f"{name} {size}" for name, size in gib.items())
-    return f"placement {placement['chosen']}: {sizes}"

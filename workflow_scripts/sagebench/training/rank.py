@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +20,26 @@ from sagebench.engines.placement import Placement, choose_placement, placement_o
 from sagebench.engines.precision import set_precision
 from sagebench.engines.tensors import torch_view
 from sagebench.errors import UserError
-from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial, dataset_identity
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import PeakMemory, lift_limit, limit_memory, release_memory
 from sagebench.measure.nvml import Nvml
-from sagebench.measure.outcome import CONTINUES_CODE, EARLY_END_CODE
 from sagebench.model.graphsage import GraphSAGE, parameter_count
+from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, Measurements, RankEarlyEnd
+from sagebench.records import Accuracy, Epoch, PeakBytes, Reason, StoreFacts
 from sagebench.training.checkpoint import BestCheckpoint
 from sagebench.training.continuation import Continuation, Continues
 from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.early_end import Deadline, check_finite, explain, write_record
+from sagebench.training.early_end import Deadline, check_finite, explain
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
 from sagebench.training.profiling import profile_steps
-from sagebench.training.progress import Progress, epoch_line, placement_line
+from sagebench.training.progress import Progress, epoch_line
 from sagebench.training.state import TrainingState
 from sagebench.training.timing import timing
 from sagebench.training.trainer import Trainer, synchronise_device
-
-MEASURED = "measured.json"
-"""what rank 0 has measured so far, in the directory of the attempt"""
 
 
 def run_rank(trial: Trial, store_path: Path, directory: Path) -> int:
@@ -75,8 +73,9 @@ def run_rank(trial: Trial, store_path: Path, directory: Path) -> int:
         if end is None:
             return 1
         counted = machine.collect_allocator(device)
-        write_record(directory, env.rank, clock.phase, end, counted)
-        print(f"rank {env.rank}: {end.status.value} in {clock.phase}: {end}", file=sys.stderr)
+        reason = Reason(env.rank, clock.phase, str(end), end.limit)
+        RankEarlyEnd(end.status, time.time(), reason, counted).write(directory)
+        print(f"rank {env.rank}: {end.status} in {clock.phase}: {end}", file=sys.stderr)
         return EARLY_END_CODE
     return 0
 
@@ -116,7 +115,7 @@ class RankRun:
         self.continuation = Continuation(trial, Deadline.read(), self.started_at, self.progress)
         self.resumed = False  # until the first epoch of a job that goes on is flagged so
         self.nvml = Nvml()
-        self.measured: dict[str, Any] = {}
+        self.measured = Measurements()
         self.gpu_state: dict[str, Any] = {}
 
         self.store = GraphStore.open(store_path)
@@ -189,31 +188,29 @@ class RankRun:
             "slurm": machine.collect_slurm(),
             "host_private_before_training_bytes": self.state.peak.host_bytes(),
         }
-        ranks = self.communicator.gather(described)
-        on_this_node = sum(rank["node"] == described["node"] for rank in ranks)
-        store = self.store
-        self.measured |= {
-            "store": {
-                "name": trial.dataset["name"],
-                "checksum": store.checksum,
-                "num_nodes": store.num_nodes,
-                "num_edges": store.num_edges,
-                "num_features": store.num_features,
-                "num_classes": store.num_classes,
-                "train_nodes": len(store.train),
-                "valid_nodes": len(store.valid),
-                "test_nodes": len(store.test),
-            },
-            "placement": self.engine.placement and self.engine.placement.to_json(),
-            "parameters": parameter_count(self.engine.model),
-            "cores": cores,
-            "oversubscribed": trial.device == "cpu"
-            and on_this_node * trial.threads_per_rank > cores,
-            "versions": machine.collect_versions(),
-            "ranks": ranks,
-        }
-        if self.measured["placement"]:
-            self.progress.say(placement_line(self.measured["placement"]))
+        measured, store = self.measured, self.store
+        measured.ranks = self.communicator.gather(described)
+        on_this_node = sum(rank["node"] == described["node"] for rank in measured.ranks)
+        measured.store = StoreFacts(
+            name=trial.dataset["name"],
+            checksum=store.checksum,
+            num_nodes=store.num_nodes,
+            num_edges=store.num_edges,
+            num_features=store.num_features,
+            num_classes=store.num_classes,
+            train_nodes=len(store.train),
+            valid_nodes=len(store.valid),
+            test_nodes=len(store.test),
+        )
+        measured.parameters = parameter_count(self.engine.model)
+        measured.cores = cores
+        measured.oversubscribed = (
+            trial.device == "cpu" and on_this_node * trial.threads_per_rank > cores
+        )
+        measured.versions = machine.collect_versions()
+        if self.engine.placement:
+            measured.placement = self.engine.placement.to_json()
+            self.progress.say(f"placement {self.engine.placement}")
         self._write()
 
     def _note_first_step(self) -> None:
@@ -225,13 +222,12 @@ class RankRun:
     def _train(self) -> None:
         trial, state = self.trial, self.state
         while state.sums.epoch <= trial.epochs and not state.best.stale(trial.patience_evaluations):
-            record = self._epoch()
-            epoch = record["epoch"]
-            if epoch % trial.evaluate_every_epochs == 0 or epoch == trial.epochs:
+            epoch = self._epoch()
+            if epoch.epoch % trial.evaluate_every_epochs == 0 or epoch.epoch == trial.epochs:
                 self.continuation.save_and_stop_in_time()
-                self._validate(record)
-            state.next_epoch(record)
-            self.progress.say(epoch_line(record, trial.epochs))
+                epoch = self._validated(epoch)
+            state.next_epoch(epoch)
+            self.progress.say(epoch_line(epoch, trial.epochs))
             self._write()
             self.continuation.save_and_stop_in_time()
         if state.best.stale(trial.patience_evaluations):
@@ -242,34 +238,36 @@ class RankRun:
         ends = self.communicator.gather(
             {**machine.collect_allocator(self.device), "at_end": self.gpu_state or None}
         )
-        for rank, peak, end in zip(self.measured["ranks"], peaks, ends, strict=True):
+        for rank, peak, end in zip(self.measured.ranks, peaks, ends, strict=True):
             rank |= {**peak, **end}
-        self.measured["memory"] = {
-            name: None if peaks[0][name] is None else max(peak[name] for peak in peaks)
-            for name in peaks[0]
-        }
+        self.measured.memory = PeakBytes(
+            **{
+                name: None if peaks[0][name] is None else max(peak[name] for peak in peaks)
+                for name in peaks[0]
+            }
+        )
         energies = self.communicator.gather(state.energy_j)
         energies = [joules for joules in energies if joules is not None]
-        self.measured["energy"] = {"nvml_j": sum(energies) if energies else None}
-        self.measured["timing"] = timing(state.epochs, trial.ranks)
+        self.measured.energy = {"nvml_j": sum(energies) if energies else None}
+        self.measured.timing = timing(state.epochs, trial.ranks)
         self._write()
 
-    def _epoch(self) -> dict[str, Any]:
-        """The record of the epoch in hand."""
+    def _epoch(self) -> Epoch:
+        """Train the epoch in hand to its end."""
         sums = self.state.sums
         if self.resumed and sums.micro_steps < self.trainer.micro_steps_per_epoch:
             sums.resumed, self.resumed = True, False
         energy_before = self._node_energy_j()
         with self.state.peak:
-            record = self.trainer.epoch(sums, self.continuation.stops, self._note_first_step)
+            epoch = self.trainer.epoch(sums, self.continuation.stops, self._note_first_step)
         if self.device.type == "cuda":  # before the GPU idles
             self.gpu_state = self.nvml.state(self.device.index)
         self.state.energy_j = add(self.state.energy_j, energy_before, self._node_energy_j())
-        if record is None:
+        if epoch is None:
             self.continuation.save_and_stop()
         with self.clock("forward"):
-            check_finite(record["loss"], sums.epoch)
-        return record
+            check_finite(epoch.loss, sums.epoch)
+        return epoch
 
     def _node_energy_j(self) -> float | None:
         """The node's counter, read by its first rank for all of its ranks."""
@@ -277,15 +275,15 @@ class RankRun:
             return None
         return self.nvml.energy_j(self.env.local_world_size)
 
-    def _validate(self, record: dict[str, Any]) -> None:
+    def _validated(self, epoch: Epoch) -> Epoch:
         start = time.perf_counter()
         with self.clock("evaluation"):
             weights = self.engine.model.state_dict()
             accuracy = self.evaluator.accuracy(weights, self.store.valid, self.trial.validation)
-            self.state.best.offer(record["epoch"], accuracy, weights)
+            self.state.best.offer(epoch.epoch, accuracy, weights)
             release_memory(self.device)
-        record["validation_accuracy"] = accuracy
-        record["evaluation_s"] = time.perf_counter() - start
+        evaluation_s = time.perf_counter() - start
+        return replace(epoch, validation_accuracy=accuracy, evaluation_s=evaluation_s)
 
     def _test(self) -> None:
         best = self.state.best
@@ -305,16 +303,16 @@ class RankRun:
             del evaluator
             release_memory(self.device)
         error = standard_error(sampled, len(of_sampled), len(nodes))
-        self.measured["accuracy"] = {
-            "best_epoch": best.epoch,
-            "best_validation": best.accuracy,
-            "validation_method": self.trial.validation,
-            "test_full": full,
-            "test_sampled": sampled,
-            "test_sampled_nodes": len(of_sampled),
-            "test_sampled_standard_error": error if math.isfinite(error) else None,
-        }
-        self.measured["timing"]["test_s"] = time.perf_counter() - start
+        self.measured.accuracy = Accuracy(
+            best_epoch=best.epoch,
+            best_validation=best.accuracy,
+            validation_method=self.trial.validation,
+            test_full=full,
+            test_sampled=sampled,
+            test_sampled_nodes=len(of_sampled),
+            test_sampled_standard_error=error if math.isfinite(error) else None,
+        )
+        self._time(test_s=time.perf_counter() - start)
         self.progress.say(
             f"test accuracy {full:.4f} full, {sampled:.4f} sampled"
             + ("" if of_sampled is nodes else f" (+- {error:.4f}, {len(of_sampled):,} nodes)")
@@ -339,9 +337,9 @@ class RankRun:
 
     def _time_phases(self) -> None:
         if self.trial.phase_window_steps:
-            self.measured["phases"] = self.trainer.time_phases(self.trial.epochs + 1)
-        self.measured["timing"]["total_s"] = self.state.used_s + time.time() - self.started_at
-        self.measured["complete"] = True
+            self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
+        self._time(total_s=self.state.used_s + time.time() - self.started_at)
+        self.measured.complete = True
         self._write()
 
     def _profile(self) -> None:
@@ -360,11 +358,12 @@ class RankRun:
 
     def _write(self) -> None:
         if self.env.rank == 0:
-            so_far = {
-                "epochs": self.state.epochs,
-                "start_to_first_step_s": self.state.start_to_first_step_s,
-            }
-            write_json(self.directory / MEASURED, self.measured | so_far)
+            self.measured.epochs = self.state.epochs
+            self.measured.start_to_first_step_s = self.state.start_to_first_step_s
+            self.measured.write(self.directory)
+
+    def _time(self, **seconds: float) -> None:
+        self.measured.timing = replace(self.measured.timing, **seconds)
 
 
 def check_store(trial: Trial, store: GraphStore) -> None:

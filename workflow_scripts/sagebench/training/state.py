@@ -8,12 +8,13 @@ its masks from torch's stream, which every micro-step seeds anew (Trainer.micro_
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
 from sagebench.measure.memory import PeakMemory
+from sagebench.records import Epoch
 from sagebench.training.adam import Adam
 from sagebench.training.checkpoint import BestCheckpoint
 from sagebench.training.distributed import Communicator
@@ -22,7 +23,7 @@ from sagebench.training.epoch_sums import EpochSums
 
 @dataclass
 class TrainingState:
-    """Of one rank. epochs: the records of those that are done. sums: of the epoch in hand.
+    """Of one rank. epochs: those that are done. sums: of the epoch in hand.
 
     used_s: from the starts of the earlier jobs to the checkpoints that they were continued from.
     energy_j: None where it is not counted.
@@ -33,14 +34,14 @@ class TrainingState:
     best: BestCheckpoint
     peak: PeakMemory
     sums: EpochSums
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
     start_to_first_step_s: float | None = None
     used_s: float = 0.0
     energy_j: float | None = None
 
-    def next_epoch(self, record: dict[str, Any]) -> None:
-        """The epoch in hand is done, with `record`."""
-        self.epochs.append(record)
+    def next_epoch(self, done: Epoch) -> None:
+        """The epoch in hand is done."""
+        self.epochs.append(done)
         self.sums = self.sums.of_next_epoch()
 
     def gathered(self, communicator: Communicator, elapsed_s: float) -> dict[str, Any]:
@@ -57,8 +58,7 @@ class TrainingState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state(),
             "best": self.best.state(),
-            # As text: a record holds whatever JSON does.
-            "epochs": json.dumps(self.epochs),
+            "epochs": json.dumps([asdict(epoch) for epoch in self.epochs]),
             "start_to_first_step_s": self.start_to_first_step_s,
             "used_s": self.used_s + elapsed_s,
             "ranks": communicator.gather(mine),
@@ -72,7 +72,7 @@ class TrainingState:
         self.best.restore(state["best"])
         self.peak.raise_to(mine["peaks"])
         self.sums.restore(mine["sums"])
-        self.epochs = json.loads(state["epochs"])
+        self.epochs = [Epoch.from_json(epoch) for epoch in json.loads(state["epochs"])]
         self.start_to_first_step_s = state["start_to_first_step_s"]
         self.used_s = state["used_s"]
         self.energy_j = mine["energy_j"]

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sagebench.engines.base import Batch, Engine
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
+from sagebench.records import Epoch
 from sagebench.sampling.order import SeedOrder
 from sagebench.training.adam import Adam
 from sagebench.training.distributed import Communicator
@@ -104,7 +105,7 @@ class Trainer:
         sums: EpochSums,
         stops: Callable[[EpochSums], bool] = lambda _: False,
         after_step: Callable[[], None] = lambda: None,
-    ) -> dict[str, Any] | None:
+    ) -> Epoch | None:
         """One pass over the training nodes, on from what `sums` has of it.
 
         stops: asked before each micro-step whether to leave it at that; then there is no record.
@@ -136,14 +137,7 @@ class Trainer:
         if sums.micro_steps < self.micro_steps_per_epoch:
             return None
         with self.clock("synchronisation"):
-            record = sums.record(self.communicator)
-        return {
-            **record,
-            "steps": self.order.steps_per_epoch,
-            "learning_rate": self.learning_rate,
-            "validation_accuracy": None,
-            "evaluation_s": None,
-        }
+            return sums.record(self.communicator, self.order.steps_per_epoch, self.learning_rate)
 
     def time_phases(self, epoch: int) -> dict[str, Any] | None:
         """Median seconds of each phase, one after the other with overlap off.

@@ -1,0 +1,107 @@
+"""The attempts at a trial, as its folder tells them: those that ended, and those that only began.
+
+`attempts.jsonl` holds a line for each that reached its end; `attempts/N/started.json` what each
+began with. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sagebench.files import read_object
+from sagebench.records import MEASURED_ENDS, FromJson, Reason, Status, Values
+
+
+@dataclass(frozen=True)
+class Attempt(FromJson):
+    """One attempt at a trial: its line in `attempts.jsonl`; of one that noted no end, what
+    `attempts/N/started.json` holds.
+
+    status: how it ended; None where nobody noted it. log: that of the rank it ended with.
+    host, pid, walltime_s: of the launcher, in started.json alone.
+    """
+
+    attempt: int
+    started_at: str | None = None
+    finished_at: str | None = None
+    slurm_job_id: str | None = None
+    status: Status | None = None
+    reason: Reason | None = None
+    message: str = ""
+    predicted_walltime_too_short: bool = False
+    log: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    walltime_s: float | None = None
+
+    @classmethod
+    def from_json(cls, values: Values) -> Attempt:
+        typed = {
+            "status": _status_of_attempt(values.get("status")),
+            "reason": Reason.or_none(values.get("reason")),
+        }
+        return super().from_json({**values, **typed})
+
+    @property
+    def started_unix_s(self) -> float | None:
+        try:
+            return datetime.fromisoformat(self.started_at or "").timestamp()
+        except ValueError:
+            return None
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing came of it: no outcome, and no checkpoint to go on from."""
+        return self.status not in (*MEASURED_ENDS, Status.CONTINUES)
+
+    @property
+    def why(self) -> str:
+        """ "rank 3, forward: no memory"."""
+        if self.reason is None:
+            return self.message
+        return f"rank {self.reason.rank}, {self.reason.phase}: {self.reason.message}"
+
+
+STARTED_ONLY = ("host", "pid", "walltime_s")
+
+
+def log_attempt(home: Path, attempt: Attempt) -> None:
+    """Append an attempt that ended to `attempts.jsonl` in the trial's folder."""
+    line = {name: value for name, value in asdict(attempt).items() if name not in STARTED_ONLY}
+    with (home / "attempts.jsonl").open("a") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def read_attempts(home: Path) -> list[Attempt]:
+    """All attempts at the trial in this folder, oldest first."""
+    found = {attempt.attempt: attempt for attempt in read_ended_attempts(home)}
+    for path in (home / "attempts").glob("*"):
+        if path.name.isdigit() and int(path.name) not in found:
+            started = read_object(path / "started.json") or {}
+            found[int(path.name)] = Attempt.from_json({**started, "attempt": int(path.name)})
+    return [found[number] for number in sorted(found)]
+
+
+def read_ended_attempts(home: Path) -> list[Attempt]:
+    """Those of `attempts.jsonl`, oldest first, without a line cut short by a crash."""
+    try:
+        text = (home / "attempts.jsonl").read_text(errors="replace")
+    except FileNotFoundError:
+        return []
+    ended = []
+    for line in text.splitlines():
+        try:
+            ended.append(Attempt.from_json({"attempt": len(ended) + 1, **json.loads(line)}))
+        except (ValueError, TypeError):
+            continue
+    return ended
+
+
+def _status_of_attempt(value: str | None) -> Status | None:
+    try:
+        return None if value is None else Status(value)
+    except ValueError:  # another version's
+        return Status.FAILED

@@ -1,0 +1,112 @@
+"""What the ranks of a trial leave for its launcher: exit codes, measurements, early ends.
+
+Standard library only: the launcher needs nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sagebench.files import read_json, write_json
+from sagebench.records import (
+    Accuracy,
+    Epoch,
+    FromJson,
+    PeakBytes,
+    Reason,
+    Status,
+    StoreFacts,
+    Timing,
+    Values,
+)
+
+EARLY_END_CODE = 86
+"""exit code of a rank that ended early and says why in its record"""
+CONTINUES_CODE = 85
+"""exit code of a rank that stopped with a checkpoint, from which the next job continues"""
+PROFILE = ("profile.txt", "trace.json.gz")
+"""the files of a trial with `profile_steps`"""
+
+
+@dataclass
+class Measurements(FromJson):
+    """What rank 0 has measured so far, as `attempts/N/measured.json` has it: the parts of an
+    `Outcome` of the same names. complete: the trial is through."""
+
+    store: StoreFacts | None = None
+    placement: dict[str, Any] | None = None
+    parameters: int | None = None
+    cores: int | None = None
+    oversubscribed: bool | None = None
+    versions: dict[str, str | None] | None = None
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+    start_to_first_step_s: float | None = None
+    timing: Timing | None = None
+    memory: PeakBytes | None = None
+    energy: dict[str, Any] | None = None
+    accuracy: Accuracy | None = None
+    phases: dict[str, Any] | None = None
+    complete: bool = False
+
+    @classmethod
+    def from_json(cls, values: Values) -> Measurements:
+        typed = {
+            "store": StoreFacts.or_none(values.get("store")),
+            "epochs": [Epoch.from_json(epoch) for epoch in values.get("epochs") or []],
+            "timing": Timing.or_none(values.get("timing")),
+            "memory": PeakBytes.or_none(values.get("memory")),
+            "accuracy": Accuracy.or_none(values.get("accuracy")),
+        }
+        return super().from_json({**values, **typed})
+
+    def write(self, directory: Path) -> None:
+        write_json(measured_path(directory), asdict(self))
+
+
+def measured_path(directory: Path) -> Path:
+    """directory: of the attempt."""
+    return directory / "measured.json"
+
+
+def read_measurements(directory: Path) -> Measurements:
+    """What rank 0 wrote last, with the allocators' counters of ranks that ended early."""
+    path = measured_path(directory)
+    measured = Measurements.from_json(read_json(path)) if path.exists() else Measurements()
+    for rank in measured.ranks:
+        ended = read_early_end(directory, rank["rank"])
+        rank |= ended.allocator if ended else {}
+    return measured
+
+
+@dataclass(frozen=True)
+class RankEarlyEnd(FromJson):
+    """Why a rank ended early, as it says itself in `attempts/N/rank-R.json`.
+
+    allocator: its counters then, of machine.collect_allocator.
+    """
+
+    status: Status
+    at_unix_s: float
+    reason: Reason
+    allocator: dict[str, int | None] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: Values) -> RankEarlyEnd:
+        typed = {"status": Status(values["status"]), "reason": Reason.from_json(values["reason"])}
+        return super().from_json({**values, **typed})
+
+    def write(self, directory: Path) -> None:
+        write_json(_early_end_path(directory, self.reason.rank), asdict(self))
+
+
+def read_early_end(directory: Path, rank: int) -> RankEarlyEnd | None:
+    """None where the rank wrote none."""
+    path = _early_end_path(directory, rank)
+    return RankEarlyEnd.from_json(read_json(path)) if path.exists() else None
+
+
+def _early_end_path(directory: Path, rank: int) -> Path:
+    return directory / f"rank-{rank}.json"

@@ -1,0 +1,305 @@
+"""The outcome of a trial: what was measured and how it ended. One reader and one writer.
+
+Standard library only: the launcher and Snakemake's parse need nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sagebench.errors import UserError
+from sagebench.files import write_json
+
+SCHEMA = 1
+"""of outcome.json"""
+MEMORY_COUNTER = {"cpu": "peak_host_private_bytes", "cuda": "peak_reserved_bytes"}
+"""by device: the counter of `PeakBytes` that is its peak memory"""
+
+Values = Mapping[str, Any]
+Json = TypeVar("Json", bound="FromJson")
+
+
+class Status(str, Enum):
+    """How a trial stands, from its measured ends to why it has no outcome."""
+
+    COMPLETED = "completed"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIME_LIMIT = "time_limit"
+    DIVERGED = "diverged"
+    # Ends of an attempt that leave no outcome:
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    CONTINUES = "continues"  # with a checkpoint for the next attempt
+    # Of a trial without a readable outcome:
+    TO_BE_CONTINUED = "to_be_continued"
+    DAMAGED = "damaged"
+    OUTCOME_REMOVED = "outcome_removed"
+    NOT_FINISHED = "not_finished"
+    NOT_STARTED = "not_started"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SKIPPED = "skipped"  # predicted to run out of memory, and not run
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def words(self) -> str:
+        return self.value.replace("_", " ")
+
+
+MEASURED_ENDS = (Status.COMPLETED, Status.OUT_OF_MEMORY, Status.TIME_LIMIT, Status.DIVERGED)
+"""the ends that are results and leave an outcome; anything else is a failure"""
+
+
+class FromJson:
+    """Base of the records: from a JSON object, whose keys of other versions are left out."""
+
+    @classmethod
+    def from_json(cls: type[Json], values: Values) -> Json:
+        """Raises TypeError where a key is missing that every version wrote."""
+        names = [entry.name for entry in fields(cls)]
+        return cls(**{name: values[name] for name in names if name in values})
+
+    @classmethod
+    def or_none(cls: type[Json], values: Values | None) -> Json | None:
+        return None if values is None else cls.from_json(values)
+
+
+@dataclass(frozen=True)
+class Limit(FromJson):
+    """What was run into: `memory_limit` (the trial's own cap), `device_memory`, `host_memory` or
+    `walltime`; its value in `unit` (GiB or s), None where it is not known."""
+
+    kind: str
+    value: float | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class Reason(FromJson):
+    """Why a trial ended early, on which rank, in which phase of its work."""
+
+    rank: int
+    phase: str
+    message: str
+    limit: Limit | None = None
+
+    @classmethod
+    def from_json(cls, values: Values) -> Reason:
+        return super().from_json({**values, "limit": Limit.or_none(values.get("limit"))})
+
+
+@dataclass(frozen=True)
+class Epoch(FromJson):
+    """One epoch over all ranks; times are the slowest rank's.
+
+    time_s: of training, without evaluation; sampling_wait_s: therein, for samples. loss: mean over
+    the seed nodes. nodes_per_hop, edges_per_hop: mean of a micro-batch, the seed nodes first.
+    resumed: whether it was the first epoch of a job that continued another.
+    """
+
+    epoch: int
+    time_s: float
+    micro_batches: int
+    loss: float
+    train_accuracy: float
+    seeds: int
+    nodes: int
+    edges: int
+    nodes_per_hop: list[float]
+    edges_per_hop: list[float]
+    sampling_wait_s: float
+    resumed: bool
+    steps: int
+    learning_rate: float
+    validation_accuracy: float | None = None
+    evaluation_s: float | None = None
+
+
+@dataclass(frozen=True)
+class StoreFacts(FromJson):
+    """The graph store that a trial ran on; num_edges: directed."""
+
+    name: str
+    checksum: str
+    num_nodes: int
+    num_edges: int
+    num_features: int
+    num_classes: int
+    train_nodes: int
+    valid_nodes: int
+    test_nodes: int
+
+
+@dataclass(frozen=True)
+class Timing(FromJson):
+    """Seconds of a trial. epoch_median_s, _min_s, _max_s: of the epochs_timed epochs that follow
+    the first, and the first of a job that continued another: those warm caches and allocators."""
+
+    start_to_first_step_s: float | None = None
+    first_epoch_s: float | None = None
+    epoch_median_s: float | None = None
+    epoch_min_s: float | None = None
+    epoch_max_s: float | None = None
+    epochs_timed: int | None = None
+    steps_per_epoch: int | None = None
+    seeds_per_s: float | None = None
+    seeds_per_s_per_device: float | None = None
+    edges_per_s: float | None = None
+    training_s: float | None = None
+    evaluation_s: float | None = None
+    test_s: float | None = None
+    total_s: float | None = None
+
+
+@dataclass(frozen=True)
+class PeakBytes(FromJson):
+    """Memory of the fullest rank; None where its device has no such counter.
+
+    peak_device_used_bytes: no peak, but the most that CUDA told at the end of an epoch of what is
+    used of the whole GPU, contexts and other processes included.
+    """
+
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    peak_device_used_bytes: int | None = None
+    peak_host_private_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Accuracy(FromJson):
+    """best_epoch: whose weights were chosen by validation, and tested."""
+
+    best_epoch: int | None = None
+    best_validation: float | None = None
+    validation_method: str | None = None
+    test_full: float | None = None
+    test_sampled: float | None = None
+    test_sampled_nodes: int | None = None
+    test_sampled_standard_error: float | None = None
+
+
+@dataclass(frozen=True)
+class HopMeans(FromJson):
+    """Nodes and edges of each hop of a micro-batch, mean over the epochs, the seed nodes first."""
+
+    nodes_per_hop: list[float]
+    edges_per_hop: list[float]
+
+
+@dataclass(frozen=True)
+class Outcome(FromJson):
+    """The one record of a trial, `outcome.json`; None is what an early end left unmeasured.
+
+    trial: its values, as trial.json has them. attempts: how many it took. placement: where graph
+    and features were kept. phases: median seconds, overlap off. energy: nvml_j. provenance: commit,
+    image, command and versions. ranks: process, device, memory and host of each.
+    """
+
+    trial_id: str
+    trial: dict[str, Any]
+    status: Status
+    reason: Reason | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    attempts: int | None = None
+    store: StoreFacts | None = None
+    placement: dict[str, Any] | None = None
+    parameters: int | None = None
+    cores: int | None = None
+    oversubscribed: bool | None = None
+    epochs: list[Epoch] = field(default_factory=list)
+    timing: Timing | None = None
+    phases: dict[str, Any] | None = None
+    memory: PeakBytes | None = None
+    energy: dict[str, Any] | None = None
+    accuracy: Accuracy | None = None
+    sample: HopMeans | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, values: Values) -> Outcome:
+        typed = {
+            "status": Status(values["status"]),
+            "reason": Reason.or_none(values.get("reason")),
+            "store": StoreFacts.or_none(values.get("store")),
+            "epochs": [Epoch.from_json(epoch) for epoch in values.get("epochs") or []],
+            "timing": Timing.or_none(values.get("timing")),
+            "memory": PeakBytes.or_none(values.get("memory")),
+            "accuracy": Accuracy.or_none(values.get("accuracy")),
+            "sample": HopMeans.or_none(values.get("sample")),
+        }
+        return super().from_json({**values, **typed})
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """By the counter of the trial's device."""
+        counter = MEMORY_COUNTER.get(self.trial.get("device", ""))
+        return getattr(self.memory, counter) if self.memory and counter else None
+
+
+class Damaged(UserError):
+    """An outcome that cannot be read: cut short by a full disk or a copy, or another's."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        copy = whole_copy(path)
+        self.remedy = (
+            "delete the outcome, and call the run again, which measures its trial once more"
+            if copy is None
+            else f"copy {copy.relative_to(path.parent)} over it, which is whole"
+        )
+        super().__init__(f"{path} is damaged ({why}): {self.remedy}")
+
+
+def read_outcome(path: Path, trial_id: str | None = None) -> Outcome:
+    """The outcome in `path`, of the trial `trial_id` where that is given. Raises Damaged."""
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise Damaged(path, error.strerror) from None
+    except ValueError as error:
+        raise Damaged(path, f"not readable JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise Damaged(path, f"not an outcome of schema {SCHEMA}")
+    if trial_id is not None and values.get("trial_id") != trial_id:
+        raise Damaged(path, f"it belongs to trial {values.get('trial_id')}, not to {trial_id}")
+    if values.get("status") not in MEASURED_ENDS:
+        raise Damaged(path, f"unknown status {values.get('status')!r}")
+    try:
+        return Outcome.from_json(values)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise Damaged(path, f"not an outcome of schema {SCHEMA}: {error}") from None
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    """Whole or not at all."""
+    write_json(path, outcome.to_json())
+
+
+def whole_copy(path: Path) -> Path | None:
+    """The newest copy of an outcome that the launcher left in an attempt's folder beside it; None
+    where none is whole."""
+    copies = path.parent.glob("attempts/*/outcome.json")
+    for copy in sorted(copies, key=lambda copy: copy.stat().st_mtime, reverse=True):
+        if ends_whole(copy):
+            return copy
+    return None
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether a file ends as `files.write_json` ends it: only the outermost brace stands at the
+    start of a line. Tells what was cut short, without reading all of it."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 3))
+        return file.read() == b"\n}\n"
