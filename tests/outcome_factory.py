@@ -313,7 +313,6 @@ class StudyFiles:
             "started_at": "2026-03-02T08:00:00+00:00",
             "finished_at": "2026-03-02T08:01:00+00:00",
             "status": "failed",
-            "exit_code": 1,
             "reason": None,
             "log": str(folder / "log.txt"),
         } | attempt

@@ -132,7 +132,7 @@ def test_what_users_write_is_escaped(text):
 
 def test_missing_failed_mixed_and_odd_are_said(text):
     assert re.search(r"1 of 7 trials have no outcome", text)
-    assert "attempt 1 failed, exit code 1, rank 1, forward: boom" in text
+    assert "attempt 1 failed, rank 1, forward: boom" in text
     assert trial_id(make_trial(ranks=2)) in text
     assert "2 commits: aaaaaaaaaaaa (5 trials), dddddddddddd (1 trial)." in text
     assert "2 sets of hosts" in text

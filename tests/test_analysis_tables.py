@@ -136,7 +136,6 @@ def test_a_missing_outcome_is_an_error_unless_partial(study):
     study.attempt(
         "batch",
         make_trial(seed=1),
-        exit_code=137,
         reason={"rank": 3, "phase": "forward", "message": "boom"},
     )
     study.ask("batch", make_trial(seed=2))
@@ -144,7 +143,7 @@ def test_a_missing_outcome_is_an_error_unless_partial(study):
         tables(study)
     trials, _ = tables(study, partial=True)
     assert [row["status"] for row in trials] == ["completed", "failed", "not_finished"]
-    assert trials[1]["missing_because"] == "attempt 1 failed, exit code 137, rank 3, forward: boom"
+    assert trials[1]["missing_because"] == "attempt 1 failed, rank 3, forward: boom"
     assert trials[1]["log"].endswith("log.txt")
     assert trials[2]["missing_because"] == "no attempt has ended: not started, or running"
     assert trials[2]["seed"] == 2
@@ -162,7 +161,7 @@ def test_the_last_attempt_counts_and_a_line_cut_short_does_not(study):
 
 
 def test_an_outcome_that_was_deleted_is_told_from_a_failure(study):
-    study.attempt("batch", make_trial(), status="completed", exit_code=0)
+    study.attempt("batch", make_trial(), status="completed")
     (row,), _ = tables(study, partial=True)
     assert row["status"] == "outcome_removed"
 

@@ -161,7 +161,7 @@ def test_what_is_measured(local):
 
 def test_an_outcome_counts_whatever_the_attempts_say(local):
     local.end(status="failed")
-    local.outcome(status="diverged", reason={"rank": 0, "phase": "backward"})
+    local.outcome(status="diverged", reason={"rank": 0, "phase": "backward", "message": "nan"})
     assert (local.state().state, local.state().said) == ("diverged", "rank 0, backward")
 
 

@@ -17,6 +17,7 @@ from ranks import run_ranks
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE
+from sagebench.records import Epoch
 from sagebench.training.checkpoint import read_checkpoint, write_checkpoint
 from sagebench.training.timing import timing
 from trials import make_trial, tiny_store
@@ -244,9 +245,8 @@ def test_the_first_epoch_after_a_cut_is_flagged_and_not_timed(tmp_path, store):
     # Cut amid the second; stopped after the third, so that the fourth is the first of its job.
     assert [epoch["resumed"] for epoch in found["epochs"]] == [False, True, False, True, False]
     assert found["timing"]["epochs_timed"] == 2
-    assert timing(found["epochs"], 1)["epoch_max_s"] == max(
-        found["epochs"][k]["time_s"] for k in (2, 4)
-    )
+    epochs = [Epoch.from_json(epoch) for epoch in found["epochs"]]
+    assert timing(epochs, 1).epoch_max_s == max(epochs[k].time_s for k in (2, 4))
     first = measured(tmp_path, 1)
     assert found["start_to_first_step_s"] == first["start_to_first_step_s"]
     assert found["timing"]["total_s"] > found["timing"]["training_s"]
