@@ -244,7 +244,6 @@ def test_every_neighbor_stands_right_of_all_products(study):
     places = points.set_index("fanout")["x"].to_dict()
     assert places["5,0,0,0,0"] == 5
     assert places["-1,-1,0,0,0"] == everything > places["5,5,5,5,5"] == 3125
-    assert neighbor.show_fanout("-1,5,0") == "all·5·0"
 
 
 def test_loss_curves_are_medians_over_the_seeds(study):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from outcome_factory import StudyFiles, make_outcome, make_trial, trial_id
-from sagebench.analysis import cells
 from sagebench.analysis.report import CAPTIONS
+from sagebench.units import duration, durations, significant
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "workflow_scripts"
@@ -199,14 +199,14 @@ def test_a_report_without_figures_says_what_to_do(page, tmp_path):
     ],
 )
 def test_numbers_show_three_significant_digits(value, shown):
-    assert cells.significant(value) == shown
+    assert significant(value) == shown
 
 
 def test_durations_read_well():
-    assert cells.duration(12.345) == "12.3 s"
-    assert cells.duration(227.4) == "3.79 min"
-    assert cells.duration(26000) == "7.22 h"
-    assert cells.durations(175.0, 181.0) == "2.92 to 3.02 min"
+    assert duration(12.345) == "12.3 s"
+    assert duration(227.4) == "3.79 min"
+    assert duration(26000) == "7.22 h"
+    assert durations(175.0, 181.0) == "2.92 to 3.02 min"
 
 
 def dump(chromium, source, tmp_path, *options):

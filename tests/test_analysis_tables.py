@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from outcome_factory import GIB, StudyFiles, make_outcome, make_trial, trial_id
 from sagebench.analysis.outcomes import read_records, read_study
-from sagebench.analysis.tables import build_tables, read_table, total_fanout, write_table
+from sagebench.analysis.tables import build_tables, read_table, write_table
 from sagebench.errors import UserError
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
@@ -231,12 +231,6 @@ def test_a_value_that_trials_get_later_becomes_a_column(study):
     (folder / "outcome.json").write_text(json.dumps(outcome))
     (row,), _ = tables(study)
     assert row["compile"] == "true"
-
-
-def test_total_fanout():
-    assert total_fanout([15, 10, 10, 10, 0]) == 15000
-    assert total_fanout([50, 0, 0, 0, 0]) == 50
-    assert total_fanout([15, -1]) is None
 
 
 def test_the_script_writes_three_tables_and_a_mistake_is_one_sentence(study, tmp_path):

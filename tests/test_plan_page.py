@@ -12,11 +12,12 @@ from outcome_factory import make_outcome
 from probed import CHECKSUM, probe
 from sagebench.files import write_json
 from sagebench.grid.freeze import outcome_path
-from sagebench.plan.as_text import GIB, as_text
+from sagebench.plan.as_text import as_text
 from sagebench.plan.build import plan_rows
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import frontiers
 from sagebench.plan.page import render
+from sagebench.units import GIB
 from test_analysis_report import Elements, dump
 
 CARD = {**CLUSTER, "card": "A100-40GB"}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sagebench.engines.make import make_engine
-from sagebench.engines.placement import GIB, choose_placement
+from sagebench.engines.placement import choose_placement
 from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder
+from sagebench.units import GIB
 from trials import make_trial, tiny_store
 
 CPU = torch.device("cpu")

@@ -21,9 +21,9 @@ from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.predict.memory import peak_memory
 from sagebench.predict.probe import probe_store
+from sagebench.units import MIB
 
 MEDIAN_ERROR, WORST_ERROR = 0.08, 0.20
-MIB = 1 << 20
 STEPS = 10  # of a trial, on graphs that have more
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sagebench.analysis import cells
+from sagebench.units import duration, significant
 
 FIGURES = {
     "slurm_job_id": "slurm_job_id",
@@ -61,12 +62,12 @@ def summary(attempts: pd.DataFrame) -> tuple[list[tuple[str, str]], list[str]]:
         topics += [("Node-hours", _hours((jobs["nodes"] * jobs["elapsed_s"]).sum() / 3600))]
     waits = jobs["queue_s"].dropna()
     if len(waits):
-        middle, longest = cells.duration(waits.median()), cells.duration(waits.max())
+        middle, longest = duration(waits.median()), duration(waits.max())
         topics += [("Time in the queue", f"{middle} (median), {longest} at most")]
     energy = known["energy_j"].dropna()
     if len(energy):
         share = "" if len(energy) == len(known) else f" ({len(energy)} of {len(known)} attempts)"
-        topics += [("Energy of the nodes", f"{cells.significant(energy.sum() / 3.6e6)} kWh{share}")]
+        topics += [("Energy of the nodes", f"{significant(energy.sum() / 3.6e6)} kWh{share}")]
     elif len(jobs):
         topics += [("Energy of the nodes", "not recorded by the site")]
     return topics, _missing(attempts)
@@ -87,7 +88,7 @@ def _missing(attempts: pd.DataFrame) -> list[str]:
 
 
 def _hours(hours: float) -> str:
-    return cells.significant(float(hours))
+    return significant(float(hours))
 
 
 def _value(value: Any) -> Any:

@@ -22,7 +22,8 @@ from sagebench.analysis.drawing import (
     value_axis,
 )
 from sagebench.analysis.points import repeats, summarise, with_not_run, without_value
-from sagebench.analysis.words import GIB, common_notes, memory_label, time_unit, where
+from sagebench.analysis.words import common_notes, memory_label, time_unit, where
+from sagebench.units import GIB
 
 BY = ["series", "batch_size", "accumulation"]
 NO_EXPERIMENT = "This study has no experiment with axis batch_size."

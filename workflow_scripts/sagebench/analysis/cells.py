@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sagebench.units import GIB, duration, significant
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -78,33 +80,6 @@ def accuracy(value: Any, standard_error: Any = None) -> Cell:
     return Cell(f"{value:.4f}{said}", float(value))
 
 
-def significant(value: float, digits: int = 3) -> str:
-    """1234.5 -> "1,230" with three digits; 0.01234 -> "0.0123"."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    decimals = digits - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, decimals)
-    return f"{rounded:,.{max(decimals, 0)}f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that reads well: "12.3 s", "4.56 min", "7.22 h"."""
-    unit, size = _unit(seconds)
-    return f"{significant(seconds / size)} {unit}"
-
-
-def durations(low: float, high: float) -> str:
-    """ "3.77 to 3.79 min"."""
-    unit, size = _unit(high)
-    return f"{significant(low / size)} to {significant(high / size)} {unit}"
-
-
-def _unit(seconds: float) -> tuple[str, float]:
-    if seconds >= 2 * 3600:
-        return "h", 3600.0
-    return ("min", 60.0) if seconds >= 180 else ("s", 1.0)
-
-
 def time(seconds: Any) -> Cell:
     return NOTHING if is_missing(seconds) else Cell(duration(float(seconds)), float(seconds))
 
@@ -112,7 +87,7 @@ def time(seconds: Any) -> Cell:
 def memory(size_bytes: Any) -> Cell:
     if is_missing(size_bytes):
         return NOTHING
-    return Cell(f"{significant(size_bytes / 2**30)} GiB", float(size_bytes))
+    return Cell(f"{significant(size_bytes / GIB)} GiB", float(size_bytes))
 
 
 def short(digest: str) -> str:

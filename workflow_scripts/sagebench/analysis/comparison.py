@@ -6,7 +6,7 @@ import pandas as pd
 
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
-from sagebench.analysis.neighbor import evaluation, show_fanout
+from sagebench.analysis.neighbor import evaluation
 from sagebench.analysis.points import median, of_axis, rank_word
 from sagebench.analysis.published import (
     LARGEST_BATCH,
@@ -15,7 +15,6 @@ from sagebench.analysis.published import (
     SCALING,
     TOP_FANOUTS,
 )
-from sagebench.analysis.tables import fanout_text
 from sagebench.records import Status
 
 DATASET, MACHINE, CARD, ENGINE = "ogbn-products", "meluxina", "A100", "reference"
@@ -93,7 +92,7 @@ def _fanout(rows: pd.DataFrame) -> HtmlTable:
     for place, row in enumerate(TOP_FANOUTS):
         body.append(
             [
-                Cell(show_fanout(fanout_text(row.fanout)), float(place), left=True),
+                Cell(row.fanout.label, float(place), left=True),
                 cells.text("slides"),
                 cells.accuracy(row.test_accuracy),
                 Cell(f"{row.time_h:.2f} h", row.time_h * 3600),
@@ -101,13 +100,11 @@ def _fanout(rows: pd.DataFrame) -> HtmlTable:
                 Cell("–"),
             ]
         )
-        same = rows[
-            rows["fanout"].eq(fanout_text(row.fanout)) & rows["status"].eq(Status.COMPLETED)
-        ]
+        same = rows[rows["fanout"].eq(str(row.fanout)) & rows["status"].eq(Status.COMPLETED)]
         for series, group in same.groupby("series", sort=False):
             body.append(
                 [
-                    Cell(show_fanout(fanout_text(row.fanout)), float(place), left=True),
+                    Cell(row.fanout.label, float(place), left=True),
                     cells.text(series),
                     cells.accuracy(median(group[accuracy])),
                     cells.time(median(group["training_s"])),

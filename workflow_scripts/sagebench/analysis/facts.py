@@ -9,11 +9,13 @@ import pandas as pd
 
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
-from sagebench.analysis.neighbor import evaluation, show_fanout
+from sagebench.analysis.neighbor import evaluation
 from sagebench.analysis.points import AXES, median, of_axis
 from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
 from sagebench.analysis.words import trial_count
+from sagebench.grid.fanout import Fanout
 from sagebench.records import MEASURED_ENDS, Status
+from sagebench.units import durations, significant
 
 TOP = 5
 SEGMENTS = {True: "expandable segments", False: "torch's own segments"}
@@ -183,7 +185,7 @@ def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTabl
         done = group[group["status"].eq(Status.COMPLETED)]
         middle, spread, interval = _time_cells(done["epoch_time_s"].dropna().tolist())
         values = [
-            Cell(show_fanout(value), float(place), left=True)
+            Cell(Fanout.parse(value).label, float(place), left=True)
             if axis == "fanout"
             else cells.whole(value)
             for value in key[1:]
@@ -250,7 +252,7 @@ def top_fanouts(trials: pd.DataFrame) -> HtmlTable | None:
         [
             [
                 cells.whole(place),
-                Cell(show_fanout(fanout), float(place), left=True),
+                Cell(Fanout.parse(fanout).label, float(place), left=True),
                 cells.text(series),
                 cells.whole(len(group)),
                 cells.accuracy(best),
@@ -292,7 +294,7 @@ def all_trials(trials: pd.DataFrame) -> HtmlTable:
                 cells.text(row["engine"]),
                 cells.whole(row["batch_size"]),
                 cells.whole(row["accumulation"]),
-                cells.text(show_fanout(row["fanout"])),
+                cells.text(Fanout.parse(row["fanout"]).label),
                 cells.whole(row["ranks"]),
                 cells.whole(row["seed"]),
                 cells.time(row["epoch_time_s"]),
@@ -317,10 +319,10 @@ def _time_cells(times: list[float]) -> tuple[Cell, Cell, Cell]:
     found = summary(times)
     spread, interval = cells.NOTHING, cells.NOTHING
     if found.n > 1:
-        spread = Cell(cells.durations(found.low, found.high), found.high - found.low, left=True)
+        spread = Cell(durations(found.low, found.high), found.high - found.low, left=True)
     if found.interval is not None:
         low, high = found.interval
-        interval = Cell(cells.durations(low, high), high - low, left=True)
+        interval = Cell(durations(low, high), high - low, left=True)
     return cells.time(found.median), spread, interval
 
 
@@ -345,7 +347,7 @@ def _limit(row: pd.Series) -> str | None:
     if cells.is_missing(kind):
         return None
     value = row["limit_value"]
-    amount = "" if cells.is_missing(value) else f" {cells.significant(value)} {row['limit_unit']}"
+    amount = "" if cells.is_missing(value) else f" {significant(value)} {row['limit_unit']}"
     return f"{kind.replace('_', ' ')}{amount}"
 
 

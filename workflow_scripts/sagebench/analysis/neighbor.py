@@ -40,8 +40,10 @@ from sagebench.analysis.drawing import (
 from sagebench.analysis.placement import place_labels
 from sagebench.analysis.points import repeats, summarise, with_not_run, without_value
 from sagebench.analysis.statistics import pareto_front
-from sagebench.analysis.words import GIB, common_notes, memory_label, time_unit, where
+from sagebench.analysis.words import common_notes, memory_label, time_unit, where
+from sagebench.grid.fanout import Fanout
 from sagebench.records import Status
+from sagebench.units import GIB
 
 BY = ["series", "fanout"]
 NO_EXPERIMENT = "This study has no experiment with axis fanout."
@@ -82,11 +84,6 @@ def selection(rows: pd.DataFrame) -> str:
 def fanout_numbers(rows: pd.DataFrame) -> dict[str, int]:
     """Fanout -> its number in the figures, in the order of the study."""
     return {fanout: i for i, fanout in enumerate(dict.fromkeys(rows["fanout"]), start=1)}
-
-
-def show_fanout(fanout: str) -> str:
-    """ "15,-1,0" -> "15·all·0"."""
-    return fanout.replace("-1", "all").replace(",", "·")
 
 
 def accuracy_points(rows: pd.DataFrame, accuracy: str) -> pd.DataFrame:
@@ -285,7 +282,7 @@ def _number(
 
 
 def _key(numbers: dict[str, int]) -> list[str]:
-    return [f"{number}: {show_fanout(fanout)}" for fanout, number in numbers.items()]
+    return [f"{number}: {Fanout.parse(fanout).label}" for fanout, number in numbers.items()]
 
 
 def _ends(ended: pd.DataFrame, numbers: dict[str, int]) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 from sagebench.analysis.columns import SLURM_COLUMNS, TRIAL_COLUMNS, TRIAL_VALUES
 from sagebench.analysis.statistics import summary
 from sagebench.records import Status
+from sagebench.units import GIB
 
 AXES = {
     "batch_size": ["batch_size", "accumulation"],
@@ -53,11 +54,11 @@ def with_not_run(
         return rows, rows.iloc[:0].assign(predicted=[], low=[], high=[])
     together = of_axis(pd.concat([trials, not_run], ignore_index=True), axis)
     out = together["trial_id"].isin(not_run["trial_id"])
-    left_out, gib = together[out], 1 << 30
+    left_out = together[out]
     left_out = left_out.assign(
-        predicted=left_out["predicted_peak_bytes"] / gib,
-        low=left_out["predicted_peak_low_bytes"] / gib,
-        high=left_out["predicted_peak_high_bytes"] / gib,
+        predicted=left_out["predicted_peak_bytes"] / GIB,
+        low=left_out["predicted_peak_low_bytes"] / GIB,
+        high=left_out["predicted_peak_high_bytes"] / GIB,
     )
     return together[~out], left_out
 

@@ -19,8 +19,9 @@ from sagebench.analysis.drawing import (
     series_handles,
     whiskers,
 )
-from sagebench.analysis.words import GIB, time_unit, trial_count
+from sagebench.analysis.words import time_unit, trial_count
 from sagebench.records import Status
+from sagebench.units import GIB
 
 TITLE = "Predicted against measured"
 NOTHING = "No trial of this study was predicted before it ran (snakemake probe)."

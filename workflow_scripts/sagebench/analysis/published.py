@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sagebench.grid.fanout import Fanout
+
 SOURCE = "the slides “GraphSAGE: inductive representation learning on large graphs” (2025-12-09)"
 SETTING = (
     "ogbn-products on MeluXina, NVIDIA A100 40 GB, PyTorch 2.1.2 with PyTorch Geometric "
@@ -18,7 +20,7 @@ SETTING = (
 class PublishedFanout:
     """A row of the slides' top five."""
 
-    fanout: tuple[int, ...]
+    fanout: Fanout
     test_accuracy: float
     time_h: float
 
@@ -38,11 +40,11 @@ SYSTEM_OVERHEAD_GB = 7.5
 OUT_OF_MEMORY_BATCHES = (192, 256, 512)
 
 TOP_FANOUTS = (
-    PublishedFanout((15, 15, 15, 5, 5), 0.8121, 14.56),
-    PublishedFanout((15, 10, 10, 10, 0), 0.8114, 7.22),
-    PublishedFanout((15, 10, 10, 10, 10), 0.8096, 19.53),
-    PublishedFanout((10, 10, 10, 10, 10), 0.8088, 16.46),
-    PublishedFanout((20, 15, 10, 5, 3), 0.8055, 11.60),
+    PublishedFanout(Fanout((15, 15, 15, 5, 5)), 0.8121, 14.56),
+    PublishedFanout(Fanout((15, 10, 10, 10, 0)), 0.8114, 7.22),
+    PublishedFanout(Fanout((15, 10, 10, 10, 10)), 0.8096, 19.53),
+    PublishedFanout(Fanout((10, 10, 10, 10, 10)), 0.8088, 16.46),
+    PublishedFanout(Fanout((20, 15, 10, 5, 3)), 0.8055, 11.60),
 )
 
 SCALING = (

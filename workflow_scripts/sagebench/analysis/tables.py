@@ -33,6 +33,7 @@ from sagebench.analysis.points import of_axis
 from sagebench.analysis.statistics import efficiency, outliers, speed_up
 from sagebench.errors import UserError
 from sagebench.files import write_atomic
+from sagebench.grid.fanout import Fanout
 from sagebench.records import MEMORY_COUNTER, Outcome, Status
 
 Row = dict[str, Any]
@@ -93,19 +94,8 @@ def dig(value: Any, path: str) -> Any:
     return value
 
 
-def fanout_text(fanout: Iterable[int]) -> str:
-    """(15, 10, -1) -> "15,10,-1"."""
-    return ",".join(str(hop) for hop in fanout)
-
-
-def total_fanout(fanout: Iterable[int]) -> float | None:
-    """Product of the non-zero fanouts; None where a hop takes every neighbor (-1)."""
-    hops = [hop for hop in fanout if hop != 0]
-    return None if -1 in hops else float(math.prod(hops))
-
-
 def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
-    trial, outcome = record.trial, record.outcome
+    trial, outcome, fanout = record.trial, record.outcome, Fanout(record.trial["fanout"])
     row: Row = {
         column.name: dig(trial if column in TRIAL_VALUES else outcome, column.source)
         for column in TRIAL_COLUMNS
@@ -120,8 +110,8 @@ def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
         "log": record.log,
         "dataset": json.dumps(trial["dataset"], sort_keys=True),
         "dataset_name": trial["dataset"]["name"],
-        "fanout": fanout_text(trial["fanout"]),
-        "total_fanout": total_fanout(trial["fanout"]),
+        "fanout": str(fanout),
+        "total_fanout": fanout.total,
         "effective_batch_size": trial["batch_size"] * trial["accumulation"] * trial["ranks"],
     }
     row |= {key: _plain(trial.get(key)) for key in young}

@@ -7,8 +7,6 @@ import pandas as pd
 from sagebench.analysis.points import going_along
 from sagebench.records import MEMORY_COUNTER
 
-GIB = 1 << 30
-
 MEMORY_NAMES = {
     "peak_host_private_bytes": "private memory of a rank",
     "peak_reserved_bytes": "reserved memory of a GPU",

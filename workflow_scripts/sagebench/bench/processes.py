@@ -17,10 +17,10 @@ from sagebench.files import read_json, write_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.start import local_environment, shared_environment
 from sagebench.records import read_outcome
+from sagebench.units import KIB
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 POLL_S = 0.02
-KIB = 1024
 
 
 class MeasurementFailed(Exception):

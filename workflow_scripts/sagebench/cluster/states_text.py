@@ -12,6 +12,7 @@ from dataclasses import astuple, fields
 from sagebench.cluster.states import STATES, TrialState
 from sagebench.records import Status
 from sagebench.text_table import text_table
+from sagebench.units import duration
 
 WIDTH = 100
 ROWS_SHOWN = 200
@@ -59,7 +60,7 @@ def as_csv(states: Sequence[TrialState]) -> str:
 
 def _short(one: TrialState) -> str:
     if one.epoch is not None:
-        left = f", {_duration(one.left_s)}" if one.left_s is not None else ""
+        left = f", {duration(one.left_s, digits=2)}" if one.left_s is not None else ""
         return f"epoch {one.epoch}/{one.epochs}{left}"
     if one.state in EXPLAINED:
         job = f", job {one.slurm_job_id}" if one.slurm_job_id else ""
@@ -69,9 +70,3 @@ def _short(one: TrialState) -> str:
 
 def _cut(line: str) -> str:
     return line.rstrip() if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

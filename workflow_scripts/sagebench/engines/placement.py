@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from sagebench.graph.store import GraphStore
+from sagebench.units import GIB
 
-GIB = 1 << 30
 RESERVE_BYTES = 4 * GIB
 """left for weights, the sampler's scratch, the batches ahead and a step's activations ..."""
 RESERVE_SHARE = 0.5

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from sagebench.errors import UserError
 from sagebench.graph.files import require_sha256
+from sagebench.units import GIB
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 60.0
-GIB = 2**30
 
 
 def fetch(

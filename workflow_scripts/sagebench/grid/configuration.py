@@ -21,7 +21,7 @@ from sagebench.errors import UserError
 from sagebench.grid import messages
 from sagebench.grid.values import (
     SEED_MAX,
-    Fanout,
+    FanoutValue,
     FilePath,
     Flag,
     Name,
@@ -138,7 +138,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     "batch_size": (whole(1, 128), 128, "seeds of one micro-batch of one rank"),
     "accumulation": (whole(1, 5), 5, "micro-batches of one optimizer step of one rank"),
     "fanout": (
-        Fanout,
+        FanoutValue,
         (15, 10, 10, 10, 10),
         "neighbors a hop, one number a layer, from the seeds outward; -1: every one; 0: none",
     ),

@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from sagebench.grid.fanout import Fanout
+
 # The values that an id leaves out. NEVER EDIT OR REMOVE AN ENTRY: every id that exists was made
 # with it. A new field gets one entry more, the value that trials had before the field existed, so
 # that no id changes. What a configuration falls back to today is configuration.py's business.
@@ -70,7 +72,7 @@ class Trial:
     aggregator: str  # mean | sum | max
     batch_size: int  # seeds in one micro-batch of one rank
     accumulation: int  # micro-batches in one optimizer step of one rank
-    fanout: tuple[int, ...]  # neighbors a hop, from the seeds outward; -1: every one, 0: none
+    fanout: Fanout  # neighbors a hop, from the seeds outward; -1: every one, 0: none
     ranks: int  # processes, one a device
     threads_per_rank: int
     sampling_workers: int  # background samplers of one rank
@@ -100,10 +102,9 @@ class Trial:
     @property
     def readable(self) -> str:
         """What the eye looks for in a folder listing; never more than 80 characters."""
-        fanout = ".".join("all" if hop == -1 else str(hop) for hop in self.fanout)
         return (
             f"{self.dataset['name']}-{self.engine}-b{self.batch_size}x{self.accumulation}"
-            f"-f{fanout}-r{self.ranks}-s{self.seed}"
+            f"-f{self.fanout.readable}-r{self.ranks}-s{self.seed}"
         )[:80]
 
     def identity(self) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class Trial:
         if unknown or missing:
             raise ValueError(f"not a trial: unknown keys {unknown}, missing keys {missing}")
         complete = {**INTRODUCTION_DEFAULTS, **values}
-        complete["fanout"] = tuple(complete["fanout"])
+        complete["fanout"] = Fanout(complete["fanout"])
         return cls(**complete)
 
 

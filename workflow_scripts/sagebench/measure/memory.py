@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES
+from sagebench.units import GIB
 
-GIB = 1 << 30
 POLL_S = 0.01
 
 

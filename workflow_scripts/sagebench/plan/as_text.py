@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from sagebench.grid.expansion import Study
 from sagebench.plan.rows import PREDICTED, PlanRow, Total, totals
 from sagebench.text_table import text_table
+from sagebench.units import GIB, duration, hours_text
 
 # More rows than anybody reads on a terminal; plan.csv and plan.html have them all.
 ROWS_SHOWN = 200
-
-GIB = 1 << 30
 
 
 def device_word(study: Study) -> str:
@@ -113,19 +112,3 @@ def _hours_are(rows: Sequence[PlanRow]) -> str:
     if predicted == len(to_run):
         return "Hours are a model's prediction (~), of the trials still to run."
     return "Hours are a model's prediction (~) or the time asked for, of the trials still to run."
-
-
-def hours_text(hours: float) -> str:
-    if hours and hours < 0.0095:
-        return f"{hours:.2g}"
-    if hours and hours < 0.095:
-        return f"{hours:.3f}"
-    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that reads well."""
-    for unit, size in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from sagebench.grid.expansion import Study
-from sagebench.plan.as_text import hours_text
 from sagebench.plan.rows import ASKED, PlanRow, distinct, total
+from sagebench.units import hours_text
 
 SHOWN = 5
 

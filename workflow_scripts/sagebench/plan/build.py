@@ -45,7 +45,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         engine=trial.engine,
         batch_size=trial.batch_size,
         accumulation=trial.accumulation,
-        fanout=",".join(map(str, trial.fanout)),
+        fanout=str(trial.fanout),
         seed=trial.seed,
         ranks=trial.ranks,
         nodes=place.nodes,

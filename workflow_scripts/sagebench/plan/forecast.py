@@ -40,8 +40,7 @@ from sagebench.predict.resident import placement_of, process_bytes_of
 from sagebench.predict.samples import Sample, Spread
 from sagebench.predict.time import TimePrediction, epoch_time
 from sagebench.predict.work import Counts
-
-GIB = 1 << 30
+from sagebench.units import GIB
 
 WITHOUT_EFFECT = frozenset(
     {

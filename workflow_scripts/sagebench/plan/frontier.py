@@ -11,8 +11,8 @@ from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import PlanRow
 from sagebench.predict.memory import NO_FIT
 from sagebench.records import Status
+from sagebench.units import GIB
 
-GIB = 1 << 30
 MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
 ESTIMATED_WITHIN = 2.0
 """times a batch size that is probed: there the nodes of a micro-batch of the slides' study are

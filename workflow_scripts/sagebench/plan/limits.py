@@ -8,8 +8,8 @@ from sagebench.grid.expansion import Study
 from sagebench.plan.budget import over_budget
 from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total
 from sagebench.predict.memory import FITS, NO_FIT, TIGHT, verdict
+from sagebench.units import GIB
 
-GIB = 1 << 30
 NAMED = 3
 """trials that a sentence names"""
 

@@ -13,13 +13,14 @@ from sagebench.analysis import style
 from sagebench.analysis.report import TEMPLATES
 from sagebench.grid.expansion import Study
 from sagebench.plan import figures
-from sagebench.plan.as_text import device_word, hours_text
+from sagebench.plan.as_text import device_word
 from sagebench.plan.forecast import Forecaster, model_version
 from sagebench.plan.frontier import frontiers
 from sagebench.plan.limits import sentences
 from sagebench.plan.page_tables import MARKS, every_trial, experiments
 from sagebench.plan.rows import ASKED, PlanRow, distinct, total
 from sagebench.predict.memory import FITS, NO_FIT, TIGHT, UNLIKELY
+from sagebench.units import GIB, hours_text
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"
 ROWS_SHOWN = 1000
@@ -180,4 +181,4 @@ def _of_card(rates: object) -> bool:
 
 
 def _limit(row: PlanRow) -> str:
-    return f"{row.memory_limit_bytes / 2**30:.1f} GiB a rank ({row.memory_limit})"
+    return f"{row.memory_limit_bytes / GIB:.1f} GiB a rank ({row.memory_limit})"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
-from sagebench.analysis.neighbor import show_fanout
-from sagebench.plan.as_text import duration, hours_text
+from sagebench.grid.fanout import Fanout
 from sagebench.plan.rows import PlanRow, totals
 from sagebench.predict.memory import FITS, NO_FIT, TIGHT
+from sagebench.units import GIB, duration, durations, hours_text, significant
 
 NEEDS_LESS = 0.97
 """of the peak: below it, the page says what a trial needs beside what its allocator holds"""
@@ -69,7 +69,7 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
                 cells.text(row.experiment),
                 cells.text(row.engine),
                 Cell(f"{row.batch_size:,} × {row.accumulation}", row.batch_size),
-                cells.text(show_fanout(row.fanout)),
+                cells.text(Fanout.parse(row.fanout).label),
                 Cell(f"{row.ranks} ({row.nodes})", row.ranks),
                 *([_verdict(row)] if memory else []),
                 _whole(row),
@@ -97,12 +97,12 @@ def _peak(row: PlanRow) -> Cell:
     if row.measured:
         return cells.memory(row.peak_memory_bytes)
     low, peak, high = (
-        cells.significant(size / 2**30)
+        significant(size / GIB)
         for size in (row.peak_memory_low_bytes, row.peak_memory_bytes, row.peak_memory_high_bytes)
     )
     needs = ""
     if row.needed_memory_bytes < NEEDS_LESS * row.peak_memory_bytes:
-        needs = f", needs {cells.significant(row.needed_memory_bytes / 2**30)}"
+        needs = f", needs {significant(row.needed_memory_bytes / GIB)}"
     return Cell(f"~{peak} GiB ({low} to {high}){needs}", row.peak_memory_bytes, mark="model")
 
 
@@ -120,8 +120,8 @@ def _epoch(row: PlanRow) -> Cell:
         return cells.NOTHING
     if row.measured:
         return cells.time(row.epoch_s)
-    spread = cells.durations(row.epoch_low_s, row.epoch_high_s)
-    return Cell(f"~{cells.duration(row.epoch_s)} ({spread})", row.epoch_s, mark="model")
+    spread = durations(row.epoch_low_s, row.epoch_high_s)
+    return Cell(f"~{duration(row.epoch_s)} ({spread})", row.epoch_s, mark="model")
 
 
 def _whole(row: PlanRow) -> Cell:
@@ -130,7 +130,7 @@ def _whole(row: PlanRow) -> Cell:
             return cells.NOTHING
         return Cell(f"{duration(3600 * row.walltime_h)} asked", row.walltime_h)
     model = not row.measured
-    return Cell("~" * model + cells.duration(3600 * row.total_h), row.total_h, mark="model" * model)
+    return Cell("~" * model + duration(3600 * row.total_h), row.total_h, mark="model" * model)
 
 
 def _figures_are(row: PlanRow) -> Cell:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sagebench.launch.verdict import CONSEQUENCES
+from sagebench.units import GIB
 
 CLOCK_S = 1.0
 """apart, the times of two nodes no longer tell which rank failed first"""
@@ -129,7 +130,7 @@ def of_node(rank: Mapping[str, Any], record: Mapping[str, Any], slurm: bool) -> 
 
 
 def gib(count: float) -> str:
-    return f"{count / 2**30:.2f} GiB"
+    return f"{count / GIB:.2f} GiB"
 
 
 def of_gpus(rank: Mapping[str, Any], wanted: int, slurm: bool) -> Iterator[Sentence]:

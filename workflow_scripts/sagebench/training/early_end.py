@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 
 from sagebench.measure.exhaustion import exhausted_limit
-from sagebench.measure.memory import GIB, allocators_error
+from sagebench.measure.memory import allocators_error
 from sagebench.records import Limit, Status
+from sagebench.units import GIB
 
 HANDLE_WORDS = ("cublas_status_not_initialized", "cusparse_status_not_initialized")
 HANDLE_BYTES = 512 << 20

@@ -1,0 +1,43 @@
+"""Units of memory and time, and numbers as people read them. Standard library only."""
+
+from __future__ import annotations
+
+import math
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """1234.5 -> "1,230" with three digits; 0.01234 -> "0.0123"."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    rounded = round(value, decimals)
+    return f"{rounded:,.{max(decimals, 0)}f}"
+
+
+def duration(seconds: float, digits: int = 3) -> str:
+    """Seconds in the unit that reads well: "12.3 s", "4.56 min", "7.22 h"."""
+    unit, size = _unit(seconds)
+    return f"{significant(seconds / size, digits)} {unit}"
+
+
+def durations(low: float, high: float) -> str:
+    """ "3.77 to 3.79 min"."""
+    unit, size = _unit(high)
+    return f"{significant(low / size)} to {significant(high / size)} {unit}"
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    if seconds >= 2 * 3600:
+        return "h", 3600.0
+    return ("min", 60.0) if seconds >= 180 else ("s", 1.0)
+
+
+def hours_text(hours: float) -> str:
+    """Hours without a unit: two decimals, more of a small number and fewer of a large one."""
+    if hours and hours < 0.0095:
+        return f"{hours:.2g}"
+    if hours and hours < 0.095:
+        return f"{hours:.3f}"
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}"
