@@ -94,6 +94,9 @@ class Trial:
     sampled_test_nodes: int | None  # of the test by sampling; None: all
     profile_steps: int  # micro-steps that are profiled behind everything else
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fanout", Fanout(self.fanout))
+
     @property
     def id(self) -> str:
         """Readable values and 10 hex digits of the hash that makes it unique, [A-Za-z0-9._-]+."""
@@ -135,9 +138,7 @@ class Trial:
         missing = sorted(set(FIELD_NAMES) - set(values) - set(INTRODUCTION_DEFAULTS))
         if unknown or missing:
             raise ValueError(f"not a trial: unknown keys {unknown}, missing keys {missing}")
-        complete = {**INTRODUCTION_DEFAULTS, **values}
-        complete["fanout"] = Fanout(complete["fanout"])
-        return cls(**complete)
+        return cls(**{**INTRODUCTION_DEFAULTS, **values})
 
 
 FIELD_NAMES = tuple(field.name for field in fields(Trial))
