@@ -61,6 +61,23 @@ class AllocationTrace:
             most = max(most, now)
         return most
 
+    def is_alike(self, other: AllocationTrace) -> bool:
+        """The same allocations in the same order, whatever their sizes."""
+        return len(self.events) == len(other.events) and all(
+            mine == its and bool(size) == bool(its_size)
+            for (mine, size), (its, its_size) in zip(self.events, other.events, strict=True)
+        )
+
+    def towards(self, other: AllocationTrace, share: float) -> AllocationTrace:
+        """Between this one and one that is alike: every size by `share` nearer to the other's."""
+        trace = AllocationTrace()
+        for (handle, size), (_, its_size) in zip(self.events, other.events, strict=True):
+            if size:
+                trace.alloc(round(size + share * (its_size - size)))
+            else:
+                trace.free(handle)
+        return trace
+
     def to_json(self) -> list[int]:
         return [size or -(handle + 1) for handle, size in self.events]
 
@@ -95,6 +112,20 @@ class RecordedStep:
     def peak_bytes(self) -> int:
         return sum(self.batch_bytes) + self.trace.peak_bytes
 
+    def towards(self, other: RecordedStep, share: float) -> RecordedStep:
+        """Between this one and one whose trace is alike: all by `share` nearer to the other's."""
+
+        def between(mine: int, its: int) -> int:
+            return round(mine + share * (its - mine))
+
+        return RecordedStep(
+            batch_bytes=tuple(map(between, self.batch_bytes, other.batch_bytes)),
+            trace=self.trace.towards(other.trace, share),
+            flops=between(self.flops, other.flops),
+            bytes_moved=between(self.bytes_moved, other.bytes_moved),
+            operations=between(self.operations, other.operations),
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "batch_bytes": [*self.batch_bytes], "trace": self.trace.to_json()}
 
@@ -112,22 +143,40 @@ class Recorder(TorchDispatchMode):
         self.trace = AllocationTrace()
         self.flops = self.bytes_moved = self.operations = 0
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._zeros: int | None = None  # the storage that was made last, if of zeros
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
         self._find_freed()  # nothing is taken but by an operation, so it is early enough
+        if torch._C._current_graph_task_id() >= 0:
+            operation = self._of_backward(operation, args)
         out = operation(*args, **kwargs)
         read, written = _tensors((args, kwargs)), _tensors(out)
         known = {tensor.untyped_storage()._cdata for tensor in read}
         new = [tensor for tensor in written if tensor.untyped_storage()._cdata not in known]
         for tensor in new:
             self._note(tensor.untyped_storage())
+        name = operation._overloadpacket.__name__
+        if new:
+            self._zeros = new[0].untyped_storage()._cdata if name in ZEROS else None
         if new or operation._schema.is_mutable:  # else a view
-            name = operation._overloadpacket.__name__
             self.flops += _flops(operation, args, kwargs, out)
             self.bytes_moved += moved_bytes(name, read, written, in_place=not new)
             self.operations += name not in RESERVES
         return out
+
+    def _of_backward(self, operation: Any, args: Any) -> Any:
+        """What autograd does where nothing is recorded.
+
+        Where two gradients of a tensor meet it adds the second to the first, if nothing else holds
+        that one, and it adds to zeros that it made for this; but where anything is recorded, and
+        on device `meta`, it writes to no tensor and takes a new one.
+        """
+        if operation not in IN_PLACE:
+            return operation
+        storage = args[0].untyped_storage()
+        free = _is_alone(args[0]) if operation is ADD else storage._cdata == self._zeros
+        return IN_PLACE[operation] if free else operation
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
@@ -146,10 +195,29 @@ class Recorder(TorchDispatchMode):
                 self.trace.free(handle)
 
 
+ADD = torch.ops.aten.add.Tensor
+IN_PLACE = {
+    ADD: torch.ops.aten.add_.Tensor,
+    torch.ops.aten.index_add.default: torch.ops.aten.index_add_.default,
+    torch.ops.aten.index_put.default: torch.ops.aten.index_put_.default,
+    torch.ops.aten.scatter_add.default: torch.ops.aten.scatter_add_.default,
+}
+
+
+def _is_alone(tensor: Tensor) -> bool:
+    """Nothing but this tensor holds its memory."""
+    return _holders(tensor) <= _holders(torch.empty(1, device="meta"))
+
+
+def _holders(tensor: Tensor) -> int:
+    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+
+
 RESERVES = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
 """operations that only take memory"""
 FILLS = frozenset({"full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"})
 """operations that of their argument take the kind alone"""
+ZEROS = frozenset({"new_zeros", "zeros", "zeros_like"})
 GATHERS = frozenset({"embedding", "gather", "index", "index_select"})
 """operations that read of their first tensor as many values as they write"""
 BAGS = frozenset({"_embedding_bag", "_embedding_bag_forward_only"})
