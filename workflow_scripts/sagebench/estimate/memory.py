@@ -19,7 +19,7 @@ from sagebench.predict.samples import GraphFacts, Sample
 STEPS, ORDERS = 20, 6
 """replayed: what is needed hardly changes after the first twenty steps; the first ones decide how
 memory is cut up, hence several orders of sizes"""
-SMALLEST_Z, NEAR_Z = -3.0, 1.0
+SMALLEST_Z, NEAR_Z = -3.0, 0.5
 """standard deviations from the mean: of the smallest micro-batch that is recorded; between two that
 are taken as alike"""
 
