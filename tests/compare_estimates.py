@@ -3,7 +3,7 @@
     PYTHONPATH=workflow_scripts:tests python tests/compare_estimates.py [results/probes/STORE.json]
 
 With a probe: every fanout and batch size in it. Without: three fanouts of the slides, whose sizes
-are written down in tests/test_predict_time.py. It goes when the model written by hand goes.
+are written down in tests/slides.py. It goes when the model written by hand goes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sagebench.predict.resident import sample_bytes
 from sagebench.predict.samples import GraphFacts, Sample
 from sagebench.predict.steps import hops
 from sagebench.predict.work import Counts
-from test_predict_time import SLIDES, sample_of
+from slides import SIZES, slides_sample, slides_trial
 
 MIB = 1 << 20
 ENGINES = ("blocks", "trimmed", "reference")
@@ -83,26 +83,6 @@ def recorded_at(
     return StepRecorder(trial, graph, placement).record(*sizes_at(sample, graph, z))
 
 
-def slides_trial(engine: str, sample: Sample, **values) -> Trial:
-    return Trial.from_json(
-        {
-            "dataset": {"name": "ogbn-products", "source": "ogb"},
-            "engine": engine,
-            "fanout": sample.fanout,
-            "batch_size": sample.batch_size,
-            "epochs": 10,
-            "sampling_workers": 4,
-            "threads_per_rank": 4,
-            "machine": "meluxina",
-            **values,
-        }
-    )
-
-
-def slides_samples() -> list[Sample]:
-    return [sample_of(*counts, fanout=fanout) for fanout, counts in SLIDES.items()]
-
-
 CHOICES = {
     "": {},
     "host": {"placement": "host"},
@@ -121,7 +101,7 @@ def main() -> None:
         probe = load_probe(sys.argv[1])
         samples, graph = [*probe.samples.values()], probe.graph
     else:
-        samples, graph = slides_samples(), PRODUCTS
+        samples, graph = [*map(slides_sample, SIZES)], PRODUCTS
     samples.sort(key=lambda sample: (sample.batch_size, sample.fanout))
     names = ("live", "held", "needed", "batch", "flops", "moved")
     print("MiB (FLOPs in G, bytes moved in GB): recorded / by hand, recorded more by %")

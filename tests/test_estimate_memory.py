@@ -1,11 +1,11 @@
 """Memory of a card from recorded steps: what lies between two recordings, the replay, a card."""
 
 import json
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from compare_estimates import CHOICES, compare, slides_samples, slides_trial
+from compare_estimates import CHOICES, compare
 from probed import PRODUCTS
 from sagebench.estimate.memory import Steps, replay, replayed
 from sagebench.estimate.sizes import sizes_at
@@ -13,7 +13,7 @@ from sagebench.estimate.step import StepRecorder
 from sagebench.estimate.trace import AllocationTrace, RecordedStep
 from sagebench.predict.allocators import CudaAllocator
 from sagebench.predict.resident import resident, sampling_bytes
-from sagebench.predict.samples import Spread
+from slides import slides_sample, slides_trial
 
 GIB, MIB = 1 << 30, 1 << 20
 ENGINES = ("blocks", "trimmed", "reference")
@@ -23,7 +23,7 @@ CARD = Path(__file__).parents[1] / "results" / "reference" / "H100-2026-11-28"
 @pytest.fixture(scope="module")
 def sample():
     """The slides' default fanout and batch size on a graph as large as ogbn-products."""
-    return next(each for each in slides_samples() if each.fanout[-1] == 10)
+    return slides_sample()
 
 
 @pytest.mark.parametrize("aggregator", ["mean", "max"])
@@ -75,19 +75,6 @@ def test_a_trial_of_one_step_needs_that_step(sample):
     assert found.live < found.held < 1.3 * found.live
 
 
-def smaller(sample, factor):
-    def spreads(values):
-        return tuple(Spread(*(value // factor for value in astuple(each))) for each in values)
-
-    return replace(
-        sample,
-        nodes_per_hop=spreads(sample.nodes_per_hop),
-        edges_per_hop=spreads(sample.edges_per_hop),
-        nodes=spreads([sample.nodes])[0],
-        edges=spreads([sample.edges])[0],
-    )
-
-
 def a_step(batch_bytes, *sizes):
     trace = AllocationTrace()
     for size in sizes:
@@ -131,7 +118,7 @@ OF_TRIMMED = {"needed": (-0.02, 0.25)}
 def test_recorded_figures_beside_those_by_hand(sample, engine, choice):
     """Goes with the model by hand; tests/compare_estimates.py shows them all."""
     if choice == "max":  # has many operations
-        sample = smaller(sample, 8)
+        sample = slides_sample(factor=8)
     values = CHOICES[choice]
     placement = values.get("placement", "device" if engine == "blocks" else "host")
     bounds = dict(DIFFERENCES)

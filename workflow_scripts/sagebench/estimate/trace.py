@@ -136,7 +136,12 @@ class RecordedStep:
 
 
 class Recorder(TorchDispatchMode):
-    """Records what runs within it; what was there before is not counted, nor is it missed."""
+    """Records what runs within it; what was there before is not counted.
+
+    Not seen is what an operation takes for itself and gives back before it ends. On a GPU that is
+    little (sorting takes some 20 bytes an edge). A CPU also casts operands of another type first
+    (TensorIterator), where a GPU's kernel casts as it reads: PyG's max takes 4 to 7 % more there.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,6 +207,7 @@ IN_PLACE = {
     torch.ops.aten.index_put.default: torch.ops.aten.index_put_.default,
     torch.ops.aten.scatter_add.default: torch.ops.aten.scatter_add_.default,
 }
+"""see Recorder._of_backward"""
 
 
 def _is_alone(tensor: Tensor) -> bool:
