@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from sagebench.engines.loaders import Loader
 from sagebench.engines.placement import Placement
-from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.sampling.order import MicroBatch
 
@@ -28,15 +28,45 @@ class Batch(NamedTuple):
     key: int
 
 
+class GraphSizes(Protocol):
+    """Of a graph store, or of what is known of one."""
+
+    num_nodes: int
+    num_features: int
+    num_classes: int
+
+
 class Engine(Protocol):
     """model: parameters named as GraphSAGE names them, so that one evaluator serves all.
 
     loader, placement: how and where the `blocks` engine samples; None where PyG does.
+    on_side_stream: whether batches are brought to a GPU on a stream of their own, ahead of the
+    step, or on the step's.
     """
 
     model: nn.Module
     loader: Loader | None
     placement: Placement | None
+    on_side_stream: bool
+
+    @staticmethod
+    def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
+        """The trial's model for a graph."""
+
+    @staticmethod
+    def batch_of_sizes(
+        trial: Trial,
+        placement: str,
+        features: Tensor,
+        nodes_per_hop: Sequence[int],
+        edges_per_hop: Sequence[int],
+    ) -> Batch:
+        """What `load` gives of so many nodes (of the hops 0 to L) and edges (1 to L): the shapes
+        and types alone, to be computed on device `meta`.
+
+        placement: as Placement.chosen has it. features: float32 of every node of the graph; the
+        batch lies on the same device.
+        """
 
     def sample(self, micro_batch: MicroBatch) -> Any:
         """Sample a micro-batch's neighborhood, here and now (the phase `sampling`)."""
@@ -48,11 +78,16 @@ class Engine(Protocol):
         """The batches of these micro-batches in order, sampled in background workers."""
 
 
-def model_arguments(trial: Trial, store: GraphStore) -> dict[str, Any]:
+def seeds_of_sizes(count: int) -> MicroBatch:
+    """A micro-batch that is a step of its own, of any `count` nodes."""
+    return MicroBatch(1, 0, 0, np.arange(count), count, True)
+
+
+def model_arguments(trial: Trial, graph: GraphSizes) -> dict[str, Any]:
     return {
-        "in_channels": store.num_features,
+        "in_channels": graph.num_features,
         "hidden_channels": trial.hidden_channels,
-        "out_channels": store.num_classes,
+        "out_channels": graph.num_classes,
         "layers": trial.layers,
         "dropout": trial.dropout,
         "aggregator": trial.aggregator,

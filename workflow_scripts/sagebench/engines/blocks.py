@@ -3,11 +3,12 @@ lie."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from torch import Tensor, nn
 
-from sagebench.engines.base import Batch, model_arguments
+from sagebench.engines.base import Batch, GraphSizes, model_arguments, seeds_of_sizes
 from sagebench.engines.compilation import compile_model
 from sagebench.engines.loaders import LOADERS
 from sagebench.engines.placement import Placement, placement_on
@@ -23,6 +24,8 @@ from sagebench.sampling.order import MicroBatch, sample_key
 
 
 class BlocksEngine:
+    on_side_stream = True
+
     def __init__(
         self,
         trial: Trial,
@@ -40,13 +43,50 @@ class BlocksEngine:
         self.placement = placement or placement_on(
             trial.placement, store, device, trial.memory_limit_gib
         )
-        self.model = GraphSAGE(**model_arguments(trial, store), dtype=compute_dtype(trial))
-        self.model.to(device)
+        self.model = self.make_model(trial, store).to(device)
         if trial.compile:
             compile_model(self.model, device)
         self.labels = torch_view(store.labels).to(device)
         self.loader = LOADERS[self.placement.chosen](trial, store, device)
         self._side = SideStream(device)
+
+    @staticmethod
+    def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
+        return GraphSAGE(**model_arguments(trial, graph), dtype=compute_dtype(trial))
+
+    @staticmethod
+    def batch_of_sizes(
+        trial: Trial,
+        placement: str,
+        features: Tensor,
+        nodes_per_hop: Sequence[int],
+        edges_per_hop: Sequence[int],
+    ) -> Batch:
+        gathered = placement == "host"
+        if not gathered:  # the last hop's nodes are not numbered
+            nodes_per_hop = (*nodes_per_hop[:-1], 0)
+        nodes, rows, edges = sum(nodes_per_hop), sum(nodes_per_hop[:-1]), sum(edges_per_hop)
+        sources = torch.int32 if len(features) < 1 << 31 else torch.int64
+        blocks = Blocks(
+            node_ids=features.new_empty(nodes, dtype=torch.int64),
+            rowptr=features.new_empty(rows + 1, dtype=torch.int64),
+            neighbors=features.new_empty(0 if gathered else edges, dtype=sources),
+            cols=features.new_empty(
+                edges if gathered else edges - edges_per_hop[-1], dtype=torch.int32
+            ),
+            nodes_per_hop=tuple(nodes_per_hop),
+            edges_per_hop=tuple(edges_per_hop),
+            key=0,
+        )
+        read = features.new_empty(nodes, features.shape[1]) if gathered else features
+        return Batch(
+            seeds_of_sizes(nodes_per_hop[0]),
+            (read, blocks, True) if gathered else (read, blocks),
+            features.new_empty(nodes_per_hop[0], dtype=torch.int64),
+            blocks.nodes_per_hop,
+            blocks.edges_per_hop,
+            blocks.key,
+        )
 
     def sample(self, micro_batch: MicroBatch) -> tuple[MicroBatch, Blocks]:
         key = sample_key(self.trial.seed, micro_batch.epoch, micro_batch.index)

@@ -18,12 +18,17 @@ def make_engine(
 
     Raises UserError where the trial asks for what is not there: a trial never falls back.
     """
-    if trial.engine == "blocks":
+    return engine_class(trial.engine)(trial, store, device, placement)
+
+
+def engine_class(name: str) -> type[Engine]:
+    """Raises UserError for a name that is no engine's."""
+    if name == "blocks":
         from sagebench.engines.blocks import BlocksEngine
 
-        return BlocksEngine(trial, store, device, placement)
-    if trial.engine in ("reference", "trimmed"):
+        return BlocksEngine
+    if name in ("reference", "trimmed"):
         from sagebench.engines.pyg import PygEngine
 
-        return PygEngine(trial, store, device)
-    raise UserError(f"engine '{trial.engine}' is not known: write blocks, reference or trimmed")
+        return PygEngine
+    raise UserError(f"engine '{name}' is not known: write blocks, reference or trimmed")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader
 from torch_geometric.sampler import (
@@ -19,8 +20,9 @@ from torch_geometric.sampler import (
     SamplerOutput,
 )
 
-from sagebench.engines.base import Batch, model_arguments
+from sagebench.engines.base import Batch, GraphSizes, model_arguments, seeds_of_sizes
 from sagebench.engines.compilation import compile_model
+from sagebench.engines.placement import Placement
 from sagebench.engines.precision import compute_dtype
 from sagebench.engines.tensors import torch_view
 from sagebench.errors import UserError
@@ -75,15 +77,19 @@ class PygEngine:
 
     loader = None  # PyG's loader samples and gathers on the host
     placement = None
+    on_side_stream = False
 
-    def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        store: GraphStore,
+        device: torch.device,
+        placement: Placement | None = None,
+    ) -> None:
+        """placement: as `blocks` takes it; here there is but one."""
         self.trial = trial
         self.device = device
-        self.model = PygGraphSAGE(
-            **model_arguments(trial, store),
-            trim=trial.engine == "trimmed",
-            dtype=compute_dtype(trial),
-        ).to(device)
+        self.model = self.make_model(trial, store).to(device)
         if trial.compile:
             compile_model(self.model, device)
         if trial.placement != "auto":
@@ -104,6 +110,35 @@ class PygEngine:
             num_nodes=store.num_nodes,
             # NodeLoader wants to find one to replace; the sampler reads the store's.
             edge_index=torch.empty(2, 0, dtype=torch.int64),
+        )
+
+    @staticmethod
+    def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
+        return PygGraphSAGE(
+            **model_arguments(trial, graph),
+            trim=trial.engine == "trimmed",
+            dtype=compute_dtype(trial),
+        )
+
+    @staticmethod
+    def batch_of_sizes(
+        trial: Trial,
+        placement: str,
+        features: Tensor,
+        nodes_per_hop: Sequence[int],
+        edges_per_hop: Sequence[int],
+    ) -> Batch:
+        nodes, edges = tuple(nodes_per_hop), tuple(edges_per_hop)
+        x = features.new_empty(sum(nodes), features.shape[1])
+        edge_index = features.new_empty(2, sum(edges), dtype=torch.int64)
+        labels = features.new_empty(sum(nodes), dtype=torch.int64)
+        return Batch(
+            seeds_of_sizes(nodes[0]),
+            (x, edge_index, nodes, edges),
+            labels[: nodes[0]],
+            nodes,
+            edges,
+            0,
         )
 
     def _make_sampler(self, store: GraphStore) -> BaseSampler:

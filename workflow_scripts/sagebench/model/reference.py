@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
 from torch_geometric.utils import trim_to_layer
 
+from sagebench.model.autocast import autocast
+
 
 class PygGraphSAGE(nn.Module):
     """The slides' path: PyG's own SAGEConv over the sampled graph.
@@ -50,7 +52,7 @@ class PygGraphSAGE(nn.Module):
         x: float32 [n, in_channels] of the sampled nodes, seeds first, then hop by hop.
         edge_index: int64 [2, e] local (source, destination), hop by hop.
         """
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with autocast(x.device.type, self.dtype):
             for k, conv in enumerate(self.convs):
                 if self.trim:
                     x, edge_index, _ = trim_to_layer(
