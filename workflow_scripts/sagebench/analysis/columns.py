@@ -163,7 +163,7 @@ TRIAL_COLUMNS = [
         "provenance.expandable_segments",
         "whether torch took a GPU's memory in segments that can grow; null on a CPU",
     ),
-    Column("command", STR, "provenance.command", "command that was typed"),
+    Column("command", STR, "provenance.command", "command line of the trial's launcher"),
     Column("hosts", STR, "", "hosts of the ranks"),
     Column("device_names", STR, "", "devices of the ranks (CPU model on CPU)"),
     Column("device_uuids", STR, "", "UUIDs of the GPUs"),
