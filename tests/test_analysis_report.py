@@ -177,6 +177,12 @@ def test_to_run_it_again_the_report_tells_the_command_that_was_called(text):
     assert re.findall(r"<pre[^>]*><code>(.*)</code></pre>", section(text, "again")) == [COMMAND]
 
 
+def test_the_report_says_that_what_is_used_of_a_device_is_no_peak(text):
+    name = "<code>peak_device_used_bytes</code>"
+    (row,) = [line for line in text.splitlines() if name in line]
+    assert "no peak" in row and "all processes" in row and "NVML" not in row
+
+
 def test_a_report_of_a_study_without_its_command_tells_none(page, tmp_path):
     study = json.loads(next((page.parent / "frozen").iterdir()).read_text())
     del study["command"]  # as one frozen by an older version

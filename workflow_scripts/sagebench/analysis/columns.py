@@ -122,7 +122,13 @@ TRIAL_COLUMNS = [
     Column("memory_kind", STR, "", "which of the counters below peak_memory_bytes is"),
     Column("peak_allocated_bytes", REAL, "memory.peak_allocated_bytes", "CUDA allocator, in use"),
     Column("peak_reserved_bytes", REAL, "memory.peak_reserved_bytes", "CUDA allocator, held"),
-    Column("peak_device_used_bytes", REAL, "memory.peak_device_used_bytes", "whole device, NVML"),
+    Column(
+        "peak_device_used_bytes",
+        REAL,
+        "memory.peak_device_used_bytes",
+        "no peak: in use on the whole device, by all processes, where an epoch ends; the "
+        "highest of these readings (cudaMemGetInfo)",
+    ),
     Column(
         "peak_host_private_bytes", REAL, "memory.peak_host_private_bytes", "a rank's own memory"
     ),
