@@ -25,7 +25,7 @@ class Column:
     meaning: str
 
 
-TRIAL_VALUES = [
+FIRST_VALUES = [
     Column("dataset", STR, "", "the data set's specification, as JSON"),
     Column("engine", STR, "engine", "how the model is computed on a sample"),
     Column("sampler", STR, "sampler", "who draws the neighbors"),
@@ -54,6 +54,13 @@ TRIAL_VALUES = [
     Column("seed", INT, "seed", "seed of the repeat"),
     Column("sampled_test_nodes", INT, "sampled_test_nodes", "asked for; empty: every test node"),
 ]
+LATER_VALUES = [
+    Column("compile", FLAG, "compile", "whether torch.compile was asked for"),
+    Column("placement", STR, "placement", "asked for: auto, device or host"),
+    Column("profile_steps", INT, "profile_steps", "micro-steps profiled behind everything else"),
+]
+"""behind the other columns, where these had been as text, so that no column moves"""
+TRIAL_VALUES = [*FIRST_VALUES, *LATER_VALUES]
 
 PREDICTION_COLUMNS = [
     Column("predicted_peak_bytes", REAL, "memory.peak_bytes", "peak_memory_bytes as predicted"),
@@ -79,7 +86,7 @@ TRIAL_COLUMNS = [
     Column("dataset_name", STR, "", "the data set's name"),
     Column("total_fanout", REAL, "", "product of the non-zero fanouts; empty with -1 (all)"),
     Column("effective_batch_size", INT, "", "batch_size x accumulation x ranks"),
-    *TRIAL_VALUES,
+    *FIRST_VALUES,
     Column("started_at", STR, "started_at", "UTC"),
     Column("finished_at", STR, "finished_at", "UTC"),
     Column("attempts", INT, "attempts", "attempts until the outcome"),
@@ -179,6 +186,13 @@ TRIAL_COLUMNS = [
     Column("device_memory_bytes", REAL, "", "memory of the smallest GPU"),
     Column("memory_total_bytes", REAL, "", "memory of the smallest host"),
     Column("slurm", STR, "", "Slurm's ids of rank 0, as JSON"),
+    *LATER_VALUES,
+    Column(
+        "placement_chosen",
+        STR,
+        "placement.chosen",
+        "where graph and features were: device, host or mapped; empty for PyG's engines",
+    ),
 ]
 
 SLURM_COLUMNS = [
