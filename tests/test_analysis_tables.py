@@ -257,6 +257,19 @@ def test_placement_and_compile_have_types(study, tmp_path):
     ]
 
 
+def test_what_cuda_allocators_went_through_is_counted_over_the_ranks(study):
+    outcome = make_outcome(make_trial(device="cuda", ranks=4), "out_of_memory")
+    counted = {"num_alloc_retries": 2, "num_ooms": 0}, {"num_alloc_retries": 3, "num_ooms": 1}
+    for rank, counts in zip(outcome["ranks"], (*counted, {}), strict=False):
+        rank |= counts  # the other ranks were ended before they counted
+    study.add("batch", outcome)
+    study.add("batch", device="cpu")
+    rows, _ = tables(study)
+    names = ("num_alloc_retries", "num_ooms")
+    assert [[row[name] for name in names] for row in rows] == [[5, 1], [None, None]]
+    assert [type(rows[0][name]) for name in names] == [int, int]
+
+
 def test_no_column_of_before_has_moved(study):
     """The order of before some of them got a type."""
     study.add("batch")

@@ -193,6 +193,13 @@ TRIAL_COLUMNS = [
         "placement.chosen",
         "where graph and features were: device, host or mapped; empty for PyG's engines",
     ),
+    Column(
+        "num_alloc_retries",
+        INT,
+        "",
+        "how often CUDA allocators freed their cache and asked again, all ranks of the last job",
+    ),
+    Column("num_ooms", INT, "", "how often they then failed, all ranks of the last job"),
 ]
 
 SLURM_COLUMNS = [
