@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from sagebench.grid.trial_file import one_of
+
 PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
 
 # What a trial can hold: larger ones would be planned, and fail once they run.
@@ -88,7 +90,7 @@ def choice(*options: str) -> Any:
 
     def check(value: Any) -> str:
         if value not in options:
-            raise wanted(" or ".join(options))
+            raise wanted(one_of(value, options))
         return value
 
     return Annotated[Literal[options], BeforeValidator(check)]
