@@ -13,12 +13,14 @@ from sagebench.errors import UserError
 from sagebench.grid import messages
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
-from sagebench.measure.outcome import read_outcome
+from sagebench.measure.outcome import Damaged, read_outcome
 
 KEYS = ("status", "experiment", "commit", "digest", "trial")
 EXAMPLE = "status=out_of_memory or experiment=batch,commit=1a2b3c"
-STATUSES = ("completed", "out_of_memory", "time_limit", "diverged")
-"""the ends that leave an outcome; a failed trial has none and runs again by itself"""
+DAMAGED = "damaged"
+"""of an outcome that cannot be read"""
+STATUSES = ("completed", "out_of_memory", "time_limit", "diverged", DAMAGED)
+"""what an outcome may be; a failed trial has none and runs again by itself"""
 SHORTEST_PREFIX = 4
 
 
@@ -72,7 +74,14 @@ def matches(study: Study, conditions: Mapping[str, str]) -> Iterator[Match]:
         path = Path(outcome_path(study.results, trial_id))
         if not fnmatchcase(trial_id, conditions.get("trial", "*")) or not path.exists():
             continue
-        outcome = read_outcome(path, trial_id)
+        try:
+            outcome = read_outcome(path, trial_id)
+        except Damaged:
+            if status != DAMAGED:
+                raise
+            if not {"commit", "digest"} & conditions.keys():  # nobody can tell them
+                yield Match(trial_id, path, DAMAGED)
+            continue
         if _holds(outcome, conditions):
             yield Match(trial_id, path, str(outcome.get("status")))
 
