@@ -7,9 +7,10 @@ from pathlib import Path
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.resources import Geometry
+from sagebench.measure.outcome import Damaged, read_outcome
 from sagebench.plan.forecast import Forecast, Forecaster
-from sagebench.plan.past import Measured, known_outcome, measured_of
-from sagebench.plan.rows import ASKED, MEASURED, PREDICTED, PlanRow
+from sagebench.plan.past import Measured, measured_of
+from sagebench.plan.rows import ASKED, DAMAGED, MEASURED, PREDICTED, PlanRow
 from sagebench.predict.time import steps_per_epoch
 
 
@@ -32,7 +33,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     request = study.requests[trial_id]
     trial, place = request.trial, forecaster.place(request.trial.ranks)
     probe = forecaster.probes.get(request.store)
-    measured = _measured(study, trial_id)
+    measured, damaged = _measured(study, trial_id)
     forecast = None if measured else forecaster.of(request)
     skipped = measured is None and trial_id in study.skipped
     hours, low, high = _hours(request, forecast)
@@ -50,7 +51,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         ranks=trial.ranks,
         nodes=place.nodes,
         source=MEASURED if measured else PREDICTED if forecast and forecast.time else ASKED,
-        status=measured.status if measured else None,
+        status=measured.status if measured else DAMAGED if damaged else None,
         skipped=skipped,
         continues=request.continues,
         walltime_h=request.walltime_min / 60,
@@ -65,11 +66,15 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     )
 
 
-def _measured(study: Study, trial_id: str) -> Measured | None:
+def _measured(study: Study, trial_id: str) -> tuple[Measured | None, bool]:
+    """What is measured of a trial, and whether a damaged outcome is why that is nothing."""
     path = Path(outcome_path(study.results, trial_id))
     if not path.exists():
-        return None
-    return measured_of(known_outcome(path), study.site.device)
+        return None, False
+    try:
+        return measured_of(read_outcome(path, trial_id), study.site.device), False
+    except Damaged:
+        return None, True
 
 
 def _hours(request: Request, forecast: Forecast | None) -> tuple[float, float, float]:

@@ -46,10 +46,7 @@ def known_outcome(path: Path) -> dict[str, Any] | None:
     return outcome
 
 
-def measured_of(outcome: Mapping[str, Any] | None, device: str) -> Measured:
-    """outcome: None for one that cannot be read, which is not run again either."""
-    if outcome is None:
-        return Measured("damaged", None, None, None, None)
+def measured_of(outcome: Mapping[str, Any], device: str) -> Measured:
     timing = outcome.get("timing") or {}
     total_s = timing.get("total_s")  # of all its jobs; the dates are those of the last one
     if total_s is None and outcome.get("started_at") and outcome.get("finished_at"):

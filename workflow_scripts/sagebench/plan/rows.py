@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
 """what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
+DAMAGED = "damaged"
+"""the status of an outcome that cannot be read, and so counts as not there"""
 
 
 class PlanRow(NamedTuple):
@@ -27,7 +29,7 @@ class PlanRow(NamedTuple):
     ranks: int
     nodes: int
     source: str  # MEASURED, PREDICTED or ASKED
-    status: str | None  # of the outcome
+    status: str | None  # of the outcome, or DAMAGED
     skipped: bool  # predicted not to fit, and therefore not run
     continues: bool  # beyond its walltime, in another job
     walltime_h: float  # asked for
