@@ -18,6 +18,7 @@ from sagebench.grid.environment import (
     announced_study,
     lead_commands,
     profile_site,
+    typed_command,
 )
 from sagebench.grid.freeze import (
     Freezer,
@@ -170,10 +171,17 @@ def before_run():
             cancel_orphans(Path.cwd(), trials)
             bound_waits()
         with full_disk_told():
-            freezer.write(trials, stores)
+            freezer.write(trials, stores, command_to_note(trials))
             freeze_predictions(study, trials)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def command_to_note(trials):
+    """The command that was called, where it makes trials or the report, and not a plan, say."""
+    if trials or any(job.rule.name == "report" for job in workflow.dag.needrun_jobs()):
+        return typed_command(sys.argv, Path.cwd())
+    return None
 
 
 def texts_of_jobs():

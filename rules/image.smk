@@ -3,7 +3,7 @@
 
 rule image:
     output:
-        touch(IMAGE_BUILT),
+        temp(touch(IMAGE_BUILT)),
     log:
         f"{RESULTS}/image.log",
     resources:

@@ -3,6 +3,7 @@ import inspect
 import json
 from dataclasses import asdict
 
+from sagebench.grid.environment import run_began_unix_s
 from sagebench.grid.resources import (
     cpu_job_resources,
     geometry,
@@ -49,9 +50,9 @@ def trial_store():
     return ancient(*manifests.values())
 
 
-# Stands for the container image in the flow; in Snakemake's own folder, so that a dry run may take
-# it away.
-IMAGE_BUILT = ".snakemake/sagebench/image.built"
+# Stands for the container image in the flow: by another name in every run, as an earlier run's file
+# tells nothing of an image that may be lost or out of date by now. A job has its run's name.
+IMAGE_BUILT = f".snakemake/sagebench/image-{run_began_unix_s()}.built"
 
 
 def image_to_build():
@@ -71,7 +72,6 @@ def image_input():
     """
     if not workflow.is_main_process or not image_to_build():
         return []
-    Path(IMAGE_BUILT).unlink(missing_ok=True)
     finished = finished_trials()
     if not finished:
         return [IMAGE_BUILT]  # no function: Snakemake would call it for every trial

@@ -204,7 +204,7 @@ def make_outcome(
                     "pyg_lib": None,
                 },
             ),
-            "command": "snakemake --profile profiles/local --configfile config/demo.yaml",
+            "command": "workflow_scripts/run_trial.py --trial trial.json",
         },
         "ranks": [_rank(rank, trial, cores, provenance) for rank in range(trial["ranks"])],
     }
@@ -318,10 +318,12 @@ class StudyFiles:
         } | attempt
         write_atomic(folder / "attempts.jsonl", json.dumps(line) + "\n")
 
-    def freeze(self) -> Path:
+    def freeze(self, **more: Any) -> Path:
+        """Write the frozen study; `more` is what else it holds."""
         write_json(
             self.path,
             {
+                **more,
                 "format": 1,
                 "study": self.name,
                 "configuration": {"study": self.name, "results": "results"},

@@ -164,6 +164,13 @@ def test_series_keep_unlike_trials_apart_and_name_what_differs(study):
     }
 
 
+def test_a_series_names_what_was_compiled(study):
+    study.add("batch", make_outcome(make_trial(compile=True)))
+    study.add("batch", make_outcome(make_trial()))
+    rows = of_axis(frames(study)[0], "batch_size")
+    assert set(rows["series"]) == {"compile true", "compile false"}
+
+
 def test_what_changes_along_with_the_axis_is_said(study):
     study.add("scaling", make_outcome(make_trial(ranks=1, threads_per_rank=2)))
     study.add("scaling", make_outcome(make_trial(ranks=2, threads_per_rank=1)))

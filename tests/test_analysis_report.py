@@ -14,6 +14,7 @@ from sagebench.units import duration, durations, significant
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "workflow_scripts"
+COMMAND = ".venv/bin/snakemake --profile 'profiles/my site' --configfile config/bit.yaml"
 ATTACK = '<script>alert("x")</script>'
 
 
@@ -49,7 +50,7 @@ def page(tmp_path_factory):
         make_trial(ranks=2),
         reason={"rank": 1, "phase": "forward", "message": f"boom {ATTACK}"},
     )
-    study, folder = files.freeze(), files.results / "bit"
+    study, folder = files.freeze(command=COMMAND), files.results / "bit"
     run(
         "make_tables.py",
         "--study",
@@ -166,6 +167,39 @@ def test_every_figure_has_a_caption_for_snakemake_s_report():
     assert names | {"trials", "report", "workflow", "predicted_measured"} == {
         path.stem for path in (ROOT / "report").glob("*.rst")
     }
+
+
+def section(text, name):
+    return html.unescape(re.search(f'<section id="{name}">(.*?)</section>', text, re.S)[1])
+
+
+def test_to_run_it_again_the_report_tells_the_command_that_was_called(text):
+    assert re.findall(r"<pre[^>]*><code>(.*)</code></pre>", section(text, "again")) == [COMMAND]
+
+
+def test_the_report_says_that_what_is_used_of_a_device_is_no_peak(text):
+    name = "<code>peak_device_used_bytes</code>"
+    (row,) = [line for line in text.splitlines() if name in line]
+    assert "no peak" in row and "all processes" in row and "NVML" not in row
+
+
+def test_a_report_of_a_study_without_its_command_tells_none(page, tmp_path):
+    study = json.loads(next((page.parent / "frozen").iterdir()).read_text())
+    del study["command"]  # as one frozen by an older version
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    run(
+        "make_report.py",
+        "--study",
+        tmp_path / "study.json",
+        "--tables",
+        page.parent / "tables",
+        "--figures",
+        page.parent / "figures",
+        "--out",
+        tmp_path / "report.html",
+    )
+    again = section((tmp_path / "report.html").read_text(), "again")
+    assert "the command itself was not recorded" in again and "snakemake --" not in again
 
 
 def test_a_report_without_figures_says_what_to_do(page, tmp_path):

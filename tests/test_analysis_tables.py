@@ -23,6 +23,11 @@ def study(tmp_path):
     return files
 
 
+def write_outcome(study, outcome):
+    path = study.results / "trials" / outcome["trial_id"] / "outcome.json"
+    path.write_text(json.dumps(outcome))
+
+
 def tables(study, partial=False):
     path = study.freeze()
     trials, epochs = build_tables(read_records(read_study(path), study.results, partial))
@@ -226,11 +231,61 @@ def test_empty_tables_keep_their_columns_and_types(study, tmp_path):
 
 def test_a_value_that_trials_get_later_becomes_a_column(study):
     outcome = study.add("batch")
-    outcome["trial"]["compile"] = True
-    folder = study.results / "trials" / outcome["trial_id"]
-    (folder / "outcome.json").write_text(json.dumps(outcome))
+    outcome["trial"]["heads"] = [4, 1]
+    write_outcome(study, outcome)
     (row,), _ = tables(study)
-    assert row["compile"] == "true"
+    assert row["heads"] == "[4, 1]"
+
+
+def test_placement_and_compile_have_types(study, tmp_path):
+    study.add("batch", compile=True, placement="host", profile_steps=3, device="cuda")
+    study.add("neighbor", engine="trimmed")
+    older = study.add("scaling", seed=7)
+    del older["placement"], older["trial"]["placement"], older["trial"]["compile"]
+    write_outcome(study, older)
+    trials, _ = build_tables(read_records(read_study(study.freeze()), study.results, False))
+    write_table(trials, tmp_path, "trials")
+    read = pq.read_table(tmp_path / "trials.parquet")
+    names = ["compile", "placement", "profile_steps", "placement_chosen"]
+    types = [str(read.schema.field(name).type) for name in names]
+    assert types == ["bool", "string", "int64", "string"]
+    assert [tuple(row.values()) for row in read.select(names).to_pylist()] == [
+        (True, "host", 3, "device"),
+        (False, "auto", 0, None),
+        (None, None, 0, None),
+    ]
+
+
+def test_what_cuda_allocators_went_through_is_counted_over_the_ranks(study):
+    outcome = make_outcome(make_trial(device="cuda", ranks=4), "out_of_memory")
+    counted = {"num_alloc_retries": 2, "num_ooms": 0}, {"num_alloc_retries": 3, "num_ooms": 1}
+    for rank, counts in zip(outcome["ranks"], (*counted, {}), strict=False):
+        rank |= counts  # the other ranks were ended before they counted
+    study.add("batch", outcome)
+    study.add("batch", device="cpu")
+    rows, _ = tables(study)
+    names = ("num_alloc_retries", "num_ooms")
+    assert [[row[name] for name in names] for row in rows] == [[5, 1], [None, None]]
+    assert [type(rows[0][name]) for name in names] == [int, int]
+
+
+def test_no_column_of_before_has_moved(study):
+    """The order of before some of them got a type."""
+    study.add("batch")
+    names = list(tables(study)[0][0])
+    known = ["cpu_models", "load_1m", "device_memory_bytes", "memory_total_bytes", "slurm"]
+    known += ["compile", "placement", "profile_steps", "version_numba", "version_pyg_lib"]
+    assert [name for name in names if name in known] == known
+    assert names.index("sampled_test_nodes") + 1 == names.index("started_at")
+
+
+def test_repeats_of_another_placement_are_no_repeats(study):
+    """An outlier among unlike trials is none."""
+    for seed in range(4):
+        study.add("batch", make_outcome(make_trial(seed=seed), epoch_s=10.0 + seed / 10))
+    study.add("batch", make_outcome(make_trial(seed=5, placement="host"), epoch_s=30.0))
+    rows, _ = tables(study)
+    assert not any(row["epoch_time_outlier"] for row in rows)
 
 
 def test_the_script_writes_three_tables_and_a_mistake_is_one_sentence(study, tmp_path):

@@ -17,6 +17,7 @@ from sagebench.engines.precision import set_precision
 from sagebench.engines.side_stream import SideStream
 from sagebench.engines.tensors import torch_view
 from sagebench.measure.clocks import PhaseClock
+from sagebench.measure.memory import PeakMemory
 from sagebench.measure.nvml import Nvml
 from sagebench.model.graphsage import GraphSAGE
 from sagebench.sampling.cpu import CpuSampler
@@ -247,3 +248,15 @@ def test_nvml_reads_this_processs_gpu():
     assert 0 < state["sm_clock_mhz"] <= limits["sm_clock_max_mhz"]
     assert 0 < state["power_w"] < 1.5 * limits["power_limit_w"]
     assert isinstance(state["throttle_reasons"], list)
+
+
+def test_what_is_used_of_the_device_is_read_at_the_end_alone():
+    """What a stretch took and gave back is in the allocator's peak, and not in what is used."""
+    peak, size = PeakMemory(CUDA), 2 << 30
+    with peak:
+        torch.empty(size, dtype=torch.uint8, device=CUDA)
+        torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(CUDA)
+    read = peak.read()
+    assert read["peak_reserved_bytes"] >= size
+    assert read["peak_device_used_bytes"] == pytest.approx(total - free, abs=size // 2)

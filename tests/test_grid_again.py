@@ -81,6 +81,17 @@ def test_nothing_is_lost(study):
     assert [path.read_text() for path in kept] == texts
 
 
+@pytest.mark.parametrize("where", ["status=damaged", "status=damaged,experiment=batch,trial=*b64*"])
+def test_damaged_outcomes_alone_are_measured_again_by_their_status(study, where):
+    (match, *others) = list(matches(study, parse_where("status=out_of_memory")))
+    match.path.write_text("{")
+    (damaged,) = list(matches(study, parse_where(where)))
+    assert (damaged.trial, damaged.status) == (match.trial, "damaged")
+    assert not list(matches(study, parse_where("status=damaged,commit=1a2b")))
+    assert set_aside(damaged).read_text() == "{"
+    assert list(matches(study, parse_where("status=out_of_memory"))) == others
+
+
 def test_an_outcome_that_cannot_be_read_is_named(study):
     (match, *_) = list(matches(study, parse_where("status=completed")))
     match.path.write_text("{")

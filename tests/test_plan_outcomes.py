@@ -59,7 +59,7 @@ def test_a_trial_that_goes_on_in_another_job_is_not_told_that_it_ends(tmp_path):
 @pytest.mark.parametrize(
     "content", ["{", "{}", "[]", '{"status": "completed"}', '{"status": "completed", "trial": {}}']
 )
-def test_an_outcome_that_cannot_be_read_is_said_and_not_run_again(tmp_path, content):
+def test_an_outcome_that_cannot_be_read_is_said_and_counts_as_not_there(tmp_path, content):
     study = study_in(tmp_path)
     first = next(iter(study.requests))
     made = outcome_of(study, first)
@@ -69,9 +69,20 @@ def test_an_outcome_that_cannot_be_read_is_said_and_not_run_again(tmp_path, cont
     (tmp_path / "trials" / "another").mkdir()
     (tmp_path / "trials" / "another" / "outcome.json").write_text(content)
     rows = plan_rows(study)
-    assert rows[0].status == "damaged" and not rows[0].to_run
-    assert "damaged" in as_text.as_text(study, rows)
-    assert all(row.source == "predicted" for row in rows if row.to_run)
+    assert rows[0].status == "damaged" and rows[0].to_run and rows[0].hours_used > 0
+    assert totals(rows)[-1].measured == 0
+    assert all(row.source == "predicted" for row in rows)
+    (said,) = [one for one in limits.sentences(study, rows) if "damaged" in one]
+    assert said.startswith("The damaged outcome counts as not there, of 1 trial (blocks, batch 64")
+    found = frontiers(study, rows, Forecaster(study))
+    assert not any(cell.measured or cell.ended for one in found for cell in one.cells.values())
+
+
+def test_an_outcome_of_another_trial_counts_as_not_there(tmp_path):
+    study = study_in(tmp_path)
+    first, second, *_ = study.requests
+    write_json(outcome_path(study.results, first), outcome_of(study, second))
+    assert [row.measured for row in plan_rows(study)[:2]] == [False, True]
 
 
 def test_the_time_of_a_continued_trial_is_that_of_all_its_jobs(tmp_path):

@@ -38,6 +38,10 @@ class Clustered(Project):
         assert bool(done.returncode) is fails, done.stdout
         return done.stdout
 
+    def left_behind(self) -> set[Path]:
+        """The files that the rules keep in Snakemake's folder."""
+        return set((self.folder / ".snakemake" / "sagebench").iterdir())
+
     def built(self) -> bool:
         """Whether the image was built since the last look."""
         before, self.seen = getattr(self, "seen", None), self.image.stat().st_mtime_ns
@@ -70,6 +74,36 @@ def test_an_image_is_built_for_what_is_still_to_run_and_reruns_no_trial(project)
     project.outcomes()[0].unlink()
     project.run("trials")
     assert not project.built() and len(project.ran("run_trial")) == 1
+
+
+def test_a_dry_run_tells_that_the_image_is_built_and_takes_nothing_away(project):
+    project.run("image")
+    assert project.built()
+    project.definition.write_text("From: another base\n")
+    before = project.left_behind()
+    said = project.snakemake("trials", "-n", "--config", "site=clustered.yaml").stdout
+    assert "Container image" in said
+    assert project.left_behind() == before and not project.built()
+    project.run("trials")
+    assert project.built() and len(project.ran("run_trial")) == 3
+
+
+def test_a_lost_image_is_built_though_an_earlier_run_had_built_it(project):
+    project.run("image")
+    project.image.unlink()
+    project.run("trials")
+    assert project.built() and len(project.ran("run_trial")) == 3
+
+
+def test_the_image_is_built_in_a_job_that_reads_what_its_run_decided(project):
+    project.run("plan")
+    (frozen,) = (project.folder / "results/small/frozen").glob("*.json")
+    job = ["--mode", "remote", "--target-jobs", "image:", "--cores", "1", "--force", "--nolock"]
+    run = {"SAGEBENCH_FROZEN_STUDY": str(frozen), "SAGEBENCH_RUN_BEGAN": "1800000000.25"}
+    done = project.snakemake(*job, "--no-hooks", "--ignore-incomplete", "--notemp", **run)
+    assert done.returncode == 0, done.stdout
+    assert project.built()
+    assert (project.folder / ".snakemake/sagebench/image-1800000000.25.built").exists()
 
 
 def test_a_failed_build_leaves_the_old_image_and_starts_no_trial(project):

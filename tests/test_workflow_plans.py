@@ -66,6 +66,46 @@ def test_a_mistake_is_one_sentence_before_anything_runs(project):
     assert sentence.startswith("error: defaults.learning_rate is '1e-3': write a number above 0")
 
 
+def test_a_plan_of_an_engine_that_nobody_knows_is_refused_in_a_sentence(project):
+    bad = {**SMALL, "defaults": {"engine": "refrence"}}
+    (project.folder / "bad.yaml").write_text(yaml.safe_dump(bad))
+    planned = subprocess.run(
+        [sys.executable, "workflow_scripts/plan.py", "--configfile", "bad.yaml"],
+        cwd=project.folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert planned.returncode == 2 and not planned.stdout
+    assert planned.stderr == (
+        "error: defaults.engine is 'refrence': write reference or blocks or trimmed.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ([], "make probe"),
+        (
+            ["--configfile", "config/config.yaml", "--site", "profiles/local/site.yaml"],
+            "make probe",
+        ),
+        (["--configfile", "my study.yaml"], "make probe 'CONFIG=my study.yaml'"),
+        (
+            ["--configfile", "my study.yaml", "--site", "profiles/workstation/site.yaml"],
+            "make probe 'CONFIG=my study.yaml' PROFILE=profiles/workstation",
+        ),
+    ],
+)
+def test_a_plan_names_the_next_command_for_its_own_study_and_site(
+    project, tmp_path, arguments, command
+):
+    (project.folder / "my study.yaml").write_text(yaml.safe_dump(SMALL))
+    planned = subprocess.run(
+        [sys.executable, "workflow_scripts/plan.py", *arguments, "--out", tmp_path / "plan.csv"],
+        cwd=project.folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert planned.returncode == 0, planned.stderr
+    assert f"`{command}` makes predictions of them" in planned.stdout
+
+
 def test_single_values_of_the_command_line_count(project):
     result = project.snakemake("-n", "trials", "--config", "study=other")
     assert result.returncode == 0, result.stdout

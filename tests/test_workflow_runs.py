@@ -54,6 +54,28 @@ def test_everything_that_was_run_is_frozen(finished):
         assert "training" in (folder / "log.txt").read_text()
 
 
+def test_the_command_that_make_called_is_frozen_and_runs_the_study_again(project):
+    shutil.copy(ROOT / "Makefile", project.folder)
+    shutil.copy(ROOT / "workflow_scripts/check_study.py", project.folder / "workflow_scripts")
+    (project.folder / ".venv").symlink_to(sys.prefix)
+    project.snakemake("plan")  # makes neither trials nor the report, and is not noted
+    (frozen,) = (project.folder / "results/small/frozen").glob("*.json")
+    assert "command" not in json.loads(frozen.read_text())
+    words = ["CONFIG=study.yaml", "PROFILE=profiles/local", "--assume-old=.venv/installed"]
+    made = subprocess.run(
+        ["make", "run", *words],
+        cwd=project.folder, env=project.environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    command = json.loads(frozen.read_text())["command"]
+    assert command == ".venv/bin/snakemake --profile profiles/local --configfile study.yaml"
+    again = subprocess.run(
+        ["bash", "-c", command],
+        cwd=project.folder, env=project.environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
 def test_snakemakes_own_report_is_made(finished):
     result = finished.snakemake("--report", "own.html")
     assert result.returncode == 0, result.stdout

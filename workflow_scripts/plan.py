@@ -7,11 +7,17 @@ sampled, the machine's rates (calibrate.py, or the site's card) and outcomes ref
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from sagebench.errors import run_script
 from sagebench.files import write_atomic
-from sagebench.grid.study import add_study_arguments, study_of
+from sagebench.grid.study import (
+    DEFAULT_CONFIGURATION,
+    DEFAULT_SITE,
+    add_study_arguments,
+    study_of,
+)
 from sagebench.plan.as_text import as_csv, as_text, device_word
 from sagebench.plan.build import plan_rows
 from sagebench.plan.forecast import Forecaster
@@ -35,13 +41,26 @@ def main() -> None:
     write_atomic(path, as_csv(rows, device_word(study)))
     print(as_text(study, rows, sentences(study, rows)), flush=True)
     if any(row.to_run and row.sampled is None for row in rows):
-        print("`make probe` makes predictions of them: memory and time of every trial.")
+        command = make("probe", arguments)
+        print(f"`{command}` makes predictions of them: memory and time of every trial.")
     elif forecaster.rates is None and any(row.to_run for row in rows):
-        print("Their times: after `make calibrate` on that machine, or with its card in the site.")
+        command = make("calibrate", arguments)
+        print(f"Their times: after `{command}` on that machine, or with its card in the site.")
     from sagebench.plan.page import render  # the drawing takes seconds to import
 
     write_atomic(page, render(study, rows, forecaster))
     print(f"Every trial: {path}\nThe page: {page}")
+
+
+def make(target: str, arguments: argparse.Namespace) -> str:
+    """The command that makes `target` for the study and site that this plan was asked for."""
+    words = ["make", target]
+    path, *more = arguments.configfile
+    if target != "calibrate" and path != DEFAULT_CONFIGURATION and not more:  # make takes one
+        words.append(f"CONFIG={path}")
+    if arguments.site != DEFAULT_SITE:
+        words.append(f"PROFILE={Path(arguments.site).parent}")
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

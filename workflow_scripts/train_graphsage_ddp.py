@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 
 from sagebench.errors import run_script
-from sagebench.files import read_json
-from sagebench.grid.trial import Trial
+from sagebench.grid.trial_file import read_trial
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
@@ -28,7 +27,7 @@ def parse_arguments(description: str) -> argparse.Namespace:
 
 def main(description: str = __doc__ or "") -> int:
     arguments = parse_arguments(description)
-    trial = Trial.from_json(read_json(arguments.trial))
+    trial = read_trial(arguments.trial)
     from sagebench.training.rank import run_rank
 
     code = run_rank(trial, arguments.store, arguments.out)

@@ -22,7 +22,7 @@ class Column:
     meaning: str
 
 
-TRIAL_VALUES = [
+FIRST_VALUES = [
     Column("dataset", STR, "", "the data set's specification, as JSON"),
     Column("engine", STR, "engine", "how the model is computed on a sample"),
     Column("sampler", STR, "sampler", "who draws the neighbors"),
@@ -51,6 +51,13 @@ TRIAL_VALUES = [
     Column("seed", INT, "seed", "seed of the repeat"),
     Column("sampled_test_nodes", INT, "sampled_test_nodes", "asked for; empty: every test node"),
 ]
+LATER_VALUES = [
+    Column("compile", FLAG, "compile", "whether torch.compile was asked for"),
+    Column("placement", STR, "placement", "asked for: auto, device or host"),
+    Column("profile_steps", INT, "profile_steps", "micro-steps profiled behind everything else"),
+]
+"""behind the other columns, where these had been as text, so that no column moves"""
+TRIAL_VALUES = [*FIRST_VALUES, *LATER_VALUES]
 
 PREDICTION_COLUMNS = [
     Column("predicted_peak_bytes", REAL, "memory.peak_bytes", "peak_memory_bytes as predicted"),
@@ -76,7 +83,7 @@ TRIAL_COLUMNS = [
     Column("dataset_name", STR, "", "the data set's name"),
     Column("total_fanout", REAL, "", "product of the non-zero fanouts; empty with -1 (all)"),
     Column("effective_batch_size", INT, "", "batch_size x accumulation x ranks"),
-    *TRIAL_VALUES,
+    *FIRST_VALUES,
     Column("started_at", STR, "started_at", "UTC"),
     Column("finished_at", STR, "finished_at", "UTC"),
     Column("attempts", INT, "attempts", "attempts until the outcome"),
@@ -119,7 +126,13 @@ TRIAL_COLUMNS = [
     Column("memory_kind", STR, "", "which of the counters below peak_memory_bytes is"),
     Column("peak_allocated_bytes", REAL, "memory.peak_allocated_bytes", "CUDA allocator, in use"),
     Column("peak_reserved_bytes", REAL, "memory.peak_reserved_bytes", "CUDA allocator, held"),
-    Column("peak_device_used_bytes", REAL, "memory.peak_device_used_bytes", "whole device, NVML"),
+    Column(
+        "peak_device_used_bytes",
+        REAL,
+        "memory.peak_device_used_bytes",
+        "no peak: in use on the whole device, by all processes, where an epoch ends; the "
+        "highest of these readings (cudaMemGetInfo)",
+    ),
     Column(
         "peak_host_private_bytes", REAL, "memory.peak_host_private_bytes", "a rank's own memory"
     ),
@@ -160,7 +173,7 @@ TRIAL_COLUMNS = [
         "provenance.expandable_segments",
         "whether torch took a GPU's memory in segments that can grow; null on a CPU",
     ),
-    Column("command", STR, "provenance.command", "command that was typed"),
+    Column("command", STR, "provenance.command", "command line of the trial's launcher"),
     Column("hosts", STR, "", "hosts of the ranks"),
     Column("device_names", STR, "", "devices of the ranks (CPU model on CPU)"),
     Column("device_uuids", STR, "", "UUIDs of the GPUs"),
@@ -170,6 +183,20 @@ TRIAL_COLUMNS = [
     Column("device_memory_bytes", REAL, "", "memory of the smallest GPU"),
     Column("memory_total_bytes", REAL, "", "memory of the smallest host"),
     Column("slurm", STR, "", "Slurm's ids of rank 0, as JSON"),
+    *LATER_VALUES,
+    Column(
+        "placement_chosen",
+        STR,
+        "placement.chosen",
+        "where graph and features were: device, host or mapped; empty for PyG's engines",
+    ),
+    Column(
+        "num_alloc_retries",
+        INT,
+        "",
+        "how often CUDA allocators freed their cache and asked again, all ranks of the last job",
+    ),
+    Column("num_ooms", INT, "", "how often they then failed, all ranks of the last job"),
 ]
 
 SLURM_COLUMNS = [

@@ -110,6 +110,8 @@ def _text(column: str, value: object) -> str:
     name = column.removesuffix("_gib").replace("_", " ")
     if value is None or value != value:
         return f"no {name}"
+    if pd.api.types.is_bool(value):
+        return f"{name} {str(value).lower()}"
     number = f"{value:g}" if isinstance(value, (int, float)) else str(value)
     return f"{name} {number}" + (" GiB" if column.endswith("_gib") else "")
 

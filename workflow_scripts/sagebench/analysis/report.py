@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +156,7 @@ def render(
             ("epochs", EPOCH_COLUMNS),
         ],
         links=links,
-        commands=_commands(study, trials),
+        command=study.get("command"),
         commits=[cells.short(commit) for commit in trials["git_commit"].dropna().unique()],
         configuration=yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True),
     )
@@ -211,10 +210,3 @@ def _picture(figures: Path, name: str, caption: Caption) -> Picture:
         raise UserError(f"{path} does not exist: draw the figures first (plot_*.py).")
     data = base64.b64encode(path.read_bytes()).decode()
     return Picture(name, caption, f"data:image/svg+xml;base64,{data}")
-
-
-def _commands(study: dict[str, Any], trials: pd.DataFrame) -> list[str]:
-    """The commands that were recorded; where there are none, the general one."""
-    recorded = [c for c in trials["command"].dropna().unique() if c.startswith("snakemake")]
-    name = shlex.quote(f"config/{study['study']}.yaml")
-    return recorded or [f"snakemake --profile profiles/local --configfile {name}"]

@@ -141,9 +141,9 @@ def _machine(ranks: list[Row]) -> Row:
     def distinct(key: str) -> str | None:
         return "; ".join(dict.fromkeys(str(r[key]) for r in ranks if r.get(key))) or None
 
-    def extreme(key: str, choose: Any) -> float | None:
+    def over_ranks(key: str, of: Any) -> float | None:
         values = [rank[key] for rank in ranks if rank.get(key) is not None]
-        return choose(values) if values else None
+        return of(values) if values else None
 
     slurm = next((rank["slurm"] for rank in ranks if rank.get("slurm")), None)
     return {
@@ -152,9 +152,11 @@ def _machine(ranks: list[Row]) -> Row:
         "device_uuids": distinct("device_uuid"),
         "drivers": distinct("driver"),
         "cpu_models": distinct("cpu_model"),
-        "load_1m": extreme("load_1m", max),
-        "device_memory_bytes": extreme("device_memory_bytes", min),
-        "memory_total_bytes": extreme("memory_total_bytes", min),
+        "load_1m": over_ranks("load_1m", max),
+        "device_memory_bytes": over_ranks("device_memory_bytes", min),
+        "memory_total_bytes": over_ranks("memory_total_bytes", min),
+        "num_alloc_retries": over_ranks("num_alloc_retries", sum),
+        "num_ooms": over_ranks("num_ooms", sum),
         "slurm": json.dumps(slurm, sort_keys=True) if slurm else None,
     }
 

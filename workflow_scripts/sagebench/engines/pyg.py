@@ -37,6 +37,10 @@ LONGEST_TEMPORARY_FOLDER = 75
 """a socket's path takes 107 characters, 32 of them below the temporary folder; a loader process
 that cannot have one loses its batches, and the rank would wait for them for ever"""
 
+Sampled = tuple[MicroBatch, NodeLoader | None, Any]
+"""a micro-batch, the loader that sampled it and what it sampled; no loader where there is no seed
+node"""
+
 
 class KeyedSampler(BaseSampler):
     """Our sampler behind PyG's interface; a batch's `input_id` is its micro-batch index."""
@@ -184,13 +188,13 @@ class PygEngine:
             worker_init_fn=survive_stop_signals,
         )
 
-    def sample(self, micro_batch: MicroBatch) -> tuple[MicroBatch, NodeLoader, Any] | None:
+    def sample(self, micro_batch: MicroBatch) -> Sampled:
         if not len(micro_batch.seeds):
             return micro_batch, None, None
         loader = self._loader([micro_batch], workers=0)
         return micro_batch, loader, loader.collate_fn(list(range(len(micro_batch.seeds))))
 
-    def load(self, sampled: tuple[MicroBatch, NodeLoader, Any]) -> Batch:
+    def load(self, sampled: Sampled) -> Batch:
         micro_batch, loader, output = sampled
         if loader is None:
             return empty_batch(micro_batch, self.trial.layers, self.device)

@@ -13,10 +13,12 @@ from sagebench.errors import UserError
 from sagebench.grid import messages
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
-from sagebench.records import MEASURED_ENDS, Outcome, Status, read_outcome
+from sagebench.records import MEASURED_ENDS, Damaged, Outcome, Status, read_outcome
 
 KEYS = ("status", "experiment", "commit", "digest", "trial")
 EXAMPLE = "status=out_of_memory or experiment=batch,commit=1a2b3c"
+STATUSES = (*MEASURED_ENDS, Status.DAMAGED)
+"""what an outcome may be; a failed trial has none and runs again by itself"""
 SHORTEST_PREFIX = 4
 
 
@@ -51,13 +53,13 @@ def parse_where(text: str) -> dict[str, str]:
 def matches(study: Study, conditions: Mapping[str, str]) -> Iterator[Match]:
     """The study's outcomes that all `conditions` hold for.
 
-    status is one of MEASURED_ENDS; commit and digest by their beginning, of four characters at
+    status is one of STATUSES; commit and digest by their beginning, of four characters at
     least; trial may hold the wildcards * and ?. Raises UserError for an experiment that the study
     does not have.
     """
     status = conditions.get("status")
-    if status is not None and status not in MEASURED_ENDS:
-        raise UserError(messages.sentence("WHERE.status", status, " or ".join(MEASURED_ENDS)))
+    if status is not None and status not in STATUSES:
+        raise UserError(messages.sentence("WHERE.status", status, " or ".join(STATUSES)))
     wanted = conditions.get("experiment")
     trials = {e.name: e.trials for e in study.experiments}
     if wanted is not None and wanted not in trials:
@@ -70,7 +72,14 @@ def matches(study: Study, conditions: Mapping[str, str]) -> Iterator[Match]:
         path = Path(outcome_path(study.results, trial_id))
         if not fnmatchcase(trial_id, conditions.get("trial", "*")) or not path.exists():
             continue
-        outcome = read_outcome(path, trial_id)
+        try:
+            outcome = read_outcome(path, trial_id)
+        except Damaged:
+            if status != Status.DAMAGED:
+                raise
+            if not {"commit", "digest"} & conditions.keys():  # nobody can tell them
+                yield Match(trial_id, path, Status.DAMAGED)
+            continue
         if _holds(outcome, conditions):
             yield Match(trial_id, path, outcome.status)
 

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from sagebench.errors import UserError
 from sagebench.grid import messages
+from sagebench.grid.trial_file import CHOICES
 from sagebench.grid.values import (
     SEED_MAX,
     FanoutValue,
@@ -121,20 +122,20 @@ Dataset = Annotated[PubMed | Ogb | Arrays | Synthetic, Field(discriminator="sour
 # Every flat key: its type, what it falls back to, what it is and its unit.
 KEYS: dict[str, tuple[Any, Any, str]] = {
     "engine": (
-        choice("blocks", "trimmed", "reference"),
+        choice(*CHOICES["engine"]),
         "blocks",
         "blocks: bipartite blocks; reference: the slides' path, every layer on every sampled node; "
         "trimmed: the same with PyG's trim_to_layer",
     ),
     "sampler": (
-        choice("sagebench", "pyg_lib"),
+        choice(*CHOICES["sampler"]),
         "sagebench",
         "sagebench: our own; pyg_lib: PyG's NeighborLoader, where pyg-lib is installed",
     ),
     "layers": (whole(1, 5, 16), 5, "SAGE layers"),
     "hidden_channels": (whole(1, 256), 256, "width of the hidden layers"),
     "dropout": (number(0.5, low=0, below=1), 0.5, "share of the hidden values that is dropped"),
-    "aggregator": (choice("mean", "sum", "max"), "mean", "how neighbors are combined"),
+    "aggregator": (choice(*CHOICES["aggregator"]), "mean", "how neighbors are combined"),
     "batch_size": (whole(1, 128), 128, "seeds of one micro-batch of one rank"),
     "accumulation": (whole(1, 5), 5, "micro-batches of one optimizer step of one rank"),
     "fanout": (
@@ -146,10 +147,10 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     "threads_per_rank": (whole(1, 4), 1, "CPU threads of the training process"),
     "sampling_workers": (whole(0, 4), 1, "background samplers of one rank; 0: none"),
     "epochs": (whole(1, 10), 10, "passes over the training nodes"),
-    "optimizer": (choice("adam"), "adam", "the optimizer"),
+    "optimizer": (choice(*CHOICES["optimizer"]), "adam", "the optimizer"),
     "learning_rate": (number(0.001, above=0), 0.001, "of one rank, before scaling"),
     "learning_rate_scaling": (
-        choice("linear", "sqrt", "none"),
+        choice(*CHOICES["learning_rate_scaling"]),
         "linear",
         "how the learning rate grows with the number of ranks",
     ),
@@ -160,7 +161,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
         "validations without a better score before training stops; null: never",
     ),
     "validation": (
-        choice("full", "sampled"),
+        choice(*CHOICES["validation"]),
         "full",
         "full: layer by layer over the full graph; sampled: with the trial's own fanout",
     ),
@@ -182,13 +183,13 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
         "every trial; null: all",
     ),
     "precision": (
-        choice("fp32", "tf32", "bf16"),
+        choice(*CHOICES["precision"]),
         "fp32",
         "of the arithmetic; tf32: in matrix products, on a GPU; bf16: parameters stay fp32",
     ),
     "compile": (Flag, False, "the model's dense parts by torch.compile"),
     "placement": (
-        choice("auto", "device", "host"),
+        choice(*CHOICES["placement"]),
         "auto",
         "of engine blocks: device: graph and features resident there, sampled there; host: sampled "
         "and gathered on the host; auto: by their sizes",

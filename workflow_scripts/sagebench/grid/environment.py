@@ -6,6 +6,7 @@ A parameter that changes reruns its jobs; where the checkout lies must not rerun
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -59,3 +60,21 @@ def profile_site(arguments: Sequence[str]) -> str | None:
     folder = Path(profile).parent if Path(profile).is_file() else Path(profile)
     site = folder / "site.yaml"
     return str(site) if site.is_file() else None
+
+
+def typed_command(arguments: Sequence[str], folder: Path) -> str:
+    """Snakemake's command line, its sys.argv, as one types it in `folder`.
+
+    The program is `snakemake` by its path below `folder`, as `make` calls it, which needs no
+    activated environment; the bare name where it lies elsewhere, also for `python -m snakemake`.
+    """
+    program, *rest = arguments
+    path = Path(program)
+    if path.name != "snakemake":  # the module's own file
+        path = Path(sys.executable).with_name("snakemake")
+    path = path.absolute()
+    name = str(path.relative_to(folder)) if path.is_relative_to(folder) else "snakemake"
+    profile = os.environ.get("SNAKEMAKE_PROFILE")
+    return (f"SNAKEMAKE_PROFILE={shlex.quote(profile)} " if profile else "") + shlex.join(
+        [name, *rest]
+    )

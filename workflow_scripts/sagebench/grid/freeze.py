@@ -24,6 +24,9 @@ def study_document(study: Study) -> dict[str, Any]:
     {"format", "study", "configuration", "site", "experiments": [{"name", "title", "axis", "seeds",
     "trials": [id]}], "requests": {id: {"store", "walltime_min", "continues"}},
     "places": {ranks: Geometry}, "skipped": {id: prediction}}
+
+    Not in it, as no other tables come of it: "command", which the frozen file has once the study's
+    trials or its report were made: Snakemake's command line of the last time.
     """
     widths = {request.trial.ranks for request in study.requests.values()}
     return {
@@ -73,11 +76,15 @@ class Freezer:
     def _path(self, name: str) -> str:
         return f"{self.study.results}/{self.study.name}/frozen/{name}.json"
 
-    def write(self, trial_ids: Iterable[str], stores: Iterable[str]) -> None:
+    def write(
+        self, trial_ids: Iterable[str], stores: Iterable[str], command: str | None = None
+    ) -> None:
         """Write the study, what each of `trial_ids` needs, and the specs of the stores to build;
-        what is there stays as it is."""
+        what is there stays as it is, but `command`, which is noted in the study as "command"."""
         document = study_document(self.study)
         _write_missing(self.path, document)
+        if command is not None and (frozen := read_json(self.path)).get("command") != command:
+            write_json(self.path, {**frozen, "command": command})
         _write_missing(self.run_path, with_runtimes(document, self.study))
         for trial_id in trial_ids:
             request = self.study.requests[trial_id]

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from sagebench.errors import UserError
 from sagebench.grid.configuration import Strict, checked
 from sagebench.grid.files import read_yaml
+from sagebench.grid.trial_file import CHOICES
 from sagebench.grid.values import (
     FilePath,
     Flag,
@@ -72,7 +73,7 @@ class Site(Strict):
     """One machine: a workstation or a cluster's partition."""
 
     machine: Name = Field(description="its label; part of every trial's identity")
-    device: choice("cpu", "cuda") = Field(description="what a rank computes on")
+    device: choice(*CHOICES["device"]) = Field(description="what a rank computes on")
     nodes: whole(1, 8) = Field(1, description="the most nodes one trial may have")
     devices_per_node: whole(1, 4) = Field(description="the most ranks of one node")
     card: Text | None = Field(

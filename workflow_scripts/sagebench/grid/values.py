@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from sagebench.grid.fanout import Fanout
+from sagebench.grid.trial_file import one_of
 
 PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
 
@@ -90,7 +91,7 @@ def choice(*options: str) -> Any:
 
     def check(value: Any) -> str:
         if value not in options:
-            raise wanted(" or ".join(options))
+            raise wanted(one_of(value, options))
         return value
 
     return Annotated[Literal[options], BeforeValidator(check)]

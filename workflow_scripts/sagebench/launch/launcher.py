@@ -16,9 +16,8 @@ from pathlib import Path
 
 from sagebench.attempts import log_attempt
 from sagebench.errors import UserError
-from sagebench.files import read_json
 from sagebench.grid.environment import run_began_unix_s
-from sagebench.grid.trial import Trial
+from sagebench.grid.trial_file import read_trial
 from sagebench.launch.attempt import CurrentAttempt
 from sagebench.launch.compose import compose_outcome
 from sagebench.launch.locks import machine_alone, only_one
@@ -56,7 +55,7 @@ def run_trial(
     Slurm, whose devices would wait too, it is a UserError.
     """
     since_unix_s = run_began_unix_s()
-    trial = Trial.from_json(read_json(trial_path))
+    trial = read_trial(trial_path)
     job = Job.read(trial, trial_path, store, outcome_path, study_path)
     try:
         with handling_signals(interrupt), only_one(job.home, wait=not job.by_slurm):

@@ -87,6 +87,9 @@ class PeakMemory:
     """This process's peaks, in bytes, over the stretches `with peak: ...`.
 
     The kernel keeps no peak of private memory, so a thread looks every 10 ms: 30 us a look.
+    `peak_device_used_bytes` is no peak, and not this process's: what is in use on the whole device,
+    by all processes, is read once at the end of each stretch, and the highest reading is kept. What
+    was freed within a stretch, or another process took and gave back, is not in it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -120,7 +123,7 @@ class PeakMemory:
         self._note("peak_host_private_bytes", self.host_bytes())
 
     def read(self) -> dict[str, int | None]:
-        """The peaks so far; the device's are null on a CPU."""
+        """The figures so far; those of a GPU are null on a CPU."""
         return dict(self._peaks)
 
     def raise_to(self, peaks: dict[str, int | None]) -> None:

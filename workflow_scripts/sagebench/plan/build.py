@@ -8,9 +8,10 @@ from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.resources import Geometry
 from sagebench.plan.forecast import Forecast, Forecaster
-from sagebench.plan.past import Measured, known_outcome, measured_of
+from sagebench.plan.past import Measured, measured_of
 from sagebench.plan.rows import ASKED, MEASURED, PREDICTED, PlanRow
 from sagebench.predict.time import steps_per_epoch
+from sagebench.records import Damaged, Status, read_outcome
 
 
 def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRow]:
@@ -32,7 +33,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     request = study.requests[trial_id]
     trial, place = request.trial, forecaster.place(request.trial.ranks)
     probe = forecaster.probes.get(request.store)
-    measured = _measured(study, trial_id)
+    measured, damaged = _measured(study, trial_id)
     forecast = None if measured else forecaster.of(request)
     skipped = measured is None and trial_id in study.skipped
     hours, low, high = _hours(request, forecast)
@@ -50,7 +51,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         ranks=trial.ranks,
         nodes=place.nodes,
         source=MEASURED if measured else PREDICTED if forecast and forecast.time else ASKED,
-        status=measured.status if measured else None,
+        status=measured.status if measured else Status.DAMAGED if damaged else None,
         skipped=skipped,
         continues=request.continues,
         walltime_h=request.walltime_min / 60,
@@ -65,11 +66,15 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     )
 
 
-def _measured(study: Study, trial_id: str) -> Measured | None:
+def _measured(study: Study, trial_id: str) -> tuple[Measured | None, bool]:
+    """What is measured of a trial, and whether a damaged outcome is why that is nothing."""
     path = Path(outcome_path(study.results, trial_id))
     if not path.exists():
-        return None
-    return measured_of(known_outcome(path))
+        return None, False
+    try:
+        return measured_of(read_outcome(path, trial_id)), False
+    except Damaged:
+        return None, True
 
 
 def _hours(request: Request, forecast: Forecast | None) -> tuple[float, float, float]:

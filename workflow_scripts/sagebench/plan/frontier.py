@@ -77,7 +77,7 @@ def _frontier(
     cells: dict[tuple[str, int], Cell] = {}
     for row in rows:
         memory = row.peak_memory_bytes if row.measured else row.needed_memory_bytes
-        cell = Cell(memory, row.fits, True, row.measured, row.status)
+        cell = Cell(memory, row.fits, True, row.measured, row.status if row.measured else None)
         before = cells.get((row.fanout, row.batch_size))
         if before is None or (cell.memory_bytes or 0) > (before.memory_bytes or 0):
             cells[row.fanout, row.batch_size] = cell

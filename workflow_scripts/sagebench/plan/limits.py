@@ -8,6 +8,7 @@ from sagebench.grid.expansion import Study
 from sagebench.plan.budget import over_budget
 from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total
 from sagebench.predict.memory import FITS, NO_FIT, TIGHT, verdict
+from sagebench.records import Status
 from sagebench.units import GIB
 
 NAMED = 3
@@ -17,6 +18,7 @@ NAMED = 3
 def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
     """What to know before submitting, the gravest first."""
     found = [
+        _damaged(rows),
         over_budget(study, rows),
         _allocation(study, rows),
         *_memory(study, rows),
@@ -30,6 +32,17 @@ def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
         _jobs(study, rows),
     ]
     return [sentence for sentence in found if sentence]
+
+
+def _damaged(rows: Sequence[PlanRow]) -> str | None:
+    damaged = [row for row in distinct(rows) if row.status is Status.DAMAGED]
+    if not damaged:
+        return None
+    outcomes = "outcome counts" if len(damaged) == 1 else "outcomes count"
+    return (
+        f"The damaged {outcomes} as not there, of {_trials(damaged)}: `make status` says what can "
+        "be mended, `make again` with WHERE=status=damaged measures again."
+    )
 
 
 def _allocation(study: Study, rows: Sequence[PlanRow]) -> str | None:

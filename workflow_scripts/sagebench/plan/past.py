@@ -42,10 +42,7 @@ def known_outcome(path: Path) -> Outcome | None:
     return outcome
 
 
-def measured_of(outcome: Outcome | None) -> Measured:
-    """outcome: None for one that cannot be read, which is not run again either."""
-    if outcome is None:
-        return Measured(Status.DAMAGED, None, None, None, None)
+def measured_of(outcome: Outcome) -> Measured:
     timing, accuracy = outcome.timing or Timing(), outcome.accuracy
     total_s = timing.total_s  # of all its jobs; the dates are those of the last one
     if total_s is None and outcome.started_at and outcome.finished_at:

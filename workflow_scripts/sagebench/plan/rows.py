@@ -29,7 +29,7 @@ class PlanRow(NamedTuple):
     ranks: int
     nodes: int
     source: str  # MEASURED, PREDICTED or ASKED
-    status: Status | None  # of the outcome
+    status: Status | None  # of the outcome; DAMAGED: not to be read, counts as not there
     skipped: bool  # predicted not to fit, and therefore not run
     continues: bool  # beyond its walltime, in another job
     walltime_h: float  # asked for
