@@ -19,7 +19,7 @@ def test_a_sample_is_what_loading_takes(tmp_path, seeds):
     assert returned == get_type_hints(PygEngine.load)["sampled"]
     trial = make_trial(engine="reference")
     engine = PygEngine(trial, tiny_store(tmp_path / "tiny"), torch.device("cpu"))
-    micro_batch = MicroBatch(1, 0, 0, np.arange(seeds), seeds)
+    micro_batch = MicroBatch(1, 0, 0, np.arange(seeds), seeds, True)
     sampled = engine.sample(micro_batch)
     _, loader, _ = get_args(returned)
     assert isinstance(sampled[1], loader)

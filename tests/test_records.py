@@ -44,7 +44,14 @@ def tables(tmp_path_factory):
 def test_golden_tables_hold_the_same_values_in_the_same_columns(tables, name):
     golden, made = read_csv(GOLDEN / "tables" / f"{name}.csv"), read_csv(tables / f"{name}.csv")
     assert list(golden.columns) == [column for column in made.columns if column in golden.columns]
-    assert golden.rows == [{key: row[key] for key in golden.columns} for row in made.rows]
+    assert golden.rows == [
+        {key: as_then(key, row[key]) for key in golden.columns} for row in made.rows
+    ]
+
+
+def as_then(column: str, text: str) -> str:
+    """The spelling of the time before `compile` was a typed column."""
+    return text.lower() if column == "compile" else text
 
 
 class read_csv:
