@@ -22,7 +22,7 @@ from sagebench.grid import messages
 from sagebench.grid.trial_file import CHOICES
 from sagebench.grid.values import (
     SEED_MAX,
-    FanoutValue,
+    Fanout,
     FilePath,
     Flag,
     Name,
@@ -139,7 +139,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     "batch_size": (whole(1, 128), 128, "seeds of one micro-batch of one rank"),
     "accumulation": (whole(1, 5), 5, "micro-batches of one optimizer step of one rank"),
     "fanout": (
-        FanoutValue,
+        Fanout,
         (15, 10, 10, 10, 10),
         "neighbors a hop, one number a layer, from the seeds outward; -1: every one; 0: none",
     ),

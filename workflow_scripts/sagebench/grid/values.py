@@ -7,10 +7,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from sagebench.grid.fanout import Fanout
 from sagebench.grid.trial_file import one_of
 
 PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
@@ -128,7 +127,7 @@ def matching(pattern: str, what: str) -> Any:
     return Annotated[str, Field(pattern=pattern), BeforeValidator(check)]
 
 
-def _fanout(value: Any) -> Fanout:
+def _fanout(value: Any) -> tuple[int, ...]:
     example = "a list of one whole number a layer, e.g. [15, 10, 10, 10, 10]"
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise wanted(example)
@@ -148,12 +147,12 @@ def _fanout(value: Any) -> Fanout:
             f"zeros only at the end, e.g. {hops[:first_zero] + [0] * (len(hops) - first_zero)}: "
             "behind a hop that takes no neighbors there are no nodes to expand"
         )
-    return Fanout(hops)
+    return tuple(hops)
 
 
-FanoutValue = Annotated[
+Fanout = Annotated[
     tuple[int, ...],
-    PlainValidator(_fanout),
+    BeforeValidator(_fanout),
     WithJsonSchema(
         {
             "type": "array",
