@@ -14,6 +14,8 @@ import pytest
 from sagebench.records import Damaged, read_outcome
 from workflow_project import ROOT, SMALL, Project
 
+GOLDEN = ROOT / "tests" / "golden" / "demo"
+
 
 @pytest.fixture
 def project(tmp_path):
@@ -41,6 +43,13 @@ def test_a_study_runs_to_its_report_and_then_has_nothing_to_do(finished):
     assert len(finished.outcomes()) == 3  # batch 128 on one rank is in both experiments
     again = finished.snakemake()
     assert "Nothing to be done" in again.stdout
+
+
+def test_the_trials_of_a_former_version_are_not_run_again(project):
+    """config/demo.yaml has the values that it had then."""
+    shutil.copytree(GOLDEN / "trials", project.folder / "results" / "trials")
+    result = project.snakemake("-n", "trials", "--configfile", "config/demo.yaml")
+    assert "Nothing to be done" in result.stdout
 
 
 def test_everything_that_was_run_is_frozen(finished):
