@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sagebench.predict.samples import GraphFacts, Sample, Spread
+from sagebench.estimate.samples import GraphFacts, Sample, Spread
 
 Sizes = tuple[list[int], list[int]]
 """nodes of the hops 0 (the seed nodes) to L; edges of the hops 1 to L"""

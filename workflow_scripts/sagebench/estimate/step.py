@@ -47,6 +47,7 @@ class StepRecorder:
         self.engine = engine_class(trial.engine)
         with META:
             self.module = LossModule(self.engine.make_model(trial, graph)).train()
+        self.parameters = sum(p.numel() for p in self.module.parameters())
         self.features = torch.empty(graph.num_nodes, graph.num_features, device=META)
         self._step(self._batch([2] * (trial.layers + 1), [2] * trial.layers))  # what is made once
 

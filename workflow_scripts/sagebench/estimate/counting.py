@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from sagebench.graph.store import GraphStore
-from sagebench.predict.samples import Sample, Spread
+from sagebench.estimate.samples import Sample, Spread
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
 
@@ -97,7 +97,6 @@ def make_sample(
         fanout=fanout,
         batch_size=batch_size,
         batches=len(full) + (last is not None),
-        sampled=True,
         nodes_per_hop=tuple(spread(nodes)),
         edges_per_hop=tuple(spread(edges)),
         nodes=next(spread(nodes, total=True)),

@@ -1,21 +1,14 @@
-"""What an allocator holds for what a program has taken of it, by the allocator's own rules.
+"""The CUDA caching allocator, simulated: reserved bytes for allocations and frees.
 
-Both keep freed memory for later requests, and hold more than is in use: a request that fits no
-free piece takes new memory, however much lies free in smaller pieces.
+It keeps freed memory for later requests, and so reserves more than is in use: a request that fits
+no free block takes new memory, however much lies free in smaller ones.
 """
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_left, insort
-from collections.abc import Iterable
 
-from sagebench.predict.tape import Tape
-
-KIB, MIB = 1 << 10, 1 << 20
-PINNED_SHARE = 0.2
-"""counted in all mallocs and frees of two trainings on 98,000 nodes, [8,8,8], batch 96: at 25 %
-(`reference`) and 16 % (`blocks`) of the ends of tensors lay a small object when they were freed"""
+from sagebench.units import MIB
 
 
 class FreePieces:
@@ -102,68 +95,3 @@ class CudaAllocator:
                 self._free[small].remove(start)
                 del self._segments[start]
                 self.held -= end - start
-
-
-class GlibcHeap:
-    """glibc's heap as the launcher sets it: everything in one heap, nothing given back or cached.
-
-    torch asks for memory aligned to 64 bytes. malloc then looks for 96 bytes more, so a piece that
-    just became free fits a request of its own size only when the bytes that were cut off before
-    and after it are joined with it. These are free at once, but for a share of them: there small
-    objects lie until the step's last tensor is freed. seed: decides which ones. The smallest free
-    piece that fits is taken; else the heap grows.
-    """
-
-    ALIGNMENT, HEADER, EXTRA, SMALL = 64, 16, 96, 128
-    """in bytes. SMALL: what is cut off and longer is the rest of a large piece, and stays free"""
-
-    def __init__(self, seed: int = 0, pinned_share: float = PINNED_SHARE) -> None:
-        self.held = self.peak = 0
-        self._free = FreePieces()
-        self._used: dict[int, tuple[int, int]] = {}
-        self._pinned: list[tuple[int, int]] = []
-        self._pinned_share = pinned_share
-        self._draw = random.Random(seed).random
-
-    def take(self, handle: int, size: int) -> None:
-        size = -(-(size + 8) // 16) * 16
-        start, end = self._free.smallest(size + self.EXTRA) or self._grow(size + self.EXTRA)
-        first = start + (-(start + self.HEADER)) % self.ALIGNMENT
-        if 0 < first - start < 32:  # too few bytes for a chunk of their own
-            first += self.ALIGNMENT
-        self._used[handle] = first, first + size
-        for piece in ((start, first), (first + size, end)):
-            length = piece[1] - piece[0]
-            if 0 < length <= self.SMALL and self._draw() < self._pinned_share:
-                self._pinned.append(piece)
-            elif length:
-                self._release(*piece)
-
-    def give(self, handle: int) -> None:
-        self._release(*self._used.pop(handle))
-        if not self._used:
-            while self._pinned:
-                self._release(*self._pinned.pop())
-
-    def _grow(self, size: int) -> tuple[int, int]:
-        start = self.held
-        self.held += size
-        self.peak = max(self.peak, self.held)
-        return start, self.held
-
-    def _release(self, start: int, end: int) -> None:
-        start, end = self._free.add(start, end)
-        if end == self.held:
-            self._free.remove(start)
-            self.held = start
-
-
-def replay(allocator: CudaAllocator | GlibcHeap, steps: Iterable[Tape]) -> int:
-    """The most that the allocator holds over these steps; what it held before counts."""
-    for tape in steps:
-        for handle, size in tape.events:
-            if size:
-                allocator.take(handle, size)
-            else:
-                allocator.give(handle)
-    return allocator.peak

@@ -54,14 +54,12 @@ class Sample:
     nodes_per_hop: new nodes of the hops 0 (the seeds) to L. edges_per_hop: of the hops 1 to L.
     Both as in outcomes' epochs, with one difference: the last hop's nodes are always counted,
     where the `blocks` engine does without their numbers and outcomes then say 0.
-    batches: how many were sampled. sampled: False: none; interpolated from other batch sizes of
-    the same fanout.
+    batches: how many were sampled.
     """
 
     fanout: tuple[int, ...]
     batch_size: int
     batches: int
-    sampled: bool
     nodes_per_hop: tuple[Spread, ...]
     edges_per_hop: tuple[Spread, ...]
     nodes: Spread
@@ -80,7 +78,6 @@ class Sample:
         """As in a probe's record; key: `sample_name`."""
         return {
             "batches": self.batches,
-            "sampled": self.sampled,
             "nodes_per_hop": _columns(self.nodes_per_hop),
             "edges_per_hop": _columns(self.edges_per_hop),
             "nodes": asdict(self.nodes),
@@ -94,7 +91,6 @@ class Sample:
             fanout=fanout,
             batch_size=batch_size,
             batches=values["batches"],
-            sampled=values["sampled"],
             nodes_per_hop=_spreads(values["nodes_per_hop"]),
             edges_per_hop=_spreads(values["edges_per_hop"]),
             nodes=_spread(values["nodes"]),

@@ -1,0 +1,206 @@
+"""The probe of a store: what trials sample and what a step of them costs, learnt on a CPU.
+
+results/probes/<store>.json holds {"format", "store_checksum", "store": GraphFacts, "samples":
+{"<fanout>/<batch size>": Sample}, "steps": {key: StepCost}}. What is there is not taken again; it
+starts anew when the store's checksum is another one. Reading it takes neither torch nor numba.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sagebench.errors import UserError
+from sagebench.estimate.costs import StepCost, deciding_values, step_name
+from sagebench.estimate.extremes import expected_maximum
+from sagebench.estimate.resident import placement_of
+from sagebench.estimate.samples import GraphFacts, Sample, sample_name
+from sagebench.files import read_json, write_json
+from sagebench.grid.trial import Trial
+
+if TYPE_CHECKING:
+    from sagebench.graph.store import GraphStore
+
+FORMAT = 2
+OF_SAMPLES = 1
+"""the format before it, which had samples alone; those that were not sampled are not read"""
+PLACEMENTS = ("device", "host")
+"""of a card: which one is chosen depends on its memory, so both are recorded"""
+SAVED_EVERY_S = 10.0
+"""while steps are recorded: writing the file takes as long as some of them"""
+
+
+@dataclass
+class Probe:
+    """What is known of a store, of its samples and of the steps on them."""
+
+    store_checksum: str
+    graph: GraphFacts
+    samples: dict[str, Sample] = field(default_factory=dict)
+    steps: dict[str, StepCost] = field(default_factory=dict)
+
+    def sample_of(self, trial: Trial) -> Sample | None:
+        """What the trial samples; None where that was not probed."""
+        return self.samples.get(sample_name(trial.fanout, trial.batch_size))
+
+    def cost_of(self, trial: Trial, device_bytes: int | None) -> StepCost | None:
+        """Of the trial's step on a card of so many bytes; None where it was not probed."""
+        placement = placement_of(trial, self.graph, device_bytes)
+        return self.steps.get(step_name(deciding_values(trial), placement))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "store_checksum": self.store_checksum,
+            "store": self.graph.to_json(),
+            "samples": {name: sample.to_json() for name, sample in self.samples.items()},
+            "steps": {name: cost.to_json() for name, cost in self.steps.items()},
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Probe:
+        if record["format"] not in (FORMAT, OF_SAMPLES):
+            raise ValueError(f"its format is {record['format']}, this version reads {FORMAT}")
+        return cls(
+            record["store_checksum"],
+            GraphFacts.from_json(record["store"]),
+            {
+                name: Sample.from_json(name, value)
+                for name, value in record["samples"].items()
+                if value.get("sampled", True)
+            },
+            {name: StepCost.from_json(value) for name, value in record.get("steps", {}).items()},
+        )
+
+
+def path_of(results: str | os.PathLike[str], store: str) -> Path:
+    """Where the probe of a store (its folder's name) is kept."""
+    return Path(results, "probes", f"{store}.json")
+
+
+def load_probe(path: str | os.PathLike[str]) -> Probe | None:
+    """The probe in a file; None: no such file. Raises UserError for a file that is none."""
+    try:
+        return Probe.from_json(read_json(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no probe ({type(error).__name__}: {error}): delete it, `snakemake probe` "
+            "makes it again"
+        ) from None
+
+
+def probe_store(
+    store: GraphStore,
+    trials: Iterable[Trial],
+    path: str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> Probe:
+    """Take the samples and record the steps of `trials` that the probe in `path` lacks.
+
+    It is written as it grows, so that a probe that was interrupted goes on where it was. A file
+    that is no probe, or one of another graph, is replaced. threads: micro-batches sampled at a
+    time. say: is given a line a sample, and some of the steps.
+    """
+    path, trials = Path(path), list(trials)
+    with _only_one(path):
+        probe = _still_good(path, store.checksum) or Probe(store.checksum, graph_facts(store))
+        _sample(probe, store, trials, path, threads, say)
+        _record(probe, trials, path, say)
+    return probe
+
+
+def graph_facts(store: GraphStore) -> GraphFacts:
+    return GraphFacts(
+        num_nodes=store.num_nodes,
+        num_edges=store.num_edges,
+        num_features=store.num_features,
+        num_classes=store.num_classes,
+        train_nodes=len(store.train),
+        valid_nodes=len(store.valid),
+        test_nodes=len(store.test),
+        index_bytes=store.colptr.nbytes + store.row.nbytes,
+        feature_bytes=store.features.nbytes,
+    )
+
+
+def _sample(
+    probe: Probe,
+    store: GraphStore,
+    trials: list[Trial],
+    path: Path,
+    threads: int,
+    say: Callable[[str], None],
+) -> None:
+    wanted = {sample_name(trial.fanout, trial.batch_size): trial for trial in trials}
+    missing = sorted(
+        (trial.fanout, trial.batch_size)
+        for name, trial in wanted.items()
+        if name not in probe.samples
+    )
+    if not missing:
+        return
+    from sagebench.estimate.counting import Counter  # numba takes a second to import
+
+    counter = Counter(store, threads)
+    for done, (fanout, batch_size) in enumerate(missing, start=1):
+        sample = counter.take(fanout, batch_size)
+        name = sample_name(fanout, batch_size)
+        probe.samples[name] = sample
+        write_json(path, probe.to_json())
+        say(
+            f"sampled {done} of {len(missing)}: {name}: {sample.nodes.mean:,.0f} nodes, "
+            f"{sample.edges.mean:,.0f} edges, from {sample.batches} micro-batches"
+        )
+
+
+def _record(probe: Probe, trials: list[Trial], path: Path, say: Callable[[str], None]) -> None:
+    missing: dict[str, tuple[Trial, str, int]] = {}
+    for trial in trials:
+        values = deciding_values(trial)
+        micro_batches = probe.graph.micro_batches(trial.batch_size) * trial.epochs
+        for placement in PLACEMENTS if trial.engine == "blocks" else ("host",):
+            name = step_name(values, placement)
+            known, most = probe.steps.get(name), missing.get(name, (trial, placement, 0))[2]
+            if known is None or known.largest_z < expected_maximum(micro_batches):
+                missing[name] = trial, placement, max(micro_batches, most)
+    if not missing:
+        return
+    from sagebench.estimate.replay import step_cost  # torch takes seconds to import
+
+    saved_s = time.monotonic()
+    for done, (name, (trial, placement, micro_batches)) in enumerate(missing.items(), start=1):
+        sample = probe.sample_of(trial)
+        assert sample is not None
+        probe.steps[name] = step_cost(trial, sample, probe.graph, placement, micro_batches)
+        if time.monotonic() - saved_s > SAVED_EVERY_S or done == len(missing):
+            write_json(path, probe.to_json())
+            saved_s = time.monotonic()
+            say(f"recorded {done} of {len(missing)} steps")
+
+
+def _still_good(path: Path, checksum: str) -> Probe | None:
+    """The probe that is there, if it is a whole one and of this very graph."""
+    with contextlib.suppress(UserError):
+        probe = load_probe(path)
+        if probe is not None and probe.store_checksum == checksum:
+            return probe
+    return None
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Wait until nobody else probes the same store; the lock goes with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

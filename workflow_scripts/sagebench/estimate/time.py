@@ -1,0 +1,202 @@
+"""How long a trial will take: first a roofline's figure, then measured steps, then outcomes.
+
+A roofline estimate comes of the recorded step and the card's data sheet; it is a model's, with a
+wide interval. Where a pilot has timed steps on the site's own devices, an epoch is so many of them.
+Outcomes of the same machine take over as they come. Standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from statistics import median
+
+from sagebench.estimate.cards import (
+    GB,
+    OPERATION_S,
+    RELATIVE_ERROR,
+    SAMPLED_EDGES_PER_S,
+    START_S,
+    Card,
+)
+from sagebench.estimate.costs import StepCost
+from sagebench.estimate.samples import GraphFacts, Sample
+from sagebench.grid.trial import Trial
+
+NINE_OF_TEN = 1.645
+"""standard deviations on either side of the middle"""
+FLOAT = 4
+SAMPLER_DRAW_BYTES, SAMPLER_NODE_BYTES = 600, 60
+"""moved by a device's sampler: of an edge, mostly 64-bit hashes; of a node of the graph and hop"""
+SAMPLER_OPERATIONS_A_HOP, SAMPLER_OPERATIONS_A_DRAW = 70, 4.5
+PASSES = 3
+"""of a step: forward, and twice as much backward"""
+OUTCOMES_SPREAD = 0.1
+"""standard deviation of the logarithm from one run of a configuration to the next, at least; a
+judgement, until there are several"""
+LIKE_SPREAD = 0.2
+"""the same from one configuration to another that corrects it"""
+
+
+class Basis(str, Enum):
+    """What a time rests on."""
+
+    MODEL = "a model's"
+    PILOT = "measured steps"
+    OUTCOMES = "outcomes"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """epoch_s: of an epoch that is not the first; low_s to high_s holds nine of ten. micro_step_s:
+    of one rank. start_s: until the first step. evaluation_s: of one validation. test_s: of the
+    test after training. source: the basis in words. used: ids of the trials whose outcomes it
+    rests on."""
+
+    epoch_s: float
+    low_s: float
+    high_s: float
+    micro_step_s: float
+    steps_per_epoch: int
+    start_s: float
+    evaluation_s: float
+    test_s: float
+    basis: Basis
+    source: str
+    used: tuple[str, ...] = ()
+
+    def total_s(self, trial: Trial) -> float:
+        """Of the whole trial, should it not stop early."""
+        evaluations = -(-trial.epochs // trial.evaluate_every_epochs)
+        return (
+            self.start_s
+            + trial.epochs * self.epoch_s
+            + evaluations * self.evaluation_s
+            + self.test_s
+            + trial.phase_window_steps * self.micro_step_s
+        )
+
+    def times(self, factor: float, error: float, basis: Basis, source: str) -> TimeEstimate:
+        """With epochs `factor` times as long. error: standard deviation of the logarithm."""
+        epoch_s, wide = self.epoch_s * factor, math.exp(NINE_OF_TEN * error)
+        return replace(
+            self,
+            epoch_s=epoch_s,
+            low_s=epoch_s / wide,
+            high_s=epoch_s * wide,
+            micro_step_s=self.micro_step_s * factor,
+            basis=basis,
+            source=source,
+        )
+
+
+def steps_per_epoch(trial: Trial, graph: GraphFacts) -> int:
+    return -(-graph.train_nodes // (trial.batch_size * trial.accumulation * trial.ranks))
+
+
+def micro_steps_per_epoch(trial: Trial, graph: GraphFacts) -> int:
+    """Of one rank."""
+    return -(-graph.micro_batches(trial.batch_size) // trial.ranks)
+
+
+def roofline(
+    trial: Trial, cost: StepCost, sample: Sample, graph: GraphFacts, card: Card, nodes: int
+) -> TimeEstimate | None:
+    """nodes: that the ranks are on. None for a precision that the card does not have."""
+    step_s = card.device_s(cost.flops, cost.bytes_moved, trial.precision)
+    if step_s is None:
+        return None
+    edges = sample.edges.mean
+    step_s = max(step_s, cost.operations * OPERATION_S)
+    if cost.placement == "device":  # the same GPU does both
+        moved = SAMPLER_DRAW_BYTES * edges
+        moved += SAMPLER_NODE_BYTES * graph.num_nodes * (trial.layers - 1)
+        operations = SAMPLER_OPERATIONS_A_HOP * trial.layers
+        operations += SAMPLER_OPERATIONS_A_DRAW * sum(max(k, 0) for k in trial.fanout)
+        micro_s = step_s + max(card.device_s(0, moved, "fp32") or 0.0, operations * OPERATION_S)
+    else:
+        sampling_s = (
+            edges / SAMPLED_EDGES_PER_S + FLOAT * graph.num_features * sample.nodes.mean / (GB * 5)
+        )
+        copy_s = sum(cost.batch_bytes) / (card.pcie_gb_per_s * GB)
+        waits_s = sampling_s / trial.sampling_workers if trial.sampling_workers else 0.0
+        serial_s = 0.0 if trial.sampling_workers else sampling_s
+        micro_s = max(step_s + copy_s, waits_s) + serial_s
+    gradients_s = card.network(nodes).all_reduce_s(FLOAT * cost.parameters, trial.ranks)
+    steps = steps_per_epoch(trial, graph)
+    epoch_s = micro_steps_per_epoch(trial, graph) * micro_s + steps * gradients_s
+    full_s = _full_evaluation_s(trial, graph, card)
+    sampled_s = step_s / PASSES / trial.batch_size  # a node
+    tested = min(trial.sampled_test_nodes or graph.test_nodes, graph.test_nodes)
+    validation_s = full_s if trial.validation == "full" else sampled_s * graph.valid_nodes
+    estimate = TimeEstimate(
+        epoch_s=epoch_s,
+        low_s=epoch_s,
+        high_s=epoch_s,
+        micro_step_s=micro_s,
+        steps_per_epoch=steps,
+        start_s=START_S,
+        evaluation_s=validation_s / trial.ranks,
+        test_s=(full_s + sampled_s * tested) / trial.ranks,
+        basis=Basis.MODEL,
+        source="",
+    )
+    source = f"a recorded step against the data sheet of {card.name}"
+    return estimate.times(1.0, RELATIVE_ERROR, Basis.MODEL, source)
+
+
+def _full_evaluation_s(trial: Trial, graph: GraphFacts, card: Card) -> float:
+    """Every layer reads a row for every edge of the graph."""
+    columns = graph.num_features + (trial.layers - 1) * trial.hidden_channels
+    return card.device_s(0, FLOAT * graph.num_edges * columns, "fp32") or 0.0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """An outcome of the machine: its trial's id, what is alike in trials that it corrects, and
+    its epoch. estimated_s: what would have been estimated of it; None where that is not known."""
+
+    trial_id: str
+    exactly: str
+    alike: tuple[object, ...]
+    epoch_s: float
+    estimated_s: float | None
+
+
+def corrected(
+    estimate: TimeEstimate | None,
+    exactly: str,
+    alike: tuple[object, ...],
+    observations: Sequence[Observation],
+) -> TimeEstimate | None:
+    """The estimate after outcomes: their own epoch where they ran the very configuration, else
+    times the median of measured over estimated of those that are alike."""
+    same = [seen for seen in observations if seen.exactly == exactly]
+    if estimate is None:
+        return None
+    if same:
+        times = [seen.epoch_s for seen in same]
+        source = f"{len(same)} outcome{'s' * (len(same) > 1)} of the same configuration"
+        error = max(OUTCOMES_SPREAD, _spread(times))
+        factor = median(times) / estimate.epoch_s
+    else:
+        same = [seen for seen in observations if seen.alike == alike and seen.estimated_s]
+        if not same:
+            return estimate
+        ratios = [seen.epoch_s / seen.estimated_s for seen in same if seen.estimated_s]
+        source = f"{estimate.source}, times the median ratio of {len(same)} outcome"
+        source += "s" * (len(same) > 1)
+        error = max(LIKE_SPREAD, _spread(ratios))
+        factor = median(ratios)
+    used = tuple(seen.trial_id for seen in same)
+    return replace(estimate.times(factor, error, Basis.OUTCOMES, source), used=used)
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Half of the range of the logarithms."""
+    return math.log(max(values) / min(values)) / 2
