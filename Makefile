@@ -72,6 +72,7 @@ checked: install
 
 .PHONY: run
 run: checked ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
+	@$(RUN)/python workflow_scripts/plan.py --decisions-only --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
 	$(SNAKEMAKE) $(STUDY)
 
 .PHONY: plan
@@ -83,12 +84,8 @@ preflight: install ## short jobs that check a cluster before the first study: ma
 	@$(RUN)/python workflow_scripts/preflight.py --profile "$$PROFILE" --configfile "$$CONFIG"
 
 .PHONY: probe
-probe: checked ## sample a little of every trial, so that the plan predicts memory and time
+probe: checked ## sample a little of every trial and record a step of it, for the plan
 	$(SNAKEMAKE) probe $(STUDY)
-
-.PHONY: calibrate
-calibrate: install ## measure for half a minute how fast this machine is, for the plan's predictions
-	$(RUN)/python workflow_scripts/calibrate.py --site "$$PROFILE/site.yaml"
 
 .PHONY: status
 status: install ## where every trial stands, also while they run: make status CONFIG=... PROFILE=...
@@ -120,10 +117,6 @@ gpu: install ## what is worth measuring on a GPU, in nine minutes: make gpu OUT=
 .PHONY: bench-planning
 bench-planning: install ## the dry run of 10,000 trials against bare Snakemake with as many jobs
 	$(RUN)/python workflow_scripts/bench_planning.py
-
-.PHONY: bench-predictions
-bench-predictions: install ## trials on this CPU against their predicted peak memory: 16 GB of memory
-	$(RUN)/python workflow_scripts/check_predictions.py $(BENCH)
 
 .PHONY: test
 test: install ## every test that needs no root

@@ -30,7 +30,13 @@ from sagebench.grid.freeze import (
 )
 from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, load_study
 from sagebench.grid.submission import check_submission
-from sagebench.plan.guards import check_budget, freeze_predictions, guarded
+from sagebench.plan.decisions import (
+    check_decisions,
+    fresh_decisions,
+    guarded,
+    has_guards,
+    no_fresh_plan,
+)
 
 lead_commands(SCRIPTS)
 
@@ -43,10 +49,13 @@ def read_study():
     site = overrides.pop("site", None) or profile_site(sys.argv) or ROOT / DEFAULT_SITE
     files = workflow.overwrite_configfiles or [ROOT / DEFAULT_CONFIGURATION]
     try:
-        return guarded(load_study(files, site, overrides))
+        study = load_study(files, site, overrides)
     except UserError as error:
         # A WorkflowError would bury the sentence under line numbers.
         sys.exit(f"error: {error}")
+    if workflow.dryrun and has_guards(study) and fresh_decisions(study) is None:
+        print(f"Not guarded: {no_fresh_plan(study)}.", file=sys.stderr)
+    return guarded(study)
 
 
 study = read_study()
@@ -156,7 +165,7 @@ def before_run():
         )
     try:
         if trials:
-            check_budget(study)
+            check_decisions(study)
         if study.site.launcher == "slurm" and (trials or stores or widths):
             check_submission(
                 study.site,
@@ -172,6 +181,8 @@ def before_run():
             bound_waits()
         with full_disk_told():
             freezer.write(trials, stores, command_to_note(trials))
+            from sagebench.plan.record import freeze_predictions
+
             freeze_predictions(study, trials)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -1,7 +1,8 @@
 """Say what a study takes: print it, and write plan.csv and plan.html.
 
 Works from the configuration alone, and then tells the walltimes asked for. What `snakemake probe`
-sampled, the machine's rates (calibrate.py, or the site's card) and outcomes refine it.
+sampled and recorded, what `snakemake pilot` measured, and outcomes refine it. plan.json beside it
+holds what it decides: trials that are not run, walltimes, and whether a budget is kept.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shlex
 from pathlib import Path
 
 from sagebench.errors import run_script
+from sagebench.estimate.time import Basis
 from sagebench.files import write_atomic
 from sagebench.grid.study import (
     DEFAULT_CONFIGURATION,
@@ -20,8 +22,9 @@ from sagebench.grid.study import (
 )
 from sagebench.plan.as_text import as_csv, as_text, device_word
 from sagebench.plan.build import plan_rows
+from sagebench.plan.deciding import decide, with_hours
+from sagebench.plan.decisions import applied, has_guards, write_decisions
 from sagebench.plan.forecast import Forecaster
-from sagebench.plan.guards import guarded
 from sagebench.plan.limits import sentences
 
 
@@ -32,20 +35,33 @@ def main() -> None:
     add_study_arguments(parser)
     parser.add_argument("--out", metavar="CSV", help="default: results/<study>/plan.csv")
     parser.add_argument("--page", metavar="HTML", help="default: plan.html beside it")
+    parser.add_argument(
+        "--decisions-only",
+        action="store_true",
+        help="write plan.json alone, and only where the study leaves something to its plan",
+    )
     arguments = parser.parse_args()
-    study = guarded(study_of(arguments))
+    study = study_of(arguments)
+    if arguments.decisions_only and not has_guards(study):
+        return
+    forecaster = Forecaster(study)
+    decisions = decide(study, forecaster)
+    study = applied(decisions, study)
+    rows = plan_rows(study, forecaster)
+    write_decisions(study, with_hours(decisions, study, rows))
+    if arguments.decisions_only:
+        return
     path = Path(arguments.out or f"{study.results}/{study.name}/plan.csv")
     page = Path(arguments.page or path.with_suffix(".html"))
-    forecaster = Forecaster(study)
-    rows = plan_rows(study, forecaster)
     write_atomic(path, as_csv(rows, device_word(study)))
     print(as_text(study, rows, sentences(study, rows)), flush=True)
-    if any(row.to_run and row.sampled is None for row in rows):
+    to_run = [row for row in rows if row.to_run]
+    if any(row.sampled is None for row in to_run):
         command = make("probe", arguments)
-        print(f"`{command}` makes predictions of them: memory and time of every trial.")
-    elif forecaster.rates is None and any(row.to_run for row in rows):
-        command = make("calibrate", arguments)
-        print(f"Their times: after `{command}` on that machine, or with its card in the site.")
+        print(f"`{command}` samples their graph and records a step of each, without a GPU.")
+    if any(row.time_basis in (None, Basis.MODEL.value) for row in to_run):
+        command = make("pilot", arguments)
+        print(f"`{command}` measures some twenty steps of each on the devices of this site.")
     from sagebench.plan.page import render  # the drawing takes seconds to import
 
     write_atomic(page, render(study, rows, forecaster))
@@ -56,7 +72,7 @@ def make(target: str, arguments: argparse.Namespace) -> str:
     """The command that makes `target` for the study and site that this plan was asked for."""
     words = ["make", target]
     path, *more = arguments.configfile
-    if target != "calibrate" and path != DEFAULT_CONFIGURATION and not more:  # make takes one
+    if path != DEFAULT_CONFIGURATION and not more:  # make takes one
         words.append(f"CONFIG={path}")
     if arguments.site != DEFAULT_SITE:
         words.append(f"PROFILE={Path(arguments.site).parent}")

@@ -1,6 +1,7 @@
-"""Sample a few micro-batches of every (fanout, batch size) that a study asks for, on this CPU.
+"""Sample a few micro-batches of every (fanout, batch size) that a study asks for, and record a step
+of every configuration, on this CPU.
 
-What was sampled goes to results/probes/<store>.json, for the plan; it is never sampled twice.
+Both go to results/probes/<store>.json, for the plan; what is there is not taken again.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import os
 from pathlib import Path
 
 from sagebench.errors import run_script
+from sagebench.estimate.grid_cells import cells_between
+from sagebench.estimate.probe import path_of, probe_store
 from sagebench.graph.store import GraphStore
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.study import add_study_arguments, study_of
-from sagebench.predict.probe import path_of, probe_store
 
 
 def main() -> None:
@@ -31,14 +33,22 @@ def main() -> None:
     study = study_of(arguments)
     for name in study.stores:
         store = GraphStore.open(Path(manifest_path(study.results, name)).parent)
-        requests = {
-            (request.trial.fanout, request.trial.batch_size)
-            for request in study.requests.values()
-            if request.store == name
-        }
+        trials = [r.trial for r in study.requests.values() if r.store == name]
+        between = [
+            trial
+            for engine in dict.fromkeys(trial.engine for trial in trials)
+            for trial in cells_between(
+                [trial for trial in trials if trial.engine == engine], len(store.train)
+            )
+        ]
         path = path_of(study.results, name)
-        probe_store(store, requests, path, threads=max(1, arguments.threads), say=print)
-        print(f"{len(requests)} pairs of fanout and batch size: {path}")
+        threads = max(1, arguments.threads)
+        probe = probe_store(store, [*trials, *between], path, threads=threads, say=say)
+        say(f"{len(probe.samples)} samples and {len(probe.steps)} recorded steps: {path}")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

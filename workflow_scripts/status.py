@@ -8,7 +8,7 @@ from sagebench.cluster.states import look
 from sagebench.cluster.states_text import as_csv, as_text
 from sagebench.errors import run_script
 from sagebench.grid.study import add_study_arguments, study_of
-from sagebench.plan.guards import guarded
+from sagebench.plan.decisions import guarded
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from sagebench.graph.store import GraphStore
 from sagebench.estimate.samples import Sample, Spread
+from sagebench.graph.store import GraphStore
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
 

@@ -7,14 +7,14 @@ import random
 from collections.abc import Iterable
 from statistics import fmean, stdev
 
+from sagebench.estimate.allocator import CudaAllocator
 from sagebench.estimate.costs import StepCost, deciding_values
+from sagebench.estimate.extremes import expected_maximum
+from sagebench.estimate.samples import GraphFacts, Sample
 from sagebench.estimate.sizes import sizes_at
 from sagebench.estimate.step import StepRecorder
 from sagebench.estimate.trace import RecordedStep
 from sagebench.grid.trial import Trial
-from sagebench.estimate.allocator import CudaAllocator
-from sagebench.estimate.extremes import expected_maximum
-from sagebench.estimate.samples import GraphFacts, Sample
 
 STEPS, ORDERS = 20, 6
 """replayed: what is needed hardly changes after the first twenty steps; the first ones decide how

@@ -158,14 +158,23 @@ def _full_evaluation_s(trial: Trial, graph: GraphFacts, card: Card) -> float:
 
 @dataclass(frozen=True)
 class Observation:
-    """An outcome of the machine: its trial's id, what is alike in trials that it corrects, and
-    its epoch. estimated_s: what would have been estimated of it; None where that is not known."""
+    """An outcome of the machine, as far as it corrects estimates.
+
+    exactly: what only trials share that differ in nothing that costs time. alike: what trials share
+    that correct one another. estimated_s: what would have been estimated of its epoch; None where
+    that is not known. start_s, evaluation_s, test_s: None where they were not measured.
+    """
 
     trial_id: str
     exactly: str
     alike: tuple[object, ...]
+    steps_per_epoch: int
+    micro_steps_per_epoch: int
     epoch_s: float
-    estimated_s: float | None
+    start_s: float | None
+    evaluation_s: float | None
+    test_s: float | None
+    estimated_s: float | None = None
 
 
 def corrected(
@@ -174,27 +183,52 @@ def corrected(
     alike: tuple[object, ...],
     observations: Sequence[Observation],
 ) -> TimeEstimate | None:
-    """The estimate after outcomes: their own epoch where they ran the very configuration, else
-    times the median of measured over estimated of those that are alike."""
+    """The estimate after outcomes: their own times where they ran the very configuration, else
+    times the median of measured over estimated of those that are alike. estimate: None where there
+    is neither a card's data sheet nor a pilot."""
     same = [seen for seen in observations if seen.exactly == exactly]
-    if estimate is None:
-        return None
     if same:
-        times = [seen.epoch_s for seen in same]
-        source = f"{len(same)} outcome{'s' * (len(same) > 1)} of the same configuration"
-        error = max(OUTCOMES_SPREAD, _spread(times))
-        factor = median(times) / estimate.epoch_s
-    else:
-        same = [seen for seen in observations if seen.alike == alike and seen.estimated_s]
-        if not same:
-            return estimate
-        ratios = [seen.epoch_s / seen.estimated_s for seen in same if seen.estimated_s]
-        source = f"{estimate.source}, times the median ratio of {len(same)} outcome"
-        source += "s" * (len(same) > 1)
-        error = max(LIKE_SPREAD, _spread(ratios))
-        factor = median(ratios)
-    used = tuple(seen.trial_id for seen in same)
-    return replace(estimate.times(factor, error, Basis.OUTCOMES, source), used=used)
+        return _of_outcomes(same, estimate)
+    ratios = {
+        seen.trial_id: seen.epoch_s / seen.estimated_s
+        for seen in observations
+        if seen.alike == alike and seen.estimated_s
+    }
+    if estimate is None or not ratios:
+        return estimate
+    source = f"{estimate.source}, times the median ratio of {_outcomes(len(ratios))}"
+    error = max(LIKE_SPREAD, _spread([*ratios.values()]))
+    scaled = estimate.times(median(ratios.values()), error, Basis.OUTCOMES, source)
+    return replace(scaled, used=tuple(ratios))
+
+
+def _of_outcomes(same: Sequence[Observation], estimate: TimeEstimate | None) -> TimeEstimate:
+    times = [seen.epoch_s for seen in same]
+    epoch_s = median(times)
+
+    def middle(name: str) -> float:
+        known = [getattr(seen, name) for seen in same if getattr(seen, name) is not None]
+        return median(known) if known else getattr(estimate, name, 0.0)
+
+    measured = TimeEstimate(
+        epoch_s=epoch_s,
+        low_s=epoch_s,
+        high_s=epoch_s,
+        micro_step_s=epoch_s / same[0].micro_steps_per_epoch,
+        steps_per_epoch=same[0].steps_per_epoch,
+        start_s=middle("start_s"),
+        evaluation_s=middle("evaluation_s"),
+        test_s=middle("test_s"),
+        basis=Basis.OUTCOMES,
+        source="",
+        used=tuple(seen.trial_id for seen in same),
+    )
+    source = f"{_outcomes(len(same))} of the same configuration"
+    return measured.times(1.0, max(OUTCOMES_SPREAD, _spread(times)), Basis.OUTCOMES, source)
+
+
+def _outcomes(count: int) -> str:
+    return f"{count} outcome{'s' * (count > 1)}"
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -81,7 +81,7 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
         line += [hours_text(row.hours_used), hours_text(row.hours_allocated)]
         if energy:
             line += ["-" if row.energy_kj is None else model + hours_text(row.energy_kj / 3600)]
-        cells.append([*line, "skipped" if row.skipped else row.source])
+        cells.append([*line, "skipped" if row.skipped else row.time_basis or row.source])
     left = {"experiment", "engine", "fanout", "memory", "from"}
     return text_table(head, cells, {head.index(name) for name in left if name in head})
 
@@ -110,5 +110,5 @@ def _hours_are(rows: Sequence[PlanRow]) -> str:
     if not predicted:
         return "Hours are the time asked for, of the trials still to run."
     if predicted == len(to_run):
-        return "Hours are a model's prediction (~), of the trials still to run."
-    return "Hours are a model's prediction (~) or the time asked for, of the trials still to run."
+        return "Hours are estimates (~), of the trials still to run; the last column says what of."
+    return "Hours are estimates (~) or the time asked for, of the trials still to run."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sagebench.estimate.time import steps_per_epoch
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.resources import Geometry
 from sagebench.plan.forecast import Forecast, Forecaster
 from sagebench.plan.past import Measured, measured_of
 from sagebench.plan.rows import ASKED, MEASURED, PREDICTED, PlanRow
-from sagebench.predict.time import steps_per_epoch
 from sagebench.records import Damaged, Status, read_outcome
 
 
@@ -84,9 +84,9 @@ def _hours(request: Request, forecast: Forecast | None) -> tuple[float, float, f
     if forecast is None or forecast.time is None or forecast.total_s is None:
         return asked, asked, asked
     longest = float("inf") if request.continues else asked
-    low, high = forecast.interval()
-    hours = forecast.total_s / 3600
-    return min(hours, longest), min(low * hours, longest), min(high * hours, longest)
+    hours, took = forecast.total_s / 3600, forecast.time
+    low, high = (hours * end / took.epoch_s for end in (took.low_s, took.high_s))
+    return min(hours, longest), min(low, longest), min(high, longest)
 
 
 def _node_hours(study: Study, place: Geometry, hours: float) -> float:
@@ -108,32 +108,32 @@ def _of_outcome(measured: Measured) -> dict[str, object]:
 
 def _of_forecast(forecast: Forecast | None, hours: float) -> dict[str, object]:
     """hours: of one rank, still to be spent."""
-    if forecast is None or forecast.sample is None:
+    if forecast is None or not forecast.is_known:
         return {}
+    memory, took, sample = forecast.memory, forecast.time, forecast.sample
     values: dict[str, object] = {
         "fits": forecast.fits,
-        "memory_limit_bytes": forecast.memory_limit_bytes,
         "memory_limit": forecast.memory_limit,
         "out_of_memory_chance": forecast.out_of_memory_chance,
-        "sampled": f"{forecast.sample.batches} micro-batches"
-        if forecast.sample.sampled
-        else "interpolated",
+        "sampled": sample and f"{sample.batches} micro-batches",
+        "pilot_memory_bytes": forecast.pilot and forecast.pilot.peak_memory_bytes,
     }
-    names = "peak_memory_low_bytes", "peak_memory_bytes", "peak_memory_high_bytes"
-    values |= zip(names, forecast.peak() or (None, None, None), strict=True)
-    if forecast.memory is not None:
-        values["needed_memory_bytes"] = forecast.memory.needed_bytes
-        values["evaluation_memory_bytes"] = forecast.memory.evaluation_bytes
-        if forecast.memory_limit_bytes is not None:
-            chance = forecast.memory.evaluation_chance(forecast.memory_limit_bytes)
-            values["evaluation_out_of_memory_chance"] = chance
-    if forecast.time and forecast.total_s is not None:
+    if memory is not None:
         values |= {
-            "epoch_s": forecast.time.epoch_s,
-            "epoch_low_s": forecast.time.low_s,
-            "epoch_high_s": forecast.time.high_s,
+            "peak_memory_low_bytes": memory.low_bytes,
+            "peak_memory_bytes": memory.peak_bytes,
+            "peak_memory_high_bytes": memory.high_bytes,
+            "needed_memory_bytes": memory.needed_bytes,
+            "memory_limit_bytes": memory.limit_bytes,
+        }
+    if took is not None and forecast.total_s is not None:
+        values |= {
+            "epoch_s": took.epoch_s,
+            "epoch_low_s": took.low_s,
+            "epoch_high_s": took.high_s,
             "total_h": forecast.total_s / 3600,
-            "time_source": forecast.time.source,
+            "time_source": took.source,
+            "time_basis": took.basis.value,
         }
     if forecast.energy_j is not None and forecast.total_s and hours:
         values |= {

@@ -14,9 +14,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sagebench.analysis.placement import place_labels
 from sagebench.analysis.style import ALARM, COLOURS, FAINT, INK, SOFT, drawable
+from sagebench.estimate.memory import FITS, NO_FIT, TIGHT
 from sagebench.plan.frontier import Frontier
 from sagebench.plan.rows import ASKED, PREDICTED, PlanRow
-from sagebench.predict.memory import FITS, NO_FIT, TIGHT
 from sagebench.units import hours_text
 
 WIDE_IN = 8.6

@@ -1,46 +1,42 @@
-"""What the trials of a study will take: probes, the device's rates and outcomes, put together.
-
-Each prediction is made once for all trials that do not differ in what it depends on.
-"""
+"""What the trials of a study will take: probes, the card, pilots and outcomes, put together."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-from sagebench.errors import UserError
+from sagebench.estimate.cards import Card, card_of
+from sagebench.estimate.energy import Power, measured_power, power_of
+from sagebench.estimate.memory import MemoryEstimate, card_memory, verdict
+from sagebench.estimate.probe import Probe, load_probe
+from sagebench.estimate.probe import path_of as probe_path
+from sagebench.estimate.resident import available_bytes
+from sagebench.estimate.samples import Sample
+from sagebench.estimate.time import (
+    Observation,
+    TimeEstimate,
+    corrected,
+    from_pilot,
+    micro_steps_per_epoch,
+    roofline,
+    steps_per_epoch,
+)
 from sagebench.files import read_json
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import Geometry, geometry
-from sagebench.grid.trial import FIELD_NAMES, Trial
-from sagebench.plan.past import read_outcomes
-from sagebench.predict import energy, time
-from sagebench.predict.cards import card_rates
-from sagebench.predict.correction import History
-from sagebench.predict.evaluation import enlarged
-from sagebench.predict.memory import (
-    NO_FIT,
-    MemoryPrediction,
-    peak_memory,
-    usable_bytes,
-    verdict,
+from sagebench.grid.trial import FIELD_NAMES, Trial, digest
+from sagebench.pilot.records import (
+    EvaluationPilot,
+    Pilot,
+    evaluation_key,
+    pilot_key,
+    read_pilots,
 )
-from sagebench.predict.probe import Probe, load_probe
-from sagebench.predict.probe import path_of as probe_path
-from sagebench.predict.rates import Rates, load_rates
-from sagebench.predict.rates import path_of as rates_path
-from sagebench.predict.resident import placement_of, process_bytes_of
-from sagebench.predict.samples import Sample, Spread
-from sagebench.predict.time import TimePrediction, epoch_time
-from sagebench.predict.work import Counts
-from sagebench.units import GIB
+from sagebench.plan.past import read_outcomes
+from sagebench.records import Outcome, Status
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -52,54 +48,47 @@ WITHOUT_EFFECT = frozenset(
         "patience_evaluations",
         "evaluate_every_epochs",
         "phase_window_steps",
+        "profile_steps",
     }
 )
-"""values of a trial that no prediction of an epoch's time depends on"""
-KEY_FIELDS = tuple(name for name in FIELD_NAMES if name not in WITHOUT_EFFECT)
+"""values of a trial that the time of an epoch does not depend on"""
+ALIKE = ("engine", "sampler", "precision", "compile", "device", "threads_per_rank")
+"""what an outcome shares with a trial whose estimate it corrects"""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one trial; None is what cannot be predicted from what is there."""
+    """Of one trial; None is what cannot be estimated from what is there."""
 
-    sample: Sample | None
-    memory: MemoryPrediction | None
-    memory_limit_bytes: float | None
-    memory_limit: str | None
-    out_of_memory_chance: float | None
-    time: TimePrediction | None
-    total_s: float | None
-    energy_j: float | None  # of the whole trial
-    energy_source: str | None
+    sample: Sample | None = None
+    memory: MemoryEstimate | None = None
+    memory_limit: str | None = None  # what sets it, in words
+    pilot: Pilot | None = None
+    time: TimeEstimate | None = None
+    total_s: float | None = None
+    energy_j: float | None = None  # of the whole trial
+    energy_source: str | None = None
+
+    @property
+    def out_of_memory_chance(self) -> float | None:
+        """Certain where a pilot ran out of memory."""
+        if self.pilot is not None and self.pilot.status is Status.OUT_OF_MEMORY:
+            return 1.0
+        return self.memory and self.memory.out_of_memory_chance
 
     @property
     def fits(self) -> str | None:
-        """FITS, TIGHT or NO_FIT; None where no limit is known."""
+        """FITS, TIGHT or NO_FIT; None where nobody knows."""
         chance = self.out_of_memory_chance
         return None if chance is None else verdict(chance)
 
-    def peak(self) -> tuple[float, float, float] | None:
-        """Low end, middle and high end of the peak in bytes.
-
-        Where a trial fits, its card is the most that the allocator holds, whatever it would take.
-        """
-        if self.memory is None:
-            return None
-        most = math.inf
-        if self.memory_limit_bytes is not None and self.fits != NO_FIT:
-            most = self.memory_limit_bytes
-        ends = self.memory.low_bytes, self.memory.peak_bytes, self.memory.high_bytes
-        return tuple(min(size, most) for size in ends)
-
-    def interval(self) -> tuple[float, float] | None:
-        """Factors from the time to the ends of its interval."""
-        if self.time is None:
-            return None
-        return self.time.low_s / self.time.epoch_s, self.time.high_s / self.time.epoch_s
+    @property
+    def is_known(self) -> bool:
+        return self.sample is not None or self.time is not None
 
 
 class Forecaster:
-    """Predicts the trials of one study. What it reads, it reads once, when it is first needed.
+    """Estimates for the trials of one study. What it reads, it reads once, when it is first needed.
 
     without: ids of trials whose own outcomes must not speak for them.
     """
@@ -107,9 +96,14 @@ class Forecaster:
     def __init__(self, study: Study, without: Collection[str] = ()) -> None:
         self.study = study
         self.without = frozenset(without)
-        self._times: dict[tuple[Any, ...], TimePrediction | None] = {}
-        self._chances: dict[tuple[int, float], tuple[MemoryPrediction, float]] = {}
+        self._times: dict[tuple[str, str], TimeEstimate | None] = {}
+        self._memories: dict[tuple[object, ...], MemoryEstimate | None] = {}
         self._places: dict[int, Geometry] = {}
+
+    @cached_property
+    def card(self) -> Card | None:
+        """Of the site, where it names one."""
+        return None if self.study.site.card is None else card_of(self.study.site.card)
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
@@ -130,49 +124,52 @@ class Forecaster:
             return ""
 
     @cached_property
-    def rates(self) -> Rates | None:
-        """Measured on the site's machine, or those of its card; None where there is neither."""
-        site = self.study.site
-        measured = load_rates(rates_path(self.study.results, site.machine))
-        if measured is not None and measured.device == site.device:
-            return measured
-        return card_rates(site.card) if site.card is not None else None
+    def _pilots(self) -> tuple[dict[str, Pilot], dict[str, EvaluationPilot]]:
+        return read_pilots(self.study.results, self.study.site.machine)
 
     @cached_property
-    def _outcomes(self) -> list[dict[str, Any]]:
-        """Of this machine and the study's engines, from whatever study."""
-        engines = {request.trial.engine for request in self.study.requests.values()}
-        trained = (
-            (Trial.from_json(outcome.trial), outcome.to_json())
+    def _outcomes(self) -> list[tuple[Trial, Outcome]]:
+        """Of this machine, from whatever study."""
+        found = (
+            (Trial.from_json(outcome.trial), outcome)
             for outcome in read_outcomes(self.study.results, self.without)
         )
-        return [
-            outcome
-            for trial, outcome in trained
-            if trial.machine == self.study.site.machine and trial.engine in engines
-        ]
+        machine = self.study.site.machine
+        return [(trial, outcome) for trial, outcome in found if trial.machine == machine]
 
     @cached_property
-    def _past(self) -> tuple[History, energy.Power]:
-        if self.rates is None:
-            return History(), {}
-        history = time.history_of(self._outcomes, self.rates, self.probes.values())
-        return history, energy.measured_power(self._outcomes)
+    def _power(self) -> Power:
+        return measured_power(outcome for _, outcome in self._outcomes)
 
     @cached_property
-    def _process_bytes(self) -> dict[tuple[str, bool], int]:
-        """What the process alone takes of a CPU rank on this machine, as outcomes measured it, by
-        engine and whether it has other ranks beside it."""
-        found: dict[tuple[str, bool], list[int]] = {}
-        for outcome in self._outcomes:
-            trial, graph = Trial.from_json(outcome["trial"]), time.graph_of(outcome)
-            if graph is None or trial.device != "cpu":
-                continue
-            for rank in outcome.get("ranks") or []:
-                if size := rank.get("host_private_before_training_bytes"):
-                    kind = trial.engine, trial.ranks > 1
-                    found.setdefault(kind, []).append(process_bytes_of(trial, graph, size))
-        return {kind: round(median(sizes)) for kind, sizes in found.items()}
+    def _observations(self) -> list[Observation]:
+        by_checksum = {probe.store_checksum: probe for probe in self.probes.values()}
+        observed = (
+            self._observe(trial, outcome, by_checksum[outcome.store.checksum])
+            for trial, outcome in self._outcomes
+            if outcome.store is not None and outcome.store.checksum in by_checksum
+        )
+        return [seen for seen in observed if seen is not None]
+
+    def _observe(self, trial: Trial, outcome: Outcome, probe: Probe) -> Observation | None:
+        """None where no epoch but the first was timed."""
+        timing = outcome.timing
+        if timing is None or timing.epoch_median_s is None:
+            return None
+        estimated = self._estimated(trial, probe)
+        validations = [e.evaluation_s for e in outcome.epochs if e.evaluation_s is not None]
+        return Observation(
+            trial_id=outcome.trial_id,
+            exactly=exactly(trial, probe.store_checksum),
+            alike=_alike(trial),
+            steps_per_epoch=steps_per_epoch(trial, probe.graph),
+            micro_steps_per_epoch=micro_steps_per_epoch(trial, probe.graph),
+            epoch_s=timing.epoch_median_s,
+            start_s=timing.start_to_first_step_s,
+            evaluation_s=sum(validations) / len(validations) if validations else None,
+            test_s=timing.test_s,
+            estimated_s=estimated and estimated.epoch_s,
+        )
 
     def place(self, ranks: int) -> Geometry:
         if ranks not in self._places:
@@ -181,145 +178,75 @@ class Forecaster:
 
     def of(self, request: Request) -> Forecast:
         """What is known beforehand of a trial."""
-        probe = self.probes.get(request.store)
-        sample = probe.sample_of(request.trial) if probe else None
-        if probe is None or sample is None:
-            return Forecast(None, None, None, None, None, None, None, None, None)
-        memory, limit, limited_by = self._memory(request.trial, sample, probe)
-        took = self._time(request, probe, sample)
-        total_s = took.total_s(request.trial) if took else None
-        power = None
-        if took is not None and self.rates is not None:
-            power = energy.power_of(request.trial, self.rates, self._past[1])
+        trial, probe = request.trial, self.probes.get(request.store)
+        if probe is None:
+            return Forecast()
+        took = self._time(trial, probe)
+        total_s = took.total_s(trial) if took else None
+        power = power_of(trial, self.card, self._power)
         return Forecast(
-            sample=sample,
-            memory=memory,
-            memory_limit_bytes=limit,
-            memory_limit=limited_by,
-            out_of_memory_chance=None if limit is None else self._chance(memory, limit),
+            sample=probe.sample_of(trial),
+            memory=self.memory(trial, probe),
+            memory_limit=self._memory_limit(trial),
+            pilot=self._pilot(trial, probe),
             time=took,
             total_s=total_s,
             energy_j=power[0] * total_s if power and total_s else None,
-            energy_source=power[1] if power else None,
+            energy_source=power[1] if power and total_s else None,
         )
 
-    def at_batch_size(self, request: Request, batch_size: int) -> Forecast | None:
-        """Of the same trial at a batch size that was not probed: an estimate, for pictures only.
-
-        Its sample is taken to be that of so many independent smaller or larger ones together.
-        """
-        probe = self.probes.get(request.store)
-        sample = probe.sample_of(request.trial) if probe else None
-        if probe is None or sample is None or batch_size > probe.graph.train_nodes:
+    def memory(self, trial: Trial, probe: Probe) -> MemoryEstimate | None:
+        """Of a card; None on a CPU, and for what was not probed."""
+        device_bytes = self.card and self.card.memory_bytes
+        sample, cost = probe.sample_of(trial), probe.cost_of(trial, device_bytes)
+        if trial.device != "cuda" or sample is None or cost is None:
             return None
-        trial = replace(request.trial, batch_size=batch_size)
-        there = resized(sample, batch_size, probe.graph.num_nodes)
-        memory, limit, limited_by = self._memory(trial, there, probe)
-        return Forecast(
-            sample=None,
-            memory=memory,
-            memory_limit_bytes=limit,
-            memory_limit=limited_by,
-            out_of_memory_chance=None if limit is None else self._chance(memory, limit),
-            time=None,
-            total_s=None,
-            energy_j=None,
-            energy_source=None,
-        )
+        values = (trial.epochs, trial.ranks > 1, trial.sampling_workers, trial.memory_limit_gib)
+        key = (id(cost), *values)
+        if key not in self._memories:
+            self._memories[key] = card_memory(trial, cost, sample, probe.graph, device_bytes)
+        return self._memories[key]
 
-    def _memory(
-        self, trial: Trial, sample: Sample, probe: Probe
-    ) -> tuple[MemoryPrediction, float | None, str | None]:
-        """The prediction, what a rank may use, and what sets that, in words."""
-        device_bytes, device = self._device_bytes(trial)
-        memory = peak_memory(
-            trial,
-            sample,
-            probe.graph,
-            device_bytes,
-            placement=self._placement(trial, probe),
-            process_bytes=self._process_bytes.get((trial.engine, trial.ranks > 1)),
-        )
-        limit = usable_bytes(trial, memory, device_bytes)
-        if trial.memory_limit_gib is not None and limit != usable_bytes(
-            replace(trial, memory_limit_gib=None), memory, device_bytes
-        ):
-            device = f"memory_limit_gib {trial.memory_limit_gib:g}"
-            if trial.device == "cpu":
-                device += " beyond what a process has before it trains"
-        return memory, limit, device
-
-    def _chance(self, memory: MemoryPrediction, limit_bytes: float) -> float:
-        key = id(memory), limit_bytes  # equal trials share one prediction
-        if key not in self._chances:
-            self._chances[key] = memory, memory.out_of_memory_chance(limit_bytes)
-        return self._chances[key][1]
-
-    def _placement(self, trial: Trial, probe: Probe) -> str:
-        return placement_of(trial, probe.graph, self._device_bytes(trial)[0])
-
-    def _device_bytes(self, trial: Trial) -> tuple[int | None, str | None]:
-        """Of a card, or a rank's share of a host's memory, and its name; None: not known."""
-        if trial.device == "cuda":
-            if self.rates is None or not self.rates.device_memory_bytes:
-                return None, None
-            return self.rates.device_memory_bytes, self.rates.device_name
-        node_gib = self.study.site.memory_per_node_gib
-        if node_gib is None:
-            return None, None
-        ranks = self.place(trial.ranks).ranks_per_node
-        return int(node_gib * GIB / ranks), "a rank's share of the node"
-
-    def _time(self, request: Request, probe: Probe, sample: Sample) -> TimePrediction | None:
-        if self.rates is None or self.rates.device != request.trial.device:
+    def _memory_limit(self, trial: Trial) -> str | None:
+        """What sets the limit of a card's memory, in words."""
+        if trial.device != "cuda":
             return None
-        trial = request.trial
-        key = request.store, *(getattr(trial, name) for name in KEY_FIELDS)
-        if key not in self._times:
-            nodes = self.place(trial.ranks).nodes
-            try:
-                predicted = epoch_time(
-                    trial,
-                    sample,
-                    probe.graph,
-                    self.rates,
-                    self._past[0],
-                    nodes=nodes,
-                    placement=self._placement(trial, probe),
-                )
-            except UserError:  # rates without, say, the trial's precision
-                predicted = None
-            self._times[key] = predicted
-        return self._times[key]
+        card_bytes = self.card and self.card.memory_bytes
+        without = available_bytes(replace(trial, memory_limit_gib=None), card_bytes)
+        if available_bytes(trial, card_bytes) != without:
+            return f"memory_limit_gib {trial.memory_limit_gib:g}"
+        return self.card and self.card.name
+
+    def _time(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
+        key = exactly(trial, probe.store_checksum)
+        if (key, probe.store_checksum) not in self._times:
+            estimate = corrected(
+                self._estimated(trial, probe), key, _alike(trial), self._observations
+            )
+            self._times[key, probe.store_checksum] = estimate
+        return self._times[key, probe.store_checksum]
+
+    def _estimated(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
+        """Before outcomes: measured steps where there is a pilot, else a roofline's figure."""
+        sample, graph = probe.sample_of(trial), probe.graph
+        pilot, nodes = self._pilot(trial, probe), self.place(trial.ranks).nodes
+        if pilot is not None and pilot.status is Status.COMPLETED:
+            evaluation = self._pilots[1].get(evaluation_key(trial, probe.store_checksum))
+            return from_pilot(trial, pilot, evaluation, sample, graph, self.card, nodes)
+        cost = probe.cost_of(trial, self.card and self.card.memory_bytes)
+        if trial.device != "cuda" or self.card is None or sample is None or cost is None:
+            return None
+        return roofline(trial, cost, sample, graph, self.card, nodes)
+
+    def _pilot(self, trial: Trial, probe: Probe) -> Pilot | None:
+        return self._pilots[0].get(pilot_key(trial, probe.store_checksum))
 
 
-def resized(sample: Sample, batch_size: int, num_nodes: int) -> Sample:
-    """A rough sample of another batch size; spreads stay the same part of their means."""
-    counts = Counts(
-        [spread.full_mean for spread in sample.nodes_per_hop],
-        [spread.full_mean for spread in sample.edges_per_hop],
-    )
-    larger = enlarged(counts, batch_size / sample.batch_size, num_nodes)
-
-    def scaled(spread: Spread, mean: float) -> Spread:
-        share = mean / spread.full_mean if spread.full_mean else 0.0
-        return Spread(mean, mean, share * spread.std)
-
-    return replace(
-        sample,
-        batch_size=batch_size,
-        batches=0,
-        sampled=False,
-        nodes_per_hop=tuple(map(scaled, sample.nodes_per_hop, larger.nodes)),
-        edges_per_hop=tuple(map(scaled, sample.edges_per_hop, larger.edges)),
-        nodes=scaled(sample.nodes, sum(larger.nodes)),
-        edges=scaled(sample.edges, sum(larger.edges)),
-    )
+def exactly(trial: Trial, store_checksum: str) -> str:
+    """Digits that only trials share which differ in nothing that an epoch's time depends on."""
+    values = [getattr(trial, name) for name in FIELD_NAMES if name not in WITHOUT_EFFECT]
+    return digest([values, store_checksum], 16)
 
 
-def model_version() -> str:
-    """Ten hexadecimal digits that change with the code of the predictions."""
-    code = hashlib.sha256()
-    for path in sorted((Path(__file__).parents[1] / "predict").glob("*.py")):
-        code.update(path.read_bytes())
-    return code.hexdigest()[:10]
+def _alike(trial: Trial) -> tuple[object, ...]:
+    return tuple(getattr(trial, name) for name in ALIKE)

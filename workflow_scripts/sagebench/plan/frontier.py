@@ -1,4 +1,4 @@
-"""The memory of batch size x fanout: what the study asks for, and estimates of the rest."""
+"""The memory of batch size x fanout: what the study asks for, and the cells between."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sagebench.estimate.grid_cells import axes_of, cells_between
+from sagebench.estimate.memory import NO_FIT, verdict
 from sagebench.grid.expansion import Study
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import PlanRow
-from sagebench.predict.memory import NO_FIT
 from sagebench.records import Status
 from sagebench.units import GIB
-
-MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
-ESTIMATED_WITHIN = 2.0
-"""times a batch size that is probed: there the nodes of a micro-batch of the slides' study are
-estimated to a fifth, at four times to two fifths"""
 
 
 @dataclass(frozen=True)
 class Cell:
     """memory_bytes: what the fullest rank needs; where it was measured, its peak. asked: by the
-    study; else it is an estimate from another batch size of the same fanout."""
+    study; else it is a cell between."""
 
     memory_bytes: float | None
     fits: str | None
@@ -81,24 +77,18 @@ def _frontier(
         before = cells.get((row.fanout, row.batch_size))
         if before is None or (cell.memory_bytes or 0) > (before.memory_bytes or 0):
             cells[row.fanout, row.batch_size] = cell
-    fanouts = _most_asked([row.fanout for row in rows], MOST_FANOUTS)
-    batch_sizes = sorted(_most_asked([row.batch_size for row in rows], MOST_BATCH_SIZES))
-    by_fanout = {fanout: [r for r in rows if r.fanout == fanout] for fanout in fanouts}
+    trials = [study.requests[row.trial].trial for row in rows]
+    fanouts, batch_sizes = axes_of(trials)
     limits = {(row.memory_limit_bytes, row.memory_limit) for row in rows}
-    for fanout in fanouts:
-        for batch_size in batch_sizes:
-            if (fanout, batch_size) not in cells:
-                nearest = min(
-                    by_fanout[fanout],
-                    key=lambda row: _ratio(row.batch_size, batch_size),
-                )
-                if _ratio(nearest.batch_size, batch_size) > ESTIMATED_WITHIN:
-                    continue
-                estimate = forecaster.at_batch_size(study.requests[nearest.trial], batch_size)
-                if estimate is not None and estimate.memory is not None:
-                    needed = estimate.memory.needed_bytes
-                    cells[fanout, batch_size] = Cell(needed, estimate.fits, False, False, None)
-                    limits.add((estimate.memory_limit_bytes, estimate.memory_limit))
+    stores = {study.requests[row.trial].store for row in rows}
+    probe = forecaster.probes.get(stores.pop()) if len(stores) == 1 else None
+    for trial in cells_between(trials, probe.graph.train_nodes) if probe else ():
+        estimate = forecaster.memory(trial, probe)
+        if estimate is not None:
+            chance = estimate.out_of_memory_chance
+            fits = None if chance is None else verdict(chance)
+            cell = Cell(estimate.needed_bytes, fits, False, False, None)
+            cells[str(trial.fanout), trial.batch_size] = cell
     known = [f"{limit / GIB:.3g} GiB ({what})" for limit, what in limits if limit is not None]
     middle = Counter(row.batch_size for row in rows).most_common(1)[0][0]
 
@@ -110,7 +100,7 @@ def _frontier(
 
     return Frontier(
         engine=engine,
-        fanouts=sorted(fanouts, key=demand),
+        fanouts=sorted(map(str, fanouts), key=demand),
         batch_sizes=batch_sizes,
         cells=cells,
         limit=", ".join(sorted(set(known))) or "no limit known",
@@ -119,11 +109,3 @@ def _frontier(
         + len({r.batch_size for r in rows})
         - len(batch_sizes),
     )
-
-
-def _most_asked(values: list, most: int) -> list:
-    return [value for value, _ in Counter(values).most_common(most)]
-
-
-def _ratio(a: float, b: float) -> float:
-    return max(a / b, b / a)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sagebench.estimate.memory import NO_FIT, TIGHT
 from sagebench.grid.expansion import Study
 from sagebench.plan.budget import over_budget
 from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total
-from sagebench.predict.memory import FITS, NO_FIT, TIGHT, verdict
 from sagebench.records import Status
-from sagebench.units import GIB
 
 NAMED = 3
 """trials that a sentence names"""
@@ -22,7 +21,6 @@ def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
         over_budget(study, rows),
         _allocation(study, rows),
         *_memory(study, rows),
-        _evaluation(rows),
         _no_limit(study, rows),
         _single_step(rows),
         _walltime(rows),
@@ -73,27 +71,6 @@ def _memory(study: Study, rows: Sequence[PlanRow]) -> list[str]:
     return found
 
 
-def _evaluation(rows: Sequence[PlanRow]) -> str | None:
-    def chance(row: PlanRow) -> float:
-        return row.evaluation_out_of_memory_chance or 0.0
-
-    short = [
-        row
-        for row in distinct(rows)
-        if row.to_run and row.fits != NO_FIT and verdict(chance(row)) != FITS
-    ]
-    if not short:
-        return None
-    sure = all(verdict(chance(row)) == NO_FIT for row in short)
-    worst = max(short, key=chance)
-    return (
-        f"{_trials(short)} {'would' if sure else 'may'} train and then end out of memory when the "
-        f"whole graph is evaluated: that takes about {worst.evaluation_memory_bytes / GIB:.2f} GiB "
-        f"a rank, where {worst.memory_limit_bytes / GIB:.2f} GiB are there ({worst.memory_limit}); "
-        "fewer hidden_channels or ranks on a node take less, a smaller batch_size does not."
-    )
-
-
 def _no_limit(study: Study, rows: Sequence[PlanRow]) -> str | None:
     if not study.configuration.skip_predicted_out_of_memory or not any(r.to_run for r in rows):
         return None
@@ -101,10 +78,15 @@ def _no_limit(study: Study, rows: Sequence[PlanRow]) -> str | None:
         return None
     if not any(row.sampled for row in rows):
         return "skip_predicted_out_of_memory leaves nothing out before `make probe` has sampled."
+    if study.site.device == "cpu":
+        return (
+            "skip_predicted_out_of_memory leaves out what runs out of memory in `make pilot`: a "
+            "CPU's memory is not estimated."
+        )
     return (
         "skip_predicted_out_of_memory leaves nothing out: how much memory a rank of "
-        f"{study.site.machine} has is not known (memory_per_node_gib or card in its site.yaml, or "
-        "memory_limit_gib in the study)."
+        f"{study.site.machine} has is not known (card in its site.yaml, or memory_limit_gib in the "
+        "study)."
     )
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sagebench.analysis import style
 from sagebench.analysis.report import TEMPLATES
+from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, UNLIKELY
 from sagebench.grid.expansion import Study
 from sagebench.plan import figures
 from sagebench.plan.as_text import device_word
@@ -19,7 +20,6 @@ from sagebench.plan.frontier import frontiers
 from sagebench.plan.limits import sentences
 from sagebench.plan.page_tables import MARKS, every_trial, experiments
 from sagebench.plan.rows import ASKED, PlanRow, distinct, total
-from sagebench.predict.memory import FITS, NO_FIT, TIGHT, UNLIKELY
 from sagebench.units import GIB, hours_text
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"
@@ -78,7 +78,8 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         left_out=max(0, len(rows) - ROWS_SHOWN),
         skipped=_skipped(trials),
         basis=_basis(study, trials, forecaster),
-        needs_rates=forecaster.rates is None,
+        of_cpu=study.site.device == "cpu",
+        needs_times=any(row.to_run and row.epoch_s is None for row in trials),
         unlikely=UNLIKELY,
         configuration=yaml.safe_dump(
             study.configuration.complete(), sort_keys=False, allow_unicode=True
@@ -110,8 +111,8 @@ def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> li
             reading += " Left of the red line fits or is tight, right of it does not fit."
         if not all(cell.asked for cell in found):
             reading += (
-                " Pale cells are no trials of this study: they are estimated from a batch "
-                "size of the same fanout, twice or half as large at most."
+                " Pale cells are no trials of this study: they are probed like the others, where "
+                "a batch size of the same fanout is asked for that is twice or half as large."
             )
         if frontier.left_out:
             reading += f" {frontier.left_out} more fanouts and batch sizes have no room here."
@@ -148,21 +149,19 @@ def _basis(
 ) -> list[tuple[str, list[str]]]:
     """What the figures rest on, by topic."""
     to_run = [row for row in trials if not row.measured]
-    rates = forecaster.rates
     sampled = sum(row.sampled is not None for row in to_run)
-    between = sum(row.sampled == "interpolated" for row in to_run)
     topics = [
         (
             "Samples",
             [
                 f"{sampled} of {len(to_run)} trials are probed: micro-batches were sampled on a "
-                "CPU" + (f", {between} are interpolated from other batch sizes" if between else "")
+                "CPU, and a step of them recorded"
             ],
         ),
         ("Times", sorted({row.time_source for row in to_run if row.time_source})),
         ("Memory limit", sorted({_limit(row) for row in to_run if row.memory_limit_bytes})),
         ("Energy", sorted({row.energy_source for row in to_run if row.energy_source})),
-        ("Data sheet", [rates.provenance["data_sheet"]] if _of_card(rates) else []),
+        ("Data sheet", [forecaster.card.data_sheet] if forecaster.card else []),
         ("Model", [model_version()] if sampled else []),
         (
             "Hours",
@@ -174,10 +173,6 @@ def _basis(
         ),
     ]
     return [(topic, values) for topic, values in topics if values]
-
-
-def _of_card(rates: object) -> bool:
-    return rates is not None and "data_sheet" in rates.provenance
 
 
 def _limit(row: PlanRow) -> str:

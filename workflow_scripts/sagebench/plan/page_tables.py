@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
+from sagebench.estimate.memory import FITS, NO_FIT, TIGHT
 from sagebench.grid.fanout import Fanout
 from sagebench.plan.rows import PlanRow, totals
-from sagebench.predict.memory import FITS, NO_FIT, TIGHT
 from sagebench.units import GIB, duration, durations, hours_text, significant
 
 NEEDS_LESS = 0.97
@@ -136,7 +136,8 @@ def _whole(row: PlanRow) -> Cell:
 def _figures_are(row: PlanRow) -> Cell:
     if row.skipped:
         return Cell("predicted, not run", "predicted, not run", mark="failed")
-    return Cell(row.source, row.source, mark="completed" * row.measured or "model")
+    words = row.time_basis or row.source
+    return Cell(words, words, mark="completed" * row.measured or "model")
 
 
 def _kwh(energy_kj: float | None) -> Cell:

@@ -1,13 +1,14 @@
-"""A trial's prediction as it is kept beside it, made before it runs and never from its outcome.
+"""A trial's estimate as it is kept beside it, made before it runs and never from its outcome.
 
 results/trials/<id>/prediction.json: {"format", "model", "made_at", "store_checksum", "sample":
-{"batches", "sampled", "nodes", "edges"}, "memory": {"peak_bytes", "low_bytes", "high_bytes",
-"parts", "limit_bytes", "limit", "out_of_memory_chance"} or null, "time": {"epoch_s", "low_s",
-"high_s", "total_s", "phases", "source", "used"} or null, "energy": {"joules", "source"} or null}
+{"batches", "nodes", "edges"} or null, "memory": {"peak_bytes", "low_bytes", "high_bytes", "parts",
+"limit_bytes", "limit", "out_of_memory_chance"} or null, "time": {"epoch_s", "low_s", "high_s",
+"total_s", "basis", "source", "used"} or null, "energy": {"joules", "source"} or null}
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,14 +17,17 @@ from typing import Any
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import prediction_path
-from sagebench.plan.forecast import Forecast, Forecaster, model_version
+from sagebench.plan.forecast import Forecast, Forecaster
 
 FORMAT = 1
 
 
 def freeze_predictions(study: Study, trial_ids: Iterable[str]) -> None:
-    """Write the predictions of trials that are about to run; what was not probed has none."""
+    """Write the estimates of trials that are about to run; what was estimated of them before, goes.
+    What was not probed has none."""
     trial_ids = list(trial_ids)
+    for trial_id in trial_ids:
+        Path(prediction_path(study.results, trial_id)).unlink(missing_ok=True)
     forecaster = Forecaster(study, without=trial_ids)
     if not forecaster.probes:
         return
@@ -31,7 +35,7 @@ def freeze_predictions(study: Study, trial_ids: Iterable[str]) -> None:
     for trial_id in trial_ids:
         request = study.requests[trial_id]
         forecast = forecaster.of(request)
-        if forecast.sample is None:
+        if not forecast.is_known:
             continue
         checksum = forecaster.probes[request.store].store_checksum
         head = {"format": FORMAT, "model": model, "made_at": now, "store_checksum": checksum}
@@ -46,22 +50,17 @@ def document(forecast: Forecast) -> dict[str, Any]:
         "sample": sample
         and {
             "batches": sample.batches,
-            "sampled": sample.sampled,
             "nodes": sample.nodes.mean,
             "edges": sample.edges.mean,
         },
-        "memory": memory
-        and {
-            **memory_figures(forecast),
-            "parts": {name: round(size) for name, size in memory.parts.items()},
-        },
+        "memory": memory and {**memory_figures(forecast), "parts": memory.parts},
         "time": time
         and {
             "epoch_s": time.epoch_s,
             "low_s": time.low_s,
             "high_s": time.high_s,
             "total_s": forecast.total_s,
-            "phases": dict(time.phases),
+            "basis": time.basis.value,
             "source": time.source,
             "used": list(time.used),
         },
@@ -72,14 +71,21 @@ def document(forecast: Forecast) -> dict[str, Any]:
 
 
 def memory_figures(forecast: Forecast) -> dict[str, Any]:
-    """The peak, the limit and the chance to exceed it."""
-    limit, chance = forecast.memory_limit_bytes, forecast.out_of_memory_chance
-    low, peak, high = forecast.peak()
+    """The peak, the limit and the chance to exceed it; null where only a pilot tells that."""
+    memory, chance = forecast.memory, forecast.out_of_memory_chance
     return {
-        "peak_bytes": round(peak),
-        "low_bytes": round(low),
-        "high_bytes": round(high),
-        "limit_bytes": None if limit is None else round(limit),
+        "peak_bytes": memory and memory.peak_bytes,
+        "low_bytes": memory and memory.low_bytes,
+        "high_bytes": memory and memory.high_bytes,
+        "limit_bytes": memory and memory.limit_bytes,
         "limit": forecast.memory_limit,
         "out_of_memory_chance": None if chance is None else round(chance, 4),
     }
+
+
+def model_version() -> str:
+    """Ten hexadecimal digits that change with the code of the estimates."""
+    code = hashlib.sha256()
+    for path in sorted((Path(__file__).parents[1] / "estimate").glob("*.py")):
+        code.update(path.read_bytes())
+    return code.hexdigest()[:10]

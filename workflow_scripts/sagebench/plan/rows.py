@@ -48,7 +48,8 @@ class PlanRow(NamedTuple):
     memory_limit: str | None = None  # what sets it, in words
     out_of_memory_chance: float | None = None
     fits: str | None = None  # FITS, TIGHT or NO_FIT, while it trains
-    evaluation_memory_bytes: float | None = None  # of a CPU rank, over the whole graph
+    # Of a CPU rank over the whole graph; estimated no more, the columns stay for who reads them.
+    evaluation_memory_bytes: float | None = None
     evaluation_out_of_memory_chance: float | None = None
     epoch_s: float | None = None
     epoch_low_s: float | None = None
@@ -57,8 +58,10 @@ class PlanRow(NamedTuple):
     energy_kj: float | None = None  # of the devices
     energy_source: str | None = None
     time_source: str | None = None
-    sampled: str | None = None  # how the probe came by the trial's sample
+    sampled: str | None = None  # of how many micro-batches the probe has the trial's sample
     test_accuracy: float | None = None
+    time_basis: str | None = None  # a model's, measured steps, or outcomes
+    pilot_memory_bytes: float | None = None  # the peak of some twenty measured steps
 
     @property
     def measured(self) -> bool:

@@ -1,0 +1,132 @@
+"""What a plan decides of the runs of its study: kept in results/STUDY/plan.json, which Snakemake
+reads where it parses. Standard library only; no model is run.
+
+plan.json: {"format", "inputs", "skipped": {trial id: figures}, "runtime_min": {trial id: minutes},
+"node_hours", "refusal": text or null}. It is fresh as long as the study, its probes and its pilots
+are what it was made from; outcomes do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sagebench.attempts import read_ended_attempts
+from sagebench.errors import UserError
+from sagebench.files import read_object, write_json
+from sagebench.grid.expansion import Study
+from sagebench.grid.freeze import outcome_path
+from sagebench.grid.trial import digest
+from sagebench.records import FromJson
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Decisions(FromJson):
+    """skipped: trials that will not fit, with what was estimated of them. runtime_min: what a
+    trial's first job asks for, where that is less than its walltime. refusal: why a run must not
+    begin, for its budget."""
+
+    inputs: str
+    skipped: dict[str, dict[str, Any]]
+    runtime_min: dict[str, int]
+    node_hours: float
+    refusal: str | None = None
+    format: int = FORMAT
+
+
+def plan_path(study: Study) -> Path:
+    return Path(study.results, study.name, "plan.json")
+
+
+def has_guards(study: Study) -> bool:
+    """Whether its configuration leaves anything to a plan."""
+    configuration = study.configuration
+    return (
+        configuration.skip_predicted_out_of_memory
+        or configuration.walltime_from_prediction is not None
+        or configuration.budget_node_hours is not None
+    )
+
+
+def write_decisions(study: Study, decisions: Decisions) -> None:
+    write_json(plan_path(study), asdict(decisions))
+
+
+def fresh_decisions(study: Study) -> Decisions | None:
+    """Those of the study's plan; None where there is none, or it was made from something else."""
+    found = read_object(plan_path(study))
+    if found is None or found.get("format") != FORMAT or found.get("inputs") != inputs(study):
+        return None
+    return Decisions.from_json(found)
+
+
+def inputs(study: Study) -> str:
+    """Hexadecimal digits that change with whatever a plan is made from, outcomes apart."""
+    content = hashlib.sha256(
+        digest([study.configuration.complete(), study.site.model_dump(mode="json")], 16).encode()
+    )
+    for path in _estimates(study):
+        content.update(path.name.encode())
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
+
+
+def _estimates(study: Study) -> Iterator[Path]:
+    """The files of its probes and its machine's pilots."""
+    probes = (Path(study.results, "probes", f"{store}.json") for store in sorted(study.stores))
+    yield from (path for path in probes if path.exists())
+    yield from sorted(Path(study.results, "pilots", study.site.machine).glob("*.json"))
+
+
+def guarded(study: Study) -> Study:
+    """The study with what its fresh plan decides; as it is where there is none."""
+    decisions = fresh_decisions(study) if has_guards(study) else None
+    return study if decisions is None else applied(decisions, study)
+
+
+def applied(decisions: Decisions, study: Study) -> Study:
+    """The study with the trials that are not run, and the runtimes that jobs ask for. What has an
+    outcome is left as it is."""
+
+    def is_open(trial_id: str) -> bool:
+        return not Path(outcome_path(study.results, trial_id)).exists()
+
+    skipped = {name: figures for name, figures in decisions.skipped.items() if is_open(name)}
+    requests = dict(study.requests)
+    for name, minutes in decisions.runtime_min.items():
+        if is_open(name) and not was_too_short(Path(outcome_path(study.results, name)).parent):
+            requests[name] = replace(requests[name], runtime_min=minutes)
+    return replace(study, requests=requests, skipped=skipped)
+
+
+def was_too_short(home: Path) -> bool:
+    """Whether an attempt used up a walltime that a prediction had set."""
+    return any(attempt.predicted_walltime_too_short for attempt in read_ended_attempts(home))
+
+
+def check_decisions(study: Study) -> None:
+    """Before a run's first job: raises UserError where the study's guards have no fresh plan, or
+    the plan refuses the run for its budget."""
+    if not has_guards(study):
+        return
+    decisions = fresh_decisions(study)
+    if decisions is None:
+        raise UserError(no_fresh_plan(study))
+    if decisions.refusal:
+        raise UserError(decisions.refusal)
+
+
+def no_fresh_plan(study: Study) -> str:
+    """What to do where guards wait for a plan."""
+    path = plan_path(study)
+    lacks = "is of another study, probe or pilot" if path.exists() else "is not there"
+    return (
+        f"{study.name} leaves trials, walltimes or a budget to its plan, and {path} {lacks}: call "
+        "`make plan` (or Snakemake as now, with the target `plan`), and then this again; "
+        "`make run` does both"
+    )
