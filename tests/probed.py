@@ -1,14 +1,13 @@
-"""Probes and rates made up for a study, so that its plan holds predictions."""
+"""Probes made up for a study, so that its plan holds estimates."""
 
 from __future__ import annotations
 
+from sagebench.estimate.costs import StepCost, deciding_values, step_name
+from sagebench.estimate.probe import PLACEMENTS, Probe, path_of
+from sagebench.estimate.samples import GraphFacts, Sample, Spread, sample_name
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
-from sagebench.predict.cards import card_rates
-from sagebench.predict.probe import Probe, path_of
-from sagebench.predict.rates import Network, Rates
-from sagebench.predict.rates import path_of as rates_path
-from sagebench.predict.samples import GraphFacts, Sample, Spread, sample_name
+from sagebench.grid.trial import Trial
 
 PRODUCTS = GraphFacts(
     num_nodes=2_449_029,
@@ -34,7 +33,6 @@ def sample(fanout: tuple[int, ...], batch_size: int) -> Sample:
         fanout=fanout,
         batch_size=batch_size,
         batches=8,
-        sampled=True,
         nodes_per_hop=tuple(map(spread, nodes)),
         edges_per_hop=tuple(map(spread, edges)),
         nodes=spread(sum(nodes)),
@@ -46,45 +44,42 @@ def spread(mean: float) -> Spread:
     return Spread(mean, mean, 0.02 * mean)
 
 
+def cost(trial: Trial, placement: str) -> StepCost:
+    """A step whose every edge takes as much memory as a row of the hidden layers."""
+    found = sample(trial.fanout, trial.batch_size)
+    live = round(4 * trial.hidden_channels * found.edges.mean)
+    return StepCost(
+        values=deciding_values(trial),
+        placement=placement,
+        parameters=500_000,
+        flops=10 * live,
+        bytes_moved=3 * live,
+        operations=1000,
+        batch_bytes=[live // 20],
+        trace=[],
+        largest_z=3.5,
+        typical_live_bytes=live,
+        live_bytes=round(1.07 * live),
+        held_bytes=round(1.3 * live),
+        held_std_bytes=round(0.02 * live),
+        needed_bytes=round(1.1 * live),
+        beside_bytes=0,
+        typical_beside_bytes=0,
+    )
+
+
 def probe(study: Study, leave_out: tuple[str, ...] = ()) -> None:
     """Write the probes of the study's stores; `leave_out`: names of samples without."""
     for store in study.stores:
-        pairs = {
-            (request.trial.fanout, request.trial.batch_size)
-            for request in study.requests.values()
-            if request.store == store
-        }
-        samples = {sample_name(*pair): sample(*pair) for pair in pairs}
-        for name in leave_out:
-            samples.pop(name, None)
-        record = Probe(CHECKSUM, PRODUCTS, samples).to_json()
+        trials = [r.trial for r in study.requests.values() if r.store == store]
+        samples, steps = {}, {}
+        for trial in trials:
+            name = sample_name(trial.fanout, trial.batch_size)
+            if name in leave_out:
+                continue
+            samples[name] = sample(trial.fanout, trial.batch_size)
+            for placement in PLACEMENTS:
+                made = cost(trial, placement)
+                steps[step_name(made.values, placement)] = made
+        record = Probe(CHECKSUM, PRODUCTS, samples, steps).to_json()
         write_json(path_of(study.results, store), record)
-
-
-def rate(study: Study, relative_error: float = 0.25) -> None:
-    """Write rates of the site's machine: a card's on CUDA, simple ones on a CPU."""
-    if study.site.device == "cuda":
-        rates = card_rates("A100-40GB")
-    else:
-        kinds = ("stream", "norm", "gather", "scatter", "spread", "scatter_random", "segment")
-        table = dict.fromkeys(kinds, 1e10)
-        table |= dict.fromkeys(("products_fp32", "layer_products_fp32"), 1e11)
-        table |= dict.fromkeys(("products_bf16", "regroup"), 1e10)
-        table |= dict.fromkeys(("activation", "activation_backward", "dropout"), 1e9)
-        table |= dict.fromkeys(("sampled_edges", "relabelled_edges", "scanned_nodes"), 3e7)
-        table |= dict.fromkeys(("operations_blocks", "operations_pyg"), 1e5)
-        table |= {"operations_optimizer": 1e5}
-        network = Network(1e-5, 1e10)
-        rates = Rates(
-            source=f"rates measured on {study.site.machine}",
-            device="cpu",
-            device_name="a processor",
-            kinds={1: {kind: ((1.0, value),) for kind, value in table.items()}},
-            relative_error=relative_error,
-            within_node=network,
-            between_nodes=network,
-            start_s=3.0,
-            machine=study.site.machine,
-            cores=8,
-        )
-    write_json(rates_path(study.results, study.site.machine), rates.to_json())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sagebench.estimate.samples import Sample, Spread
 from sagebench.grid.trial import Trial
-from sagebench.predict.samples import Sample, Spread
 
 # Means of four micro-batches of 128 on the synthetic graph of ogbn-products' size and degrees:
 # nodes of the hops 0 to 5, edges of the hops 1 to 5.
@@ -31,7 +31,6 @@ def slides_sample(fanout: tuple[int, ...] = DEFAULT, factor: int = 1) -> Sample:
         fanout=fanout,
         batch_size=128 // factor,
         batches=4,
-        sampled=True,
         nodes_per_hop=tuple(map(_spread, nodes)),
         edges_per_hop=tuple(map(_spread, edges)),
         nodes=_spread(sum(nodes)),

@@ -5,14 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from compare_estimates import CHOICES, compare
 from probed import PRODUCTS
-from sagebench.estimate.memory import Steps, replay, replayed
+from sagebench.estimate.allocator import CudaAllocator
+from sagebench.estimate.extremes import NORMAL, chance_above, expected_maximum, maximum_quantile
+from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, card_memory, verdict
+from sagebench.estimate.replay import Steps, replay, step_cost
+from sagebench.estimate.resident import CONTEXT_BYTES, available_bytes, resident, sampler_bytes
 from sagebench.estimate.sizes import sizes_at
 from sagebench.estimate.step import StepRecorder
 from sagebench.estimate.trace import AllocationTrace, RecordedStep
-from sagebench.predict.allocators import CudaAllocator
-from sagebench.predict.resident import resident, sampling_bytes
 from slides import slides_sample, slides_trial
 
 GIB, MIB = 1 << 30, 1 << 20
@@ -51,28 +52,27 @@ def test_few_steps_are_recorded(sample, monkeypatch):
     monkeypatch.setattr(
         StepRecorder, "record", lambda *arguments: taken.append(1) or record(*arguments)
     )
-    replayed(slides_trial("reference", sample), sample, PRODUCTS, "host")
+    step_cost(slides_trial("reference", sample), sample, PRODUCTS, "host", 1000)
     assert len(taken) == 3
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_in_use_needed_and_held(sample, engine):
     trial = slides_trial(engine, sample)
-    found = replayed(trial, sample, PRODUCTS, "device")
-    assert 0 < found.live <= found.needed <= found.held
-    longer = replayed(replace(trial, epochs=1000), sample, PRODUCTS, "device")
-    assert found.live < longer.live < 1.05 * found.live
-    assert bool(found.beside) == (engine == "blocks")
+    found = step_cost(trial, sample, PRODUCTS, "device", 15_000)
+    assert 0 < found.typical_live_bytes < found.live_bytes <= found.needed_bytes <= found.held_bytes
+    longer = step_cost(trial, sample, PRODUCTS, "device", 1_500_000)
+    assert found.live_bytes < longer.live_bytes < 1.05 * found.live_bytes
+    assert bool(found.beside_bytes) == (engine == "blocks")
 
 
 def test_a_trial_of_one_step_needs_that_step(sample):
-    facts = replace(PRODUCTS, train_nodes=100)
-    trial = slides_trial("reference", sample, epochs=1)
-    found = replayed(trial, sample, facts, "host")
-    recorded = StepRecorder(trial, facts, "host").record(*sizes_at(sample, facts, 0.0))
-    assert found.live == recorded.peak_bytes
-    assert found.held_std == 0
-    assert found.live < found.held < 1.3 * found.live
+    trial = slides_trial("reference", sample)
+    found = step_cost(trial, sample, PRODUCTS, "host", 1)
+    recorded = StepRecorder(trial, PRODUCTS, "host").record(*sizes_at(sample, PRODUCTS, 0.0))
+    assert found.live_bytes == recorded.peak_bytes
+    assert found.held_std_bytes == 0
+    assert found.live_bytes < found.held_bytes < 1.3 * found.live_bytes
 
 
 def a_step(batch_bytes, *sizes):
@@ -89,50 +89,6 @@ def test_a_batch_comes_before_the_last_one_goes():
     assert replay(CudaAllocator(), steps, batches=True) == (40 + 60 + 100) * MIB
     assert replay(CudaAllocator(), steps, batches=False) == (60 + 100) * MIB
     assert replay(CudaAllocator(frugal=True), steps, batches=False) == 100 * MIB
-
-
-DIFFERENCES = {
-    # name: least and most that the recorded figure may be more than the one by hand, as shares
-    "live": (-0.005, 0.005),
-    "flops": (-1e-9, 1e-9),
-    "held": (-0.05, 0.05),
-    "needed": (-0.02, 0.02),
-    "batch": (-0.02, 0.001),  # PyG's: node ids that are dropped at once
-    "moved": (-0.05, 0.15),
-}
-IN_PYGS_MAX = {"live": (-0.08, -0.05), "held": (-0.11, 0), "needed": (-0.10, 0)}
-"""the model by hand has a CPU's casts of booleans"""
-IN_BF16 = {"live": (-0.07, 0), "held": (-0.12, 0), "needed": (-0.20, 0), "moved": (-0.05, 0.40)}
-"""of `blocks`: the same, in the dropout mask"""
-OF_TRIMMED = {"needed": (-0.02, 0.25)}
-"""two batches are there while the second is loaded, each in several pieces"""
-
-
-@pytest.mark.parametrize(
-    ("engine", "choice"),
-    [
-        *[(engine, c) for engine in ENGINES for c in ("", "sum", "max", "bf16", "no dropout")],
-        ("blocks", "host"),
-    ],
-)
-def test_recorded_figures_beside_those_by_hand(sample, engine, choice):
-    """Goes with the model by hand; tests/compare_estimates.py shows them all."""
-    if choice == "max":  # has many operations
-        sample = slides_sample(factor=8)
-    values = CHOICES[choice]
-    placement = values.get("placement", "device" if engine == "blocks" else "host")
-    bounds = dict(DIFFERENCES)
-    if engine == "trimmed":
-        bounds |= OF_TRIMMED
-    if engine == "blocks" and "max" in choice:
-        bounds |= {"moved": (-0.05, 0.40)}  # additions in place count as if no cache held them
-    if engine != "blocks" and "max" in choice:
-        bounds |= IN_PYGS_MAX
-    if engine == "blocks" and "bf16" in choice:
-        bounds |= IN_BF16
-    found = compare(slides_trial(engine, sample, **values), sample, PRODUCTS, placement)
-    for name, (least, most) in bounds.items():
-        assert least <= found.off(name) <= most, name
 
 
 @pytest.mark.parametrize(
@@ -159,7 +115,72 @@ def test_a_card_allocated_what_is_recorded(sample, line, values):
         feature_bytes=placement["features_bytes"],
     )
     batches = 1 + 2 * trial.sampling_workers
-    beside = sum(resident(trial, graph, "device", None).values())
-    beside += batches * sum(step.batch_bytes) + sampling_bytes(trial, graph, "device", nodes, edges)
+    cost = step_cost(trial, sample, graph, "device", 1)
+    beside = sum(resident(trial, cost, graph).values())
+    beside += batches * sum(step.batch_bytes) + sampler_bytes(trial, sample, graph, "device")
     found = (step.trace.peak_bytes + beside) / GIB
     assert found == pytest.approx(measured["allocated_gib"], rel=0.015)
+
+
+def estimated(sample, trial=None, cv=0.02, device_bytes=None, **values):
+    """Of `reference` unless a trial is given; cv: how unevenly its micro-batches are spread."""
+    trial = trial or slides_trial("reference", sample, device="cuda", **values)
+    widened = replace(
+        sample,
+        **{
+            name: replace(spread, std=cv * spread.mean)
+            for name, spread in (("nodes", sample.nodes), ("edges", sample.edges))
+        },
+    )
+    micro_batches = PRODUCTS.micro_batches(trial.batch_size) * trial.epochs
+    cost = step_cost(trial, widened, PRODUCTS, "host", micro_batches)
+    return card_memory(trial, cost, widened, PRODUCTS, device_bytes)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_parts_are_the_peak(sample, engine):
+    found = estimated(sample, slides_trial(engine, sample, device="cuda"))
+    assert sum(found.parts.values()) == pytest.approx(found.peak_bytes, abs=len(found.parts))
+    assert found.low_bytes < found.peak_bytes < found.high_bytes
+    assert found.typical_bytes < found.needed_bytes <= found.peak_bytes + 1
+    assert found.allocated_bytes <= found.needed_bytes
+
+
+def test_the_largest_of_many_micro_batches_decides(sample):
+    short, long = (estimated(sample, cv=0.05, epochs=epochs) for epochs in (1, 1000))
+    steady = estimated(sample, cv=0.0, epochs=1000)
+    assert steady.needed_bytes < short.needed_bytes < long.needed_bytes
+    limit = (short.needed_bytes + long.needed_bytes) // 2
+    chances = [replace(made, limit_bytes=limit).out_of_memory_chance for made in (short, long)]
+    assert chances[0] < chances[1]
+    assert chance_above(100, maximum_quantile(100, 0.95)) == pytest.approx(0.05)
+    assert NORMAL.cdf(expected_maximum(10)) == pytest.approx((10 - 0.375) / (10 + 0.25))
+
+
+def test_the_verdict_follows_the_limit(sample):
+    found = estimated(sample)
+    chances = [
+        replace(found, limit_bytes=round(found.needed_bytes * share)).out_of_memory_chance
+        for share in (0.5, 0.95, 1.0, 1.05, 2.0)
+    ]
+    assert chances == sorted(chances, reverse=True)
+    assert [verdict(chance) for chance in chances[::2]] == [NO_FIT, TIGHT, FITS]
+    assert estimated(sample).out_of_memory_chance is None  # no limit is known
+
+
+def test_short_of_memory_the_allocator_keeps_less(sample):
+    plenty = estimated(sample)
+    card = (plenty.needed_bytes + plenty.peak_bytes) // 2 + CONTEXT_BYTES
+    short = estimated(sample, device_bytes=card)
+    assert short.peak_bytes == short.high_bytes == card - CONTEXT_BYTES < plenty.peak_bytes
+    assert sum(short.parts.values()) == pytest.approx(short.peak_bytes, abs=len(short.parts))
+    lacking = estimated(sample, device_bytes=plenty.needed_bytes)
+    assert lacking.peak_bytes == lacking.needed_bytes < lacking.high_bytes
+
+
+def test_what_a_rank_may_use(sample):
+    capped = slides_trial("blocks", sample, device="cuda", memory_limit_gib=4)
+    assert available_bytes(capped, None) == 4 * GIB
+    assert available_bytes(capped, 40 * GIB) == 4 * GIB
+    assert available_bytes(capped, 2 * GIB) == 2 * GIB - CONTEXT_BYTES
+    assert available_bytes(slides_trial("blocks", sample), None) is None

@@ -21,8 +21,8 @@ from sagebench.grid.trial import Trial
 
 MODEL_ERROR = 0.04
 """standard error of an estimate, as a share of it: recorded steps are held to torch's profiler
-within 0.3 %, and what a trial allocated on an H100 to 1.5 %; the order of the steps changes what the
-largest needs by 2.5 %, and what a card's kernels take for themselves is not seen"""
+within 0.3 %, and what a trial allocated on an H100 to 1.5 %; the order of the steps changes what
+the largest needs by 2.5 %, and what a card's kernels take for themselves is not seen"""
 UNLIKELY = 0.05
 """a chance to run out of memory below this is called `fits`, above its complement `will not fit`"""
 FITS, TIGHT, NO_FIT = "fits", "tight", "will not fit"
