@@ -116,19 +116,19 @@ def test_nothing_is_taken_twice(store, tmp_path, taken):
     path = path_of(tmp_path, "tiny-1")
     assert path == tmp_path / "probes" / "tiny-1.json"
     assert load_probe(path) is None
-    first = probe_store(store, [of((4, 3), 16), ((2, 2), 16)], path)
-    assert sorted(taken) == [of((2, 2), 16), ((4, 3), 16)]
+    first = probe_store(store, [of((4, 3), 16), of((2, 2), 16)], path)
+    assert sorted(taken) == [((2, 2), 16), ((4, 3), 16)]
     before = path.read_bytes()
     again = probe_store(store, [of((4, 3), 16)], path)
     assert (len(taken), path.read_bytes(), again) == (2, before, first)
-    more = probe_store(store, [of((4, 3), 16), ((5,), 8)], path)
+    more = probe_store(store, [of((4, 3), 16), of((5,), 8)], path)
     assert taken[2:] == [of((5,), 8)]
     assert first.samples.items() < more.samples.items()
     assert load_probe(path) == more
 
 
 def test_threads_do_not_change_a_sample(store, tmp_path):
-    requests = [of((4, 3), 16), ((4, 3), 64)]
+    requests = [of((4, 3), 16), of((4, 3), 64)]
     one = probe_store(store, requests, tmp_path / "one.json", threads=1)
     assert one == probe_store(store, requests, tmp_path / "three.json", threads=3)
 
@@ -162,7 +162,7 @@ def test_what_an_interrupted_probe_took_is_kept(store, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(counting.Counter, "take", interrupted)
-        probe_store(store, [of((2,), 8), ((4, 3), 16)], path)
+        probe_store(store, [of((2,), 8), of((4, 3), 16)], path)
     assert list(load_probe(path).samples) == ["2/8"]
 
 
