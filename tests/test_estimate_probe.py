@@ -122,7 +122,7 @@ def test_nothing_is_taken_twice(store, tmp_path, taken):
     again = probe_store(store, [of((4, 3), 16)], path)
     assert (len(taken), path.read_bytes(), again) == (2, before, first)
     more = probe_store(store, [of((4, 3), 16), of((5,), 8)], path)
-    assert taken[2:] == [of((5,), 8)]
+    assert taken[2:] == [((5,), 8)]
     assert first.samples.items() < more.samples.items()
     assert load_probe(path) == more
 
