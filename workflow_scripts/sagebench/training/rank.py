@@ -6,6 +6,7 @@ import math
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,11 @@ def run_rank(
     trial: Trial,
     store_path: Path,
     directory: Path,
-    run: type[RankSetup] | None = None,
+    run: Callable[..., RankSetup] | None = None,
 ) -> int:
     """Run one rank of `trial` and return the process's exit code.
 
-    run: what of the trial; None: all of it, a RankRun.
+    run: what is run of it, a class of RankSetup; None: all of it, RankRun.
     Rank 0 writes `measured.json` into `directory`, anew after each epoch. A rank that runs out of
     memory or time, or diverges, writes its own record there and returns EARLY_END_CODE. Where
     $SAGEBENCH_CHECKPOINT names a file, the trial goes on from that file; out of time, or asked to
