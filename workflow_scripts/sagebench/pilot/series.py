@@ -35,6 +35,7 @@ from sagebench.pilot.records import (
     Measured,
     Pilot,
     Window,
+    pilot_trial,
     pilots_folder,
     read_evaluations,
     read_pilots,
@@ -175,26 +176,26 @@ def records_of(work: Work, verdict: Verdict, directory: Path) -> list[Measured]:
     found = read_measurements(directory)
     rank = found.ranks[0] if found.ranks else {}
     common = {
-        "trial": measured.trial.to_json(),
         "store_checksum": measured.store_checksum,
         "device_name": rank.get("device_name"),
         "cpu_model": rank.get("cpu_model"),
         "versions": found.versions,
         "measured_at": iso(time.time()),
     }
-    early = {**common, "status": Status.OUT_OF_MEMORY, "reason": verdict.reason}
+    ended = {"status": Status.OUT_OF_MEMORY, "reason": verdict.reason}
+    completed = {"status": Status.COMPLETED}
+    evaluation = {"key": measured.evaluation, "trial": measured.trial.to_json(), **common}
+    pilot = {"key": measured.pilot, "trial": pilot_trial(measured.trial).to_json(), **common}
     records: list[Measured] = []
     if times := parts.get(EVALUATION_PART):
         times = vars(EvaluationTimes.from_json(times))
-        record = Evaluation(key=measured.evaluation, status=Status.COMPLETED, **common, **times)
-        records.append(record)
+        records.append(Evaluation(**evaluation, **completed, **times))
     elif EVALUATION_PART in parts and exhausted and parts.get(WINDOW_PART, True):
-        records.append(Evaluation(key=measured.evaluation, **early))
+        records.append(Evaluation(**evaluation, **ended))
     if window := parts.get(WINDOW_PART):
-        window = vars(Window.from_json(window))
-        records.append(Pilot(key=measured.pilot, status=Status.COMPLETED, **common, **window))
+        records.append(Pilot(**pilot, **completed, **vars(Window.from_json(window))))
     elif WINDOW_PART in parts and exhausted:
-        records.append(Pilot(key=measured.pilot, **early))
+        records.append(Pilot(**pilot, **ended))
     return records
 
 
