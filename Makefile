@@ -86,6 +86,10 @@ preflight: install ## short jobs that check a cluster before the first study: ma
 probe: checked ## sample a little of every trial, so that the plan predicts memory and time
 	$(SNAKEMAKE) probe $(STUDY)
 
+.PHONY: pilot
+pilot: checked ## time a few micro-steps of every configuration on its device, for the plan
+	$(SNAKEMAKE) pilot $(STUDY)
+
 .PHONY: calibrate
 calibrate: install ## measure for half a minute how fast this machine is, for the plan's predictions
 	$(RUN)/python workflow_scripts/calibrate.py --site "$$PROFILE/site.yaml"

@@ -110,10 +110,10 @@ class Window(FromJson):
     """What a rank measured over `micro_steps` micro-steps, all of them of whole optimizer steps.
 
     step_s, step_low_s, step_high_s: median and quartiles of a micro-step; step_mean_s: the mean
-    over the window, the optimizer's steps included. epoch_s: median of whole epochs, where one is
-    shorter than the window. first_batch_s: from an epoch's start to its first batch. nodes, edges:
-    of a micro-batch, mean over the window. energy_j: of the GPU over the window. memory: peaks of
-    all micro-steps, the first ones included.
+    over the window, the optimizer's steps included. epoch_s: median of the epochs, where one is
+    shorter than the window, which then is of whole ones. first_batch_s: from an epoch's start to
+    its first batch. nodes, edges: of a micro-batch, mean over the window. energy_j: of the GPU over
+    the window. memory: peaks of all micro-steps, the first ones included.
     """
 
     micro_steps: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -13,11 +14,11 @@ from sagebench.pilot.records import Window
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.trainer import Trainer, synchronise_device
 
-WARM_UP_STEPS = 5
-"""micro-steps, at least: of the process, and of an epoch until its loader is as far ahead as it
-gets"""
-STEPS = 20
-"""micro-steps that are timed, at least"""
+WARM_UP_STEPS, WARM_UP_S = 5, 1.0
+"""at least, where an epoch has as many: of the process, in its first epoch; so many micro-steps
+again until an epoch's loader is as far ahead as it gets"""
+STEPS, WINDOW_S = 20, 2.0
+"""micro-steps that are timed, and seconds: at least as many of both"""
 EPOCHS = 2
 """that are timed, at least, where an epoch is shorter than the window"""
 
@@ -70,65 +71,69 @@ class WindowTimer:
         self.energy_j = energy_j
         self.device = trainer.device
         trial = trainer.trial
-        self.ahead = whole_steps(
-            max(WARM_UP_STEPS, 2 * trial.sampling_workers + 1), trial.accumulation
-        )
-        self.steps = whole_steps(STEPS, trial.accumulation)
+        self.ahead = max(WARM_UP_STEPS, 2 * trial.sampling_workers + 1)
+        self.ahead = whole_steps(self.ahead, trial.accumulation)
 
     def measure(self) -> Window:
-        """The first epoch, or what comes before the window of it, is the process's own warm-up."""
-        if self.trainer.micro_steps_per_epoch < self.ahead + self.steps:
-            return self._of_epochs()
-        return self._of_part()
+        step_s = self._warm_up()
+        steps = whole_steps(
+            max(STEPS, math.ceil(WINDOW_S / step_s)), self.trainer.trial.accumulation
+        )
+        if self.trainer.micro_steps_per_epoch <= self.ahead + steps:
+            return self._of_epochs(steps)
+        return self._of_part(steps)
 
     def _sums(self, epoch: int) -> EpochSums:
         return EpochSums(epoch, self.trainer.trial.layers, self.device)
 
-    def _warm_up(self, micro_steps: int) -> None:
+    def _warm_up(self) -> float:
+        """Train in the first epoch; returns the seconds of a micro-step, about."""
+        marks, began = Marks(self.device), time.monotonic()
+
         def stops(sums: EpochSums) -> bool:
             self.check()
-            return sums.micro_steps == micro_steps
+            marks.add()
+            return sums.micro_steps >= self.ahead and time.monotonic() - began > WARM_UP_S
 
         self.trainer.epoch(self._sums(1), stops, self.first_step)
+        marks.add()
+        synchronise_device(self.device)
+        return statistics.median(marks.between_s())
 
-    def _of_part(self) -> Window:
+    def _of_part(self, steps: int) -> Window:
         """Of the second epoch, behind its first micro-steps."""
-        self._warm_up(self.ahead)
-        marks, first, ends = Marks(self.device), self.ahead, []
-        sums = self._sums(2)
+        marks, ends = Marks(self.device), []
         start = FirstBatch()
 
         def stops(sums: EpochSums) -> bool:
             self.check()
             start.look(sums)
-            done = sums.micro_steps - first
-            if done in (0, self.steps):
+            done = sums.micro_steps - self.ahead
+            if done in (0, steps):
                 synchronise_device(self.device)
                 ends.append((time.perf_counter(), self.energy_j(), sums.nodes, sums.edges))
             if done >= 0:
                 marks.add()
-            return done == self.steps
+            return done == steps
 
-        self.trainer.epoch(sums, stops)
+        self.trainer.epoch(self._sums(2), stops)
         (began, energy_before, *before), (ended, energy_after, *after) = ends
         nodes, edges = (end - begin for begin, end in zip(before, after, strict=True))
-        synchronise_device(self.device)
         return window(
             marks.between_s(),
-            (ended - began) / self.steps,
+            (ended - began) / steps,
             (nodes, edges),
             first_batch_s=start.seconds,
             energy_j=used(energy_before, energy_after),
         )
 
-    def _of_epochs(self) -> Window:
+    def _of_epochs(self, steps: int) -> Window:
         """Of whole epochs behind the first."""
-        self._warm_up(self.trainer.micro_steps_per_epoch)
         steps_s: list[float] = []
         firsts_s: list[float] = []
         epochs = []
         before = self.energy_j()
-        while len(epochs) < EPOCHS or len(steps_s) < self.steps:
+        while len(epochs) < EPOCHS or len(steps_s) < steps:
             marks, sums, start = Marks(self.device), self._sums(2 + len(epochs)), FirstBatch()
 
             def stops(sums: EpochSums, marks: Marks = marks, start: FirstBatch = start) -> bool:
