@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from project import TINY
+from project import TINY, Project, slurm, wait_for
 from sagebench.pilot.records import Pilot, read_evaluations, read_pilots
 from sagebench.records import Status
+
+END_LIMIT_S = 300
 
 
 def study() -> dict:
@@ -38,16 +41,36 @@ def test_pilots_run_as_trials_do_in_one_job_and_once(project):
     assert early.reason.limit.kind == "memory_limit"
     assert len(read_evaluations(project.results, "testbed")) == 2
     (job,) = (job for job in project.jobs() if job.rule == "pilot")
-    assert (job.partition, job.state, job.nodes) == ("gpu", "COMPLETED", job.nodes)
+    assert (job.partition, job.state) == ("gpu", "COMPLETED")
     for pilot in pilots.values():
         started_by_slurm(project, pilot, job.id)
-    before = {path: path.read_bytes() for path in project.results.glob("pilots/*/*.json")}
+    before = files(project)
     project.run("pilot")
-    again = {path: path.read_bytes() for path in project.results.glob("pilots/*/*.json")}
-    assert again == before
+    assert files(project) == before
 
 
-def started_by_slurm(project, pilot: Pilot, job: str) -> None:
+def test_pilots_of_a_cancelled_job_stay_and_the_next_job_measures_the_rest(project):
+    project.configure(study())
+    first = project.start("pilot", "--retries", "0")
+    wait_for("a pilot", lambda: read_pilots(project.results, "testbed"), END_LIMIT_S)
+    kept = files(project)
+    slurm("scancel", *project.waiting_or_running())
+    assert first.wait() != 0
+    assert len(read_pilots(project.results, "testbed")) < 3
+    project.run("pilot")
+    assert len(read_pilots(project.results, "testbed")) == 3
+    assert kept.items() <= files(project).items()
+    assert [job.state for job in project.jobs() if job.rule == "pilot"] == [
+        "CANCELLED",
+        "COMPLETED",
+    ]
+
+
+def files(project: Project) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in project.results.glob("pilots/*/*.json")}
+
+
+def started_by_slurm(project: Project, pilot: Pilot, job: str) -> None:
     """By srun, in the image: with its torch, not this machine's."""
     (attempt,) = project.results.glob(f"pilots/testbed/{pilot.key}/attempts/*")
     measured = json.loads((attempt / "measured.json").read_text())
