@@ -16,12 +16,19 @@ import yaml
 from sagebench.engines.make import make_engine
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial, store_name
-from sagebench.pilot.records import Evaluation, Pilot, pilots_folder, read_evaluations, read_pilots
+from sagebench.pilot.records import (
+    Evaluation,
+    Pilot,
+    Window,
+    pilots_folder,
+    read_evaluations,
+    read_pilots,
+)
 from sagebench.records import Status
 from sagebench.sampling.order import SeedOrder
 from short_folder import short_folder
 from trial_runs import Run
-from trials import DATASET, tiny_store
+from trials import DATASET, make_trial, tiny_store
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "pilot.py"
 SITE = Path(__file__).parents[1] / "profiles" / "local" / "site.yaml"
@@ -207,6 +214,20 @@ def test_a_second_call_measures_what_is_gone_or_damaged_and_nothing_else(finishe
     assert new.keys() == before.keys()
     changed = {name for name in new if new[name] != before[name]}
     assert changed == {f"{name}.json" for name in (gone, damaged, lost)}
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_the_rank_s_window_on_a_device(tmp_path, device):
+    store, trial = tiny_store(tmp_path / "store"), make_trial(device=device)
+    (tmp_path / "trial.json").write_text(json.dumps(trial.to_json()))
+    command = [sys.executable, str(SCRIPT.with_name("pilot_rank.py")), "--part=window.json"]
+    command += ["--trial", tmp_path / "trial.json", "--store", store.path, "--out", tmp_path]
+    subprocess.run(command, check=True, timeout=LIMIT_S)
+    window = Window.from_json(json.loads((tmp_path / "window.json").read_text()))
+    assert 0 < window.step_low_s <= window.step_s <= window.step_high_s
+    assert window.micro_steps * window.step_mean_s > 0.5
+    assert (window.memory.peak_reserved_bytes is not None) == (device == "cuda")
+    assert not (tmp_path / "evaluation.json").exists()
 
 
 def test_out_of_memory_is_a_result_and_the_next_go_on(tmp_path):
