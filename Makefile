@@ -87,6 +87,10 @@ preflight: install ## short jobs that check a cluster before the first study: ma
 probe: checked ## sample a little of every trial and record a step of it, for the plan
 	$(SNAKEMAKE) probe $(STUDY)
 
+.PHONY: pilot
+pilot: checked ## time a few micro-steps of every configuration on its device, for the plan
+	$(SNAKEMAKE) pilot $(STUDY)
+
 .PHONY: status
 status: install ## where every trial stands, also while they run: make status CONFIG=... PROFILE=...
 	@$(RUN)/python workflow_scripts/status.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"

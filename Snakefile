@@ -3,7 +3,7 @@
 #   snakemake --profile profiles/local --configfile config/demo.yaml          all of it
 #   snakemake plan --profile profiles/local --configfile config/demo.yaml     what it would cost
 #
-# Targets: all, plan, stores, probe, trials, tables, figures, partial. README.md tells more.
+# Targets: all, plan, stores, probe, pilot, trials, tables, figures, partial. README.md tells more.
 from snakemake.utils import min_version
 
 min_version("9.8")
@@ -33,6 +33,7 @@ include: "rules/stores.smk"
 include: "rules/probe.smk"
 include: "rules/image.smk"
 include: "rules/trials.smk"
+include: "rules/pilot.smk"
 include: "rules/preflight.smk"
 include: "rules/analysis.smk"
 

@@ -157,6 +157,7 @@ def trials_to_run():
 def before_run():
     """What comes before the first job: checks of what is to be submitted, and the frozen files."""
     trials, stores, widths = trials_to_run(), to_run("store"), to_run("preflight")
+    pilots = any(job.rule.name == "pilot" for job in workflow.dag.needrun_jobs())
     submitted = not workflow.executor_plugin.common_settings.local_exec
     if study.site.launcher == "local" and submitted:
         sys.exit(
@@ -166,7 +167,7 @@ def before_run():
     try:
         if trials:
             check_decisions(study)
-        if study.site.launcher == "slurm" and (trials or stores or widths):
+        if study.site.launcher == "slurm" and (trials or stores or widths or pilots):
             check_submission(
                 study.site,
                 folder=str(Path.cwd()),

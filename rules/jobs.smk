@@ -7,10 +7,12 @@ from sagebench.grid.environment import run_began_unix_s
 from sagebench.grid.resources import (
     cpu_job_resources,
     geometry,
+    pilot_walltime_min,
     preflight_walltime_min,
     slurm_resources,
 )
 from sagebench.launch.image import is_current
+from sagebench.pilot.work import missing_of
 
 
 def plain(function):
@@ -140,6 +142,20 @@ def preflight_resources():
 
     asked = {name: of_width(name) for name in slurm_resources(1, study.site)}
     return {"runtime": preflight_walltime_min(study.site), **asked}
+
+
+def pilot_runtime(wildcards):
+    """Minutes for all pilots that are missing, in one job."""
+    return pilot_walltime_min(len(missing_of(study)), study.site)
+
+
+def pilot_resources():
+    """What the job of the pilots asks for: what a trial of one rank does."""
+    if study.site.launcher != "slurm":
+        return {}
+    asked = slurm_resources(1, study.site)
+    asked = {name: value for name, value in asked.items() if value is not None}
+    return {"runtime": pilot_runtime, **asked}
 
 
 def cpu_resources():

@@ -74,11 +74,11 @@ def test_two_ranks_on_one_gpu_are_one_that_accumulates(store, engine):
 
 def whole_rank(place, values: dict, folder: str, directory: str) -> int:
     """A rank's exit code, of ranks that share a GPU."""
-    from sagebench.training import rank
+    from sagebench.training import rank, setup
     from sagebench.training.distributed import Communicator, RankEnvironment
 
     rank.choose_device = lambda trial, place: torch.device("cuda", 0)
-    rank.Communicator = partial(Communicator, backend="gloo")
+    setup.Communicator = partial(Communicator, backend="gloo")
     RankEnvironment.read = classmethod(lambda cls: place)
     return rank.run_rank(make_trial(**values), Path(folder), Path(directory))
 

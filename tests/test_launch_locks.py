@@ -43,7 +43,7 @@ def holder(tmp_path):
 
 def test_a_trial_runs_once_at_a_time(tmp_path, holder):
     name = f"process {holder.pid} on {os.uname().nodename}"
-    refused = pytest.raises(UserError, match=rf"the trial t is being run already \({name}\): wait")
+    refused = pytest.raises(UserError, match=rf"t is being run already \({name}\): wait")
     with refused, only_one(tmp_path / "t", wait=False):
         pass
     holder.kill()

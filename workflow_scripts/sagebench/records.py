@@ -172,6 +172,11 @@ class PeakBytes(FromJson):
     peak_device_used_bytes: int | None = None
     peak_host_private_bytes: int | None = None
 
+    def of_device(self, device: str | None) -> int | None:
+        """By the counter of `cuda` or `cpu`."""
+        counter = MEMORY_COUNTER.get(device or "")
+        return getattr(self, counter) if counter else None
+
 
 @dataclass(frozen=True)
 class Accuracy(FromJson):
@@ -245,8 +250,7 @@ class Outcome(FromJson):
     @property
     def peak_memory_bytes(self) -> int | None:
         """By the counter of the trial's device."""
-        counter = MEMORY_COUNTER.get(self.trial.get("device", ""))
-        return getattr(self.memory, counter) if self.memory and counter else None
+        return self.memory and self.memory.of_device(self.trial.get("device"))
 
 
 class Damaged(UserError):

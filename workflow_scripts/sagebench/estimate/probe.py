@@ -113,24 +113,12 @@ def probe_store(
     """
     path, trials = Path(path), list(trials)
     with _only_one(path):
-        probe = _still_good(path, store.checksum) or Probe(store.checksum, graph_facts(store))
+        probe = _still_good(path, store.checksum) or Probe(
+            store.checksum, GraphFacts.of_manifest(store.manifest)
+        )
         _sample(probe, store, trials, path, threads, say)
         _record(probe, trials, path, say)
     return probe
-
-
-def graph_facts(store: GraphStore) -> GraphFacts:
-    return GraphFacts(
-        num_nodes=store.num_nodes,
-        num_edges=store.num_edges,
-        num_features=store.num_features,
-        num_classes=store.num_classes,
-        train_nodes=len(store.train),
-        valid_nodes=len(store.valid),
-        test_nodes=len(store.test),
-        index_bytes=store.colptr.nbytes + store.row.nbytes,
-        feature_bytes=store.features.nbytes,
-    )
 
 
 def _sample(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 
@@ -27,6 +28,27 @@ class GraphFacts:
     @classmethod
     def from_json(cls, values: Mapping[str, int]) -> GraphFacts:
         return cls(**values)
+
+    @classmethod
+    def of_manifest(cls, manifest: Mapping[str, Any]) -> GraphFacts:
+        """Of a graph store, from its manifest.json."""
+        arrays = manifest["arrays"]
+
+        def size_bytes(name: str) -> int:
+            item_bytes = int("".join(filter(str.isdigit, arrays[name]["dtype"]))) // 8
+            return prod(arrays[name]["shape"]) * item_bytes
+
+        return cls(
+            num_nodes=manifest["num_nodes"],
+            num_edges=manifest["num_edges"],
+            num_features=manifest["num_features"],
+            num_classes=manifest["num_classes"],
+            train_nodes=arrays["train"]["shape"][0],
+            valid_nodes=arrays["valid"]["shape"][0],
+            test_nodes=arrays["test"]["shape"][0],
+            index_bytes=size_bytes("colptr") + size_bytes("row"),
+            feature_bytes=size_bytes("features"),
+        )
 
     def micro_batches(self, batch_size: int) -> int:
         """Micro-batches with seeds in an epoch, over all ranks; the last may be a smaller one."""

@@ -20,10 +20,12 @@ from sagebench.estimate.cards import (
     SAMPLED_EDGES_PER_S,
     START_S,
     Card,
+    Network,
 )
 from sagebench.estimate.costs import StepCost
 from sagebench.estimate.samples import GraphFacts, Sample
 from sagebench.grid.trial import Trial
+from sagebench.pilot.records import EvaluationTimes, Pilot
 
 NINE_OF_TEN = 1.645
 """standard deviations on either side of the middle"""
@@ -36,6 +38,9 @@ PASSES = 3
 OUTCOMES_SPREAD = 0.1
 """standard deviation of the logarithm from one run of a configuration to the next, at least; a
 judgement, until there are several"""
+PILOT_SPREAD, PILOT_SPREAD_OF_RANKS = 0.12, 0.3
+"""the same from a pilot to its trial: their epochs differ by 8 % (median of 26 on two cores, where
+the same trial again differs by as much, README.md); of several ranks a judgement"""
 LIKE_SPREAD = 0.2
 """the same from one configuration to another that corrects it"""
 
@@ -105,9 +110,9 @@ def micro_steps_per_epoch(trial: Trial, graph: GraphFacts) -> int:
 
 
 def roofline(
-    trial: Trial, cost: StepCost, sample: Sample, graph: GraphFacts, card: Card, nodes: int
+    trial: Trial, cost: StepCost, sample: Sample, graph: GraphFacts, card: Card, network: Network
 ) -> TimeEstimate | None:
-    """nodes: that the ranks are on. None for a precision that the card does not have."""
+    """network: between the ranks. None for a precision that the card does not have."""
     step_s = card.device_s(cost.flops, cost.bytes_moved, trial.precision)
     if step_s is None:
         return None
@@ -127,9 +132,9 @@ def roofline(
         waits_s = sampling_s / trial.sampling_workers if trial.sampling_workers else 0.0
         serial_s = 0.0 if trial.sampling_workers else sampling_s
         micro_s = max(step_s + copy_s, waits_s) + serial_s
-    gradients_s = card.network(nodes).all_reduce_s(FLOAT * cost.parameters, trial.ranks)
     steps = steps_per_epoch(trial, graph)
-    epoch_s = micro_steps_per_epoch(trial, graph) * micro_s + steps * gradients_s
+    epoch_s = micro_steps_per_epoch(trial, graph) * micro_s
+    epoch_s += steps * network.all_reduce_s(FLOAT * cost.parameters, trial.ranks)
     full_s = _full_evaluation_s(trial, graph, card)
     sampled_s = step_s / PASSES / trial.batch_size  # a node
     tested = min(trial.sampled_test_nodes or graph.test_nodes, graph.test_nodes)
@@ -154,6 +159,44 @@ def _full_evaluation_s(trial: Trial, graph: GraphFacts, card: Card) -> float:
     """Every layer reads a row for every edge of the graph."""
     columns = graph.num_features + (trial.layers - 1) * trial.hidden_channels
     return card.device_s(0, FLOAT * graph.num_edges * columns, "fp32") or 0.0
+
+
+def from_pilot(
+    trial: Trial,
+    pilot: Pilot,
+    evaluation: EvaluationTimes | None,
+    graph: GraphFacts,
+    cost: StepCost | None,
+    network: Network | None,
+) -> TimeEstimate:
+    """An epoch as so many measured micro-steps of one rank.
+
+    pilot: a completed one. cost, network: of several ranks on a card, for the sum of their
+    gradients, which no pilot measures; None where that is not known, and then it takes nothing.
+    """
+    steps, micro_steps = steps_per_epoch(trial, graph), micro_steps_per_epoch(trial, graph)
+    stepping_s = pilot.first_batch_s + micro_steps * pilot.step_mean_s
+    epoch_s = pilot.epoch_s if pilot.epoch_s and trial.ranks == 1 else stepping_s
+    source, error = "measured steps", PILOT_SPREAD
+    if trial.ranks > 1:
+        source, error = "measured steps of one rank", PILOT_SPREAD_OF_RANKS
+        if cost is not None and network is not None:
+            epoch_s += steps * network.all_reduce_s(FLOAT * cost.parameters, trial.ranks)
+            source += ", and a model's all-reduce"
+    evaluated = EvaluationTimes() if evaluation is None else evaluation
+    estimate = TimeEstimate(
+        epoch_s=epoch_s,
+        low_s=epoch_s,
+        high_s=epoch_s,
+        micro_step_s=pilot.step_mean_s,
+        steps_per_epoch=steps,
+        start_s=pilot.start_to_first_step_s or 0.0,
+        evaluation_s=(evaluated.evaluation_s or 0.0) / trial.ranks,
+        test_s=(evaluated.test_s or 0.0) / trial.ranks,
+        basis=Basis.PILOT,
+        source="",
+    )
+    return estimate.times(1.0, error, Basis.PILOT, source)
 
 
 @dataclass(frozen=True)

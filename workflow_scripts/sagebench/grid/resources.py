@@ -118,6 +118,16 @@ def preflight_walltime_min(site: Site) -> int:
     return min(PREFLIGHT_WALLTIME_MIN, site.limits.walltime_max_min or PREFLIGHT_WALLTIME_MIN)
 
 
+PILOTS_START_MIN, PILOT_MIN = 10, 3
+"""of a job; of one pilot: its process and its container, some seconds of micro-steps, a test"""
+
+
+def pilot_walltime_min(pilots: int, site: Site) -> int:
+    """For so many, one after the other; what the site's limit leaves out, the next job does."""
+    wanted = PILOTS_START_MIN + PILOT_MIN * pilots
+    return min(wanted, site.limits.walltime_max_min or wanted)
+
+
 def preflight_widths(site: Site) -> list[int]:
     """The numbers of ranks that show what can be wrong: one, a whole node's, two nodes'."""
     nodes = range(1, min(site.nodes, 2) + 1)

@@ -20,7 +20,8 @@ LOOK_S = 1.0
 
 @contextmanager
 def only_one(home: Path, wait: bool) -> Iterator[None]:
-    """Hold the trial's lock; the kernel lets go of it with the process, however that ends.
+    """Hold the lock of a trial or a pilot, by its folder; the kernel lets go of it with the
+    process, however that ends.
 
     wait: until whoever holds it lets go; else that is a UserError.
     """
@@ -29,7 +30,7 @@ def only_one(home: Path, wait: bool) -> Iterator[None]:
     try:
         try:
             if not _take(lock, LOOK_S):
-                running = f"the trial {home.name} is being run already ({_holder(lock)})"
+                running = f"{home.name} is being run already ({_holder(lock)})"
                 if not wait:
                     raise UserError(f"{running}: wait for that run, or stop it")
                 print(f"{running}: waiting for its end", file=sys.stderr, flush=True)

@@ -56,7 +56,7 @@ class Job:
     site, place: the site and the trial's geometry as JSON; None: no study, ranks as processes.
     continues: a trial that runs out of walltime, or is asked to stop, is continued by the next job.
     walltime_min: what the study asks for; None: no study. runtime_predicted: this job may have been
-    given less, by a prediction.
+    given less, by a prediction. program: the script that a rank runs, and its own options.
     """
 
     trial: Trial
@@ -68,6 +68,7 @@ class Job:
     continues: bool = False
     walltime_min: int | None = None
     runtime_predicted: bool = False
+    program: tuple[str, ...] = (str(TRAINING_SCRIPT),)
 
     @classmethod
     def read(
@@ -137,7 +138,7 @@ def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> RankGroup
 
     Raises UserError where the site's modules, image or binds are not there.
     """
-    arguments = [str(TRAINING_SCRIPT), "--trial", str(job.trial_path), "--store", str(job.store)]
+    arguments = [*job.program, "--trial", str(job.trial_path), "--store", str(job.store)]
     arguments += ["--out", str(attempt.directory)]
     shared = {
         **shared_environment(job.trial, attempt.directory, attempt.started_at_unix_s),

@@ -33,6 +33,15 @@ class Walltime:
             end = min(end, job_end - HAND_BACK_S)
         return cls(asked_s, end)
 
+    @classmethod
+    def left_of_job(cls, started_at_unix_s: float) -> Walltime:
+        """What the Slurm job has left that this runs in; no limit outside of one."""
+        job_end = slurm_job_end_unix_s()
+        if job_end is None:
+            return cls(None, None)
+        end = job_end - HAND_BACK_S
+        return cls(max(0.0, end - started_at_unix_s), end)
+
     @property
     def _margin_s(self) -> float:
         assert self.asked_s is not None

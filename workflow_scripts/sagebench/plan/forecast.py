@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from sagebench.estimate.memory import MemoryEstimate, card_memory, verdict
 from sagebench.estimate.probe import Probe, load_probe
 from sagebench.estimate.probe import path_of as probe_path
 from sagebench.estimate.resident import available_bytes
-from sagebench.estimate.samples import Sample
+from sagebench.estimate.samples import GraphFacts, Sample
 from sagebench.estimate.time import (
     Observation,
     TimeEstimate,
@@ -23,16 +24,17 @@ from sagebench.estimate.time import (
     roofline,
     steps_per_epoch,
 )
-from sagebench.files import read_json
+from sagebench.files import read_object
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import Geometry, geometry
 from sagebench.grid.trial import FIELD_NAMES, Trial, digest
 from sagebench.pilot.records import (
-    EvaluationPilot,
+    Evaluation,
     Pilot,
     evaluation_key,
     pilot_key,
+    read_evaluations,
     read_pilots,
 )
 from sagebench.plan.past import read_outcomes
@@ -107,25 +109,26 @@ class Forecaster:
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
-        """By store: those that there are, of the stores as they are."""
+        """By store, of the stores as they are. Of one that is not built yet, the probe is believed;
+        of one without a probe its sizes are known."""
         found = {}
         for store in self.study.stores:
             probe = load_probe(probe_path(self.study.results, store))
-            if probe is not None and probe.store_checksum == self._checksum(store, probe):
+            manifest = read_object(Path(manifest_path(self.study.results, store)))
+            with suppress(KeyError, TypeError):  # whoever opens the store says what is wrong
+                if manifest and (not probe or probe.store_checksum != manifest["checksum"]):
+                    probe = Probe(manifest["checksum"], GraphFacts.of_manifest(manifest))
+            if probe is not None:
                 found[store] = probe
         return found
 
-    def _checksum(self, store: str, probe: Probe) -> str:
-        """Of the store that is there; of one that is not built yet, the probe is believed."""
-        manifest = Path(manifest_path(self.study.results, store))
-        try:
-            return read_json(manifest)["checksum"] if manifest.exists() else probe.store_checksum
-        except (OSError, ValueError, KeyError):  # whoever opens the store says what is wrong
-            return ""
+    @cached_property
+    def _pilots(self) -> dict[str, Pilot]:
+        return read_pilots(self.study.results, self.study.site.machine)
 
     @cached_property
-    def _pilots(self) -> tuple[dict[str, Pilot], dict[str, EvaluationPilot]]:
-        return read_pilots(self.study.results, self.study.site.machine)
+    def _evaluations(self) -> dict[str, Evaluation]:
+        return read_evaluations(self.study.results, self.study.site.machine)
 
     @cached_property
     def _outcomes(self) -> list[tuple[Trial, Outcome]]:
@@ -228,18 +231,20 @@ class Forecaster:
 
     def _estimated(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
         """Before outcomes: measured steps where there is a pilot, else a roofline's figure."""
-        sample, graph = probe.sample_of(trial), probe.graph
-        pilot, nodes = self._pilot(trial, probe), self.place(trial.ranks).nodes
-        if pilot is not None and pilot.status is Status.COMPLETED:
-            evaluation = self._pilots[1].get(evaluation_key(trial, probe.store_checksum))
-            return from_pilot(trial, pilot, evaluation, sample, graph, self.card, nodes)
+        graph, sample = probe.graph, probe.sample_of(trial)
         cost = probe.cost_of(trial, self.card and self.card.memory_bytes)
-        if trial.device != "cuda" or self.card is None or sample is None or cost is None:
+        on_card = trial.device == "cuda" and self.card is not None and cost is not None
+        network = self.card.network(self.place(trial.ranks).nodes) if on_card else None
+        pilot = self._pilot(trial, probe)
+        if pilot is not None and pilot.status is Status.COMPLETED:
+            evaluation = self._evaluations.get(evaluation_key(trial, probe.store_checksum))
+            return from_pilot(trial, pilot, evaluation, graph, cost, network)
+        if network is None or sample is None:
             return None
-        return roofline(trial, cost, sample, graph, self.card, nodes)
+        return roofline(trial, cost, sample, graph, self.card, network)
 
     def _pilot(self, trial: Trial, probe: Probe) -> Pilot | None:
-        return self._pilots[0].get(pilot_key(trial, probe.store_checksum))
+        return self._pilots.get(pilot_key(trial, probe.store_checksum))
 
 
 def exactly(trial: Trial, store_checksum: str) -> str:

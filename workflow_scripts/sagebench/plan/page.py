@@ -15,10 +15,11 @@ from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, UNLIKELY
 from sagebench.grid.expansion import Study
 from sagebench.plan import figures
 from sagebench.plan.as_text import device_word
-from sagebench.plan.forecast import Forecaster, model_version
+from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import frontiers
 from sagebench.plan.limits import sentences
 from sagebench.plan.page_tables import MARKS, every_trial, experiments
+from sagebench.plan.record import model_version
 from sagebench.plan.rows import ASKED, PlanRow, distinct, total
 from sagebench.units import GIB, hours_text
 

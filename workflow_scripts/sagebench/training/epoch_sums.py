@@ -35,6 +35,14 @@ class EpochSums:
         """How far the trial is: the epoch, and the micro-steps done of it."""
         return self.epoch, self.micro_steps
 
+    @property
+    def nodes(self) -> int:
+        return int(self._counts[2])
+
+    @property
+    def edges(self) -> int:
+        return int(self._counts[3])
+
     def add(self, batch: Batch, loss: Tensor, correct: Tensor) -> None:
         """Count a micro-batch; its loss and correct predictions stay on the device."""
         self.micro_steps += 1

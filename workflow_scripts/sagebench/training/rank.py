@@ -1,50 +1,48 @@
-"""A whole trial as one rank lives it."""
+"""Entry point of one rank, and the whole trial: training, validation, test, timing."""
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sagebench.engines.base import model_arguments
-from sagebench.engines.loaders import LOADERS
-from sagebench.engines.make import make_engine
-from sagebench.engines.placement import Placement, choose_placement, placement_on
-from sagebench.engines.precision import set_precision
-from sagebench.engines.tensors import torch_view
 from sagebench.errors import UserError
-from sagebench.graph.store import GraphStore
-from sagebench.grid.trial import Trial, dataset_identity
+from sagebench.grid.trial import Trial
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
-from sagebench.measure.memory import PeakMemory, lift_limit, limit_memory, release_memory
-from sagebench.measure.nvml import Nvml
-from sagebench.model.graphsage import GraphSAGE, parameter_count
-from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, Measurements, RankEarlyEnd
-from sagebench.records import Accuracy, Epoch, PeakBytes, Reason, StoreFacts
+from sagebench.measure.memory import lift_limit, release_memory
+from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
+from sagebench.records import Accuracy, Epoch, PeakBytes, Reason
 from sagebench.training.checkpoint import BestCheckpoint
 from sagebench.training.continuation import Continuation, Continues
-from sagebench.training.distributed import Communicator, RankEnvironment
+from sagebench.training.distributed import RankEnvironment
 from sagebench.training.early_end import Deadline, check_finite, explain
 from sagebench.training.epoch_sums import EpochSums
-from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
+from sagebench.training.evaluation import sampled_test_nodes, standard_error
 from sagebench.training.profiling import profile_steps
-from sagebench.training.progress import Progress, epoch_line
+from sagebench.training.progress import epoch_line
+from sagebench.training.setup import RankSetup
 from sagebench.training.state import TrainingState
 from sagebench.training.timing import timing
-from sagebench.training.trainer import Trainer, synchronise_device
+from sagebench.training.trainer import synchronise_device
 
 
-def run_rank(trial: Trial, store_path: Path, directory: Path) -> int:
+def run_rank(
+    trial: Trial,
+    store_path: Path,
+    directory: Path,
+    run: Callable[..., RankSetup] | None = None,
+) -> int:
     """Run one rank of `trial` and return the process's exit code.
 
+    run: what is run of it, a class of RankSetup; None: all of it, RankRun.
     Rank 0 writes `measured.json` into `directory`, anew after each epoch. A rank that runs out of
     memory or time, or diverges, writes its own record there and returns EARLY_END_CODE. Where
     $SAGEBENCH_CHECKPOINT names a file, the trial goes on from that file; out of time, or asked to
@@ -61,7 +59,7 @@ def run_rank(trial: Trial, store_path: Path, directory: Path) -> int:
     clock = PhaseClock(lambda: synchronise_device(device))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        RankRun(trial, store_path, directory, env, device, clock).run()
+        (run or RankRun)(trial, store_path, directory, env, device, clock).run()
     except UserError:
         raise
     except Continues:
@@ -95,68 +93,22 @@ def choose_device(trial: Trial, env: RankEnvironment) -> torch.device:
     return torch.device("cuda", env.local_rank)
 
 
-class RankRun:
-    def __init__(
-        self,
-        trial: Trial,
-        store_path: Path,
-        directory: Path,
-        env: RankEnvironment,
-        device: torch.device,
-        clock: PhaseClock,
-    ) -> None:
-        self.trial = trial
-        self.directory = directory
-        self.env = env
-        self.device = device
-        self.clock = clock
-        self.progress = Progress(speaks=env.rank == 0)
-        self.started_at = float(os.environ.get("SAGEBENCH_STARTED_AT", time.time()))
+class RankRun(RankSetup):
+    """A whole trial: training with validation, test, and the window that times the phases."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        trial, device = self.trial, self.device
         self.continuation = Continuation(trial, Deadline.read(), self.started_at, self.progress)
         self.resumed = False  # until the first epoch of a job that goes on is flagged so
-        self.nvml = Nvml()
-        self.measured = Measurements()
         self.gpu_state: dict[str, Any] = {}
-
-        self.store = GraphStore.open(store_path)
-        check_store(trial, self.store)
-        set_precision(trial, device)
-        self.communicator = Communicator(env, device)
-        torch.manual_seed(trial.seed)
-        # Every engine starts from the same weights, whatever its layers draw at first.
-        initial = GraphSAGE(**model_arguments(trial, self.store)).state_dict()
-        self.engine = make_engine(trial, self.store, device, self._placement())
-        self.engine.model.load_state_dict(initial)
-        self.trainer = Trainer(
-            trial, self.engine, self.store.train, self.communicator, clock, self.progress
-        )
-        self.evaluator = Evaluator(
-            trial,
-            self.store,
-            self.communicator,
-            torch_view(self.store.labels).to(device),
-            self.engine.loader,
-            self.progress,
-        )
+        self.build()
         self.state = TrainingState(
             self.engine.model,
             self.trainer.optimizer,
-            BestCheckpoint(directory / "best.pt" if env.rank == 0 else None),
-            PeakMemory(device),
+            BestCheckpoint(self.directory / "best.pt" if self.env.rank == 0 else None),
+            self.peak,
             EpochSums(1, trial.layers, device),
-        )
-
-    def _placement(self) -> Placement:
-        """One for all ranks: what the fullest device allows."""
-        trial = self.trial
-        mine = placement_on(trial.placement, self.store, self.device, trial.memory_limit_gib)
-        if mine.available_bytes is None:
-            return mine
-        return choose_placement(
-            trial.placement,
-            mine.graph_bytes,
-            mine.features_bytes,
-            min(self.communicator.gather(mine.available_bytes)),
         )
 
     def run(self) -> None:
@@ -168,49 +120,10 @@ class RankRun:
         self.communicator.close()
 
     def _set_up(self) -> None:
-        trial = self.trial
-        self.trainer.parallelise()
-        self.trainer.warm_up()
-        if trial.memory_limit_gib is not None:
-            self.evaluator.warm_up()
+        self.warm_up()
         self.resumed = self.continuation.begin(self.state, self.store, self.communicator)
-        release_memory(self.device)
-        self.state.peak.start()
-        if trial.memory_limit_gib is not None:
-            limit_memory(self.device, trial.memory_limit_gib)
-        cores = machine.available_cores()
-        described = {
-            "rank": self.env.rank,
-            "local_rank": self.env.local_rank,
-            **machine.collect_process(trial.threads_per_rank),
-            **machine.collect_cpu(),
-            **machine.collect_device(self.device),
-            "slurm": machine.collect_slurm(),
-            "host_private_before_training_bytes": self.state.peak.host_bytes(),
-        }
-        measured, store = self.measured, self.store
-        measured.ranks = self.communicator.gather(described)
-        on_this_node = sum(rank["node"] == described["node"] for rank in measured.ranks)
-        measured.store = StoreFacts(
-            name=trial.dataset["name"],
-            checksum=store.checksum,
-            num_nodes=store.num_nodes,
-            num_edges=store.num_edges,
-            num_features=store.num_features,
-            num_classes=store.num_classes,
-            train_nodes=len(store.train),
-            valid_nodes=len(store.valid),
-            test_nodes=len(store.test),
-        )
-        measured.parameters = parameter_count(self.engine.model)
-        measured.cores = cores
-        measured.oversubscribed = (
-            trial.device == "cpu" and on_this_node * trial.threads_per_rank > cores
-        )
-        measured.versions = machine.collect_versions()
-        if self.engine.placement:
-            measured.placement = self.engine.placement.to_json()
-            self.progress.say(f"placement {self.engine.placement}")
+        self.begin_measuring()
+        self.describe()
         self._write()
 
     def _note_first_step(self) -> None:
@@ -257,29 +170,23 @@ class RankRun:
         sums = self.state.sums
         if self.resumed and sums.micro_steps < self.trainer.micro_steps_per_epoch:
             sums.resumed, self.resumed = True, False
-        energy_before = self._node_energy_j()
+        energy_before = self.node_energy_j()
         with self.state.peak:
             epoch = self.trainer.epoch(sums, self.continuation.stops, self._note_first_step)
         if self.device.type == "cuda":  # before the GPU idles
             self.gpu_state = self.nvml.state(self.device.index)
-        self.state.energy_j = add(self.state.energy_j, energy_before, self._node_energy_j())
+        self.state.energy_j = add(self.state.energy_j, energy_before, self.node_energy_j())
         if epoch is None:
             self.continuation.save_and_stop()
         with self.clock("forward"):
             check_finite(epoch.loss, sums.epoch)
         return epoch
 
-    def _node_energy_j(self) -> float | None:
-        """The node's counter, read by its first rank for all of its ranks."""
-        if self.device.type != "cuda" or self.env.local_rank != 0:
-            return None
-        return self.nvml.energy_j(self.env.local_world_size)
-
     def _validated(self, epoch: Epoch) -> Epoch:
         start = time.perf_counter()
         with self.clock("evaluation"):
             weights = self.engine.model.state_dict()
-            accuracy = self.evaluator.accuracy(weights, self.store.valid, self.trial.validation)
+            accuracy = self.validate(weights)
             self.state.best.offer(epoch.epoch, accuracy, weights)
             release_memory(self.device)
         evaluation_s = time.perf_counter() - start
@@ -297,11 +204,7 @@ class RankRun:
                 f"{len(nodes):,} test nodes: all of them are sampled"
             )
         with self.clock("evaluation"):
-            evaluator = self._tester()
-            full = evaluator.accuracy(best.weights, nodes, "full")
-            sampled = evaluator.accuracy(best.weights, of_sampled, "sampled")
-            del evaluator
-            release_memory(self.device)
+            full, sampled = self.test(best.weights)
         error = standard_error(sampled, len(of_sampled), len(nodes))
         self.measured.accuracy = Accuracy(
             best_epoch=best.epoch,
@@ -316,23 +219,6 @@ class RankRun:
         self.progress.say(
             f"test accuracy {full:.4f} full, {sampled:.4f} sampled"
             + ("" if of_sampled is nodes else f" (+- {error:.4f}, {len(of_sampled):,} nodes)")
-        )
-
-    def _tester(self) -> Evaluator:
-        """The evaluator of the test, after training's memory is freed.
-
-        An engine whose own loader is PyG's leaves the GPU to training; the test samples there if
-        graph and features fit now.
-        """
-        release_memory(self.device)
-        if self.engine.loader is not None or self.device.type == "cpu":
-            return self.evaluator
-        kept = self._placement().chosen
-        if kept == "host":
-            return self.evaluator
-        loader = LOADERS[kept](self.trial, self.store, self.device)
-        return Evaluator(
-            self.trial, self.store, self.communicator, self.evaluator.labels, loader, self.progress
         )
 
     def _time_phases(self) -> None:
@@ -364,15 +250,6 @@ class RankRun:
 
     def _time(self, **seconds: float) -> None:
         self.measured.timing = replace(self.measured.timing, **seconds)
-
-
-def check_store(trial: Trial, store: GraphStore) -> None:
-    """Raises UserError where the store is not of the trial's data set."""
-    if dataset_identity(store.manifest["source"]) != dataset_identity(trial.dataset):
-        raise UserError(
-            f"the graph store {store.path} was made from {store.manifest['source']}, the trial "
-            f"asks for {trial.dataset}: give --store the store of that data set"
-        )
 
 
 def add(total: float | None, before: float | None, after: float | None) -> float | None:

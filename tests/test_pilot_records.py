@@ -1,0 +1,180 @@
+"""Which trials share a pilot, and what is to be measured yet; pilots written and read."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sagebench.grid.trial import FIELD_NAMES
+from sagebench.pilot.records import (
+    EVALUATION_PART,
+    WINDOW_PART,
+    Evaluation,
+    Pilot,
+    evaluation_key,
+    pilot_key,
+    pilots_folder,
+    read_evaluations,
+    read_pilots,
+    write_record,
+)
+from sagebench.pilot.work import Configuration, missing
+from sagebench.records import Limit, PeakBytes, Reason, Status
+from trials import make_trial
+
+# Another value of every field, by whether a micro-step or an evaluation takes as long.
+OTHER = {
+    "dataset": {"name": "other", "source": "arrays", "path": "other.npz"},
+    "engine": "reference",
+    "sampler": "pyg_lib",
+    "layers": 2,
+    "hidden_channels": 17,
+    "dropout": 0.5,
+    "aggregator": "max",
+    "batch_size": 17,
+    "accumulation": 3,
+    "fanout": (5, 3, 2),
+    "ranks": 2,
+    "threads_per_rank": 2,
+    "sampling_workers": 0,
+    "epochs": 7,
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "learning_rate_scaling": "linear",
+    "evaluate_every_epochs": 2,
+    "patience_evaluations": 3,
+    "validation": "sampled",
+    "phase_window_steps": 3,
+    "seed": 5,
+    "precision": "bf16",
+    "device": "cuda",
+    "machine": "other",
+    "memory_limit_gib": 1.0,
+    "placement": "host",
+    "compile": True,
+    "sampled_test_nodes": 10,
+    "profile_steps": 1,
+}
+SAME_STEP = {
+    "ranks", "epochs", "learning_rate", "learning_rate_scaling", "evaluate_every_epochs",
+    "patience_evaluations", "validation", "phase_window_steps", "seed", "sampled_test_nodes",
+    "profile_steps",
+}  # fmt: skip
+SAME_EVALUATION = SAME_STEP - {"validation", "sampled_test_nodes"} | {
+    "sampler", "dropout", "batch_size", "accumulation", "optimizer", "precision", "compile",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIELD_NAMES)
+@pytest.mark.parametrize("key, same", [(pilot_key, SAME_STEP), (evaluation_key, SAME_EVALUATION)])
+def test_trials_that_cost_the_same_share_a_key(name, key, same):
+    trial = make_trial()
+    other = replace(trial, **{name: OTHER[name]})
+    assert other != trial
+    assert (key(other, "checksum") == key(trial, "checksum")) == (name in same)
+
+
+@given(st.sets(st.sampled_from(sorted(SAME_STEP))), st.integers(0, 2**31))
+def test_a_key_is_a_file_name_that_no_neutral_value_changes(names, seed):
+    trial = make_trial()
+    other = replace(trial, **{**{name: OTHER[name] for name in names}, "seed": seed})
+    assert pilot_key(other, "checksum") == pilot_key(trial, "checksum")
+    assert re.fullmatch(r"tiny-blocks-b16x2-f4\.3\.2-[0-9a-f]{10}", pilot_key(other, "checksum"))
+
+
+@pytest.mark.parametrize("key", [pilot_key, evaluation_key])
+def test_a_key_is_of_the_data_and_not_of_where_it_lies(key):
+    trial = make_trial()
+    elsewhere = replace(trial, dataset={**trial.dataset, "archive": "/elsewhere.zip"})
+    assert key(elsewhere, "checksum") == key(trial, "checksum")
+    assert key(trial, "another checksum") != key(trial, "checksum")
+
+
+def test_both_engines_of_pyg_evaluate_alike():
+    keys = {evaluation_key(make_trial(engine=engine), "c") for engine in ("trimmed", "reference")}
+    assert len(keys) == 1
+
+
+def configuration(pilot: str, evaluation: str) -> Configuration:
+    return Configuration(make_trial(), "tiny", "checksum", pilot, evaluation)
+
+
+def record(kind=Pilot, key: str = "a", status: Status = Status.COMPLETED, **values):
+    return kind(key=key, trial={}, status=status, store_checksum="checksum", **values)
+
+
+WANTED = [configuration("a", "e"), configuration("b", "e"), configuration("c", "f")]
+BOTH, STEPS, EVALUATION = (
+    (WINDOW_PART, EVALUATION_PART),
+    (WINDOW_PART,),
+    (EVALUATION_PART,),
+)
+
+
+def works(*arguments) -> list[tuple]:
+    return [(work.name, work.parts) for work in missing(WANTED, *arguments)]
+
+
+def test_the_first_pilot_of_a_set_takes_the_evaluation_along():
+    assert works({}, {}) == [("a", BOTH), ("b", STEPS), ("c", BOTH)]
+
+
+def test_what_is_there_is_not_measured_again():
+    pilots = {key: record(key=key) for key in "abc"}
+    assert works(pilots, {"e", "f"}) == []
+    assert works({"a": pilots["a"]}, {"e"}) == [("b", STEPS), ("c", BOTH)]
+
+
+def test_an_evaluation_that_went_missing_is_measured_alone():
+    pilots = {key: record(key=key) for key in "abc"}
+    assert works(pilots, {"f"}) == [("e", EVALUATION)]
+
+
+def test_where_all_steps_are_out_of_memory_nothing_is_evaluated():
+    pilots = {key: record(key=key, status=Status.OUT_OF_MEMORY) for key in "abc"}
+    assert works(pilots, {}) == []
+
+
+def test_what_failed_is_left_and_its_evaluation_goes_to_the_next():
+    assert works({}, {}, {"a"}) == [("b", BOTH), ("c", BOTH)]
+
+
+def test_pilots_read_as_they_were_written(tmp_path):
+    folder = pilots_folder(tmp_path, "here")
+    reason = Reason(0, "forward", "no memory", Limit("memory_limit", 0.5, "GiB"))
+    written = [
+        record(key="a", step_s=0.5, memory=PeakBytes(peak_reserved_bytes=7)),
+        record(key="b", status=Status.OUT_OF_MEMORY, reason=reason),
+    ]
+    evaluation = record(Evaluation, "evaluation-0123456789", evaluation_s=1.0, test_s=2.0)
+    for one in (*written, evaluation):
+        write_record(folder, one)
+    assert read_pilots(tmp_path, "here") == {one.key: one for one in written}
+    assert read_evaluations(tmp_path, "here") == {evaluation.key: evaluation}
+    assert read_pilots(tmp_path, "elsewhere") == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: json.dumps(values)[:-9],
+        lambda values: "[]",
+        lambda values: json.dumps({**values, "format": 0}),
+        lambda values: json.dumps({**values, "key": "another"}),
+        lambda values: json.dumps({**values, "status": "time_limit"}),
+        lambda values: json.dumps({**values, "memory": 7}),
+    ],
+)
+def test_a_damaged_pilot_is_left_out_with_a_sentence(tmp_path, change):
+    folder, said = pilots_folder(tmp_path, "here"), []
+    for key in ("a", "b"):
+        write_record(folder, record(key=key))
+    path = folder / "a.json"
+    path.write_text(change(json.loads(path.read_text())))
+    assert list(read_pilots(tmp_path, "here", said.append)) == ["b"]
+    (sentence,) = said
+    assert f"{path} is no pilot (" in sentence and "`make pilot` measures it again" in sentence

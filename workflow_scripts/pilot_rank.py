@@ -1,0 +1,36 @@
+"""The one rank of a pilot, in the container: times micro-steps, validation and test.
+
+pilot.py starts this, as a trial's ranks are started; nobody else needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from sagebench.errors import run_script
+from sagebench.grid.trial_file import read_trial
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
+    parser.add_argument("--store", type=Path, required=True, help="the graph store's folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the attempt")
+    parser.add_argument(
+        "--part", action="append", required=True, help="file to make of it; repeatable"
+    )
+    arguments = parser.parse_args()
+    trial = read_trial(arguments.trial)
+    from sagebench.pilot.rank import PilotRun
+    from sagebench.training.rank import run_rank
+
+    run = partial(PilotRun, parts=arguments.part)
+    return run_rank(trial, arguments.store, arguments.out, run)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,80 @@
+"""What the one rank of a pilot runs: the window of micro-steps, then validation and test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, replace
+from typing import Any
+
+from sagebench.files import write_json
+from sagebench.measure.memory import release_memory
+from sagebench.pilot.records import EVALUATION_PART, WINDOW_PART, EvaluationTimes
+from sagebench.pilot.window import WindowTimer
+from sagebench.records import PeakBytes
+from sagebench.training.early_end import Deadline
+from sagebench.training.setup import RankSetup
+from sagebench.training.trainer import synchronise_device
+
+
+class PilotRun(RankSetup):
+    """Writes the parts it is asked for into the attempt's folder, each once it is measured, and
+    `measured.json`, which describes the machine.
+
+    parts: WINDOW_PART, EVALUATION_PART or both.
+    """
+
+    def __init__(self, *arguments: Any, parts: Collection[str]) -> None:
+        super().__init__(*arguments)
+        self.parts = parts
+        self.build()
+
+    def run(self) -> None:
+        self.warm_up()
+        self.begin_measuring()
+        self.describe()
+        self.measured.write(self.directory)
+        if WINDOW_PART in self.parts:
+            self._measure_window()
+        if EVALUATION_PART in self.parts:
+            with self.clock("evaluation"):
+                self._measure_evaluation()
+        self.measured.complete = True
+        self.measured.write(self.directory)
+
+    def _measure_window(self) -> None:
+        timer = WindowTimer(
+            self.trainer, Deadline.read().check, self._note_first_step, self.node_energy_j
+        )
+        with self.peak:
+            window = timer.measure()
+        window = replace(
+            window,
+            memory=PeakBytes(**self.peak.read()),
+            start_to_first_step_s=self.measured.start_to_first_step_s,
+        )
+        write_json(self.directory / WINDOW_PART, asdict(window))
+
+    def _note_first_step(self) -> None:
+        if self.measured.start_to_first_step_s is None:
+            synchronise_device(self.device)
+            self.measured.start_to_first_step_s = time.time() - self.started_at
+
+    def _measure_evaluation(self) -> None:
+        weights = self.engine.model.state_dict()
+
+        def validation() -> None:
+            self.validate(weights)
+            release_memory(self.device)
+
+        times = EvaluationTimes(
+            evaluation_s=seconds_of(validation), test_s=seconds_of(lambda: self.test(weights))
+        )
+        write_json(self.directory / EVALUATION_PART, asdict(times))
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Of what ends with a figure read from the device, and so with all it was given."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

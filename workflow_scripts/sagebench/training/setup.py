@@ -1,0 +1,196 @@
+"""Set-up of one rank: graph, engine, trainer and evaluator, and what all runs of a rank do."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from sagebench.engines.base import model_arguments
+from sagebench.engines.loaders import LOADERS
+from sagebench.engines.make import make_engine
+from sagebench.engines.placement import Placement, choose_placement, placement_on
+from sagebench.engines.precision import set_precision
+from sagebench.engines.tensors import torch_view
+from sagebench.errors import UserError
+from sagebench.graph.store import GraphStore
+from sagebench.grid.trial import Trial, dataset_identity
+from sagebench.measure import machine
+from sagebench.measure.clocks import PhaseClock
+from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
+from sagebench.measure.nvml import Nvml
+from sagebench.model.graphsage import GraphSAGE, parameter_count
+from sagebench.rank_records import Measurements
+from sagebench.records import StoreFacts
+from sagebench.training.distributed import Communicator, RankEnvironment
+from sagebench.training.evaluation import Evaluator, sampled_test_nodes
+from sagebench.training.progress import Progress
+from sagebench.training.trainer import Trainer
+
+
+class RankSetup:
+    """Base of what a rank runs: a whole trial (`RankRun`) or a pilot's window (`PilotRun`).
+
+    The order: `build`, `warm_up`, `begin_measuring`, `describe`. device: of this rank.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        store_path: Path,
+        directory: Path,
+        env: RankEnvironment,
+        device: torch.device,
+        clock: PhaseClock,
+    ) -> None:
+        self.trial = trial
+        self.store_path = store_path
+        self.directory = directory
+        self.env = env
+        self.device = device
+        self.clock = clock
+        self.progress = Progress(speaks=env.rank == 0)
+        self.started_at = float(os.environ.get("SAGEBENCH_STARTED_AT", time.time()))
+        self.nvml = Nvml()
+        self.measured = Measurements()
+
+    def run(self) -> None:
+        """All that the rank does."""
+        raise NotImplementedError
+
+    def build(self) -> None:
+        """Open the store, and make engine, trainer and evaluator for it."""
+        trial = self.trial
+        self.store = GraphStore.open(self.store_path)
+        check_store(trial, self.store)
+        set_precision(trial, self.device)
+        self.communicator = Communicator(self.env, self.device)
+        torch.manual_seed(trial.seed)
+        # Every engine starts from the same weights, whatever its layers draw at first.
+        initial = GraphSAGE(**model_arguments(trial, self.store)).state_dict()
+        self.engine = make_engine(trial, self.store, self.device, self.placement())
+        self.engine.model.load_state_dict(initial)
+        self.trainer = Trainer(
+            trial, self.engine, self.store.train, self.communicator, self.clock, self.progress
+        )
+        self.evaluator = Evaluator(
+            trial,
+            self.store,
+            self.communicator,
+            torch_view(self.store.labels).to(self.device),
+            self.engine.loader,
+            self.progress,
+        )
+        self.peak = PeakMemory(self.device)
+
+    def placement(self) -> Placement:
+        """One for all ranks: what the fullest device allows."""
+        trial = self.trial
+        mine = placement_on(trial.placement, self.store, self.device, trial.memory_limit_gib)
+        if mine.available_bytes is None:
+            return mine
+        return choose_placement(
+            trial.placement,
+            mine.graph_bytes,
+            mine.features_bytes,
+            min(self.communicator.gather(mine.available_bytes)),
+        )
+
+    def warm_up(self) -> None:
+        """Compile and load what training and evaluation need, before memory is capped."""
+        self.trainer.parallelise()
+        self.trainer.warm_up()
+        if self.trial.memory_limit_gib is not None:
+            self.evaluator.warm_up()
+
+    def begin_measuring(self) -> None:
+        """Start the clock of the memory's peaks, and cap it where the trial says so."""
+        release_memory(self.device)
+        self.peak.start()
+        if self.trial.memory_limit_gib is not None:
+            limit_memory(self.device, self.trial.memory_limit_gib)
+
+    def describe(self) -> None:
+        """Note where and with what is measured; a collective."""
+        trial, store, measured = self.trial, self.store, self.measured
+        cores = machine.available_cores()
+        described = {
+            "rank": self.env.rank,
+            "local_rank": self.env.local_rank,
+            **machine.collect_process(trial.threads_per_rank),
+            **machine.collect_cpu(),
+            **machine.collect_device(self.device),
+            "slurm": machine.collect_slurm(),
+            "host_private_before_training_bytes": self.peak.host_bytes(),
+        }
+        measured.ranks = self.communicator.gather(described)
+        on_this_node = sum(rank["node"] == described["node"] for rank in measured.ranks)
+        measured.store = StoreFacts(
+            name=trial.dataset["name"],
+            checksum=store.checksum,
+            num_nodes=store.num_nodes,
+            num_edges=store.num_edges,
+            num_features=store.num_features,
+            num_classes=store.num_classes,
+            train_nodes=len(store.train),
+            valid_nodes=len(store.valid),
+            test_nodes=len(store.test),
+        )
+        measured.parameters = parameter_count(self.engine.model)
+        measured.cores = cores
+        measured.oversubscribed = (
+            trial.device == "cpu" and on_this_node * trial.threads_per_rank > cores
+        )
+        measured.versions = machine.collect_versions()
+        if self.engine.placement:
+            measured.placement = self.engine.placement.to_json()
+            self.progress.say(f"placement {self.engine.placement}")
+
+    def node_energy_j(self) -> float | None:
+        """The node's counter, read by its first rank for all of its ranks."""
+        if self.device.type != "cuda" or self.env.local_rank != 0:
+            return None
+        return self.nvml.energy_j(self.env.local_world_size)
+
+    def validate(self, weights: dict[str, torch.Tensor]) -> float:
+        """Accuracy of `weights` on the validation nodes, by the trial's method."""
+        return self.evaluator.accuracy(weights, self.store.valid, self.trial.validation)
+
+    def test(self, weights: dict[str, torch.Tensor]) -> tuple[float, float]:
+        """Accuracies of `weights` on the test nodes: full, and sampled."""
+        nodes = self.store.test
+        of_sampled = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
+        evaluator = self._tester()
+        full = evaluator.accuracy(weights, nodes, "full")
+        sampled = evaluator.accuracy(weights, of_sampled, "sampled")
+        del evaluator
+        release_memory(self.device)
+        return full, sampled
+
+    def _tester(self) -> Evaluator:
+        """The evaluator of the test, after training's memory is freed.
+
+        An engine whose own loader is PyG's leaves the GPU to training; the test samples there if
+        graph and features fit now.
+        """
+        release_memory(self.device)
+        if self.engine.loader is not None or self.device.type == "cpu":
+            return self.evaluator
+        kept = self.placement().chosen
+        if kept == "host":
+            return self.evaluator
+        loader = LOADERS[kept](self.trial, self.store, self.device)
+        return Evaluator(
+            self.trial, self.store, self.communicator, self.evaluator.labels, loader, self.progress
+        )
+
+
+def check_store(trial: Trial, store: GraphStore) -> None:
+    """Raises UserError where the store is not of the trial's data set."""
+    if dataset_identity(store.manifest["source"]) != dataset_identity(trial.dataset):
+        raise UserError(
+            f"the graph store {store.path} was made from {store.manifest['source']}, the trial "
+            f"asks for {trial.dataset}: give --store the store of that data set"
+        )
