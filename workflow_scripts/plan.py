@@ -12,6 +12,7 @@ import shlex
 from pathlib import Path
 
 from sagebench.errors import run_script
+from sagebench.estimate.memory import NO_FIT
 from sagebench.estimate.time import Basis
 from sagebench.files import write_atomic
 from sagebench.grid.study import (
@@ -56,10 +57,10 @@ def main() -> None:
     write_atomic(path, as_csv(rows, device_word(study)))
     print(as_text(study, rows, sentences(study, rows)), flush=True)
     to_run = [row for row in rows if row.to_run]
-    if any(row.sampled is None for row in to_run):
+    if study.site.device == "cuda" and any(row.sampled is None for row in to_run):
         command = make("probe", arguments)
         print(f"`{command}` samples their graph and records a step of each, without a GPU.")
-    if any(row.time_basis in (None, Basis.MODEL.value) for row in to_run):
+    if any(row.time_basis in (None, Basis.MODEL) and row.fits != NO_FIT for row in to_run):
         command = make("pilot", arguments)
         print(f"`{command}` measures some twenty steps of each on the devices of this site.")
     from sagebench.plan.page import render  # the drawing takes seconds to import

@@ -47,8 +47,8 @@ def as_text(study: Study, rows: Sequence[PlanRow], sentences: Sequence[str] = ()
     lines = [f"{study.name} on {study.site.machine}", ""]
     if len(rows) <= ROWS_SHOWN:
         lines += [*_trials(rows, unit), ""]
-        if any(row.peak_memory_bytes is not None for row in rows):
-            lines += ["GiB: what the fullest rank needs to train (~), or its measured peak.", ""]
+        if any(row.memory_bytes is not None for row in rows):
+            lines += [_gib_is(rows), ""]
     lines += [*_totals(totals(rows), unit), ""]
     lines += [_hours_are(rows)]
     if sum(len(experiment.trials) for experiment in study.experiments) > len(study.requests):
@@ -59,7 +59,7 @@ def as_text(study: Study, rows: Sequence[PlanRow], sentences: Sequence[str] = ()
 
 
 def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
-    memory = any(row.peak_memory_bytes is not None for row in rows)
+    memory = any(row.memory_bytes is not None or row.fits for row in rows)
     times = any(row.epoch_s is not None for row in rows)
     energy = any(row.energy_kj is not None for row in rows)
     head = ["experiment", "engine", "batch", "accum.", "fanout", "seed", "ranks", "nodes"]
@@ -71,8 +71,9 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
         line = [row.experiment, row.engine, str(row.batch_size), str(row.accumulation)]
         line += [row.fanout, str(row.seed), str(row.ranks), str(row.nodes)]
         if memory:
-            needed = row.peak_memory_bytes if row.measured else row.needed_memory_bytes
-            line += ["-" if needed is None else f"{model}{needed / GIB:.2f}"]
+            least = "" if row.measured else "~" if row.needed_memory_bytes else ">"
+            size = row.memory_bytes
+            line += ["-" if size is None else f"{least}{size / GIB:.2f}"]
             line += [row.fits or (row.status.words if row.status else "-")]
         if times:
             line += ["-" if row.epoch_s is None else f"{model}{duration(row.epoch_s)}"]
@@ -84,6 +85,15 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
         cells.append([*line, "skipped" if row.skipped else row.time_basis or row.source])
     left = {"experiment", "engine", "fanout", "memory", "from"}
     return text_table(head, cells, {head.index(name) for name in left if name in head})
+
+
+def _gib_is(rows: Sequence[PlanRow]) -> str:
+    kinds = ["its measured peak"] if any(row.measured for row in rows) else []
+    kinds += ["an estimate (~)"] if any(row.needed_memory_bytes for row in rows) else []
+    kinds += (
+        ["the peak of a pilot's few steps (>)"] if any(r.pilot_memory_bytes for r in rows) else []
+    )
+    return f"GiB: what the fullest rank takes to train: {' or '.join(kinds)}."
 
 
 def _totals(found: Sequence[Total], unit: str) -> list[str]:

@@ -86,7 +86,7 @@ class Forecast:
 
     @property
     def is_known(self) -> bool:
-        return self.sample is not None or self.time is not None
+        return any(known is not None for known in (self.sample, self.pilot, self.time))
 
 
 class Forecaster:

@@ -69,7 +69,8 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         verdicts=verdicts,
         marks=MARKS,
         asked=sum(row.source == ASKED and row.to_run for row in trials),
-        unprobed=sum(row.to_run and row.sampled is None for row in trials),
+        unprobed=study.site.device == "cuda"
+        and sum(row.to_run and row.sampled is None for row in trials),
         warnings=sentences(study, rows),
         cost=cost,
         experiments=experiments(rows, unit),
@@ -80,7 +81,9 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         skipped=_skipped(trials),
         basis=_basis(study, trials, forecaster),
         of_cpu=study.site.device == "cpu",
-        needs_times=any(row.to_run and row.epoch_s is None for row in trials),
+        needs_times=any(
+            row.to_run and row.epoch_s is None and row.fits != NO_FIT for row in trials
+        ),
         unlikely=UNLIKELY,
         configuration=yaml.safe_dump(
             study.configuration.complete(), sort_keys=False, allow_unicode=True

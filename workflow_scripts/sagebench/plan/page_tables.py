@@ -55,7 +55,7 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
 
 
 def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
-    memory = any(row.peak_memory_bytes is not None for row in rows)
+    memory = any(row.memory_bytes is not None or row.fits for row in rows)
     energy = any(row.energy_kj is not None for row in rows)
     columns = ["Experiment", "Engine", "Batch × acc.", "Fanout", "Ranks (nodes)"]
     # What decides stands first: the table is wider than most screens.
@@ -92,10 +92,13 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
 
 
 def _peak(row: PlanRow) -> Cell:
-    if row.peak_memory_bytes is None:
+    if row.memory_bytes is None:
         return cells.NOTHING
     if row.measured:
         return cells.memory(row.peak_memory_bytes)
+    if row.peak_memory_bytes is None:
+        size = significant(row.memory_bytes / GIB)
+        return Cell(f"{size} GiB in its pilot", row.memory_bytes, mark="model")
     low, peak, high = (
         significant(size / GIB)
         for size in (row.peak_memory_low_bytes, row.peak_memory_bytes, row.peak_memory_high_bytes)

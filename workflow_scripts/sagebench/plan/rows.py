@@ -64,6 +64,14 @@ class PlanRow(NamedTuple):
     pilot_memory_bytes: float | None = None  # the peak of some twenty measured steps
 
     @property
+    def memory_bytes(self) -> float | None:
+        """What there is to show: the measured peak, what is estimated to be needed, or what a pilot
+        reached."""
+        if self.measured:
+            return self.peak_memory_bytes
+        return self.needed_memory_bytes or self.pilot_memory_bytes
+
+    @property
     def measured(self) -> bool:
         return self.source == MEASURED
 
