@@ -88,12 +88,13 @@ def _trials(rows: Sequence[PlanRow], unit: str) -> list[str]:
 
 
 def _gib_is(rows: Sequence[PlanRow]) -> str:
-    kinds = ["its measured peak"] if any(row.measured for row in rows) else []
-    kinds += ["an estimate (~)"] if any(row.needed_memory_bytes for row in rows) else []
-    kinds += (
-        ["the peak of a pilot's few steps (>)"] if any(r.pilot_memory_bytes for r in rows) else []
-    )
-    return f"GiB: what the fullest rank takes to train: {' or '.join(kinds)}."
+    there = {
+        "its measured peak": any(row.measured for row in rows),
+        "an estimate (~)": any(row.needed_memory_bytes for row in rows),
+        "the peak of a pilot's few steps (>)": any(row.pilot_memory_bytes for row in rows),
+    }
+    kinds = " or ".join(kind for kind, is_there in there.items() if is_there)
+    return f"GiB: what the fullest rank takes to train: {kinds}."
 
 
 def _totals(found: Sequence[Total], unit: str) -> list[str]:
