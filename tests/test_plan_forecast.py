@@ -1,4 +1,4 @@
-"""The plan's rows, sums and texts, from the configuration alone and from probes and rates."""
+"""The plan's rows, sums and texts: from the configuration alone, probes, pilots and outcomes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from math import ceil
 
 import pytest
 from configurations import CLUSTER, GOOD, WORKSTATION, changed, study_of
 from outcome_factory import make_outcome
-from probed import CHECKSUM, PRODUCTS, probe, rate, sample
+from probed import CHECKSUM, PRODUCTS, pilot, probe
+from sagebench.estimate.cards import CARDS, card_of
+from sagebench.estimate.time import roofline
 from sagebench.files import write_json
 from sagebench.grid.freeze import outcome_path
 from sagebench.plan import as_text, limits
@@ -20,14 +23,10 @@ from sagebench.plan.budget import drops, refusal
 from sagebench.plan.build import plan_rows
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import totals
-from sagebench.predict.cards import card_rates
-from sagebench.predict.rates import path_of
-from sagebench.predict.time import epoch_time
-from sagebench.predict.work import parameters
+from sagebench.units import GIB
 from workflow_project import ROOT
 
 CARD = {**CLUSTER, "card": "A100-40GB"}
-BEFORE = "host_private_before_training_bytes"
 
 
 def study_in(results, values=GOOD, site=CARD):
@@ -40,25 +39,10 @@ def predicted(results, values=GOOD, site=CARD, **probing):
     return study
 
 
-def finish(study, trial_id, *, trial=None, phases=True, rank=None, **outcome):
-    """Write an outcome of a trial of the study, or of `trial`, on the probes' store.
-
-    phases: whether they were timed. rank: what its ranks say of themselves.
-    """
+def finish(study, trial_id, *, trial=None, **outcome):
+    """Write an outcome of a trial of the study, or of `trial`, on the probes' store."""
     trial = trial or study.requests[trial_id].trial
     made = make_outcome(trial.to_json(), checksum=CHECKSUM, **outcome)
-    made["store"] |= {k: v for k, v in PRODUCTS.to_json().items() if k in made["store"]}
-    there = sample(trial.fanout, trial.batch_size)
-    made["sample"] = {
-        "nodes_per_hop": [spread.mean for spread in there.nodes_per_hop],
-        "edges_per_hop": [spread.mean for spread in there.edges_per_hop],
-    }
-    if trial.placement != "auto":
-        made["placement"]["chosen"] = trial.placement
-    if not phases:
-        made["phases"] = None
-    for described in made["ranks"]:
-        described |= rank or {}
     write_json(outcome_path(study.results, trial.id), made)
     return made
 
@@ -97,18 +81,169 @@ def test_what_was_not_probed_keeps_the_time_asked_for(tmp_path):
     assert "~" in text and "or the time asked for" in text
 
 
-def test_without_rates_memory_is_predicted_and_time_is_not(tmp_path):
+def test_on_a_cpu_no_memory_and_no_time_is_estimated_before_a_pilot(tmp_path):
     study = predicted(tmp_path, site=WORKSTATION)
-    assert {(row.source, row.fits is None) for row in plan_rows(study)} == {("asked for", False)}
-    rate(study)
+    rows = plan_rows(study)
+    assert {(row.source, row.fits, row.peak_memory_bytes) for row in rows} == {
+        ("asked for", None, None)
+    }
+    pilot(study)
+    rows = plan_rows(study)
+    assert {(row.source, row.time_basis) for row in rows} == {("predicted", "measured steps")}
+    assert {(row.peak_memory_bytes, row.memory_bytes) for row in rows} == {(None, GIB)}
+    assert ">1.00" in as_text.as_text(study, rows)
+
+
+def build_store(study, values=None):
+    """A manifest like that of the probes' store."""
+    (store,) = study.stores
+    shapes = {
+        "colptr": ("int64", [PRODUCTS.num_nodes + 1]),
+        "row": ("int32", [PRODUCTS.num_edges]),
+        "features": ("float32", [PRODUCTS.num_nodes, PRODUCTS.num_features]),
+        "train": ("int64", [PRODUCTS.train_nodes]),
+        "valid": ("int64", [PRODUCTS.valid_nodes]),
+        "test": ("int64", [PRODUCTS.test_nodes]),
+    }
+    arrays = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in shapes.items()}
+    names = ("num_nodes", "num_edges", "num_features", "num_classes")
+    manifest = {name: getattr(PRODUCTS, name) for name in names}
+    manifest |= {"checksum": CHECKSUM, "arrays": arrays, **(values or {})}
+    write_json(f"{study.results}/stores/{store}/manifest.json", manifest)
+    return store
+
+
+def test_pilots_need_no_probe_where_the_store_is_built(tmp_path):
+    study = study_in(tmp_path, site=WORKSTATION)
+    store = build_store(study)
+    pilot(study)
+    assert Forecaster(study).probes[store].graph == PRODUCTS
     assert {row.source for row in plan_rows(study)} == {"predicted"}
 
 
 def test_a_probe_of_another_store_is_none(tmp_path):
     study = predicted(tmp_path)
-    (store,) = study.stores
-    write_json(tmp_path / "stores" / store / "manifest.json", {"checksum": "another"})
-    assert Forecaster(study).probes == {}
+    store = build_store(study, {"checksum": "another"})
+    assert not Forecaster(study).probes[store].samples
+    assert {row.source for row in plan_rows(study)} == {"asked for"}
+
+
+def test_a_damaged_manifest_leaves_the_probe(tmp_path):
+    study = predicted(tmp_path)
+    build_store(study, {"checksum": "another", "arrays": {}})
+    assert {row.source for row in plan_rows(study)} == {"predicted"}
+
+
+def test_an_epoch_is_so_many_measured_steps(tmp_path):
+    study = predicted(tmp_path, changed("defaults.walltime_min", 2880))
+    modelled = {row.trial: row for row in plan_rows(study)}
+    pilot(study, step_s=0.5)
+    for row in plan_rows(study):
+        trial = study.requests[row.trial].trial
+        micro_steps = ceil(ceil(PRODUCTS.train_nodes / trial.batch_size) / trial.ranks)
+        measured_s = 1.0 + 0.5 * micro_steps
+        if trial.ranks == 1:
+            assert row.epoch_s == pytest.approx(measured_s)
+            assert row.time_source == "measured steps"
+            whole_s = 5.0 + trial.epochs * measured_s + 7.0
+            whole_s += 4.0 * ceil(trial.epochs / trial.evaluate_every_epochs)
+            whole_s += 0.5 * trial.phase_window_steps
+            assert row.total_h * 3600 == pytest.approx(whole_s)
+        else:  # the gradients' sum over the ranks is a model's
+            assert measured_s < row.epoch_s < 1.05 * measured_s
+            assert row.time_source == "measured steps of one rank, and a model's all-reduce"
+        assert row.epoch_high_s / row.epoch_low_s < (
+            modelled[row.trial].epoch_high_s / modelled[row.trial].epoch_low_s
+        )
+        assert row.fits == modelled[row.trial].fits and row.pilot_memory_bytes == 3 * GIB
+
+
+def test_a_pilot_out_of_memory_decides_whatever_was_estimated(tmp_path):
+    for site in (CARD, WORKSTATION):
+        study = predicted(tmp_path / site["machine"], site=site)
+        first = next(iter(study.requests))
+        pilot(study, out_of_memory=[first])
+        row, *others = plan_rows(study)
+        assert (row.fits, row.out_of_memory_chance) == ("will not fit", 1.0)
+        assert all(other.fits != "will not fit" for other in others)
+        assert any("will not fit" in one for one in limits.sentences(study, [row, *others]))
+
+
+def test_outcomes_of_the_same_configuration_take_over(tmp_path):
+    study = predicted(tmp_path)
+    pilot(study)
+    first = next(iter(study.requests))
+    twin = replace(study.requests[first].trial, seed=77, epochs=9)
+    finish(study, None, trial=twin, epoch_s=123.0)
+    found = Forecaster(study).of(study.requests[first]).time
+    assert (found.epoch_s, found.used, str(found.basis)) == (123.0, (twin.id,), "outcomes")
+    assert found.low_s < 123.0 < found.high_s
+
+
+@pytest.mark.parametrize("piloted", [False, True])
+def test_outcomes_correct_what_is_alike_and_never_speak_for_themselves(tmp_path, piloted):
+    study = predicted(tmp_path)
+    if piloted:
+        pilot(study)
+    first, second, *_ = [k for k, r in study.requests.items() if r.trial.engine == "blocks"]
+    other = next(k for k, r in study.requests.items() if r.trial.engine == "reference")
+    alone = {name: Forecaster(study).of(study.requests[name]) for name in (first, second, other)}
+    finish(study, first, epoch_s=10 * alone[first].time.epoch_s)
+    assert Forecaster(study, without=[first]).of(study.requests[first]).time == alone[first].time
+    corrected = Forecaster(study).of(study.requests[second])
+    assert corrected.time.epoch_s == pytest.approx(10 * alone[second].time.epoch_s)
+    assert corrected.time.used == (first,) and str(corrected.time.basis) == "outcomes"
+    assert "times the median ratio of 1 outcome" in corrected.time.source
+    assert Forecaster(study).of(study.requests[other]).time == alone[other].time
+
+
+def test_an_outcome_of_another_machine_says_nothing(tmp_path):
+    study = predicted(tmp_path)
+    first, *_ = study.requests
+    alone = Forecaster(study).of(study.requests[first])
+    finish(study, None, trial=replace(study.requests[first].trial, machine="another"), epoch_s=9.9)
+    assert Forecaster(study).of(study.requests[first]) == alone
+
+
+@pytest.mark.parametrize("site", [CARD, WORKSTATION])
+@pytest.mark.parametrize("lacks", ["trial", "store", "sample", "ranks", "timing", "epochs"])
+def test_a_torn_or_foreign_outcome_leaves_the_plan_as_it_was(tmp_path, site, lacks):
+    study = predicted(tmp_path, site=site)
+    rows = plan_rows(study)
+    other = replace(next(iter(study.requests.values())).trial, seed=77)
+    path = outcome_path(study.results, other.id)
+    whole = finish(study, None, trial=other)
+    newer = {**whole, "trial": {**whole["trial"], "newer_than_this": 1}}
+    torn = {name: value for name, value in whole.items() if name != lacks}
+    says_times = lacks in ("sample", "ranks", "epochs")
+    for outcome in (newer, torn, {**whole, lacks: None}):
+        write_json(path, outcome)
+        if outcome is newer or not says_times:
+            assert [r.epoch_s for r in plan_rows(study)] == [r.epoch_s for r in rows]
+        assert len(plan_rows(study)) == len(rows)
+
+
+def test_a_card_without_the_precision_is_not_timed(tmp_path):
+    study = predicted(
+        tmp_path, changed("defaults.precision", "bf16"), {**CLUSTER, "card": "V100-32GB"}
+    )
+    assert {(row.source, row.fits is None) for row in plan_rows(study)} == {("asked for", False)}
+
+
+@pytest.mark.parametrize(("card_bytes", "on_card"), [(3.3e9, False), (3.9e9, True)])
+def test_memory_and_time_are_of_the_same_placement(tmp_path, monkeypatch, card_bytes, on_card):
+    """Index and features take 1.5 GB, the CUDA context 0.5 GB: decided once for both."""
+    card = replace(card_of("A100-40GB"), memory_bytes=int(card_bytes))
+    monkeypatch.setitem(CARDS, "A100-40GB", card)
+    study = predicted(tmp_path)
+    request = next(r for r in study.requests.values() if r.trial.engine == "blocks")
+    forecaster = Forecaster(study)
+    forecast = forecaster.of(request)
+    cost = forecaster.probes[request.store].cost_of(request.trial, card.memory_bytes)
+    assert cost.placement == ("device" if on_card else "host")
+    assert ("graph and features" in forecast.memory.parts) == on_card
+    placed = roofline(request.trial, cost, forecast.sample, PRODUCTS, card, card.network(1))
+    assert forecast.time == placed
 
 
 def test_a_time_beyond_the_walltime_is_spent_up_to_it_and_said(tmp_path):
@@ -132,127 +267,6 @@ def test_what_is_measured_costs_nothing_more_and_shows_what_was_measured(tmp_pat
     batch, scaling, everything = totals(rows)
     assert (batch.trials, batch.measured, batch.to_run) == (6, 1, 5)
     assert (scaling.trials, scaling.measured, everything.measured) == (4, 0, 1)
-
-
-def test_outcomes_of_other_trials_correct_a_time_and_its_own_never_does(tmp_path):
-    study = predicted(tmp_path)
-    first, second, *_ = [k for k, r in study.requests.items() if r.trial.engine == "blocks"]
-    alone = Forecaster(study).of(study.requests[first])
-    finish(study, first, epoch_s=10 * alone.time.epoch_s)
-    assert Forecaster(study, without=[first]).of(study.requests[first]).time == alone.time
-    corrected = Forecaster(study).of(study.requests[second])
-    assert corrected.time.used == (first,) and "corrected by 1 outcome" in corrected.time.source
-    before = Forecaster(study, without=[first]).of(study.requests[second])
-    assert corrected.time.epoch_s > 3 * before.time.epoch_s
-
-
-def test_an_outcome_as_predicted_leaves_a_prediction_as_it_was(tmp_path):
-    """Also of several ranks, that wait for each other."""
-    study = predicted(tmp_path)
-    first, twin = (k for k, r in study.requests.items() if r.trial.ranks == 2)
-    alone = Forecaster(study).of(study.requests[twin])
-    finish(study, first, epoch_s=alone.time.epoch_s, phases=False)
-    corrected = Forecaster(study).of(study.requests[twin])
-    assert corrected.time.used == (first,)
-    assert corrected.time.epoch_s == pytest.approx(alone.time.epoch_s, rel=1e-9)
-
-
-@pytest.mark.parametrize("hidden", [32, 2048])
-def test_outcomes_tell_what_a_process_takes_and_a_trial_adds_its_own_weights(tmp_path, hidden):
-    study = predicted(tmp_path, changed("defaults.hidden_channels", hidden), WORKSTATION)
-    one, other, *_ = [k for k, r in study.requests.items() if r.trial.engine == "blocks"]
-    request = study.requests[other]
-    assert request.trial.ranks == 1
-    before = Forecaster(study).of(request).memory
-    narrow = replace(study.requests[one].trial, hidden_channels=32)
-    for trial in (narrow, replace(request.trial, hidden_channels=256)):
-        own = 300_000_000 + 16 * parameters(trial, PRODUCTS) + 5 * PRODUCTS.num_nodes
-        finish(study, None, trial=trial, rank={BEFORE: own})
-    after = Forecaster(study).of(request).memory
-    assert after.parts["process"] == 300_000_000
-    grown = after.before_bytes - before.before_bytes
-    assert grown == 300_000_000 - before.parts["process"]
-    assert {name: size for name, size in after.parts.items() if name != "process"} == pytest.approx(
-        {name: size for name, size in before.parts.items() if name != "process"}
-    )
-
-
-def test_what_a_rank_among_others_takes_says_nothing_of_one_alone(tmp_path):
-    study = predicted(tmp_path, site=WORKSTATION)
-    pair, _ = (k for k, r in study.requests.items() if r.trial.ranks == 2)
-    requests = list(study.requests.values())
-    before = [Forecaster(study).of(request).memory for request in requests]
-    finish(study, pair, rank={BEFORE: 900_000_000})
-    after = [Forecaster(study).of(request).memory for request in requests]
-    for request, one, another in zip(requests, before, after, strict=True):
-        assert (one == another) == (request.trial.ranks == 1)
-
-
-def test_an_outcome_that_the_rates_cannot_describe_leaves_the_others(tmp_path):
-    study = predicted(tmp_path, site={**CLUSTER, "card": "V100-32GB"})
-    first, second, *_ = study.requests
-    tensor = replace(study.requests[first].trial, precision="bf16")
-    v100 = {"device_name": "Tesla V100-SXM2-32GB"}
-    finish(study, None, trial=tensor, rank=v100)
-    finish(study, first, rank=v100)
-    assert Forecaster(study).of(study.requests[second]).time.used == (first,)
-
-
-def test_a_cpus_outcome_that_was_placed_on_the_host_leaves_the_others(tmp_path):
-    study = predicted(tmp_path, site=WORKSTATION)
-    rate(study)
-    first, second, *_ = study.requests
-    finish(study, None, trial=replace(study.requests[first].trial, placement="host"))
-    assert Forecaster(study).of(study.requests[second]).time is not None
-
-
-@pytest.mark.parametrize("site", [CARD, WORKSTATION])
-@pytest.mark.parametrize("lacks", ["trial", "store", "sample", "ranks", "timing", "epochs"])
-def test_a_torn_or_foreign_outcome_leaves_the_plan_as_it_was(tmp_path, site, lacks):
-    study = predicted(tmp_path, site=site)
-    if site is WORKSTATION:
-        rate(study)
-    rows = plan_rows(study)
-    first = next(iter(study.requests.values())).trial
-    other = replace(first, seed=77)
-    path = outcome_path(study.results, other.id)
-    whole = finish(study, None, trial=other)
-    newer = {**whole, "trial": {**whole["trial"], "newer_than_this": 1}}
-    torn = {name: value for name, value in whole.items() if name != lacks}
-    for outcome in (newer, torn, {**whole, lacks: None}):
-        write_json(path, outcome)
-        if lacks != "epochs" or outcome is newer:
-            assert [r.epoch_s for r in plan_rows(study)] == [r.epoch_s for r in rows]
-        assert len(plan_rows(study)) == len(rows)
-
-
-def test_rates_of_the_sites_machine_come_before_those_of_its_card(tmp_path):
-    study = study_in(tmp_path, site=CLUSTER)
-    assert Forecaster(study).rates is None
-    study = study_in(tmp_path)
-    assert Forecaster(study).rates.source == "data sheet of A100-40GB"
-    measured = replace(card_rates("H100"), source="measured")
-    path = path_of(tmp_path, study.site.machine)
-    write_json(path, measured.to_json())
-    assert Forecaster(study).rates.source == "measured"
-    write_json(path, replace(measured, device="cpu").to_json())
-    assert Forecaster(study).rates.source == "data sheet of A100-40GB"
-
-
-@pytest.mark.parametrize(("card_bytes", "on_card"), [(3.3e9, False), (3.9e9, True)])
-def test_memory_and_time_are_of_the_same_placement(tmp_path, card_bytes, on_card):
-    """Index and features take 1.5 GB, the CUDA context 0.5 GB: decided once for both."""
-    study = predicted(tmp_path)
-    rates = replace(card_rates("A100-40GB"), device_memory_bytes=int(card_bytes))
-    write_json(path_of(tmp_path, study.site.machine), rates.to_json())
-    request = next(r for r in study.requests.values() if r.trial.engine == "blocks")
-    forecast = Forecaster(study).of(request)
-    there = sample(request.trial.fanout, request.trial.batch_size)
-    placed = epoch_time(
-        request.trial, there, PRODUCTS, rates, placement="device" if on_card else "host"
-    )
-    assert ("graph and features" in forecast.memory.parts) == on_card
-    assert forecast.time.phases == placed.phases
 
 
 def test_a_shared_trial_counts_once_in_the_sum(tmp_path):

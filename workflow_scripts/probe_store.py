@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from sagebench.errors import run_script
-from sagebench.estimate.grid_cells import cells_between
+from sagebench.estimate.grid_cells import trials_to_probe
 from sagebench.estimate.probe import path_of, probe_store
 from sagebench.graph.store import GraphStore
 from sagebench.grid.freeze import manifest_path
@@ -34,16 +34,9 @@ def main() -> None:
     for name in study.stores:
         store = GraphStore.open(Path(manifest_path(study.results, name)).parent)
         trials = [r.trial for r in study.requests.values() if r.store == name]
-        between = [
-            trial
-            for engine in dict.fromkeys(trial.engine for trial in trials)
-            for trial in cells_between(
-                [trial for trial in trials if trial.engine == engine], len(store.train)
-            )
-        ]
-        path = path_of(study.results, name)
-        threads = max(1, arguments.threads)
-        probe = probe_store(store, [*trials, *between], path, threads=threads, say=say)
+        wanted = trials_to_probe(trials, len(store.train))
+        path, threads = path_of(study.results, name), max(1, arguments.threads)
+        probe = probe_store(store, wanted, path, threads=threads, say=say)
         say(f"{len(probe.samples)} samples and {len(probe.steps)} recorded steps: {path}")
 
 

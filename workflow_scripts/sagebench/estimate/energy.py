@@ -37,7 +37,8 @@ def power_of(trial: Trial, card: Card | None, measured: Power) -> tuple[float, s
     CPU, and for a card that nobody knows."""
     if trial.device != "cuda" or card is None:
         return None
-    watts, source = POWER_SHARE * card.power_w, f"{POWER_SHARE:.0%} of {card.power_w:.0f} W"
+    watts = POWER_SHARE * card.power_w
+    source = f"{POWER_SHARE:.0%} of the {card.power_w:.0f} W of {card.name}"
     known = measured.get((trial.engine, card.name))
     if known is not None:
         watts, count = known

@@ -17,6 +17,16 @@ WITHIN = 2.0
 a trial, and may take hours to sample"""
 
 
+def trials_to_probe(trials: Sequence[Trial], train_nodes: int) -> list[Trial]:
+    """The trials of one store, and those of the cells between them, engine by engine."""
+    between = [
+        trial
+        for engine in dict.fromkeys(trial.engine for trial in trials)
+        for trial in cells_between([t for t in trials if t.engine == engine], train_nodes)
+    ]
+    return [*trials, *between]
+
+
 def axes_of(trials: Sequence[Trial]) -> tuple[list[Fanout], list[int]]:
     """The fanouts and batch sizes that are asked for most."""
     fanouts = _most_asked((trial.fanout for trial in trials), MOST_FANOUTS)

@@ -37,7 +37,7 @@ class Cell:
     def text(self) -> str:
         """GiB; of a measured end without any, what it was."""
         if self.memory_bytes is None:
-            if self.ended is Status.OUT_OF_MEMORY:
+            if self.ended is Status.OUT_OF_MEMORY or self.fits == NO_FIT:  # a pilot ran out
                 return "OOM"
             return self.ended.words if self.ended else ""
         gib = self.memory_bytes / GIB

@@ -33,7 +33,6 @@ class Picture:
     title: str
     reading: str
     uri: str
-    wide: bool = False
 
 
 def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str:
@@ -54,9 +53,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         if (count := sum(row.fits == fits for row in trials))
     }
     with style.look():
-        cost = _cost(rows, unit)
         memory = _memory(study, rows, forecaster)
-        accuracy = _accuracy(rows)
     return environment.get_template("plan.html").render(
         study=study.name,
         machine=study.site.machine,
@@ -72,10 +69,8 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         unprobed=study.site.device == "cuda"
         and sum(row.to_run and row.sampled is None for row in trials),
         warnings=sentences(study, rows),
-        cost=cost,
         experiments=experiments(rows, unit),
         memory=memory,
-        accuracy=accuracy,
         every_trial=every_trial(rows[:ROWS_SHOWN], unit),
         left_out=max(0, len(rows) - ROWS_SHOWN),
         skipped=_skipped(trials),
@@ -88,18 +83,6 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         configuration=yaml.safe_dump(
             study.configuration.complete(), sort_keys=False, allow_unicode=True
         ),
-    )
-
-
-def _cost(rows: Sequence[PlanRow], unit: str) -> Picture | None:
-    if not any(row.to_run for row in rows):
-        return None
-    return Picture(
-        "Cost by experiment",
-        "What the trials still to run will be billed for. The line is the sum of their intervals' "
-        "ends: all of them too long, or all too short.",
-        figures.as_uri(figures.cost(rows, f"{unit}-hours")),
-        wide=True,
     )
 
 
@@ -125,23 +108,9 @@ def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> li
                 f"Memory frontier, engine {frontier.engine}",
                 reading,
                 figures.as_uri(figures.memory_frontier(frontier)),
-                wide=True,
             )
         )
     return pictures
-
-
-def _accuracy(rows: Sequence[PlanRow]) -> Picture | None:
-    figure = figures.time_accuracy(rows)
-    if figure is None:
-        return None
-    return Picture(
-        "Time and measured accuracy",
-        "Points are outcomes that are there; those that no other one beats in both are named, "
-        "fanout / batch size. Ticks at the bottom: when the trials to come are predicted to end.",
-        figures.as_uri(figure),
-        wide=True,
-    )
 
 
 def _skipped(trials: Sequence[PlanRow]) -> int:
