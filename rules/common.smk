@@ -1,4 +1,5 @@
 # What the rules share: the study, and the names of its files. No rules here.
+import atexit
 import os
 import sys
 from pathlib import Path
@@ -53,9 +54,13 @@ def read_study():
     except UserError as error:
         # A WorkflowError would bury the sentence under line numbers.
         sys.exit(f"error: {error}")
+    return guarded(study)
+
+
+def tell_unguarded():
+    """At the end of a dry run, which only then is known to be one."""
     if workflow.dryrun and has_guards(study) and fresh_decisions(study) is None:
         print(f"Not guarded: {no_fresh_plan(study)}.", file=sys.stderr)
-    return guarded(study)
 
 
 study = read_study()
@@ -64,6 +69,7 @@ if workflow.is_main_process:
     announce_study(freezer.run_path)
     folder_in_use = hold_folder(Path.cwd())  # until this process ends
     keep_finished(Path.cwd())
+    atexit.register(tell_unguarded)
 
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"

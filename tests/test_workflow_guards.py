@@ -1,4 +1,4 @@
-"""What predictions decide of a run, through Snakemake: a budget, trials left out, walltimes."""
+"""What a plan decides of a run, through Snakemake: a budget, trials left out, walltimes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from probed import probe, rate
+from probed import pilot, probe
 from sagebench.grid.study import load_study
 from workflow_project import SMALL, Project
 
@@ -22,13 +22,24 @@ def project(tmp_path, monkeypatch):
     return made
 
 
-def predicted(project, values):
-    """Configure the project, and make up the probe and the rates of its machine."""
+def predicted(project, values, out_of_memory=lambda trial: False):
+    """Configure the project, make up its probe and pilots, and plan it. Returns the study.
+
+    out_of_memory: of which trials the pilots ended so.
+    """
     project.configure(values)
     study = load_study(["study.yaml"], "profiles/local/site.yaml")
     probe(study)
-    rate(study)
+    ended = [name for name, request in study.requests.items() if out_of_memory(request.trial)]
+    pilot(study, step_s=0.05, out_of_memory=ended)
+    decide()
     return study
+
+
+def decide():
+    """As `make run` does before it calls Snakemake."""
+    script = [sys.executable, "workflow_scripts/plan.py", "--decisions-only"]
+    subprocess.run([*script, "--configfile", "study.yaml"], check=True)
 
 
 def frozen(project):
@@ -44,6 +55,7 @@ def walltimes(project):
 
 def test_a_study_over_budget_is_refused_before_its_first_job(project):
     project.configure({**FULL, "budget_node_hours": 1.5})
+    decide()
     result = project.snakemake()
     assert result.returncode != 0
     assert "error: The study takes 3.00 node-hours (as asked for by walltime_min)" in result.stdout
@@ -51,20 +63,25 @@ def test_a_study_over_budget_is_refused_before_its_first_job(project):
     assert not project.ran("build_graph") and not (project.folder / "results/trials").exists()
     assert project.snakemake("plan").returncode == 0
 
-    result = project.snakemake("trials", "--config", "budget_node_hours=3")
+    enough = "--config", "budget_node_hours=3"
+    result = project.snakemake("trials", *enough)
+    assert result.returncode != 0 and "is of another study, probe or pilot" in result.stdout
+    assert project.snakemake("plan", *enough).returncode == 0
+    result = project.snakemake("trials", *enough)
     assert result.returncode == 0, result.stdout
     project.outcomes()[0].unlink()  # what is measured costs nothing
+    decide()
     assert project.snakemake("trials").returncode == 0
 
 
 def test_trials_predicted_out_of_memory_are_not_run_until_they_are_asked_for(project):
     values = {**FULL, "skip_predicted_out_of_memory": True}
-    full = {"layers": 3, "fanout": [15, 10, 10], "memory_limit_gib": 0.1}
+    full = {"memory_limit_gib": 0.1}
     values["experiments"] = {
         "full": {"axis": "batch_size", "fixed": full, "product": {"batch_size": [2048, 4096]}},
         "scaling": SMALL["experiments"]["scaling"],
     }
-    study = predicted(project, values)
+    study = predicted(project, values, lambda trial: trial.memory_limit_gib is not None)
     capped = [k for k, r in study.requests.items() if r.trial.memory_limit_gib]
     result = project.snakemake()
     assert result.returncode == 0, result.stdout
@@ -72,7 +89,7 @@ def test_trials_predicted_out_of_memory_are_not_run_until_they_are_asked_for(pro
     assert not any((project.folder / "results/trials" / trial).exists() for trial in capped)
     skipped = frozen(project)["skipped"]
     assert set(skipped) == set(capped)
-    assert all(one["peak_bytes"] > one["limit_bytes"] for one in skipped.values())
+    assert all(one["out_of_memory_chance"] == 1.0 for one in skipped.values())
     assert (project.folder / "results/small/tables/trials.csv").read_text() == "2 of 2"
     project.outcomes()[0].unlink()
     assert project.snakemake().returncode == 0  # any other missing outcome is made
@@ -85,7 +102,7 @@ def test_trials_predicted_out_of_memory_are_not_run_until_they_are_asked_for(pro
     assert "not run" in subprocess.check_output(alone, text=True)  # `make plan`
 
     result = project.snakemake("trials", "--config", "skip_predicted_out_of_memory=False")
-    assert result.returncode == 0, result.stdout
+    assert result.returncode == 0, result.stdout  # nothing left to a plan, none is asked for
     assert len(project.outcomes()) == 4
     assert "Nothing to be done" in project.snakemake("trials").stdout
     assert project.snakemake("plan").returncode == 0  # what has an outcome is skipped no more
@@ -95,6 +112,7 @@ def test_trials_predicted_out_of_memory_are_not_run_until_they_are_asked_for(pro
 def test_without_a_probe_nothing_is_skipped_and_walltimes_are_those_asked_for(project):
     guards = {"skip_predicted_out_of_memory": True, "walltime_from_prediction": 1.5}
     project.configure({**FULL, **guards})
+    decide()
     assert project.snakemake("trials").returncode == 0
     assert len(project.outcomes()) == 3 and walltimes(project) == {60}
 
@@ -135,12 +153,42 @@ def test_predictions_are_frozen_for_the_trials_of_a_run_only(project):
     paths = sorted((project.folder / "results/trials").glob("*/prediction.json"))
     assert len(paths) == 3
     made = json.loads(paths[0].read_text())
-    assert made["memory"]["low_bytes"] <= made["memory"]["peak_bytes"]
-    assert made["time"]["source"] == "rates measured on local" and len(made["model"]) == 10
+    assert made["time"]["low_s"] <= made["time"]["epoch_s"] <= made["time"]["high_s"]
+    assert made["time"]["basis"] == "measured steps" and len(made["model"]) == 10
     before = {path: path.read_text() for path in paths}
     again = paths[0].with_name("outcome.json")
     again.unlink()
     paths[0].write_text("{}")
     assert project.snakemake("trials").returncode == 0
-    assert json.loads(paths[0].read_text())["memory"] == made["memory"]
+    assert json.loads(paths[0].read_text())["time"] == made["time"]
     assert all(path.read_text() == before[path] for path in paths[1:])
+
+
+def test_a_study_that_leaves_something_to_its_plan_is_not_run_without_a_fresh_one(project):
+    guards = {"skip_predicted_out_of_memory": True}
+    project.configure({**FULL, **guards})
+    result = project.snakemake("trials")
+    assert result.returncode != 0
+    (said,) = [line for line in result.stdout.splitlines() if line.startswith("error")]
+    assert "results/small/plan.json is not there: call `make plan`" in said
+    assert not project.ran("build_graph") and not (project.folder / "results/trials").exists()
+
+    decide()
+    assert project.snakemake("trials").returncode == 0
+    for path in project.outcomes():  # outcomes do not count
+        path.unlink()
+    assert project.snakemake("trials").returncode == 0
+    project.outcomes()[0].unlink()
+    probe(load_study(["study.yaml"], "profiles/local/site.yaml"))  # another probe does
+    result = project.snakemake("trials")
+    assert result.returncode != 0 and "is of another study, probe or pilot" in result.stdout
+
+
+def test_a_dry_run_without_a_fresh_plan_says_so_and_writes_nothing(project):
+    project.configure({**FULL, "budget_node_hours": 1.5})
+    result = project.snakemake("-n", "trials")
+    assert result.returncode == 0, result.stdout
+    assert "Not guarded: small leaves trials, walltimes or a budget to its plan" in result.stdout
+    assert not (project.folder / "results").exists()
+    decide()
+    assert "Not guarded" not in project.snakemake("-n", "trials").stdout

@@ -82,15 +82,15 @@ def test_a_plan_of_an_engine_that_nobody_knows_is_refused_in_a_sentence(project)
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
-        ([], "make probe"),
+        ([], "make pilot"),
         (
             ["--configfile", "config/config.yaml", "--site", "profiles/local/site.yaml"],
-            "make probe",
+            "make pilot",
         ),
-        (["--configfile", "my study.yaml"], "make probe 'CONFIG=my study.yaml'"),
+        (["--configfile", "my study.yaml"], "make pilot 'CONFIG=my study.yaml'"),
         (
             ["--configfile", "my study.yaml", "--site", "profiles/workstation/site.yaml"],
-            "make probe 'CONFIG=my study.yaml' PROFILE=profiles/workstation",
+            "make pilot 'CONFIG=my study.yaml' PROFILE=profiles/workstation",
         ),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_plan_names_the_next_command_for_its_own_study_and_site(
         cwd=project.folder, capture_output=True, text=True,
     )  # fmt: skip
     assert planned.returncode == 0, planned.stderr
-    assert f"`{command}` makes predictions of them" in planned.stdout
+    assert f"`{command}` measures some twenty steps of each" in planned.stdout
 
 
 def test_single_values_of_the_command_line_count(project):
@@ -133,7 +133,7 @@ def test_what_snakemake_parses_is_light():
     code = """
 import sys
 from sagebench.grid import again, environment, freeze, study
-from sagebench.plan import guards
+from sagebench.plan import decisions
 heavy = {"torch", "numpy", "pandas", "matplotlib", "scipy", "numba", "torch_geometric"}
 print(sorted(heavy & set(sys.modules)))
 """

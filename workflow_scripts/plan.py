@@ -59,7 +59,7 @@ def main() -> None:
     to_run = [row for row in rows if row.to_run]
     if study.site.device == "cuda" and any(row.sampled is None for row in to_run):
         command = make("probe", arguments)
-        print(f"`{command}` samples their graph and records a step of each, without a GPU.")
+        print(f"`{command}` samples their graph and records a step of each, on a CPU.")
     if any(row.time_basis in (None, Basis.MODEL) and row.fits != NO_FIT for row in to_run):
         command = make("pilot", arguments)
         print(f"`{command}` measures some twenty steps of each on the devices of this site.")
