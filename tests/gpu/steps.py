@@ -433,23 +433,26 @@ def run_trial(given: Given, name: str, trial: Trial, store: Path) -> dict[str, A
 def frontier(given: Given) -> dict[str, Any]:
     """The slides' own path at the slides' batch sizes, in as much memory as an A100-40GB has;
     predicted beside measured."""
-    from sagebench.predict.memory import peak_memory
-    from sagebench.predict.probe import probe_store
+    from sagebench.estimate.memory import card_memory
+    from sagebench.estimate.probe import probe_store
 
     found: dict[str, Any] = {}
     sizes = (128, 160, 192, 256) if given.on_gpu else (16,)
     store = GraphStore.open(given.store)
-    requests = [(tuple(FANOUT), size) for size in sizes]
-    threads = given.trial().threads_per_rank
-    probe = probe_store(store, requests, given.scratch / "probe.json", threads=threads)
+    workers = 8 if given.on_gpu else 1
+    trials = {
+        size: given.trial(engine="reference", batch_size=size, sampling_workers=workers)
+        for size in sizes
+    }
+    threads, card_bytes = given.trial().threads_per_rank, int(CARD_GIB * GIB)
+    probe = probe_store(store, trials.values(), given.scratch / "probe.json", threads=threads)
     if given.on_gpu:
         total = torch.cuda.get_device_properties(0).total_memory
         share = min(1.0, (CARD_GIB - CONTEXT_GIB) * GIB / total)
         torch.cuda.set_per_process_memory_fraction(share, 0)
-    for size in sizes:
-        workers = 8 if given.on_gpu else 1
-        trial = given.trial(engine="reference", batch_size=size, sampling_workers=workers)
-        memory = peak_memory(trial, probe.sample_of(trial), probe.graph, int(CARD_GIB * GIB))
+    for size, trial in trials.items():
+        sample, cost = probe.sample_of(trial), probe.cost_of(trial, card_bytes)
+        memory = card_memory(trial, cost, sample, probe.graph, card_bytes)
         said: dict[str, Any] = {
             "predicted_gib": round(memory.peak_bytes / GIB, 2),
             "predicted_needed_gib": round(memory.needed_bytes / GIB, 2),

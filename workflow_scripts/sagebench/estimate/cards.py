@@ -67,14 +67,15 @@ class Card:
     data_sheet: str
 
     def device_s(self, flops: float, bytes_moved: float, precision: str) -> float | None:
-        """The roofline: whichever takes longer (Williams et al. 2009); None for a precision that
-        the card does not have."""
+        """Arithmetic and memory traffic one after the other, as products are bound by the one and
+        all else by the other (the roofline of each operation: Williams et al. 2009). None for a
+        precision that the card does not have."""
         tflops = {"fp32": self.fp32_tflops, "tf32": self.tf32_tflops, "bf16": self.bf16_tflops}
         peak = tflops.get(precision)
         if peak is None:
             return None
-        longest = max(flops / (peak * TERA), bytes_moved / (self.bandwidth_gb_per_s * GB))
-        return longest / EFFICIENCY
+        arithmetic_s = flops / (peak * TERA)
+        return (arithmetic_s + bytes_moved / (self.bandwidth_gb_per_s * GB)) / EFFICIENCY
 
     def network(self, nodes: int) -> Network:
         within = Network(NVLINK_LATENCY_S, self.all_reduce_gb_per_s * GB)
