@@ -34,7 +34,7 @@ from sagebench.grid.values import (
     whole,
 )
 
-RESERVED_STUDIES = ("trials", "stores", "probes", "rates")
+RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
 
 
 class Strict(BaseModel):
