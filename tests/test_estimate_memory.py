@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from probed import PRODUCTS
 from sagebench.estimate.allocator import CudaAllocator
+from sagebench.estimate.cards import card_of
 from sagebench.estimate.extremes import NORMAL, chance_above, expected_maximum, maximum_quantile
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, card_memory, verdict
 from sagebench.estimate.replay import Steps, replay, step_cost
 from sagebench.estimate.resident import CONTEXT_BYTES, available_bytes, resident, sampler_bytes
+from sagebench.estimate.samples import GraphFacts, Sample
 from sagebench.estimate.sizes import sizes_at
 from sagebench.estimate.step import StepRecorder
 from sagebench.estimate.trace import AllocationTrace, RecordedStep
@@ -184,3 +186,28 @@ def test_what_a_rank_may_use(sample):
     assert available_bytes(capped, 40 * GIB) == 4 * GIB
     assert available_bytes(capped, 2 * GIB) == 2 * GIB - CONTEXT_BYTES
     assert available_bytes(slides_trial("blocks", sample), None) is None
+
+
+FRONTIER = {
+    "15,10,10,10,10/160": (FITS,),
+    "15,10,10,10,10/192": (TIGHT, NO_FIT),
+    "15,10,10,10,10/256": (NO_FIT,),
+    "15,10,10,10,10/512": (NO_FIT,),
+    "12,12,12,12,12/128": (NO_FIT,),
+    "15,15,15,15,15/128": (NO_FIT,),
+}
+"""the slides' ends on an A100 of 40 GB, by what was sampled (fanout/batch size)"""
+
+
+@pytest.mark.parametrize("name", FRONTIER)
+def test_the_slides_frontier(name):
+    """PyG's layers on the synthetic graph of ogbn-products' size; nothing is fitted to it."""
+    probed = json.loads((Path(__file__).parent / "slides_samples.json").read_text())
+    graph = GraphFacts.from_json(probed["store"])
+    sample = Sample.from_json(name, probed["samples"][name])
+    trial = slides_trial("reference", sample, device="cuda", sampling_workers=8)
+    micro_batches = graph.micro_batches(trial.batch_size) * trial.epochs
+    cost = step_cost(trial, sample, graph, "host", micro_batches)
+    card_bytes = card_of("A100-40GB").memory_bytes
+    memory = card_memory(trial, cost, sample, graph, card_bytes)
+    assert verdict(memory.out_of_memory_chance) in FRONTIER[name]

@@ -21,7 +21,9 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
     found = totals(rows)
     energy = any(one.energy_kj is not None for one in found)
     skipped = any(one.skipped for one in found)
-    columns = ["Experiment", "Trials", "Measured", *(["Not run"] if skipped else []), "To run"]
+    measured = any(one.measured for one in found)
+    columns = ["Experiment", "Trials", *(["Measured"] if measured else [])]
+    columns += [*(["Not run"] if skipped else []), "To run"]
     mixed = any(one.predicted not in (0, one.to_run) for one in found)
     columns += ["Predicted"] if mixed else []
     columns += [f"{unit}-hours used", "allocated", "Node-hours"]
@@ -36,7 +38,7 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
             [
                 cells.text(one.name),
                 cells.whole(one.trials),
-                cells.whole(one.measured),
+                *([cells.whole(one.measured)] if measured else []),
                 *([cells.whole(one.skipped)] if skipped else []),
                 cells.whole(one.to_run),
                 *([cells.whole(one.predicted)] if mixed else []),
