@@ -21,7 +21,6 @@ from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.model.graphsage import GraphSAGE
-from sagebench.model.linear import warm_up_linear
 from sagebench.model.segment import segment_aggregate
 from sagebench.sampling.random import fold, hash_ids
 from sagebench.training.distributed import Communicator
@@ -64,12 +63,6 @@ class Evaluator:
         self.loader = loader or LOADERS[kept](trial, store, self.device)
         self.model = GraphSAGE(**model_arguments(trial, store)).to(self.device).eval()
         self._side = SideStream(self.device)
-
-    def warm_up(self) -> None:
-        """Have oneDNN make its code before memory is capped; a step of `blocks` uses the same."""
-        if self.device.type == "cpu":
-            for conv in self.model.convs:
-                warm_up_linear(conv.lin_l.weight, conv.lin_l.bias, conv.lin_r.weight)
 
     def accuracy(self, weights: dict[str, Tensor], nodes: np.ndarray, method: str) -> float:
         """Share of `nodes` (int64 ids) whose class is predicted, the same on every rank.
