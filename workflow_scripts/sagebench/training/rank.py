@@ -20,16 +20,14 @@ from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import lift_limit, release_memory
 from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
 from sagebench.records import Accuracy, Epoch, PeakBytes, Reason
-from sagebench.training.checkpoint import BestCheckpoint
-from sagebench.training.continuation import Continuation, Continues
 from sagebench.training.distributed import RankEnvironment
 from sagebench.training.early_end import Deadline, check_finite, explain
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import sampled_test_nodes, standard_error
 from sagebench.training.profiling import profile_steps
 from sagebench.training.progress import epoch_line
+from sagebench.training.resume import BestCheckpoint, Continuation, Continues, TrainingState
 from sagebench.training.setup import RankSetup
-from sagebench.training.state import TrainingState
 from sagebench.training.timing import timing
 from sagebench.training.trainer import synchronise_device
 
