@@ -15,7 +15,7 @@ from sagebench.estimate.step import StepRecorder
 from sagebench.estimate.trace import SMALLEST_BYTES, RecordedStep, Recorder
 from sagebench.model import fused, segment
 from sagebench.sampling.order import SeedOrder
-from sagebench.training.step import LossModule
+from sagebench.training.trainer import LossModule
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
