@@ -21,7 +21,8 @@ from sagebench.sampling.tensor import TensorSampler
 class Loader:
     """Samples neighborhoods and makes of them what GraphSAGE's forward takes.
 
-    colptr, row, features: the store's, where they are kept. Any number of threads may sample.
+    colptr, row, features: the store's, where they are kept; here a CPU reads the memory-mapped
+    store where it lies, and nothing is copied. Any number of threads may sample.
     """
 
     relabel_last = False
@@ -56,10 +57,6 @@ class Loader:
         from sagebench.sampling.cpu import CpuSampler  # needs numba, which a GPU can do without
 
         return CpuSampler(store.colptr, store.row)
-
-
-class MappedLoader(Loader):
-    """A CPU reads the memory-mapped store where it lies; nothing is copied."""
 
 
 class DeviceLoader(Loader):
@@ -128,7 +125,7 @@ class HostLoader(Loader):
 
 
 LOADERS: dict[str, Callable[[Trial, GraphStore, torch.device], Loader]] = {
-    "mapped": MappedLoader,
+    "mapped": Loader,
     "device": DeviceLoader,
     "host": HostLoader,
 }

@@ -89,7 +89,7 @@ class Nvml:
         return None if answer is None else answer / 1000
 
     def _handle(self, index: int) -> Any:
-        if uuid := _uuid(index):
+        if torch.cuda.is_initialized() and (uuid := gpu_uuid(index)):
             return self._nvml.nvmlDeviceGetHandleByUUID(uuid.encode())
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         name = visible.split(",")[index].strip() if visible else str(index)
@@ -98,9 +98,7 @@ class Nvml:
         return self._nvml.nvmlDeviceGetHandleByUUID(name.encode())
 
 
-def _uuid(index: int) -> str | None:
+def gpu_uuid(device: torch.device | int) -> str | None:
     """By which NVML knows a GPU of this process; None where torch does not tell (before 2.3)."""
-    if not torch.cuda.is_initialized():
-        return None
-    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     return None if uuid is None else f"GPU-{uuid}"
