@@ -11,8 +11,8 @@ import pytest
 import torch
 from graphs import random_csc
 from sagebench.engines.base import model_arguments
+from sagebench.engines.loaders import PinnedBuffers
 from sagebench.engines.make import make_engine
-from sagebench.engines.pinned import PinnedBuffers
 from sagebench.engines.precision import set_precision
 from sagebench.engines.side_stream import SideStream
 from sagebench.engines.tensors import torch_view

@@ -13,9 +13,9 @@ from sagebench.engines.make import make_engine
 from sagebench.estimate import step
 from sagebench.estimate.step import StepRecorder
 from sagebench.estimate.trace import SMALLEST_BYTES, RecordedStep, Recorder
-from sagebench.model import fused, linear, segment
+from sagebench.model import fused, segment
 from sagebench.sampling.order import SeedOrder
-from sagebench.training.step import LossModule
+from sagebench.training.trainer import LossModule
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -52,7 +52,6 @@ def as_on_a_gpu():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused, "_has_kernel", lambda *_: False)
         patch.setattr(segment, "cpu_kernels", None)
-        patch.setattr(linear, "_onednn", None)
         patch.setattr(F, "dropout", lambda x, p, _: OneByteDropout.apply(x) if p else x)
         patch.setattr(nn.LayerNorm, "forward", float32_layer_norm)
         yield

@@ -1,11 +1,9 @@
 """The products of a SAGE layer against torch's own in float64."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sagebench.model import linear
-from sagebench.model.linear import sage_linear, warm_up_linear
+from sagebench.model.graphsage import products
 
 
 def make_case(n, inputs, outputs, seed=0):
@@ -25,17 +23,11 @@ def oracle(aggregated, root, weight_l, bias, weight_r):
     return aggregated @ weight_l.t() + bias + root @ weight_r.t()
 
 
-@pytest.mark.parametrize("path", ["oneDNN", "torch's default"])
 @settings(max_examples=25)
 @given(n=st.integers(0, 40), inputs=st.integers(1, 40), outputs=st.integers(1, 40))
-def test_equals_double(path, n, inputs, outputs):
+def test_equals_double(n, inputs, outputs):
     tensors, upstream = make_case(n, inputs, outputs)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        if path == "torch's default":
-            monkeypatch.setattr(linear, "_onednn", None)
-        elif linear._onednn is None:
-            pytest.skip("this torch has no oneDNN: its path is not tested")
-        got = results(sage_linear, tensors, upstream)
+    got = results(products, tensors, upstream)
     expected = results(oracle, [tensor.double() for tensor in tensors], upstream.double())
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
@@ -45,21 +37,14 @@ def test_features_without_gradient_get_none():
     tensors, upstream = make_case(5, 4, 3)
     for parameter in tensors[2:]:
         parameter.requires_grad_()
-    sage_linear(*tensors).backward(upstream)
+    products(*tensors).backward(upstream)
     assert [tensor.grad is None for tensor in tensors] == [True, True, False, False, False]
-
-
-def test_warming_up_leaves_no_gradients():
-    tensors, _ = make_case(5, 4, 3)
-    parameters = [tensor.requires_grad_() for tensor in tensors[2:]]
-    warm_up_linear(*parameters)
-    assert all(parameter.grad is None for parameter in parameters)
 
 
 def test_result_may_be_overwritten():
     tensors, upstream = make_case(5, 4, 3)
     parameters = [tensor.requires_grad_() for tensor in tensors]
-    out = sage_linear(*parameters)
+    out = products(*parameters)
     expected = torch.autograd.grad(out, parameters, upstream, retain_graph=True)
     out.detach().zero_()
     for a, b in zip(torch.autograd.grad(out, parameters, upstream), expected, strict=True):

@@ -18,8 +18,8 @@ from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE
 from sagebench.records import Epoch
-from sagebench.training.checkpoint import read_checkpoint, write_checkpoint
-from sagebench.training.timing import timing
+from sagebench.training.rank import timing
+from sagebench.training.resume import read_checkpoint, write_checkpoint
 from trials import make_trial, tiny_store
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "train_graphsage_ddp.py"

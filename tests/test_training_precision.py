@@ -10,7 +10,7 @@ from sagebench.engines.make import make_engine
 from sagebench.engines.precision import set_precision, true_float32
 from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder
-from sagebench.training.step import LossModule
+from sagebench.training.trainer import LossModule
 from trials import make_trial, tiny_store
 
 CPU = torch.device("cpu")

@@ -39,11 +39,7 @@ class Attempt(FromJson):
 
     @classmethod
     def from_json(cls, values: Values) -> Attempt:
-        typed = {
-            "status": _status_of_attempt(values.get("status")),
-            "reason": Reason.or_none(values.get("reason")),
-        }
-        return super().from_json({**values, **typed})
+        return super().from_json({**values, "status": _status_of_attempt(values.get("status"))})
 
     @property
     def started_unix_s(self) -> float | None:

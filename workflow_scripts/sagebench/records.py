@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sagebench.errors import UserError
 from sagebench.files import write_json
@@ -59,17 +60,32 @@ MEASURED_ENDS = (Status.COMPLETED, Status.OUT_OF_MEMORY, Status.TIME_LIMIT, Stat
 
 
 class FromJson:
-    """Base of the records: from a JSON object, whose keys of other versions are left out."""
+    """Base of the records: from a JSON object, whose keys of other versions are left out. Fields
+    may be records, lists of them, or a Status."""
 
     @classmethod
     def from_json(cls: type[Json], values: Values) -> Json:
         """Raises TypeError where a key is missing that every version wrote."""
-        names = [entry.name for entry in fields(cls)]
-        return cls(**{name: values[name] for name in names if name in values})
+        found = {entry.name: values[entry.name] for entry in fields(cls) if entry.name in values}
+        for name, read in _readers(cls).items():
+            value = found.get(name)
+            if value is not None:
+                found[name] = [*map(read, value)] if isinstance(value, list) else read(value)
+        return cls(**found)
 
-    @classmethod
-    def or_none(cls: type[Json], values: Values | None) -> Json | None:
-        return None if values is None else cls.from_json(values)
+
+@cache
+def _readers(record: type[FromJson]) -> dict[str, Callable[[Any], Any]]:
+    """What makes a value of its JSON, by the field's name, where it is not the same."""
+    readers = {}
+    for name, kind in get_type_hints(record).items():
+        for part in get_args(kind) or (kind,):
+            if get_origin(part) is None and isinstance(part, type):
+                if issubclass(part, FromJson):
+                    readers[name] = part.from_json
+                elif issubclass(part, Status):
+                    readers[name] = part
+    return readers
 
 
 @dataclass(frozen=True)
@@ -90,10 +106,6 @@ class Reason(FromJson):
     phase: str
     message: str
     limit: Limit | None = None
-
-    @classmethod
-    def from_json(cls, values: Values) -> Reason:
-        return super().from_json({**values, "limit": Limit.or_none(values.get("limit"))})
 
 
 @dataclass(frozen=True)
@@ -229,20 +241,6 @@ class Outcome(FromJson):
     sample: HopMeans | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     ranks: list[dict[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def from_json(cls, values: Values) -> Outcome:
-        typed = {
-            "status": Status(values["status"]),
-            "reason": Reason.or_none(values.get("reason")),
-            "store": StoreFacts.or_none(values.get("store")),
-            "epochs": [Epoch.from_json(epoch) for epoch in values.get("epochs") or []],
-            "timing": Timing.or_none(values.get("timing")),
-            "memory": PeakBytes.or_none(values.get("memory")),
-            "accuracy": Accuracy.or_none(values.get("accuracy")),
-            "sample": HopMeans.or_none(values.get("sample")),
-        }
-        return super().from_json({**values, **typed})
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}

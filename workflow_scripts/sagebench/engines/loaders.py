@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sagebench.engines.pinned import PinnedBuffers
 from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
@@ -21,7 +21,8 @@ from sagebench.sampling.tensor import TensorSampler
 class Loader:
     """Samples neighborhoods and makes of them what GraphSAGE's forward takes.
 
-    colptr, row, features: the store's, where they are kept. Any number of threads may sample.
+    colptr, row, features: the store's, where they are kept; here a CPU reads the memory-mapped
+    store where it lies, and nothing is copied. Any number of threads may sample.
     """
 
     relabel_last = False
@@ -58,10 +59,6 @@ class Loader:
         return CpuSampler(store.colptr, store.row)
 
 
-class MappedLoader(Loader):
-    """A CPU reads the memory-mapped store where it lies; nothing is copied."""
-
-
 class DeviceLoader(Loader):
     """Graph and features are resident on the device; sampling never leaves it."""
 
@@ -70,6 +67,39 @@ class DeviceLoader(Loader):
 
     def _make_sampler(self, store: GraphStore) -> TensorSampler:
         return TensorSampler(self.colptr, self.row)
+
+
+class PinnedBuffers:
+    """Pinned host memory that copies to a GPU are made from: one buffer for each thread that copies
+    at a time, grown as needed.
+
+    torch's own cache of pinned memory rounds a batch's 545 MB up to 1 GiB and keeps a piece for
+    every batch in flight; pinning is slow, too.
+    """
+
+    def __init__(self) -> None:
+        # Each with the event after which its last copy is done; any number of threads.
+        self._free: SimpleQueue[tuple[Tensor, torch.cuda.Event]] = SimpleQueue()
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Pinned memory of this shape and dtype, contents undefined, until `give_back`."""
+        size_bytes = math.prod(shape) * dtype.itemsize
+        try:
+            buffer, copied = self._free.get_nowait()
+            copied.synchronize()
+        except Empty:
+            buffer = torch.empty(0, dtype=torch.uint8)
+        if len(buffer) < size_bytes:
+            # A little more than asked for: the next batches are a little larger.
+            buffer = torch.empty(size_bytes + size_bytes // 8, dtype=torch.uint8, pin_memory=True)
+        return buffer[:size_bytes].view(dtype).view(shape)
+
+    def give_back(self, taken: Tensor) -> None:
+        """For the next caller, once the copies that the current stream was given are done."""
+        copied = torch.cuda.Event()
+        copied.record()
+        whole = torch.empty(0, dtype=torch.uint8).set_(taken.untyped_storage())
+        self._free.put((whole, copied))
 
 
 class HostLoader(Loader):
@@ -95,7 +125,7 @@ class HostLoader(Loader):
 
 
 LOADERS: dict[str, Callable[[Trial, GraphStore, torch.device], Loader]] = {
-    "mapped": MappedLoader,
+    "mapped": Loader,
     "device": DeviceLoader,
     "host": HostLoader,
 }

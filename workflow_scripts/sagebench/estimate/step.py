@@ -13,7 +13,7 @@ from sagebench.engines.base import Batch, GraphSizes
 from sagebench.engines.make import engine_class
 from sagebench.estimate.trace import RecordedStep, Recorder
 from sagebench.grid.trial import Trial
-from sagebench.training.step import LossModule
+from sagebench.training.trainer import LossModule
 
 META = torch.device("meta")
 

@@ -12,8 +12,12 @@ from typing import Any
 import torch
 
 from sagebench.measure import allocator
-from sagebench.measure.nvml import Nvml
+from sagebench.measure.nvml import Nvml, gpu_uuid
 
+OF_A_GPU = (
+    *("device_name", "device_uuid", "device_memory_bytes", "driver"),
+    *("power_limit_w", "sm_clock_max_mhz", "memory_clock_max_mhz", "allocator_settings"),
+)
 PACKAGES = ("torch", "torch_geometric", "numpy", "numba", "triton", "pyg_lib", "snakemake")
 
 
@@ -54,28 +58,19 @@ def _cpu_model() -> str | None:
 
 def collect_device(device: torch.device) -> dict[str, Any]:
     """A GPU's name, driver, limits and allocator settings; on a CPU all null but the kind."""
-    found: dict[str, Any] = {
+    if device.type != "cuda":
+        return {"device": device.type, **dict.fromkeys(OF_A_GPU)}
+    properties = torch.cuda.get_device_properties(device)
+    nvml = Nvml()
+    return {
         "device": device.type,
-        "device_name": None,
-        "device_uuid": None,
-        "device_memory_bytes": None,
-        "driver": None,
-        "power_limit_w": None,
-        "sm_clock_max_mhz": None,
-        "memory_clock_max_mhz": None,
-        "allocator_settings": None,
+        "device_name": properties.name,
+        "device_uuid": gpu_uuid(device),
+        "device_memory_bytes": properties.total_memory,
+        "driver": nvml.driver(),
+        **nvml.limits(device.index or 0),
+        "allocator_settings": allocator.settings(os.environ) or None,
     }
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        found["device_name"] = properties.name
-        found["device_memory_bytes"] = properties.total_memory
-        uuid = getattr(properties, "uuid", None)  # since torch 2.3
-        found["device_uuid"] = None if uuid is None else f"GPU-{uuid}"
-        nvml = Nvml()
-        found["driver"] = nvml.driver()
-        found |= nvml.limits(device.index or 0)
-        found["allocator_settings"] = allocator.settings(os.environ) or None
-    return found
 
 
 def collect_allocator(device: torch.device) -> dict[str, int | None]:

@@ -8,11 +8,13 @@ import gc
 import resource
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES
+from sagebench.records import PeakBytes
 from sagebench.units import GIB
 
 POLL_S = 0.01
@@ -94,14 +96,7 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._peaks: dict[str, int | None] = dict.fromkeys(
-            (
-                "peak_allocated_bytes",
-                "peak_reserved_bytes",
-                "peak_device_used_bytes",
-                "peak_host_private_bytes",
-            )
-        )
+        self._peaks: dict[str, int | None] = asdict(PeakBytes())
         self._watching = threading.Event()
 
     def start(self) -> None:

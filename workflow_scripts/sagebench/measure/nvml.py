@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +21,8 @@ THROTTLE_REASONS = {
 }
 """the bits of nvmlDeviceGetCurrentClocksThrottleReasons (NVML's reference, "Clocks event reasons")
 """
+SM_CLOCK, MEMORY_CLOCK, GPU_SENSOR = 1, 2, 0
+"""NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU"""
 
 
 class Nvml:
@@ -48,60 +49,47 @@ class Nvml:
 
     def energy_j(self, gpus: int) -> float | None:
         """Joules that the first `gpus` GPUs this process may use have taken since driver start."""
-        if self._nvml is None:
-            return None
-        read = self._nvml.nvmlDeviceGetTotalEnergyConsumption
-        joules = [self._ask(index, lambda handle: read(handle) / 1000) for index in range(gpus)]
+        joules = [self._thousandth(index, "TotalEnergyConsumption") for index in range(gpus)]
         return None if None in joules else sum(joules)
 
     def limits(self, index: int) -> dict[str, float | None]:
         """What a GPU is allowed: power in W, clocks in MHz."""
-        nvml = self._nvml
         return {
-            "power_limit_w": self._ask(
-                index, lambda handle: nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000
-            ),
-            "sm_clock_max_mhz": self._ask(
-                index, lambda handle: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)
-            ),
-            "memory_clock_max_mhz": self._ask(
-                index, lambda handle: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
-            ),
+            "power_limit_w": self._thousandth(index, "PowerManagementLimit"),
+            "sm_clock_max_mhz": self._ask(index, "MaxClockInfo", SM_CLOCK),
+            "memory_clock_max_mhz": self._ask(index, "MaxClockInfo", MEMORY_CLOCK),
         }
 
     def state(self, index: int) -> dict[str, Any]:
         """A GPU at this moment: clocks in MHz, power in W, temperature in degrees Celsius, and why
         its clocks are below their highest."""
-        nvml = self._nvml
-        reasons = self._ask(index, lambda h: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(h))
+        reasons = self._ask(index, "CurrentClocksThrottleReasons")
         return {
-            "sm_clock_mhz": self._ask(
-                index, lambda handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
-            ),
-            "memory_clock_mhz": self._ask(
-                index, lambda handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)
-            ),
-            "power_w": self._ask(index, lambda handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1000),
-            "temperature_c": self._ask(
-                index,
-                lambda handle: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-            ),
+            "sm_clock_mhz": self._ask(index, "ClockInfo", SM_CLOCK),
+            "memory_clock_mhz": self._ask(index, "ClockInfo", MEMORY_CLOCK),
+            "power_w": self._thousandth(index, "PowerUsage"),
+            "temperature_c": self._ask(index, "Temperature", GPU_SENSOR),
             "throttle_reasons": None
             if reasons is None
             else [name for bit, name in THROTTLE_REASONS.items() if reasons & bit],
         }
 
-    def _ask(self, index: int, question: Callable[[Any], Any]) -> Any:
+    def _ask(self, index: int, what: str, *arguments: int) -> Any:
         """What NVML answers of a GPU of this process; None where it does not."""
         if self._nvml is None:
             return None
         try:
-            return question(self._handle(index))
+            return getattr(self._nvml, f"nvmlDeviceGet{what}")(self._handle(index), *arguments)
         except (self._nvml.NVMLError, IndexError):
             return None
 
+    def _thousandth(self, index: int, what: str) -> float | None:
+        """W and J of what NVML has in mW and mJ."""
+        answer = self._ask(index, what)
+        return None if answer is None else answer / 1000
+
     def _handle(self, index: int) -> Any:
-        if uuid := _uuid(index):
+        if torch.cuda.is_initialized() and (uuid := gpu_uuid(index)):
             return self._nvml.nvmlDeviceGetHandleByUUID(uuid.encode())
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         name = visible.split(",")[index].strip() if visible else str(index)
@@ -110,9 +98,7 @@ class Nvml:
         return self._nvml.nvmlDeviceGetHandleByUUID(name.encode())
 
 
-def _uuid(index: int) -> str | None:
+def gpu_uuid(device: torch.device | int) -> str | None:
     """By which NVML knows a GPU of this process; None where torch does not tell (before 2.3)."""
-    if not torch.cuda.is_initialized():
-        return None
-    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     return None if uuid is None else f"GPU-{uuid}"

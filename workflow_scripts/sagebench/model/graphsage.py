@@ -11,13 +11,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from sagebench.model.fused import norm_relu_dropout, plain_norm_relu_dropout
-from sagebench.model.linear import plain_sage_linear, sage_linear
 from sagebench.model.segment import aggregate_with_root, segment_aggregate
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.random import fold
 from sagebench.sampling.tensor_random import signed
+
+
+def products(
+    aggregated: Tensor, root: Tensor, weight_l: Tensor, bias: Tensor, weight_r: Tensor
+) -> Tensor:
+    """aggregated @ weight_l.T + bias + root @ weight_r.T, as PyG's SAGEConv has them, in memory
+    that nothing else reads."""
+    return linear(aggregated, weight_l, bias).addmm_(root, weight_r.t())
 
 
 class SAGELayer(nn.Module):
@@ -27,7 +35,7 @@ class SAGELayer(nn.Module):
         super().__init__()
         self.lin_l = nn.Linear(in_channels, out_channels)
         self.lin_r = nn.Linear(in_channels, out_channels, bias=False)
-        self.products: Callable[..., Tensor] = sage_linear
+        self.products: Callable[..., Tensor] = products
 
     def forward(self, aggregated: Tensor, root: Tensor) -> Tensor:
         """aggregated, root: [n, in_channels] of the same n nodes; returns [n, out_channels]."""
@@ -90,9 +98,9 @@ class GraphSAGE(nn.Module):
         """Have torch.compile make the dense parts: the products, and what is between them. The
         aggregations are kernels already."""
         self._compiled = torch.compile(plain_norm_relu_dropout, **options)
-        products = torch.compile(plain_sage_linear, **options)
+        compiled = torch.compile(products, **options)
         for conv in self.convs:
-            conv.products = products
+            conv.products = compiled
 
     def activate(
         self, layer: int, h: Tensor, *, rows: Tensor | None = None, key: int = 0

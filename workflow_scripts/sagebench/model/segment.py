@@ -54,18 +54,13 @@ class _SegmentAggregate(torch.autograd.Function):
         out = _forward(x, rowptr, col, aggregator)
         ctx.aggregator, ctx.num_sources = aggregator, len(x)
         ctx.save_for_backward(rowptr, col, *((x, out) if aggregator == "max" else ()))
-        ctx.set_materialize_grads(False)
         return out, x[: len(rowptr) - 1]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor | None, of_root: Tensor | None):
+    def backward(ctx, gradient: Tensor, of_root: Tensor):
         rowptr, col, *kept = ctx.saved_tensors
-        if gradient is None and of_root is None:
-            return None, None, None, None
-        if gradient is None:
-            result = of_root.new_zeros(ctx.num_sources, of_root.shape[1])
-        elif ctx.aggregator == "max":
+        if ctx.aggregator == "max":
             result = _max_backward(*kept, rowptr, col, gradient.contiguous())
         else:
             colptr, dst = _by_source(rowptr, col, ctx.num_sources)
@@ -73,8 +68,7 @@ class _SegmentAggregate(torch.autograd.Function):
             if ctx.aggregator == "mean":
                 weights = rowptr.diff().to(gradient.dtype).reciprocal_()[dst]
             result = _bag(gradient.contiguous(), colptr, dst, "sum", weights)
-        if of_root is not None:
-            result[: len(of_root)] += of_root
+        result[: len(of_root)] += of_root
         return result, None, None, None
 
 

@@ -29,19 +29,16 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        having = [k for k, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        every = zip(self.parameters, self._means, self._squares, self._steps, strict=True)
+        having = [values for values in every if values[0].grad is not None]
+        parameters, means, squares, steps = map(list, zip(*having, strict=True))
         adam(
-            *(
-                [values[k] for k in having]
-                for values in (
-                    self.parameters,
-                    [parameter.grad for parameter in self.parameters],
-                    self._means,
-                    self._squares,
-                )
-            ),
+            parameters,
+            [parameter.grad for parameter in parameters],
+            means,
+            squares,
             [],
-            [self._steps[k] for k in having],
+            steps,
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],

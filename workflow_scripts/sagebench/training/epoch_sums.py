@@ -12,6 +12,8 @@ from sagebench.engines.base import Batch
 from sagebench.records import Epoch
 from sagebench.training.distributed import Communicator
 
+PLAIN = ("epoch", "micro_steps", "time_s", "wait_s", "resumed")
+
 
 class EpochSums:
     """micro_steps: how many are done. time_s, wait_s: in the epoch, and therein for its samples.
@@ -87,19 +89,12 @@ class EpochSums:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, of plain types."""
-        return {
-            "epoch": self.epoch,
-            "micro_steps": self.micro_steps,
-            "time_s": self.time_s,
-            "wait_s": self.wait_s,
-            "resumed": self.resumed,
-            "losses": self._losses.tolist(),
-            "counts": self._counts.tolist(),
-        }
+        plain = {name: getattr(self, name) for name in PLAIN}
+        return {**plain, "losses": self._losses.tolist(), "counts": self._counts.tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state` of the same trial."""
-        for name in ("epoch", "micro_steps", "time_s", "wait_s", "resumed"):
+        for name in PLAIN:
             setattr(self, name, state[name])
         self._losses.copy_(torch.tensor(state["losses"], dtype=torch.float64))
         self._counts[:] = state["counts"]

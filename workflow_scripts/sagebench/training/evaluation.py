@@ -21,7 +21,6 @@ from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.model.graphsage import GraphSAGE
-from sagebench.model.linear import warm_up_linear
 from sagebench.model.segment import segment_aggregate
 from sagebench.sampling.random import fold, hash_ids
 from sagebench.training.distributed import Communicator
@@ -65,12 +64,6 @@ class Evaluator:
         self.model = GraphSAGE(**model_arguments(trial, store)).to(self.device).eval()
         self._side = SideStream(self.device)
 
-    def warm_up(self) -> None:
-        """Have oneDNN make its code before memory is capped; a step of `blocks` uses the same."""
-        if self.device.type == "cpu":
-            for conv in self.model.convs:
-                warm_up_linear(conv.lin_l.weight, conv.lin_l.bias, conv.lin_r.weight)
-
     def accuracy(self, weights: dict[str, Tensor], nodes: np.ndarray, method: str) -> float:
         """Share of `nodes` (int64 ids) whose class is predicted, the same on every rank.
 
@@ -100,17 +93,11 @@ class Evaluator:
         return correct
 
     def _full(self, nodes: np.ndarray) -> Tensor:
-        h, spare = self.loader.features, None
-        home = self._home()
+        h, home = self.loader.features, self._home()
         for layer in range(1, self.trial.layers):
-            h, spare = self._hidden(layer, h, spare, home)
+            h = self._hidden(layer, h, home)
         last = self.trial.layers
-        projected = None
-        if self._narrows(last):
-            shape = len(h), self._widths(last)[1]
-            if spare is None:
-                spare = h.new_empty(shape)
-            projected = self._project(last, h, spare.view(-1)[: math.prod(shape)].view(shape))
+        projected = self._projected(last, h, home)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for first, end in self._chunks(*self._slices(len(nodes))[self.communicator.rank]):
             ids = torch_view(nodes[first:end])
@@ -118,34 +105,25 @@ class Evaluator:
             correct += self._correct(logits, ids.to(self.device))
         return correct
 
-    def _hidden(
-        self, layer: int, h: Tensor, spare: Tensor | None, home: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        """The output of a layer for every node, [N, hidden_channels], and memory of its size.
-
-        h: the output of the layer before. spare: memory of the output's size, or None.
-        """
-        of_layer_before = layer > 1
-        projected = None
-        if spare is None:
-            spare = torch.empty(len(h), self.trial.hidden_channels, device=home)
-        if self._narrows(layer):  # of the first layer alone: all others are as wide as it
-            projected = self._project(layer, h, spare)
-            spare = torch.empty_like(spare)
+    def _hidden(self, layer: int, h: Tensor, home: torch.device) -> Tensor:
+        """The output of a layer for every node, [N, hidden_channels]; h: of the layer before."""
+        projected = self._projected(layer, h, home)
 
         def rows(first: int, end: int) -> Tensor:
             ids = torch.arange(first, end)
             return self.model.activate(layer, self._rows(layer, h, projected, ids))
 
-        out = self._fill(spare, rows)
-        return out, h if of_layer_before else projected
+        return self._fill(torch.empty(len(h), self.trial.hidden_channels, device=home), rows)
 
-    def _project(self, layer: int, h: Tensor, out: Tensor) -> Tensor:
-        """The neighbors' product taken before they are aggregated, into `out` [N, width].
-
-        A sum of products is the product of the sum; where a layer narrows, it is less to sum.
-        """
+    def _projected(self, layer: int, h: Tensor, home: torch.device) -> Tensor | None:
+        """The neighbors' product taken before they are aggregated, [N, width], where a layer
+        narrows (only the first and the last may): it is less to sum, and a sum of products is the
+        product of the sum."""
         weight = self.model.convs[layer - 1].lin_l.weight
+        outputs, inputs = weight.shape
+        if outputs >= inputs or self.trial.aggregator == "max":
+            return None
+        out = torch.empty(len(h), outputs, device=home)
         return self._fill(out, lambda first, end: linear(h[first:end].to(self.device), weight))
 
     def _rows(self, layer: int, h: Tensor, projected: Tensor | None, ids: Tensor) -> Tensor:
@@ -199,14 +177,6 @@ class Evaluator:
         chunk = 4 * ROWS_PER_CHUNK * self.trial.hidden_channels * FLOAT_BYTES
         fits = free is None or wanted + chunk <= free
         return self.device if fits else torch.device("cpu")
-
-    def _narrows(self, layer: int) -> bool:
-        inputs, outputs = self._widths(layer)
-        return outputs < inputs and self.trial.aggregator != "max"
-
-    def _widths(self, layer: int) -> tuple[int, int]:
-        linear_layer = self.model.convs[layer - 1].lin_l
-        return linear_layer.in_features, linear_layer.out_features
 
     def _correct(self, logits: Tensor, nodes: Tensor) -> Tensor:
         """How many of `nodes` (ids on the device) are right, int64 [] there: nothing waits."""

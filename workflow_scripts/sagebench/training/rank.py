@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 import time
 import traceback
@@ -19,18 +20,15 @@ from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import lift_limit, release_memory
 from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
-from sagebench.records import Accuracy, Epoch, PeakBytes, Reason
-from sagebench.training.checkpoint import BestCheckpoint
-from sagebench.training.continuation import Continuation, Continues
+from sagebench.records import Accuracy, Epoch, PeakBytes, Reason, Timing
 from sagebench.training.distributed import RankEnvironment
 from sagebench.training.early_end import Deadline, check_finite, explain
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import sampled_test_nodes, standard_error
 from sagebench.training.profiling import profile_steps
 from sagebench.training.progress import epoch_line
+from sagebench.training.resume import BestCheckpoint, Continuation, Continues, TrainingState
 from sagebench.training.setup import RankSetup
-from sagebench.training.state import TrainingState
-from sagebench.training.timing import timing
 from sagebench.training.trainer import synchronise_device
 
 
@@ -256,3 +254,24 @@ def add(total: float | None, before: float | None, after: float | None) -> float
     if before is None or after is None:
         return total
     return (total or 0.0) + after - before
+
+
+def timing(epochs: list[Epoch], ranks: int) -> Timing:
+    """Statistics of the epochs. The first, and the first of a job that continues another, stand
+    apart: they warm caches and allocators."""
+    timed = [epoch.time_s for epoch in epochs[1:] if not epoch.resumed]
+    typical = statistics.median(timed) if timed else None
+    last = epochs[-1]
+    return Timing(
+        first_epoch_s=epochs[0].time_s,
+        epoch_median_s=typical,
+        epoch_min_s=min(timed, default=None),
+        epoch_max_s=max(timed, default=None),
+        epochs_timed=len(timed),
+        steps_per_epoch=last.steps,
+        seeds_per_s=last.seeds / typical if typical else None,
+        seeds_per_s_per_device=last.seeds / typical / ranks if typical else None,
+        edges_per_s=statistics.mean(e.edges for e in epochs) / typical if typical else None,
+        training_s=sum(epoch.time_s for epoch in epochs),
+        evaluation_s=sum(epoch.evaluation_s or 0.0 for epoch in epochs),
+    )

@@ -102,8 +102,6 @@ class RankSetup:
         """Compile and load what training and evaluation need, before memory is capped."""
         self.trainer.parallelise()
         self.trainer.warm_up()
-        if self.trial.memory_limit_gib is not None:
-            self.evaluator.warm_up()
 
     def begin_measuring(self) -> None:
         """Start the clock of the memory's peaks, and cap it where the trial says so."""

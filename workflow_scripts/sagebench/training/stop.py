@@ -46,10 +46,6 @@ class Stop:
         self._step_began_s: float | None = None
         self._longest_step_s = 0.0
 
-    def progressed(self, sums: EpochSums) -> bool:
-        """Whether this job has come further than it started."""
-        return sums.position != self.start
-
     def before_micro_step(self, sums: EpochSums) -> bool:
         """Whether to stop here; asked by every rank before every micro-step.
 
@@ -85,7 +81,7 @@ class Stop:
         # The steps to come if it is not now, before the next look and until all have stopped.
         if not self.deadline.within((1 + self._ahead) * self._longest_step_s):
             return False
-        if not self.progressed(sums):
+        if sums.position == self.start:
             self.deadline.check()  # another job would not come further either
         return True
 

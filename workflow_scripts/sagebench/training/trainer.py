@@ -11,18 +11,39 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sagebench.engines.base import Batch, Engine
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
+from sagebench.model.graphsage import touch_parameters
 from sagebench.records import Epoch
 from sagebench.sampling.order import SeedOrder
 from sagebench.training.adam import Adam
 from sagebench.training.distributed import Communicator
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.progress import Progress
-from sagebench.training.step import LossModule
+
+
+class LossModule(nn.Module):
+    """What DDP wraps: forward gives (summed cross-entropy, correct predictions) of a micro-batch.
+
+    A micro-batch without seed nodes gives a zero that still depends on every parameter, so that
+    its rank takes part in the gradients' all-reduce.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: tuple[Any, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+        if not len(labels):
+            return touch_parameters(self.model), torch.zeros((), device=labels.device)
+        logits = self.model(*inputs)
+        loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+        return loss, (logits.argmax(1) == labels).sum()
 
 
 class Trainer:
@@ -72,7 +93,7 @@ class Trainer:
         self.micro_step(self.engine.load(self.engine.sample(first)), synchronise=True)
         self.optimizer.zero_grad()
 
-    def micro_step(self, batch: Batch, *, synchronise: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def micro_step(self, batch: Batch, *, synchronise: bool) -> tuple[Tensor, Tensor]:
         """Forward and backward of a micro-batch; gradients accumulate.
 
         Returns (summed loss, correct predictions) as tensors on the device: reading them would

@@ -1,0 +1,256 @@
+"""A trial over several jobs: what training changes is kept on disk, and the next job goes on.
+
+Nothing random is among it. The order of the seed nodes, the samples and the dropout masks follow
+from the trial's seed, the epoch and the micro-batch's number (sampling/order.py); PyG's path draws
+its masks from torch's stream, which every micro-step seeds anew (Trainer.micro_step).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from sagebench.errors import UserError
+from sagebench.files import write_atomic
+from sagebench.graph.store import GraphStore
+from sagebench.grid.trial import Trial
+from sagebench.measure.memory import PeakMemory
+from sagebench.records import Epoch
+from sagebench.stop_signals import StopSignals, checkpoint_path
+from sagebench.training.adam import Adam
+from sagebench.training.distributed import Communicator
+from sagebench.training.early_end import Deadline
+from sagebench.training.epoch_sums import EpochSums
+from sagebench.training.progress import Progress
+from sagebench.training.stop import Stop
+
+FORMAT = 1
+"""of a checkpoint"""
+
+
+class Continues(Exception):
+    """The trial stops here with a checkpoint, and the next job goes on with it."""
+
+
+class BestCheckpoint:
+    """Keeps the weights with the best validation accuracy, in memory and (path given) on disk."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.epoch: int | None = None
+        self.accuracy = -1.0
+        self.weights: dict[str, Tensor] = {}
+        self.without_gain = 0
+
+    def offer(self, epoch: int, accuracy: float, weights: dict[str, Tensor]) -> None:
+        """Take these weights if they are better; of equals the earlier stay."""
+        if accuracy <= self.accuracy:
+            self.without_gain += 1
+            return
+        self.epoch, self.accuracy, self.without_gain = epoch, accuracy, 0
+        self.weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
+        self._write()
+
+    def stale(self, patience: int | None) -> bool:
+        """Whether `patience` evaluations in a row brought nothing better."""
+        return patience is not None and self.without_gain >= patience
+
+    def state(self) -> dict[str, Any]:
+        """For the trial's checkpoint."""
+        return {name: value for name, value in vars(self).items() if name != "_path"}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, and write its weights to this job's own path."""
+        vars(self).update(state)
+        if self.epoch is not None:
+            self._write()
+
+    def _write(self) -> None:
+        if self._path is not None:
+            written = {"epoch": self.epoch, "validation_accuracy": self.accuracy}
+            write_tensors(self._path, {**written, "model": self.weights})
+
+
+@dataclass
+class TrainingState:
+    """Of one rank. epochs: those that are done. sums: of the epoch in hand.
+
+    used_s: from the starts of the earlier jobs to the checkpoints that they were continued from.
+    energy_j: None where it is not counted.
+    """
+
+    model: nn.Module
+    optimizer: Adam
+    best: BestCheckpoint
+    peak: PeakMemory
+    sums: EpochSums
+    epochs: list[Epoch] = field(default_factory=list)
+    start_to_first_step_s: float | None = None
+    used_s: float = 0.0
+    energy_j: float | None = None
+
+    def next_epoch(self, done: Epoch) -> None:
+        """The epoch in hand is done."""
+        self.epochs.append(done)
+        self.sums = self.sums.of_next_epoch()
+
+    def gathered(self, communicator: Communicator, elapsed_s: float) -> dict[str, Any]:
+        """The state of all ranks, for a checkpoint; a collective.
+
+        elapsed_s: since this job's start. What every rank has alike is rank 0's.
+        """
+        mine = {
+            "sums": self.sums.state(),
+            "peaks": self.peak.read(),
+            "energy_j": self.energy_j,
+        }
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state(),
+            "best": self.best.state(),
+            "epochs": json.dumps([asdict(epoch) for epoch in self.epochs]),
+            "start_to_first_step_s": self.start_to_first_step_s,
+            "used_s": self.used_s + elapsed_s,
+            "ranks": communicator.gather(mine),
+        }
+
+    def restore(self, state: dict[str, Any], rank: int) -> None:
+        """Go on from what `gathered` gave."""
+        mine = state["ranks"][rank]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.restore(state["optimizer"])
+        self.best.restore(state["best"])
+        self.peak.raise_to(mine["peaks"])
+        self.sums.restore(mine["sums"])
+        self.epochs = [Epoch.from_json(epoch) for epoch in json.loads(state["epochs"])]
+        self.start_to_first_step_s = state["start_to_first_step_s"]
+        self.used_s = state["used_s"]
+        self.energy_j = mine["energy_j"]
+
+
+class Continuation:
+    """Where $SAGEBENCH_CHECKPOINT names a file, the trial's state is written there after every
+    epoch, before every evaluation, and when it is time to stop or a signal asks for it. Elsewhere
+    nothing of this is done, and the deadline is the end.
+
+    The file is written anew only with progress: a job that left it as it was came no further.
+    """
+
+    def __init__(
+        self, trial: Trial, deadline: Deadline, started_at_unix_s: float, progress: Progress
+    ) -> None:
+        self.trial = trial
+        self.deadline = deadline
+        self.started_at_unix_s = started_at_unix_s
+        self.progress = progress
+        self.path = checkpoint_path()
+        # First of all: what is asked before training starts is heeded then.
+        self._signals = None if self.path is None else StopSignals()
+
+    def begin(self, state: TrainingState, store: GraphStore, communicator: Communicator) -> bool:
+        """Bring `state` to where the job before this one stopped; whether there was one.
+
+        Raises UserError for a checkpoint that cannot be read, or is not this trial's.
+        """
+        self._state, self._store, self._communicator = state, store, communicator
+        if self.path is None:
+            return False
+        saved = read_checkpoint(self.path, self.trial, store)
+        if saved is not None:
+            state.restore(saved, communicator.rank)
+            epoch, micro_steps = state.sums.position
+            self.progress.say(f"going on in epoch {epoch} after {micro_steps} of its micro-batches")
+        self._saved_at = state.sums.position
+        self._stop = Stop(
+            communicator, self._signals, self.deadline, self.trial.accumulation, state.sums.position
+        )
+        return saved is not None
+
+    def stops(self, sums: EpochSums) -> bool:
+        """Whether to stop before this micro-step; every rank asks before every one.
+
+        Raises EarlyEnd where the time is up and no other job would come further.
+        """
+        if self.path is None:
+            self.deadline.check()
+            return False
+        return self._stop.before_micro_step(sums)
+
+    def save_and_stop_in_time(self) -> None:
+        """Between two epochs, or before an evaluation, which no signal interrupts; a collective.
+
+        Raises Continues, or EarlyEnd as `stops` does.
+        """
+        if self.path is None:
+            return
+        self._save()
+        if self._stop.between_epochs(self._state.sums):
+            self._end()
+
+    def save_and_stop(self) -> NoReturn:
+        """Stop amid an epoch: raises Continues; a collective."""
+        self._save()
+        self._end()
+
+    def _save(self) -> None:
+        """No rank goes on before the checkpoint is there."""
+        if self._state.sums.position == self._saved_at:
+            return
+        state = self._state.gathered(self._communicator, time.time() - self.started_at_unix_s)
+        if self._communicator.rank == 0:
+            write_checkpoint(self.path, self.trial, self._store, state)
+        self._communicator.barrier()
+        self._saved_at = self._state.sums.position
+
+    def _end(self) -> NoReturn:
+        epoch, micro_steps = self._state.sums.position
+        self.progress.say(
+            f"stopped in epoch {epoch} after {micro_steps} of its micro-batches, to be continued"
+        )
+        raise Continues
+
+
+def write_checkpoint(path: Path, trial: Trial, store: GraphStore, state: dict[str, Any]) -> None:
+    """Write the state of `trial`, of tensors and plain types, whole or not at all."""
+    write_tensors(path, {**_identity(trial, store), **state})
+
+
+def read_checkpoint(path: Path, trial: Trial, store: GraphStore) -> dict[str, Any] | None:
+    """The state of `trial` with its tensors on the CPU; None where none was written yet.
+
+    Raises UserError for a file that is no checkpoint, or one of another trial or graph.
+    """
+    if not path.exists():
+        return None
+    start_over = "delete it, and the trial starts over"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a torn or foreign file makes of torch's reader
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the checkpoint {path} cannot be read ({reason}): {start_over}") from error
+    for name, wanted in _identity(trial, store).items():
+        found = state.get(name) if isinstance(state, dict) else None
+        if found != wanted:
+            raise UserError(
+                f"the checkpoint {path} has {name} {found}, the trial to be continued {wanted}: "
+                f"{start_over}"
+            )
+    return state
+
+
+def write_tensors(path: Path, values: dict[str, Any]) -> None:
+    """torch.save, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def _identity(trial: Trial, store: GraphStore) -> dict[str, Any]:
+    return {"format": FORMAT, "trial": trial.id, "store": store.checksum}
