@@ -48,40 +48,30 @@ rule tables:
         " {params.accounting:q} --out {params.out:q} 2>&1 | tee -i {log:q}"
 
 
-for plot in FIGURES:
-
-    rule:
-        name:
-            f"plot_{plot}"
-        input:
-            tables=table_files(),
-            script=script(f"plot_{plot}.py"),
-            library=analysis_library(),
-        output:
-            figure_files(plot, flagged=True),
-        log:
-            f"{STUDY}/logs/plot_{plot}.txt",
-        localrule: True
-        params:
-            tables=subpath(input[0], parent=True),
-            out=subpath(output[0], parent=True),
-        message:
-            f"Figures: {', '.join(FIGURES[plot][1])}"
-        shell:
-            "python {input.script:q} --tables {params.tables:q}"
-            " --out {params.out:q} > {log:q} 2>&1"
-
-
 rule figures:
     input:
-        [figure_files(plot) for plot in FIGURES],
+        tables=table_files(),
+        script=script("make_figures.py"),
+        library=analysis_library(),
+    output:
+        figure_files(flagged=True),
+    log:
+        f"{STUDY}/logs/figures.txt",
     localrule: True
+    params:
+        tables=subpath(input[0], parent=True),
+        out=subpath(output[0], parent=True),
+    message:
+        f"Figures: {STUDY}/figures/"
+    shell:
+        "python {input.script:q} --tables {params.tables:q}"
+        " --out {params.out:q} > {log:q} 2>&1"
 
 
 rule report:
     input:
         tables=table_files(),
-        figures=rules.figures.input,
+        figures=figure_files(),
         accounting=ACCOUNTING,
         script=script("make_report.py"),
         library=analysis_library("*.py", "*.html", "*.css", "*.js"),
@@ -111,7 +101,6 @@ rule partial:
         study=freezer.path,
         results=RESULTS,
         out=f"{STUDY}/partial",
-        plots=list(FIGURES),
         accounting=[f"{STUDY}/partial/accounting.csv"] if ACCOUNTING else [],
     shell:
         '(for csv in {params.accounting:q}; do python "$SAGEBENCH_SCRIPTS/collect_accounting.py"'
@@ -119,8 +108,8 @@ rule partial:
         ' python "$SAGEBENCH_SCRIPTS/make_tables.py" --study {params.study:q} --partial'
         " --accounting {params.out:q}/accounting.csv"
         " --results {params.results:q} --out {params.out:q}/tables;"
-        ' for plot in {params.plots}; do python "$SAGEBENCH_SCRIPTS/plot_$plot.py"'
-        " --tables {params.out:q}/tables --out {params.out:q}/figures; done;"
+        ' python "$SAGEBENCH_SCRIPTS/make_figures.py"'
+        " --tables {params.out:q}/tables --out {params.out:q}/figures;"
         ' python "$SAGEBENCH_SCRIPTS/make_report.py" --study {params.study:q}'
         " --tables {params.out:q}/tables --figures {params.out:q}/figures"
         " --accounting {params.out:q}/accounting.csv --out {params.out:q}/report.html;"

@@ -10,6 +10,7 @@ ROOT = Path(os.path.relpath(workflow.basedir))
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
+from sagebench.analysis.captions import AXIS_NAMES, CAPTIONS
 from sagebench.cluster.orphans import cancel_orphans
 from sagebench.cluster.plugin_waits import bound_waits
 from sagebench.cluster.stale_lock import hold_folder, keep_finished
@@ -74,14 +75,10 @@ if workflow.is_main_process:
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"
 
-# The scripts plot_<key>.py, the heading they stand under, and what each draws.
+# The heading that each figure stands under in Snakemake's own report.
 FIGURES = {
-    "batch": ("Batch size", ["batch_time", "batch_memory", "accumulation_time"]),
-    "neighbor": ("Neighbor sampling", ["accuracy_time", "memory_fanout"]),
-    "scaling": ("Scaling", ["scaling_time", "speedup", "efficiency"]),
-    "loss": ("Scaling", ["loss_curves"]),
-    "predictions": ("Predictions", ["predicted_measured"]),
-}
+    name: AXIS_NAMES[axis] for axis, figures in CAPTIONS.items() for name in figures
+} | {"predicted_measured": "Predictions"}
 
 
 def outcome_files(wildcards):
@@ -111,13 +108,13 @@ def table_files(flagged=False):
     return [captioned(trials, "Tables") if flagged else trials, *others]
 
 
-def figure_files(plot, flagged=False):
-    """The files that a plot draws; Snakemake's own report shows the SVGs, with captions."""
-    category, names = FIGURES[plot]
-    drawings = [f"{STUDY}/figures/{name}.svg" for name in names]
-    if flagged:
-        drawings = [captioned(path, category) for path in drawings]
-    return drawings + [f"{STUDY}/figures/{name}.png" for name in names]
+def figure_files(flagged=False):
+    """Every figure, twice; Snakemake's own report shows the SVGs, with captions."""
+    drawings = {name: f"{STUDY}/figures/{name}.svg" for name in FIGURES}
+    return [
+        captioned(path, FIGURES[name]) if flagged else path
+        for name, path in drawings.items()
+    ] + [f"{STUDY}/figures/{name}.png" for name in FIGURES]
 
 
 def report_file():

@@ -125,7 +125,7 @@ def test_batch_points_are_medians_with_ranges_over_seeds(study):
     rows = of_axis(frames(study)[0], "batch_size")
     point = summarise(rows, batch.BY, "epoch_time_s").iloc[0]
     assert (point["n"], point["median"], point["low"], point["high"]) == (3, 10.0, 9.0, 14.0)
-    assert batch.scaled(summarise(rows, batch.BY, "peak_memory_bytes"), GIB)["median"].item() == 2.0
+    assert summarise(rows, batch.BY, "peak_memory_bytes", GIB)["median"].item() == 2.0
 
 
 def test_out_of_memory_has_a_mark_and_no_value(study):
@@ -247,8 +247,8 @@ def test_every_neighbor_stands_right_of_all_products(study):
     for fanout in ([5, 5, 5, 5, 5], [5, 0, 0, 0, 0], [-1, -1, 0, 0, 0]):
         study.add("neighbor", make_outcome(make_trial(fanout=fanout)))
     rows = of_axis(frames(study)[0], "fanout")
-    points, everything = neighbor.memory_points(rows)
-    places = points.set_index("fanout")["x"].to_dict()
+    totals, everything = neighbor.total_fanout_places(rows)
+    places = dict(zip(rows["fanout"], totals, strict=True))
     assert places["5,0,0,0,0"] == 5
     assert places["-1,-1,0,0,0"] == everything > places["5,5,5,5,5"] == 3125
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from outcome_factory import GIB, StudyFiles, make_outcome, make_trial, trial_id
 from sagebench.analysis import batch, predictions, style
-from sagebench.analysis.drawing import NOT_RUN_LABEL
+from sagebench.analysis.chart import NOT_RUN_LABEL
 from sagebench.analysis.outcomes import not_run_records, read_records, read_study
 from sagebench.analysis.tables import build_tables, not_run_table
 from sagebench.errors import UserError

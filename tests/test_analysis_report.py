@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from outcome_factory import StudyFiles, make_outcome, make_trial, trial_id
-from sagebench.analysis.report import CAPTIONS
+from sagebench.analysis.captions import CAPTIONS
 from sagebench.units import duration, durations, significant
 
 ROOT = Path(__file__).parents[1]
@@ -61,8 +61,7 @@ def page(tmp_path_factory):
         folder / "tables",
         "--partial",
     )
-    for name in ("batch", "neighbor", "scaling", "loss", "predictions"):
-        run(f"plot_{name}.py", "--tables", folder / "tables", "--out", folder / "figures")
+    run("make_figures.py", "--tables", folder / "tables", "--out", folder / "figures")
     run(
         "make_report.py",
         "--study",

@@ -101,12 +101,12 @@ def test_a_deleted_outcome_reruns_exactly_that_trial(project):
     # ... and a rebuilt store, a moved archive or an edited plot reruns none.
     store = next((project.folder / "results/stores").glob("*/manifest.json"))
     store.touch()
-    with (project.folder / "workflow_scripts/plot_loss.py").open("a") as plot:
+    with (project.folder / "workflow_scripts/make_figures.py").open("a") as plot:
         plot.write("# another colour\n")
     result = project.snakemake()
     assert result.returncode == 0, result.stdout
     assert project.ran("run_trial") == []
-    assert project.ran("plot_loss") == ["results/small/figures"] * 3
+    assert project.ran("make_figures") == ["results/small/figures"] * 3
     assert project.ran("make_tables") == ["results/small/tables"] * 2
 
 

@@ -72,17 +72,13 @@ have = [Path(arguments.results, "trials", trial, "outcome.json").exists()
 assert all(have) or arguments.partial
 Path(arguments.out, "trials.csv").write_text(f"{sum(have)} of {len(have)}")
 """,
-    "plot_batch": "touch(arguments.out, *both('batch_time', 'batch_memory', 'accumulation_time'))",
-    "plot_neighbor": "touch(arguments.out, *both('accuracy_time', 'memory_fanout'))",
-    "plot_scaling": "touch(arguments.out, *both('scaling_time', 'speedup', 'efficiency'))",
-    "plot_loss": "touch(arguments.out, *both('loss_curves'))",
-    "plot_predictions": "touch(arguments.out, *both('predicted_measured'))",
+    "make_figures": """
+names = ("batch_time", "batch_memory", "accumulation_time", "accuracy_time", "memory_fanout",
+         "scaling_time", "speedup", "efficiency", "loss_curves", "predicted_measured")
+touch(arguments.out, *(f"{name}.{kind}" for name in names for kind in ("svg", "png")))
+""",
     "make_report": "Path(arguments.out).write_text('report')",
 }
-_BOTH = """
-def both(*names):
-    return [f"{name}.{kind}" for name in names for kind in ("svg", "png")]
-"""
 
 
 class Project:
@@ -99,7 +95,7 @@ class Project:
         for name in ("plan", "again", "build_image"):
             shutil.copy(ROOT / "workflow_scripts" / f"{name}.py", scripts)
         for name, code in _STAND_INS.items():
-            (scripts / f"{name}.py").write_text(_NOTE + _BOTH + code)
+            (scripts / f"{name}.py").write_text(_NOTE + code)
         self.configure(SMALL)
 
     def configure(self, values: dict) -> None:

@@ -8,20 +8,9 @@ from typing import Any
 import pandas as pd
 
 from sagebench.analysis import cells
+from sagebench.analysis.columns import SLURM_COLUMNS
 from sagebench.units import duration, significant
 
-FIGURES = {
-    "slurm_job_id": "slurm_job_id",
-    "slurm_state": "state",
-    "slurm_queue_s": "queue_s",
-    "slurm_elapsed_s": "elapsed_s",
-    "slurm_nodes": "node_names",
-    "slurm_gpus_allocated": "gpus_allocated",
-    "slurm_energy_j": "energy_j",
-    "slurm_gpu_hours_used": "gpu_hours_used",
-    "slurm_gpu_hours_allocated": "gpu_hours_allocated",
-    "slurm_missing_because": "reason",
-}
 TEXTS = ("trial_id", "slurm_job_id", "state", "node_names", "attempt_status", "reason")
 
 
@@ -38,7 +27,7 @@ def trial_figures(attempts: pd.DataFrame) -> dict[str, dict[str, Any]]:
     total = attempts.groupby("trial_id")["gpu_hours_allocated"].sum(min_count=1)
     return {
         row["trial_id"]: {
-            **{name: _value(row[source]) for name, source in FIGURES.items()},
+            **{one.name: _value(row[one.source]) for one in SLURM_COLUMNS if one.source},
             "slurm_gpu_hours_allocated_total": _value(total[row["trial_id"]]),
         }
         for row in last.to_dict("records")

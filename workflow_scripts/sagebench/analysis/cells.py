@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sagebench.units import GIB, duration, significant
+from sagebench.grid.fanout import Fanout
+from sagebench.units import GIB, duration, durations, significant
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class HtmlTable:
         if not self.rows:
             return [""] * len(self.columns)
         return [_kind(column) for column in zip(*self.rows, strict=True)]
+
+
+def listed(caption: str, rows: Iterable[dict[str, Cell]]) -> HtmlTable | None:
+    """The table of rows that have their cells by the columns' headings; None without a row."""
+    rows = list(rows)
+    cells = [list(row.values()) for row in rows]
+    return HtmlTable(caption, list(rows[0]), cells) if rows else None
 
 
 PROSE_FROM = 36
@@ -88,6 +96,19 @@ def memory(size_bytes: Any) -> Cell:
     if is_missing(size_bytes):
         return NOTHING
     return Cell(f"{significant(size_bytes / GIB)} GiB", float(size_bytes))
+
+
+def time_range(low: float, high: float) -> Cell:
+    return Cell(durations(low, high), high - low, left=True)
+
+
+def share(value: float) -> Cell:
+    return Cell(f"{value:.1%}", value)
+
+
+def fanout(value: str, place: int) -> Cell:
+    """place: sorts it, in the order of the study."""
+    return Cell(Fanout.parse(value).label, float(place), left=True)
 
 
 def short(digest: str) -> str:

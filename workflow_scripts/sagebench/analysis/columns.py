@@ -200,19 +200,26 @@ TRIAL_COLUMNS = [
 ]
 
 SLURM_COLUMNS = [
-    Column("slurm_job_id", STR, "", "Slurm's number of the last attempt's job"),
-    Column("slurm_state", STR, "", "Slurm's word for its end"),
-    Column("slurm_queue_s", REAL, "", "how long it waited in the queue"),
-    Column("slurm_elapsed_s", REAL, "", "how long it ran"),
-    Column("slurm_nodes", STR, "", "its nodes, as Slurm writes them"),
-    Column("slurm_gpus_allocated", INT, "", "GPUs it was given, of whole nodes all"),
-    Column("slurm_energy_j", REAL, "", "energy of its nodes; empty where the site records none"),
-    Column("slurm_gpu_hours_used", REAL, "", "ranks x time, of the last attempt"),
-    Column("slurm_gpu_hours_allocated", REAL, "", "GPUs given x time, of the last attempt"),
+    Column("slurm_job_id", STR, "slurm_job_id", "Slurm's number of the last attempt's job"),
+    Column("slurm_state", STR, "state", "Slurm's word for its end"),
+    Column("slurm_queue_s", REAL, "queue_s", "how long it waited in the queue"),
+    Column("slurm_elapsed_s", REAL, "elapsed_s", "how long it ran"),
+    Column("slurm_nodes", STR, "node_names", "its nodes, as Slurm writes them"),
+    Column("slurm_gpus_allocated", INT, "gpus_allocated", "GPUs it was given, of whole nodes all"),
+    Column(
+        "slurm_energy_j", REAL, "energy_j", "energy of its nodes; empty where the site records none"
+    ),
+    Column("slurm_gpu_hours_used", REAL, "gpu_hours_used", "ranks x time, of the last attempt"),
+    Column(
+        "slurm_gpu_hours_allocated",
+        REAL,
+        "gpu_hours_allocated",
+        "GPUs given x time, of the last attempt",
+    ),
     Column("slurm_gpu_hours_allocated_total", REAL, "", "the same, of all attempts"),
-    Column("slurm_missing_because", STR, "", "why Slurm's accounting says nothing of it"),
+    Column("slurm_missing_because", STR, "reason", "why Slurm's accounting says nothing of it"),
 ]
-"""on a cluster only: what its accounting says, beside what was measured"""
+"""on a cluster only, beside what was measured; sources are columns of accounting.csv"""
 
 EPOCH_COLUMNS = [
     Column("trial_id", STR, "", "folder of the trial under results/trials"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pandas as pd
 
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
-from sagebench.analysis.neighbor import evaluation
+from sagebench.analysis.neighbor import EVALUATIONS, evaluation
 from sagebench.analysis.points import median, of_axis, rank_word
 from sagebench.analysis.published import (
     LARGEST_BATCH,
@@ -16,6 +19,9 @@ from sagebench.analysis.published import (
     TOP_FANOUTS,
 )
 from sagebench.records import Status
+
+DIFFERS = "Differs from the slides in"
+_Row = dict[str, Cell]
 
 DATASET, MACHINE, CARD, ENGINE = "ogbn-products", "meluxina", "A100", "reference"
 
@@ -41,117 +47,89 @@ def differences(rows: pd.DataFrame) -> str:
     return ", ".join(found) or "nothing that is recorded; see what is unknown"
 
 
-def comparisons(trials: pd.DataFrame) -> dict[str, HtmlTable]:
+def comparisons(trials: pd.DataFrame) -> dict[str, HtmlTable | None]:
     """Axis -> table, for the axes that the study has."""
     makers = {"batch_size": _batch, "fanout": _fanout, "ranks": _ranks}
     found = {axis: of_axis(trials, axis) for axis in makers}
     return {axis: makers[axis](rows) for axis, rows in found.items() if not rows.empty}
 
 
-def _batch(rows: pd.DataFrame) -> HtmlTable:
-    published = Cell(str(LARGEST_BATCH), LARGEST_BATCH)
-    body = [
-        [
-            cells.text("slides"),
-            published,
-            Cell(f"about {LARGEST_BATCH_MEMORY_GB:g} GB"),
-            Cell(", ".join(map(str, OUT_OF_MEMORY_BATCHES))),
-            Cell("–"),
-        ]
-    ]
+def _batch(rows: pd.DataFrame) -> HtmlTable | None:
+    def row(
+        source: str, largest: Any, peak: Cell, full: Iterable[int], differs: str | None
+    ) -> _Row:
+        return {
+            "Source": cells.text(source),
+            "Largest batch size": cells.whole(largest),
+            "Peak memory there": peak,
+            "Out of memory at": cells.text(", ".join(map(str, full)) or "none"),
+            DIFFERS: cells.text(differs),
+        }
+
+    about = Cell(f"about {LARGEST_BATCH_MEMORY_GB:g} GB")
+    body = [row("slides", LARGEST_BATCH, about, OUT_OF_MEMORY_BATCHES, None)]
     for series, group in rows.groupby("series", sort=False):
         done = group[group["status"].eq(Status.COMPLETED)]
         full = group[group["status"].eq(Status.OUT_OF_MEMORY)]
         largest = done["batch_size"].max() if len(done) else None
         peak = median(done.loc[done["batch_size"].eq(largest), "peak_memory_bytes"])
-        body.append(
-            [
-                cells.text(series),
-                cells.whole(largest),
-                cells.memory(peak),
-                cells.text(", ".join(map(str, sorted(full["batch_size"].unique()))) or "none"),
-                cells.text(differences(group)),
-            ]
-        )
-    return HtmlTable(
-        "Largest batch size that completed",
-        [
-            "Source",
-            "Largest batch size",
-            "Peak memory there",
-            "Out of memory at",
-            "Differs from the slides in",
-        ],
-        body,
-    )
+        at = sorted(full["batch_size"].unique())
+        body.append(row(series, largest, cells.memory(peak), at, differences(group)))
+    return cells.listed("Largest batch size that completed", body)
 
 
-def _fanout(rows: pd.DataFrame) -> HtmlTable:
+def _fanout(rows: pd.DataFrame) -> HtmlTable | None:
     accuracy = evaluation(rows)
+
+    def row(
+        place: int,
+        source: str,
+        accuracy: float | None,
+        time: Cell,
+        epoch: Cell,
+        differs: str | None,
+    ) -> _Row:
+        return {
+            "Fanout": cells.fanout(str(TOP_FANOUTS[place].fanout), place),
+            "Source": cells.text(source),
+            "Test accuracy": cells.accuracy(accuracy),
+            "Time (measured: all epochs)": time,
+            "Time per epoch": epoch,
+            DIFFERS: cells.text(differs),
+        }
+
     body = []
-    for place, row in enumerate(TOP_FANOUTS):
-        body.append(
-            [
-                Cell(row.fanout.label, float(place), left=True),
-                cells.text("slides"),
-                cells.accuracy(row.test_accuracy),
-                Cell(f"{row.time_h:.2f} h", row.time_h * 3600),
-                Cell("not given"),
-                Cell("–"),
-            ]
-        )
-        same = rows[rows["fanout"].eq(str(row.fanout)) & rows["status"].eq(Status.COMPLETED)]
+    for place, top in enumerate(TOP_FANOUTS):
+        time = Cell(f"{top.time_h:.2f} h", top.time_h * 3600)
+        body.append(row(place, "slides", top.test_accuracy, time, Cell("not given"), None))
+        same = rows[rows["fanout"].eq(str(top.fanout)) & rows["status"].eq(Status.COMPLETED)]
         for series, group in same.groupby("series", sort=False):
-            body.append(
-                [
-                    Cell(row.fanout.label, float(place), left=True),
-                    cells.text(series),
-                    cells.accuracy(median(group[accuracy])),
-                    cells.time(median(group["training_s"])),
-                    cells.time(median(group["epoch_time_s"])),
-                    cells.text(differences(group)),
-                ]
+            time, epoch = (
+                cells.time(median(group[name])) for name in ("training_s", "epoch_time_s")
             )
-    name = "full" if accuracy.endswith("full") else "sampled"
-    return HtmlTable(
-        f"The slides' top five fanouts (measured: medians; {name} evaluation)",
-        [
-            "Fanout",
-            "Source",
-            "Test accuracy",
-            "Time (measured: all epochs)",
-            "Time per epoch",
-            "Differs from the slides in",
-        ],
-        body,
+            reached = median(group[accuracy])
+            body.append(row(place, series, reached, time, epoch, differences(group)))
+    name = EVALUATIONS[accuracy][0]
+    return cells.listed(
+        f"The slides' top five fanouts (measured: medians; {name} evaluation)", body
     )
 
 
-def _ranks(rows: pd.DataFrame) -> HtmlTable:
-    body = [
-        [
-            cells.text("slides"),
-            Cell(f"{row.ranks} GPUs", row.ranks),
-            cells.number(row.speed_up),
-            Cell(f"{row.efficiency:.1%}", row.efficiency),
-            Cell("–"),
-        ]
-        for row in SCALING
-    ]
+def _ranks(rows: pd.DataFrame) -> HtmlTable | None:
+    def row(
+        source: str, ranks: int, word: str, gain: float, share: float, differs: str | None
+    ) -> _Row:
+        return {
+            "Source": cells.text(source),
+            "Ranks": Cell(f"{ranks} {word}", float(ranks)),
+            "Speed-up": cells.number(gain),
+            "Efficiency": cells.share(share),
+            DIFFERS: cells.text(differs),
+        }
+
+    body = [row("slides", one.ranks, "GPUs", one.speed_up, one.efficiency, None) for one in SCALING]
     fair = rows[rows["speed_up"].notna() & rows["ranks"].gt(1)]
     for (series, ranks), group in fair.groupby(["series", "ranks"], sort=False):
         gain, share = median(group["speed_up"]), median(group["efficiency"])
-        body.append(
-            [
-                cells.text(series),
-                Cell(f"{ranks} {rank_word(group)}", float(ranks)),
-                cells.number(gain),
-                Cell(f"{share:.1%}", share),
-                cells.text(differences(group)),
-            ]
-        )
-    return HtmlTable(
-        "Speed-up and efficiency (measured: medians)",
-        ["Source", "Ranks", "Speed-up", "Efficiency", "Differs from the slides in"],
-        body,
-    )
+        body.append(row(series, ranks, rank_word(group), gain, share, differences(group)))
+    return cells.listed("Speed-up and efficiency (measured: medians)", body)

@@ -1,4 +1,4 @@
-"""What the figures share: the frame with its words, axes of configurations, the strip on top."""
+"""What all figures share: the frame with its words, the axes, the entries of the legend."""
 
 from __future__ import annotations
 
@@ -13,30 +13,18 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import (
-    FixedLocator,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullLocator,
-    ScalarFormatter,
-)
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from sagebench.analysis.style import ALARM, INK, SOFT, STRIP, WIDTH_IN, drawable
-from sagebench.records import Status
+from sagebench.analysis.captions import CAPTIONS
+from sagebench.analysis.style import INK, SOFT, WIDTH_IN, drawable
 
 PLOT_HEIGHT_IN = 3.1
 SUBTITLE_COLUMNS, NOTE_COLUMNS, LEGEND_COLUMNS = 74, 80, 72
 """characters that fit the width of a figure in the sizes of these texts"""
 
 LOG_FROM_RATIO = 10
-
-ENDS = {Status.OUT_OF_MEMORY: "X", Status.TIME_LIMIT: "P", Status.DIVERGED: "v"}
-"""How a measured end without a value is drawn."""
-
-STRIP_ROW = 0.075
-"""height of one row of the strip, as a share of the axes"""
+MARKER = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
+DASHES = (0, (4, 3))
 
 
 @dataclass
@@ -77,42 +65,30 @@ def finish(figure: Figure, words: Words) -> Figure:
     figure.get_layout_engine().set(
         rect=(0.0, footer / height, 1.0, plot / height), w_pad=0.06, h_pad=0.04
     )
-
-    def from_top(inches: float) -> float:
-        return 1 - inches / height
-
     left = 0.10 / WIDTH_IN
-    figure.text(left, from_top(0.10), drawable(words.title), weight="bold", size=11.5, va="top")
-    figure.text(
-        left, from_top(0.345), "\n".join(subtitle), size=8.5, color=SOFT, va="top", linespacing=1.35
-    )
+
+    def write(top_in: float, text: str, **look: object) -> None:
+        look = {"size": 8, "color": SOFT, "va": "top", "linespacing": 1.35, "x": left, **look}
+        figure.text(y=1 - top_in / height, s=text, **look)
+
+    write(0.10, drawable(words.title), weight="bold", size=11.5, color=INK)
+    write(0.345, "\n".join(subtitle), size=8.5)
     if words.handles:
+        spacing = {"borderaxespad": 0, "borderpad": 0, "labelspacing": 0.4, "columnspacing": 1.6}
         figure.legend(
             handles=words.handles,
             loc="upper left",
             ncols=columns,
-            borderaxespad=0,
-            borderpad=0,
-            bbox_to_anchor=(left, from_top(0.37 + 0.17 * len(subtitle))),
-            labelspacing=0.4,
+            bbox_to_anchor=(left, 1 - (0.37 + 0.17 * len(subtitle)) / height),
             handletextpad=0.5,
-            columnspacing=1.6,
             handlelength=1.7,
+            **spacing,
         )
-    if notes:
-        figure.text(
-            left, 0.08 / height, "\n".join(notes), size=8, color=SOFT, va="bottom", linespacing=1.35
-        )
+    write(height - 0.08, "\n".join(notes), va="bottom")
     for i, entry in enumerate(words.key):
         column, row = divmod(i, key_rows)
-        figure.text(
-            left + column / key_columns * (1 - left),
-            (footer - 0.02 - 0.155 * row) / height,
-            entry,
-            size=8,
-            color=INK,
-            va="top",
-        )
+        top_in = header + plot + 0.02 + 0.155 * row
+        write(top_in, entry, color=INK, x=left + column / key_columns * (1 - left))
     return figure
 
 
@@ -137,21 +113,27 @@ def placeholder(title: str, why: str) -> Figure:
     return finish(figure, Words(title, ""))
 
 
-def value_axis(axes: Axes, values: Iterable[float], label: str) -> None:
-    """The y axis: logarithmic over more than one order of magnitude, else from zero."""
+def no_experiment(axis: str, *names: str) -> dict[str, Figure]:
+    """Placeholders for the figures `names` of an axis that the study has no experiment with."""
+    why = f"This study has no experiment with axis {axis}."
+    return {name: placeholder(CAPTIONS[axis][name].title, why) for name in names}
+
+
+def value_axis(axes: Axes, values: Iterable[float], label: str, which: str = "y") -> None:
+    """The axis "x" or "y": logarithmic over more than one order of magnitude, else from zero."""
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
     found = [value for value in values if value > 0]
     if found and max(found) / min(found) > LOG_FROM_RATIO:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.set_ylim(min(found) / 1.3, max(found) * 1.3)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set(**{f"{which}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ends = min(found) / 1.3, max(found) * 1.3
         label += " (log)"
     else:
-        axes.set_ylim(0, max(found, default=1) * 1.08)
-        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylabel(label)
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        ends = 0, max(found, default=1) * 1.08
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+    axes.set(**{f"{which}lim": ends, f"{which}label": label})
 
 
 def configuration_axis(axes: Axes, values: Iterable[float], label: str) -> None:
@@ -170,9 +152,7 @@ def configuration_axis(axes: Axes, values: Iterable[float], label: str) -> None:
             shown.append(tick)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:g}" if value in shown else "")
-    )
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value in shown else "")
     axes.set_xlabel(label)
 
 
@@ -182,187 +162,15 @@ def whiskers(points: pd.DataFrame, middle: str, low: str, high: str) -> np.ndarr
     return np.stack([down.to_numpy(float), up.to_numpy(float)])
 
 
-def medians(
-    axes: Axes,
-    points: pd.DataFrame,
-    x: str,
-    colour: str,
-    marker: str,
-    line: str = "-",
-    hollow: bool = False,
-    size: float = 6,
-    usual_n: int | None = None,
-) -> None:
-    """Medians with their ranges; a point with another n than usual says its n."""
-    points = points.sort_values(x)
-    if line != "none":
-        sns.lineplot(
-            data=points,
-            x=x,
-            y="median",
-            ax=axes,
-            color=colour,
-            linestyle=line,
-            linewidth=1.5,
-            estimator=None,
-            legend=False,
-            zorder=2,
-        )
-    axes.errorbar(
-        points[x].to_numpy(),
-        points["median"].to_numpy(),
-        yerr=whiskers(points, "median", "low", "high"),
-        fmt=marker,
-        color=colour,
-        markersize=size,
-        markerfacecolor="white" if hollow else colour,
-        markeredgecolor=colour if hollow else "white",
-        markeredgewidth=1.1 if hollow else 0.8,
-        ecolor=colour,
-        elinewidth=1.1,
-        capsize=2.5,
-        zorder=3,
-    )
-    for _, point in points.iterrows():
-        if usual_n is not None and point["n"] != usual_n:
-            axes.annotate(
-                f"n={point['n']}",
-                (point[x], point["median"]),
-                xytext=(0, -12),
-                size=7.5,
-                textcoords="offset points",
-                color=SOFT,
-                ha="center",
-            )
-
-
-def strip(axes: Axes, ended: pd.DataFrame, x: str, colours: dict[str, str]) -> None:
-    """The band on top: what has no value, at its configuration, a row a series.
-
-    `ended` has the columns x, series, status, count, of. Where not all of the repeats ended so, a
-    small "2/3" says how many did.
-    """
-    if ended.empty:
-        return
-    rows = [name for name in colours if name in set(ended["series"])]
-    axes.add_patch(
-        Rectangle(
-            (0, 1.01),
-            1,
-            STRIP_ROW * len(rows),
-            transform=axes.transAxes,
-            facecolor=STRIP,
-            clip_on=False,
-            linewidth=0,
-            zorder=0,
-        )
-    )
-    for (place, series), group in ended.groupby([x, "series"], sort=False):
-        height = 1.01 + STRIP_ROW * (len(rows) - rows.index(series) - 0.5)
-        for shift, (_, end) in enumerate(group.iterrows()):
-            axes.plot(
-                [place],
-                [height],
-                transform=axes.get_xaxis_transform(),
-                clip_on=False,
-                marker=ENDS[end["status"]],
-                color=colours[series],
-                markersize=6.5,
-                markeredgecolor="white",
-                markeredgewidth=0.6,
-                linestyle="none",
-                zorder=4,
-            )
-            part = "" if end["count"] == end["of"] else f"{end['count']}/{end['of']}"
-            axes.annotate(
-                part,
-                (place, height),
-                size=7,
-                color=INK,
-                va="center",
-                xycoords=axes.get_xaxis_transform(),
-                xytext=(5 + 16 * shift, 0),
-                textcoords="offset points",
-                annotation_clip=False,
-            )
+def handle(label: str, **look: object) -> Line2D:
+    """An entry of the legend; a soft colour and no line, unless told."""
+    look = {"color": SOFT, "linestyle": "none", **MARKER, **look}
+    return Line2D([], [], label=drawable(label), **look)
 
 
 def series_handles(
     colours: dict[str, str], markers: dict[str, str], line: str = "-"
 ) -> list[Line2D]:
     return [
-        Line2D(
-            [],
-            [],
-            color=colours[name],
-            marker=markers[name],
-            linestyle=line,
-            markersize=6,
-            markeredgecolor="white",
-            markeredgewidth=0.8,
-            label=drawable(name),
-        )
-        for name in colours
+        handle(name, color=colours[name], marker=markers[name], linestyle=line) for name in colours
     ]
-
-
-def end_handles(statuses: Iterable[str]) -> list[Line2D]:
-    """Legend entries for what the strip holds."""
-    there = set(statuses)
-    return [
-        Line2D(
-            [],
-            [],
-            color=SOFT,
-            marker=marker,
-            linestyle="none",
-            markersize=6.5,
-            label=f"{status.words} (no value)",
-        )
-        for status, marker in ENDS.items()
-        if status in there
-    ]
-
-
-NOT_RUN_LABEL = "predicted, not run"
-
-
-def not_run_marks(
-    axes: Axes, points: pd.DataFrame, x: str, colours: dict[str, str]
-) -> list[Line2D]:
-    """Trials that were left out, at their predicted value: hollow, no point of a measurement.
-
-    `points` has the columns x, series, predicted, low, high. Returns the legend's entries.
-    """
-    for series, group in points.groupby("series", sort=False):
-        axes.errorbar(
-            group[x].to_numpy(),
-            group["predicted"].to_numpy(),
-            yerr=whiskers(group, "predicted", "low", "high"),
-            fmt="d",
-            markerfacecolor="white",
-            markeredgecolor=colours[series],
-            ecolor=(colours[series], 0.4),
-            elinewidth=0.9,
-            markersize=6,
-            markeredgewidth=1.0,
-            zorder=3,
-        )
-    if points.empty:
-        return []
-    look = {"marker": "d", "markerfacecolor": "white", "markersize": 6, "linestyle": "none"}
-    return [Line2D([], [], color=SOFT, label=NOT_RUN_LABEL, **look)]
-
-
-def limit_line(axes: Axes, limit: float, text: str) -> None:
-    """A dashed line at a limit that applied."""
-    axes.axhline(limit, color=ALARM, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
-    axes.annotate(
-        text,
-        (0.005, limit),
-        xycoords=("axes fraction", "data"),
-        xytext=(3, 3),
-        textcoords="offset points",
-        color=ALARM,
-        size=8,
-    )

@@ -9,13 +9,13 @@ import pandas as pd
 
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
-from sagebench.analysis.neighbor import evaluation
+from sagebench.analysis.neighbor import EVALUATIONS, evaluation
 from sagebench.analysis.points import AXES, median, of_axis
 from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
 from sagebench.analysis.words import trial_count
 from sagebench.grid.fanout import Fanout
 from sagebench.records import MEASURED_ENDS, Status
-from sagebench.units import durations, significant
+from sagebench.units import significant
 
 TOP = 5
 SEGMENTS = {True: "expandable segments", False: "torch's own segments"}
@@ -38,22 +38,16 @@ def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
         for column in versions
         if _distinct(ran[column])
     ]
+    devices = _members(ran["device_names"])
     topics = [
         ("Machine", _distinct(ran["machine"])),
         ("Hosts", _members(ran["hosts"])),
-        ("Devices", _members(ran["device_names"])),
+        ("Devices", devices),
         ("GPU driver", _members(ran["drivers"])),
-        (
-            "CPU",
-            [
-                name
-                for name in _members(ran["cpu_models"])
-                if name not in _members(ran["device_names"])
-            ],
-        ),
+        ("CPU", [name for name in _members(ran["cpu_models"]) if name not in devices]),
         ("Data set", _datasets(ran)),
         ("Versions", [", ".join(packages)] if packages else []),
-        ("Commit", [_commit(*key) for key in _pairs(ran, "git_commit", "git_dirty")]),
+        ("Commit", _commits(ran)),
         ("Image", [cells.short(d) for d in _distinct(ran["image_digest"])] or ["no container"]),
         ("GPU memory", [SEGMENTS[value] for value in ran["expandable_segments"].dropna().unique()]),
         ("Ran", _span(ran)),
@@ -109,70 +103,62 @@ def _shown(column: str, value: Any) -> str:
 
 
 def missing(trials: pd.DataFrame) -> HtmlTable | None:
-    rows = trials[trials["missing_because"].notna()]
-    return _listed(
+    rows = trials[trials["missing_because"].notna()].to_dict("records")
+    return cells.listed(
         "Trials without an outcome",
-        ["Trial", "Experiment", "State", "Why", "Log"],
-        [
-            [
-                cells.text(row["trial_id"]),
-                cells.text(_joined(row["experiments"])),
-                _status(row["status"]),
-                cells.text(row["missing_because"]),
-                cells.text(row["log"]),
-            ]
-            for _, row in rows.iterrows()
-        ],
+        (
+            {
+                "Trial": cells.text(row["trial_id"]),
+                "Experiment": cells.text(_joined(row["experiments"])),
+                "State": _status(row["status"]),
+                "Why": cells.text(row["missing_because"]),
+                "Log": cells.text(row["log"]),
+            }
+            for row in rows
+        ),
     )
 
 
 def cut_short(trials: pd.DataFrame) -> HtmlTable | None:
     """Out of memory, time limit, diverged: measured results, with rank and phase."""
-    rows = trials[trials["status"].isin(MEASURED_ENDS[1:])]
-    return _listed(
+    rows = trials[trials["status"].isin(MEASURED_ENDS[1:])].to_dict("records")
+    return cells.listed(
         "Trials that ended early: measured results, not failures",
-        ["Trial", "Ended", "Rank", "Phase", "Limit", "Message"],
-        [
-            [
-                cells.text(row["trial_id"]),
-                _status(row["status"]),
-                cells.whole(row["reason_rank"]),
-                cells.text(row["reason_phase"]),
-                cells.text(_limit(row)),
-                cells.text(row["reason_message"]),
-            ]
-            for _, row in rows.iterrows()
-        ],
+        (
+            {
+                "Trial": cells.text(row["trial_id"]),
+                "Ended": _status(row["status"]),
+                "Rank": cells.whole(row["reason_rank"]),
+                "Phase": cells.text(row["reason_phase"]),
+                "Limit": cells.text(_limit(row)),
+                "Message": cells.text(row["reason_message"]),
+            }
+            for row in rows
+        ),
     )
 
 
 def far_off(trials: pd.DataFrame, epochs: pd.DataFrame) -> HtmlTable | None:
     """Flagged repeats, and trials with flagged epochs; all of them stay in every figure."""
-    slow = epochs[epochs["time_outlier"].eq(True)].groupby("trial_id")["epoch"].apply(list)
-    rows = [
-        [
-            cells.text(row["trial_id"]),
-            Cell("time per epoch, among the repeats"),
-            cells.time(row["epoch_time_s"]),
-        ]
-        for _, row in trials[trials["epoch_time_outlier"].eq(True)].iterrows()
+    repeats = trials[trials["epoch_time_outlier"].eq(True)]
+    found = [
+        (trial, "time per epoch, among the repeats", time_s)
+        for trial, time_s in zip(repeats["trial_id"], repeats["epoch_time_s"], strict=True)
     ]
-    rows += [
-        [
-            cells.text(trial),
-            Cell(f"epoch {', '.join(map(str, which))}, among the trial's own"),
-            cells.time(
-                epochs.loc[
-                    epochs["trial_id"].eq(trial) & epochs["epoch"].isin(which), "time_s"
-                ].max()
-            ),
-        ]
-        for trial, which in slow.items()
-    ]
-    return _listed("Times far from the others", ["Trial", "What", "Time"], rows)
+    slow = epochs[epochs["time_outlier"].eq(True)]
+    for trial, group in slow.groupby("trial_id"):
+        which = ", ".join(map(str, group["epoch"]))
+        found.append((trial, f"epoch {which}, among the trial's own", group["time_s"].max()))
+    return cells.listed(
+        "Times far from the others",
+        (
+            {"Trial": cells.text(trial), "What": Cell(what), "Time": cells.time(time_s)}
+            for trial, what, time_s in found
+        ),
+    )
 
 
-def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTable:
+def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTable | None:
     """A row for every configuration of an experiment: repeats, medians, ranges."""
     axis = experiment["axis"]
     inside = trials[[experiment["name"] in names.split(";") for names in trials["experiments"]]]
@@ -181,47 +167,24 @@ def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTabl
     groups = list(rows.groupby(["series", *AXES[axis]], sort=False))
     enough = any(len(group) >= INTERVAL_FROM_N for _, group in groups)
     body = []
-    for place, (key, group) in enumerate(groups):
+    for place, ((series, *values), group) in enumerate(groups):
         done = group[group["status"].eq(Status.COMPLETED)]
         middle, spread, interval = _time_cells(done["epoch_time_s"].dropna().tolist())
-        values = [
-            Cell(Fanout.parse(value).label, float(place), left=True)
-            if axis == "fanout"
-            else cells.whole(value)
-            for value in key[1:]
-        ]
-        ended = ", ".join(_status(status, count).text for status, count in counts(group).items())
-        body.append(
-            [
-                cells.text(key[0]),
-                *values,
-                cells.whole(len(done)),
-                middle,
-                spread,
-                *([interval] if enough else []),
-                cells.memory(median(done["peak_memory_bytes"])),
-                cells.accuracy(median(done[accuracy])),
-                *([cells.number(median(done["speed_up"]))] if axis == "ranks" else []),
-                cells.text(ended, "" if len(done) == len(group) else "odd"),
-            ]
-        )
-    name = "full" if accuracy.endswith("full") else "sampled"
-    return HtmlTable(
-        "Configurations (medians of completed repeats)",
-        [
-            "Series",
-            *(column.replace("_", " ").capitalize() for column in AXES[axis]),
-            "n",
-            "Time per epoch",
-            "Range",
-            *(["95 % interval of the median"] if enough else []),
-            "Peak memory",
-            f"Test accuracy ({name})",
-            *(["Speed-up"] if axis == "ranks" else []),
-            "Ended",
-        ],
-        body,
-    )
+        row = {"Series": cells.text(series)}
+        for column, value in zip(AXES[axis], values, strict=True):
+            shown = cells.fanout(value, place) if axis == "fanout" else cells.whole(value)
+            row[column.replace("_", " ").capitalize()] = shown
+        row |= {"n": cells.whole(len(done)), "Time per epoch": middle, "Range": spread}
+        if enough:
+            row["95 % interval of the median"] = interval
+        row["Peak memory"] = cells.memory(median(done["peak_memory_bytes"]))
+        row[f"Test accuracy ({EVALUATIONS[accuracy][0]})"] = cells.accuracy(median(done[accuracy]))
+        if axis == "ranks":
+            row["Speed-up"] = cells.number(median(done["speed_up"]))
+        ended = ", ".join(f"{count} {_words(status)}" for status, count in counts(group).items())
+        row["Ended"] = cells.text(ended, "" if len(done) == len(group) else "odd")
+        body.append(row)
+    return cells.listed("Configurations (medians of completed repeats)", body)
 
 
 def top_fanouts(trials: pd.DataFrame) -> HtmlTable | None:
@@ -231,85 +194,52 @@ def top_fanouts(trials: pd.DataFrame) -> HtmlTable | None:
         return None
     accuracy = evaluation(rows)
     done = rows[rows["status"].eq(Status.COMPLETED) & rows[accuracy].notna()]
-    found = []
-    for (series, fanout), group in done.groupby(["series", "fanout"], sort=False):
-        found.append((median(group[accuracy]), series, fanout, group))
-    found.sort(key=lambda entry: -entry[0])
-    name = "full" if accuracy.endswith("full") else "sampled"
-    return _listed(
-        f"The {TOP} most accurate fanouts ({name} evaluation, medians)",
-        [
-            "Rank",
-            "Fanout",
-            "Series",
-            "n",
-            "Test accuracy",
-            "Range",
-            "Time per epoch",
-            "All epochs",
-            "Peak memory",
-        ],
-        [
-            [
-                cells.whole(place),
-                Cell(Fanout.parse(fanout).label, float(place), left=True),
-                cells.text(series),
-                cells.whole(len(group)),
-                cells.accuracy(best),
-                _accuracy_range(group[accuracy]),
-                cells.time(median(group["epoch_time_s"])),
-                cells.time(median(group["training_s"])),
-                cells.memory(median(group["peak_memory_bytes"])),
-            ]
-            for place, (best, series, fanout, group) in enumerate(found[:TOP], start=1)
-        ],
+    groups = [(*key, group) for key, group in done.groupby(["series", "fanout"], sort=False)]
+    groups.sort(key=lambda found: -found[2][accuracy].median())
+    return cells.listed(
+        f"The {TOP} most accurate fanouts ({EVALUATIONS[accuracy][0]} evaluation, medians)",
+        (
+            {
+                "Rank": cells.whole(place),
+                "Fanout": cells.fanout(fanout, place),
+                "Series": cells.text(series),
+                "n": cells.whole(len(group)),
+                "Test accuracy": cells.accuracy(median(group[accuracy])),
+                "Range": _accuracy_range(group[accuracy]),
+                "Time per epoch": cells.time(median(group["epoch_time_s"])),
+                "All epochs": cells.time(median(group["training_s"])),
+                "Peak memory": cells.memory(median(group["peak_memory_bytes"])),
+            }
+            for place, (series, fanout, group) in enumerate(groups[:TOP], start=1)
+        ),
     )
 
 
-def all_trials(trials: pd.DataFrame) -> HtmlTable:
-    columns = [
-        "Trial",
-        "Experiment",
-        "Status",
-        "Engine",
-        "Batch size",
-        "Accumulation",
-        "Fanout",
-        "Ranks",
-        "Seed",
-        "Time per epoch",
-        "Peak memory",
-        "Test accuracy (full)",
-        "Test accuracy (sampled)",
-        "Energy, kJ",
-    ]
-    return HtmlTable(
+def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
+    return cells.listed(
         "Every trial",
-        columns,
-        [
-            [
-                cells.text(row["trial_id"]),
-                cells.text(_joined(row["experiments"])),
-                _status(row["status"]),
-                cells.text(row["engine"]),
-                cells.whole(row["batch_size"]),
-                cells.whole(row["accumulation"]),
-                cells.text(Fanout.parse(row["fanout"]).label),
-                cells.whole(row["ranks"]),
-                cells.whole(row["seed"]),
-                cells.time(row["epoch_time_s"]),
-                cells.memory(row["peak_memory_bytes"]),
-                cells.accuracy(row["test_accuracy_full"]),
-                cells.accuracy(row["test_accuracy_sampled"], row["test_sampled_standard_error"]),
-                cells.number(row["energy_nvml_j"] / 1000),
-            ]
-            for _, row in trials.iterrows()
-        ],
+        (
+            {
+                "Trial": cells.text(row["trial_id"]),
+                "Experiment": cells.text(_joined(row["experiments"])),
+                "Status": _status(row["status"]),
+                "Engine": cells.text(row["engine"]),
+                "Batch size": cells.whole(row["batch_size"]),
+                "Accumulation": cells.whole(row["accumulation"]),
+                "Fanout": cells.text(Fanout.parse(row["fanout"]).label),
+                "Ranks": cells.whole(row["ranks"]),
+                "Seed": cells.whole(row["seed"]),
+                "Time per epoch": cells.time(row["epoch_time_s"]),
+                "Peak memory": cells.memory(row["peak_memory_bytes"]),
+                "Test accuracy (full)": cells.accuracy(row["test_accuracy_full"]),
+                "Test accuracy (sampled)": cells.accuracy(
+                    row["test_accuracy_sampled"], row["test_sampled_standard_error"]
+                ),
+                "Energy, kJ": cells.number(row["energy_nvml_j"] / 1000),
+            }
+            for row in trials.to_dict("records")
+        ),
     )
-
-
-def _listed(caption: str, columns: list[str], rows: list[list[Cell]]) -> HtmlTable | None:
-    return HtmlTable(caption, columns, rows) if rows else None
 
 
 def _time_cells(times: list[float]) -> tuple[Cell, Cell, Cell]:
@@ -317,12 +247,8 @@ def _time_cells(times: list[float]) -> tuple[Cell, Cell, Cell]:
     if not times:
         return cells.NOTHING, cells.NOTHING, cells.NOTHING
     found = summary(times)
-    spread, interval = cells.NOTHING, cells.NOTHING
-    if found.n > 1:
-        spread = Cell(durations(found.low, found.high), found.high - found.low, left=True)
-    if found.interval is not None:
-        low, high = found.interval
-        interval = Cell(durations(low, high), high - low, left=True)
+    spread = cells.time_range(found.low, found.high) if found.n > 1 else cells.NOTHING
+    interval = cells.time_range(*found.interval) if found.interval else cells.NOTHING
     return cells.time(found.median), spread, interval
 
 
@@ -333,22 +259,24 @@ def _accuracy_range(values: pd.Series) -> Cell:
     return Cell(f"{low:.4f} to {high:.4f}", high - low, left=True)
 
 
-def _status(status: str, count: int | None = None) -> Cell:
-    words = status.replace("_", " ")
-    return Cell(words if count is None else f"{count} {words}", words, mark=status)
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _status(status: str) -> Cell:
+    return cells.text(_words(status), mark=status)
 
 
 def _joined(experiments: str) -> str:
     return experiments.replace(";", ", ")
 
 
-def _limit(row: pd.Series) -> str | None:
-    kind = row["limit_kind"]
-    if cells.is_missing(kind):
+def _limit(row: dict[str, Any]) -> str | None:
+    if cells.is_missing(row["limit_kind"]):
         return None
     value = row["limit_value"]
     amount = "" if cells.is_missing(value) else f" {significant(value)} {row['limit_unit']}"
-    return f"{kind.replace('_', ' ')}{amount}"
+    return f"{_words(row['limit_kind'])}{amount}"
 
 
 def _distinct(column: pd.Series) -> list[str]:
@@ -359,14 +287,14 @@ def _members(column: pd.Series) -> list[str]:
     return sorted({part for value in column.dropna().unique() for part in value.split("; ")})
 
 
-def _pairs(rows: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
-    return list(rows[list(columns)].drop_duplicates().itertuples(index=False, name=None))
-
-
-def _commit(commit: str | None, dirty: bool | None) -> str:
-    if cells.is_missing(commit):
-        return "not recorded"
-    return f"{cells.short(commit)}{', with uncommitted changes' if dirty is True else ''}"
+def _commits(rows: pd.DataFrame) -> list[str]:
+    pairs = rows[["git_commit", "git_dirty"]].drop_duplicates()
+    return [
+        "not recorded"
+        if cells.is_missing(commit)
+        else f"{cells.short(commit)}{', with uncommitted changes' if dirty is True else ''}"
+        for commit, dirty in pairs.itertuples(index=False, name=None)
+    ]
 
 
 def _datasets(rows: pd.DataFrame) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,7 @@ def read_records(study: dict[str, Any], results: str | Path, partial: bool) -> l
     one names its file. A trial that the study left out, because it is predicted to go out of
     memory, is no record.
     """
-    folder = Path(results) / "trials"
-    values, left_out = _Values(study), _left_out(study, folder)
-    records = [
-        _record(folder / trial_id, trial_id, values, experiments)
-        for trial_id, experiments in _memberships(study).items()
-        if trial_id not in left_out
-    ]
+    records = [record for record in _records(study, results) if record.status is not Status.SKIPPED]
     if partial:
         return records
     damaged = [str(record.because) for record in records if record.status is Status.DAMAGED]
@@ -75,94 +70,63 @@ def read_records(study: dict[str, Any], results: str | Path, partial: bool) -> l
 
 def not_run_records(study: dict[str, Any], results: str | Path) -> list[Record]:
     """The trials that the study left out, with the prediction that they do not fit."""
-    folder, values = Path(results) / "trials", _Values(study)
-    left_out = _left_out(study, folder)
-    return [
-        Record(
-            trial_id,
-            _trial(folder / trial_id / "trial.json", trial_id, values),
-            tuple(name for name, _ in memberships),
-            tuple(axis for _, axis in memberships),
-            Status.SKIPPED,
-            prediction={"model": left_out[trial_id]["model"], "memory": left_out[trial_id]},
-        )
-        for trial_id, memberships in _memberships(study).items()
-        if trial_id in left_out
-    ]
+    return [record for record in _records(study, results) if record.status is Status.SKIPPED]
 
 
-def _left_out(study: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What has an outcome all the same was run by another study, and counts."""
-    return {
-        trial_id: prediction
-        for trial_id, prediction in study.get("skipped", {}).items()
-        if not (folder / trial_id / "outcome.json").exists()
-    }
-
-
-def _memberships(study: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Trial -> (name, axis) of the experiments that ask for it."""
+def _records(study: dict[str, Any], results: str | Path) -> Iterator[Record]:
     memberships: dict[str, list[tuple[str, str]]] = {}
     for experiment in study["experiments"]:
         for trial_id in experiment["trials"]:
             entry = (experiment["name"], experiment["axis"])
             memberships.setdefault(trial_id, []).append(entry)
-    return memberships
+    requests = cache(
+        lambda: expand(validate(study["configuration"]), validate_site(study["site"])).requests
+    )
+    for trial_id, of in memberships.items():
+        names, axes = zip(*of, strict=True)
+        folder = Path(results, "trials", trial_id)
+        found = _found(folder, study.get("skipped", {}).get(trial_id))
+        if "trial" not in found:
+            found["trial"] = _trial(folder / "trial.json", trial_id, study["study"], requests)
+        yield Record(trial_id, experiments=names, axes=axes, **found)
 
 
-class _Values:
-    """The values of trials that have not started: the study is expanded again, if at all, once."""
-
-    def __init__(self, study: dict[str, Any]) -> None:
-        self.study = study
-
-    @cached_property
-    def _requests(self) -> dict[str, Any]:
-        return expand(
-            validate(self.study["configuration"]), validate_site(self.study["site"])
-        ).requests
-
-    def of(self, trial_id: str) -> dict[str, Any]:
-        try:
-            return self._requests[trial_id].trial.to_json()
-        except KeyError:
-            raise UserError(
-                f"the study {self.study['study']} was frozen by another version of sagebench: "
-                f"its trial {trial_id} has no trial.json, run the study again."
-            ) from None
+def _trial(
+    frozen: Path, trial_id: str, study: str, requests: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """The values of a trial; those of one that has not started are in `requests`."""
+    if frozen.exists():
+        return _read_json(frozen)
+    try:
+        return requests()[trial_id].trial.to_json()
+    except KeyError:
+        raise UserError(
+            f"the study {study} was frozen by another version of sagebench: "
+            f"its trial {trial_id} has no trial.json, run the study again."
+        ) from None
 
 
-def _record(
-    folder: Path,
-    trial_id: str,
-    values: _Values,
-    memberships: list[tuple[str, str]],
-) -> Record:
-    experiments = tuple(name for name, _ in memberships)
-    axes = tuple(axis for _, axis in memberships)
-    frozen, path = folder / "trial.json", folder / "outcome.json"
+def _found(folder: Path, skipped: dict[str, Any] | None) -> dict[str, Any]:
+    """What a record says of how its trial ended. What has an outcome though it was left out was run
+    by another study, and counts."""
+    path = folder / "outcome.json"
     if path.exists():
         try:
-            outcome = read_outcome(path, trial_id)
+            outcome = read_outcome(path, folder.name)
         except Damaged as error:
-            trial = _trial(frozen, trial_id, values)
-            return Record(trial_id, trial, experiments, axes, Status.DAMAGED, because=str(error))
-        return Record(
-            trial_id,
-            outcome.trial,
-            experiments,
-            axes,
-            outcome.status,
-            outcome,
-            prediction=_prediction(folder / "prediction.json", outcome),
-        )
-    trial = _trial(frozen, trial_id, values)
+            return {"status": Status.DAMAGED, "because": str(error)}
+        prediction = _prediction(folder / "prediction.json", outcome)
+        return {
+            "trial": outcome.trial,
+            "status": outcome.status,
+            "outcome": outcome,
+            "prediction": prediction,
+        }
+    if skipped is not None:
+        prediction = {"model": skipped["model"], "memory": skipped}
+        return {"status": Status.SKIPPED, "prediction": prediction}
     status, because, log = _why_missing(folder)
-    return Record(trial_id, trial, experiments, axes, status, None, because, log)
-
-
-def _trial(frozen: Path, trial_id: str, values: _Values) -> dict[str, Any]:
-    return _read_json(frozen) if frozen.exists() else values.of(trial_id)
+    return {"status": status, "because": because, "log": log}
 
 
 def _prediction(path: Path, outcome: Outcome) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from matplotlib.patheffects import withStroke
 DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (1, 0), (0, -1), (-1, 0))
 RINGS_PT = (7.5, 11.0, 15.0, 20.0)
 SIZE_PT = 7.5
+HAIR = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 2, "shrinkB": 2}
 
 Box = tuple[float, float, float, float]
 
@@ -37,15 +38,7 @@ def place_labels(
             zorder=5,
             annotation_clip=False,
             path_effects=[withStroke(linewidth=2, foreground="white")],
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.5,
-                "shrinkA": 2,
-                "shrinkB": 2,
-            }
-            if far
-            else None,
+            arrowprops={**HAIR, "color": colour} if far else None,
         )
 
 
@@ -60,17 +53,17 @@ def choose_offsets(
     offsets = []
     for (x, y), length in zip(points, lengths, strict=True):
         width, height = length * SIZE_PT * 0.64 + 1, SIZE_PT + 1
-        best, best_cost = (RINGS_PT[0], RINGS_PT[0]), float("inf")
+        candidates = []
         for ring, reach in enumerate(RINGS_PT):
             for order, (right, up) in enumerate(DIRECTIONS):
                 offset = (right * (reach + width / 2 - 3), up * reach)
                 cx, cy = x + offset[0], y + offset[1]
                 box = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
                 cost = 20 * sum(_overlap(box, other) for other in taken) + 8 * ring + order
-                if cost < best_cost:
-                    best, best_cost, best_box = offset, cost, box
-        taken.append(best_box)
-        offsets.append(best)
+                candidates.append((cost, offset, box))
+        _, offset, box = min(candidates, key=lambda candidate: candidate[0])
+        taken.append(box)
+        offsets.append(offset)
     return offsets
 
 

@@ -10,7 +10,6 @@ import json
 import pandas as pd
 
 from sagebench.analysis.columns import SLURM_COLUMNS, TRIAL_COLUMNS, TRIAL_VALUES
-from sagebench.analysis.statistics import summary
 from sagebench.records import Status
 from sagebench.units import GIB
 
@@ -48,19 +47,14 @@ def with_not_run(
     trials: pd.DataFrame, not_run: pd.DataFrame | None, axis: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of an axis, and of those that were left out, with series of the same names; the
-    latter with their predicted peak memory in GiB: predicted, low, high."""
-    if not_run is None or not_run.empty:
-        rows = of_axis(trials, axis)
-        return rows, rows.iloc[:0].assign(predicted=[], low=[], high=[])
-    together = of_axis(pd.concat([trials, not_run], ignore_index=True), axis)
-    out = together["trial_id"].isin(not_run["trial_id"])
-    left_out = together[out]
-    left_out = left_out.assign(
-        predicted=left_out["predicted_peak_bytes"] / GIB,
-        low=left_out["predicted_peak_low_bytes"] / GIB,
-        high=left_out["predicted_peak_high_bytes"] / GIB,
-    )
-    return together[~out], left_out
+    latter with their predicted peak memory in GiB: median, low, high."""
+    if not_run is not None and len(not_run):
+        trials = pd.concat([trials, not_run], ignore_index=True)
+    rows = of_axis(trials, axis)
+    skipped = rows["status"].eq(Status.SKIPPED)
+    ends = {"median": "", "low": "_low", "high": "_high"}
+    predicted = {name: rows[f"predicted_peak{end}_bytes"] / GIB for name, end in ends.items()}
+    return rows[~skipped], rows.assign(**predicted)[skipped]
 
 
 def going_along(rows: pd.DataFrame, axis: str) -> list[str]:
@@ -122,17 +116,19 @@ def median(values: pd.Series) -> float | None:
     return float(measured.median()) if len(measured) else None
 
 
-def summarise(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Columns `by`, n, median, low, high over the completed trials that have `value`.
+def spread(rows: pd.DataFrame, by: list[str], value: str, unit: float = 1.0) -> pd.DataFrame:
+    """Columns `by`, n, median, low, high of `value` in `unit`s, where there is one.
 
     Groups stay in the order of the study.
     """
-    measured = rows[rows["status"].eq(Status.COMPLETED) & rows[value].notna()]
-    points = []
-    for key, group in measured.groupby(by, sort=False):
-        found = summary(group[value].tolist())
-        points.append((*key, found.n, found.median, found.low, found.high))
-    return pd.DataFrame(points, columns=[*by, "n", "median", "low", "high"])
+    measured = rows[rows[value].notna()]
+    groups = measured.assign(shown=measured[value] / unit).groupby(by, sort=False)["shown"]
+    return groups.agg(n="count", median="median", low="min", high="max").reset_index()
+
+
+def summarise(rows: pd.DataFrame, by: list[str], value: str, unit: float = 1.0) -> pd.DataFrame:
+    """`spread` over the completed trials."""
+    return spread(rows[rows["status"].eq(Status.COMPLETED)], by, value, unit)
 
 
 def without_value(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -154,9 +150,20 @@ def repeats(points: pd.DataFrame) -> str:
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
-def rank_word(rows: pd.DataFrame) -> str:
+def rank_word(rows: pd.DataFrame, count: int = 2) -> str:
     """What a rank is: "GPUs" on CUDA, "ranks (CPU)" else; never the one for the other."""
+    plural = "" if count == 1 else "s"
     devices = set(rows["device"])
     if devices == {"cuda"}:
-        return "GPUs"
-    return "ranks (CPU)" if devices == {"cpu"} else "GPUs or ranks (CPU)"
+        return f"GPU{plural}"
+    return f"rank{plural} (CPU)" if devices == {"cpu"} else f"GPU{plural} or rank{plural} (CPU)"
+
+
+def memory_limit(rows: pd.DataFrame) -> float | None:
+    """The one limit in GiB that GPU trials ran into; None on a CPU or where there were several.
+
+    On a CPU the cap counts from what imports took already, so it is no line on this axis.
+    """
+    limits = rows.loc[rows["device"].eq("cuda") & rows["limit_unit"].eq("GiB"), "limit_value"]
+    found = limits.dropna().unique()
+    return float(found[0]) if len(found) == 1 else None

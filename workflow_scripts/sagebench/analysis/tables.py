@@ -220,23 +220,7 @@ def _numbers(values: Iterable[float] | None) -> str | None:
 
 def _table(rows: list[Row], columns: list[Column]) -> pa.Table:
     schema = pa.schema([pa.field(column.name, column.type) for column in columns])
-    return pa.Table.from_pylist(
-        [
-            {name: _typed(row.get(name), schema.field(name).type) for name in schema.names}
-            for row in rows
-        ],
-        schema,
-    )
-
-
-def _typed(value: Any, type_: pa.DataType) -> Any:
-    if value is None:
-        return None
-    if pa.types.is_floating(type_):
-        return float(value)
-    if pa.types.is_integer(type_):
-        return int(value)
-    return bool(value) if pa.types.is_boolean(type_) else str(value)
+    return pa.Table.from_pylist(rows, schema)
 
 
 def write_table(table: pa.Table, folder: str | Path, name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from sagebench.analysis.points import going_along
@@ -57,4 +59,16 @@ def common_notes(rows: pd.DataFrame, axis: str) -> list[str]:
     if along:
         names = ", ".join(name.removesuffix("_gib").replace("_", " ") for name in along)
         notes.append(f"Changes along with the axis: {names}.")
+    return notes
+
+
+def end_notes(ended: pd.DataFrame, column: str, name: Callable[[object], str]) -> list[str]:
+    """A sentence for each end without a value and series: "Diverged, blocks: 1, 9 (2 of 3)."."""
+    notes = []
+    for (status, series), group in ended.groupby(["status", "series"], sort=False):
+        which = ", ".join(
+            name(value) + ("" if count == of else f" ({count} of {of})")
+            for value, count, of in zip(group[column], group["count"], group["of"], strict=True)
+        )
+        notes.append(f"{status.replace('_', ' ').capitalize()}, {series}: {which}.")
     return notes
