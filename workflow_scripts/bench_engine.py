@@ -20,7 +20,7 @@ from typing import Any
 from sagebench.bench.processes import SCRIPTS, MeasurementFailed
 from sagebench.bench.rows import ROWS, Bench
 from sagebench.bench.setting import ENGINES, SIZES
-from sagebench.bench.table import disturbance, json_line, load, table
+from sagebench.bench.table import json_line, table
 from sagebench.errors import UserError, run_script
 from sagebench.graph.store import MANIFEST, GraphStore
 from sagebench.grid.trial import store_name
@@ -29,7 +29,7 @@ from sagebench.grid.trial import store_name
 def main() -> int:
     arguments = parse_arguments()
     size = SIZES[arguments.size]
-    rows = chosen(arguments.only)
+    rows = [name for name in ROWS if name in arguments.only]
     start = time.monotonic()
 
     def say(text: str) -> None:
@@ -51,10 +51,10 @@ def main() -> int:
     )
     for name in rows:
         row, _ = ROWS[name]
-        say(f"{name}: {row.__doc__.splitlines()[0]} ({load()})")
+        say(f"{name}: {row.__doc__.splitlines()[0]}")
         try:
             for line in row(bench):
-                say(f"  {line}{disturbance(bench.others_cores.get(name, []))}")
+                say(f"  {line}")
         except MeasurementFailed as error:
             bench.failures[name] = str(error)
             say(f"  FAILED: {error}")
@@ -78,17 +78,6 @@ def prepare_store(dataset: dict[str, Any], stores: Path) -> Path:
     return folder
 
 
-def chosen(only: list[str] | None) -> list[str]:
-    """The rows to run, in order; a row goes by its own name or by one of its keys."""
-    if not only:
-        return list(ROWS)
-    known = {key: name for name, (_, keys) in ROWS.items() for key in (name, *keys)}
-    for name in only:
-        if name not in known:
-            raise UserError(f"--only {name} is no row: write some of {', '.join(ROWS)}")
-    return [name for name in ROWS if name in {known[name] for name in only}]
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -97,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
         "--size", choices=list(SIZES), default="products", help="default: %(default)s"
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help=f"run these rows only: {', '.join(ROWS)}"
+        "--only", nargs="+", choices=list(ROWS), default=list(ROWS), help="run these rows only"
     )
     parser.add_argument("--json", action="store_true", help="end with one JSON object on one line")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any, NamedTuple
 
 from sagebench.bench.figures import Figure
@@ -100,14 +99,3 @@ def _machine(device: str) -> dict[str, Any]:
         "machine": {**machine.collect_cpu(), **gpu},
         "versions": machine.collect_versions(),
     }
-
-
-def disturbance(others: list[float]) -> str:
-    """What to say of the last measurement's company; nothing where it was alone."""
-    if not others or others[-1] <= DISTURBED_CORES:
-        return ""
-    return f"   (other work: {others[-1]} cores)"
-
-
-def load() -> str:
-    return f"load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores"
