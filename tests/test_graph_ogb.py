@@ -69,8 +69,7 @@ def pairs(store):
 
 
 @pytest.mark.parametrize(("name", "undirected"), [("ogbn-products", True), ("ogbn-arxiv", False)])
-def test_an_archive_is_read_back(tmp_path, monkeypatch, name, undirected):
-    monkeypatch.setattr(ogb, "READ_BLOCK_BYTES", 500)  # several blocks a table
+def test_an_archive_is_read_back(tmp_path, name, undirected):
     path = archive(tmp_path, name, members(name))
     store = built(tmp_path, name, path)
     given = graph()
@@ -134,7 +133,10 @@ BAD = {
     "nodes missing": (lines_changed(FEATURES, lambda x: x[:-9]), "51 lines where 60"),
     "labels too many": (lines_changed(LABELS, lambda x: [*x, "1"]), "61 lines where 60"),
     "id out of range": (lines_changed(EDGES, lambda x: ["0,60", *x[1:]]), "is 60; x has 60 nodes"),
-    "id beyond int32": (lines_changed(EDGES, lambda x: [f"0,{2**40}", *x[1:]]), "no node id"),
+    "id beyond int32": (
+        lines_changed(EDGES, lambda x: [f"0,{2**40}", *x[1:]]),
+        "x has 60 nodes",
+    ),
     "id as text": (lines_changed(EDGES, lambda x: ["0,a", *x[1:]]), "no table of numbers"),
     "three columns": (lines_changed(EDGES, lambda x: [f"{y},1" for y in x]), "3 columns, not 2"),
     "a short row": (lines_changed(FEATURES, lambda x: [*x[:-1], "1,2"]), "no table of numbers"),

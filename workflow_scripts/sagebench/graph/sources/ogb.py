@@ -30,7 +30,6 @@ from sagebench.graph.sources import flag
 
 KEYS = ("ogb_name", "archive", "sha256", "undirected")
 ARCHIVES = "http://snap.stanford.edu/ogb/data/nodeproppred/"
-READ_BLOCK_BYTES = 1 << 24
 
 
 class Published(NamedTuple):
@@ -61,7 +60,7 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
     counts in both directions; by default as ogb says (ogbn-products true, ogbn-arxiv false).
     """
     name = spec.get("ogb_name", spec.get("name"))
-    if name not in PUBLISHED:
+    if name not in tuple(PUBLISHED):
         raise UserError(f"ogb_name: {name!r} is not known; write one of {', '.join(PUBLISHED)}")
     about = PUBLISHED[name]
     url = None if "archive" in spec else ARCHIVES + about.archive
@@ -110,7 +109,7 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
 def _read(raw: _Raw) -> dict[str, Any]:
     num_nodes = int(raw.table("raw/num-node-list.csv.gz", np.int64, columns=1).sum())
     num_edges = int(raw.table("raw/num-edge-list.csv.gz", np.int64, columns=1).sum())
-    edges = raw.table("raw/edge.csv.gz", np.int32, rows=num_edges, columns=2)
+    edges = raw.table("raw/edge.csv.gz", np.int64, rows=num_edges, columns=2)
     return {
         "edge_index": edges.T,
         "features": raw.table("raw/node-feat.csv.gz", np.float32, rows=num_nodes),
@@ -129,48 +128,37 @@ class _Raw:
     def table(
         self, name: str, dtype: type, rows: int | None = None, columns: int | None = None
     ) -> NDArray[Any]:
-        """A csv.gz without a header as [rows, columns], parsed block by block.
+        """A csv.gz without a header as [rows, columns].
 
         rows: as many as it has to have, where that is announced.
         """
-        print(f"reading {name}", file=sys.stderr, flush=True)
-        table = np.concatenate(list(self._blocks(name, dtype, columns)))
-        if rows is not None and len(table) != rows:
-            raise UserError(
-                f"{name} has {len(table):,} lines where {rows:,} are announced; get it again"
-            )
-        return table
-
-    def _blocks(self, name: str, dtype: type, columns: int | None) -> Iterator[NDArray[Any]]:
         import pyarrow as pa
-        import pyarrow.csv
+        from pyarrow import csv
 
-        integers = np.issubdtype(dtype, np.integer)
+        print(f"reading {name}", file=sys.stderr, flush=True)
         with self._member(name) as member, gzip.open(member) as text:
-            first = text.readline().decode()
-        found = first.count(",") + 1
+            found = text.readline().count(b",") + 1
         if columns is not None and found != columns:
             raise UserError(f"{name} has {found} columns, not {columns}; get the archive again")
         names = [str(column) for column in range(found)]
-        kind = pa.int64() if integers else pa.float32()
+        types = dict.fromkeys(names, pa.from_numpy_dtype(dtype))
         with self._member(name) as member, gzip.open(member) as text:
             try:
-                reader = pyarrow.csv.open_csv(
+                read = csv.read_csv(
                     text,
-                    read_options=pyarrow.csv.ReadOptions(
-                        column_names=names, block_size=READ_BLOCK_BYTES
-                    ),
-                    convert_options=pyarrow.csv.ConvertOptions(
-                        column_types=dict.fromkeys(names, kind)
-                    ),
+                    csv.ReadOptions(column_names=names),
+                    convert_options=csv.ConvertOptions(column_types=types),
                 )
-                for batch in reader:
-                    block = np.empty((batch.num_rows, found), np.int64 if integers else dtype)
-                    for column in range(found):
-                        block[:, column] = batch.column(column).to_numpy(zero_copy_only=False)
-                    yield _narrowed(name, block, dtype)
             except pa.ArrowInvalid as error:
                 raise UserError(f"{name} is no table of numbers ({error})") from None
+        if rows is not None and len(read) != rows:
+            raise UserError(
+                f"{name} has {len(read):,} lines where {rows:,} are announced; get it again"
+            )
+        table = np.empty((len(read), found), dtype)
+        for k, column in enumerate(read.columns):
+            table[:, k] = column.to_numpy()
+        return table
 
     @contextmanager
     def _member(self, name: str) -> Iterator[IO[bytes]]:
@@ -181,15 +169,6 @@ class _Raw:
             )
         with self.archive.open(self.top + name) as file:
             yield file
-
-
-def _narrowed(name: str, block: NDArray[Any], dtype: type) -> NDArray[Any]:
-    """Integers in a narrower dtype, refused rather than wrapped around where they do not fit."""
-    if block.dtype != dtype and block.size:
-        limits = np.iinfo(dtype)
-        if block.min() < limits.min or block.max() > limits.max:
-            raise UserError(f"{name} holds {block.max()}, which is no node id; get it again")
-    return block.astype(dtype, copy=False)
 
 
 @contextmanager
