@@ -110,7 +110,7 @@ image: checked ## build a cluster's container image, in a job there: make image 
 
 .PHONY: bench
 bench: SIZE := products
-bench: install ## engines and samplers side by side: make bench SIZE=laptop|products BENCH="--only ..."
+bench: install ## engines side by side, and the sampler: make bench SIZE=laptop|products BENCH="--only ..."
 	$(RUN)/python workflow_scripts/bench_engine.py --size $(SIZE) --json $(BENCH)
 
 .PHONY: gpu
@@ -120,7 +120,7 @@ gpu: install ## what is worth measuring on a GPU, in nine minutes: make gpu OUT=
 
 .PHONY: bench-planning
 bench-planning: install ## the dry run of 10,000 trials against bare Snakemake with as many jobs
-	$(RUN)/python workflow_scripts/bench_planning.py
+	$(RUN)/python tests/bench_planning.py
 
 .PHONY: test
 test: install ## every test that needs no root

@@ -1,12 +1,9 @@
 # What jobs wait for and what they ask for, a site's way. No rules here.
 import inspect
-import json
-from dataclasses import asdict
 
 from sagebench.grid.environment import run_began_unix_s
 from sagebench.grid.resources import (
     cpu_job_resources,
-    geometry,
     pilot_walltime_min,
     preflight_walltime_min,
     slurm_resources,
@@ -122,11 +119,6 @@ def trial_runtime(wildcards, attempt):
     if attempt > 1 or request.runtime_min is None:
         return request.walltime_min
     return request.runtime_min
-
-
-def preflight_place(wildcards):
-    """Where the ranks of a preflight go, as JSON."""
-    return json.dumps(asdict(geometry(int(wildcards.preflight), study.site)))
 
 
 def preflight_resources():

@@ -13,15 +13,8 @@ rule preflight:
     threads: trial_threads()
     resources:
         **preflight_resources(),
-    params:
-        place=preflight_place,
-        results=subpath(output[0], ancestor=3),
-        stores=[
-            str(Path(manifest_path(RESULTS, store)).parent) for store in study.stores
-        ],
     message:
         "Preflight of {wildcards.preflight} ranks"
     shell:
         'python "$SAGEBENCH_SCRIPTS/preflight_width.py" --study "$SAGEBENCH_FROZEN_STUDY"'
-        " --ranks {wildcards.preflight} --place {params.place:q} --stores {params.stores:q}"
-        " --results {params.results:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        " --ranks {wildcards.preflight} --out {output:q} 2>&1 | tee -i {log:q}"

@@ -142,9 +142,3 @@ def test_no_server(tmp_path):
     with pytest.raises(UserError, match="could not be downloaded"):
         fetch("http://127.0.0.1:9/graph.zip", tmp_path / "graph.zip", attempts=2, wait_s=0.01)
     assert files(tmp_path) == []
-
-
-def test_a_bar_on_a_terminal(server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    get(server, tmp_path / "graph.zip")
-    assert "100%" in capsys.readouterr().err

@@ -173,17 +173,6 @@ def test_describe_counts_by_hand(tmp_path):
     assert figures["largest_class_share"] == 0.6
 
 
-def test_describe_samples_without_replacement(tmp_path):
-    store = built(tmp_path, source="synthetic", scale=0.001)
-    random = np.random.default_rng(0)
-    node = int(np.diff(store.colptr).argmax())
-    neighbors = set(store.row[store.colptr[node] : store.colptr[node + 1]].tolist())
-    for k in (1, 5, len(neighbors) - 1, len(neighbors), -1):
-        sample = describe_graph._sample(store, np.array([node]), k, random).tolist()
-        assert len(set(sample)) == len(sample) == (len(neighbors) if k < 0 else k)
-        assert set(sample) <= neighbors
-
-
 def test_the_scripts_print_what_they_did(tmp_path, capsys, monkeypatch):
     out = tmp_path / "tiny"
     spec = '{"name": "tiny", "source": "synthetic", "scale": 0.001}'

@@ -170,7 +170,7 @@ def test_contexts_that_cannot_be_seen_are_neither_well_nor_wrong():
     (said,) = unknown(changed)
     assert said.startswith("not known whether rank 3 on mel1 has a CUDA context on another rank's")
     shown = table([{**changed, "problems": [], "unknown": [said]}]).splitlines()
-    assert shown[1].endswith("ok") and shown[2] == f"8 ranks: {said}"
+    assert shown[2].endswith("ok") and shown[3] == f"8 ranks: {said}"
 
 
 @pytest.mark.parametrize("devices", [[], ["A100"]])
@@ -254,13 +254,13 @@ def test_table_has_a_line_a_width_and_one_a_problem():
     bad["problems"], good["problems"] = problems(bad, SITE), []
     lost = {"ranks": 16, "problems": ["Slurm refused the job: no"]}
     lines = table([good, bad, lost]).splitlines()
-    assert lines[1].split()[:4] == ["4", "mel1", "A100", "560.35"]
-    assert lines[1].endswith("ok")
-    assert "80.0 GB/s" in lines[1]
-    assert lines[2].endswith("1 problem")
-    assert lines[3].split() == ["16", *["-"] * 7, "1", "problem"]
-    assert lines[4].startswith("8 ranks: rank 3 on mel1 may use 1 of its 16 CPUs")
-    assert lines[5] == "16 ranks: Slurm refused the job: no"
+    assert lines[2].split()[:4] == ["4", "mel1", "A100", "560.35"]
+    assert lines[2].endswith("ok")
+    assert "80.0 GB/s" in lines[2]
+    assert lines[3].endswith("1 problem")
+    assert lines[4].split() == ["16", *["-"] * 7, "1", "problem"]
+    assert lines[5].startswith("8 ranks: rank 3 on mel1 may use 1 of its 16 CPUs")
+    assert lines[6] == "16 ranks: Slurm refused the job: no"
 
 
 SAID = """
@@ -340,7 +340,7 @@ def test_a_preflight_of_this_machine(tmp_path):
     (tmp_path / "gone").mkdir()
     done = call()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split()[-1] for line in done.stdout.splitlines()[2:]] == ["ok", "ok"]
+    assert [line.split()[-1] for line in done.stdout.splitlines()[3:]] == ["ok", "ok"]
     written = json.loads((tmp_path / "re 'sults'/preflight/workstation/2.json").read_text())
     assert written["found"][1]["all_reduce_gb_per_s"] > 0
     assert written["found"][1]["shared_memory"]["free_bytes"] > 0

@@ -15,6 +15,7 @@ import torch
 from configurations import GOOD, study_of
 from sagebench.engines.pyg import PygEngine
 from sagebench.files import write_json
+from sagebench.grid.freeze import manifest_path
 from sagebench.preflight import node
 from sagebench.preflight.needs import batch_bytes, needs, shared_memory_bytes
 from sagebench.sampling.order import SeedOrder
@@ -52,13 +53,13 @@ def test_a_study_wants_what_its_largest_loader_may_fill(tmp_path):
             {"engine": "blocks", "sampling_workers": 9, "compile": True},
         ],
     }
-    study = study_of({**GOOD, "experiments": {"one": experiment}})
-    nothing_built = needs(study, tmp_path)
+    study = study_of({**GOOD, "results": str(tmp_path), "experiments": {"one": experiment}})
+    nothing_built = needs(study)
     assert nothing_built == {"compiles": True, "shared_memory_bytes": 0}
     (name,) = study.stores
-    write_json(tmp_path / name / "manifest.json", PRODUCTS)
+    write_json(manifest_path(study.results, name), PRODUCTS)
     loader = next(r.trial for r in study.requests.values() if r.trial.ranks == 3)
-    wanted = needs(study, tmp_path)["shared_memory_bytes"]
+    wanted = needs(study)["shared_memory_bytes"]
     assert wanted == 3 * shared_memory_bytes(loader, PRODUCTS) == 9 * batch_bytes(loader, PRODUCTS)
 
 

@@ -1,4 +1,5 @@
-"""Measure the engines and samplers side by side, each in processes of its own, round after round.
+"""Measure the engines and the sampler side by side, each in processes of its own, round after
+round.
 
 Every process has the same threads and the same allocator settings, every engine the same seeds,
 samples, dropout and fp32. The step that ratios compare is forward, backward and optimizer on a
@@ -9,23 +10,26 @@ Exit code 1: a row failed, or was not measured whole; the message and the JSON s
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from sagebench.bench.engines import ENGINES
-from sagebench.bench.processes import MeasurementFailed
-from sagebench.bench.rows import ROWS, Bench, LeftOut
-from sagebench.bench.sizes import SIZES
-from sagebench.bench.stores import dataset_of, prepare_store
-from sagebench.bench.table import about, disturbance, json_line, load, missing, table
+from sagebench.bench.processes import SCRIPTS, MeasurementFailed
+from sagebench.bench.rows import ROWS, Bench
+from sagebench.bench.setting import ENGINES, SIZES
+from sagebench.bench.table import json_line, table
 from sagebench.errors import UserError, run_script
+from sagebench.graph.store import MANIFEST, GraphStore
+from sagebench.grid.trial import store_name
 
 
 def main() -> int:
     arguments = parse_arguments()
     size = SIZES[arguments.size]
-    rows = chosen(arguments.only)
+    rows = [name for name in ROWS if name in arguments.only]
     start = time.monotonic()
 
     def say(text: str) -> None:
@@ -34,46 +38,44 @@ def main() -> int:
 
     if arguments.store is None:
         say(f"the graph: {size.scale:g} of ogbn-products' size")
-    store = arguments.store or prepare_store(size.dataset, arguments.stores)
+    store = GraphStore.open(arguments.store or prepare_store(size.dataset, arguments.stores))
     bench = Bench(
         size=size,
-        store=store.resolve(),
-        dataset=dataset_of(store),
+        store=store.path.resolve(),
+        dataset=store.manifest["source"],
         device=arguments.device,
         threads=arguments.threads,
         rounds=arguments.rounds,
         engines=tuple(arguments.engines),
         steps=arguments.steps,
-        cold=arguments.cold,
     )
     for name in rows:
-        say(f"{name}: {ROWS[name][0].__doc__.splitlines()[0]} ({load()})")
+        row, _ = ROWS[name]
+        say(f"{name}: {row.__doc__.splitlines()[0]}")
         try:
-            for line in ROWS[name][0](bench):
-                say(f"  {line}{disturbance(bench.others_cores.get(name, []))}")
-        except LeftOut as reason:
-            bench.left_out[name] = str(reason)
-            say(f"  left out: {reason}")
+            for line in row(bench):
+                say(f"  {line}")
         except MeasurementFailed as error:
             bench.failures[name] = str(error)
             say(f"  FAILED: {error}")
     print(table(bench))
     if arguments.json:
-        print(json_line(bench, about(bench, arguments.size)))
-    owed = (key for name in rows if name not in bench.left_out for key in ROWS[name][1])
-    wanted_all = set(arguments.engines) == set(ENGINES)
-    return int(bool(bench.failures) or (wanted_all and bool(missing(bench, owed))))
+        print(json_line(bench, arguments.size))
+    owed = {key for name in rows for key in ROWS[name][1]}
+    all_engines = set(arguments.engines) == set(ENGINES)
+    return int(bool(bench.failures) or (all_engines and not owed <= bench.figures.keys()))
 
 
-def chosen(only: list[str] | None) -> list[str]:
-    """The rows to run, in order; a row goes by its own name or by one of its keys."""
-    if not only:
-        return list(ROWS)
-    known = {key: name for name, (_, keys) in ROWS.items() for key in (name, *keys)}
-    for name in only:
-        if name not in known:
-            raise UserError(f"--only {name} is no row: write some of {', '.join(ROWS)}")
-    return [name for name in ROWS if name in {known[name] for name in only}]
+def prepare_store(dataset: dict[str, Any], stores: Path) -> Path:
+    """The store of `dataset` in the folder `stores`; built if it is not there."""
+    folder = stores / store_name(dataset)
+    if not (folder / MANIFEST).exists():
+        # In a process of its own: building takes gigabytes that would stay with this one.
+        command = [sys.executable, str(SCRIPTS / "build_graph.py")]
+        command += ["--spec", json.dumps(dataset), "--out", str(folder)]
+        if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
+            raise UserError(f"the benchmark's graph could not be built in {folder}: see above")
+    return folder
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -84,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
         "--size", choices=list(SIZES), default="products", help="default: %(default)s"
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help=f"run these rows only: {', '.join(ROWS)}"
+        "--only", nargs="+", choices=list(ROWS), default=list(ROWS), help="run these rows only"
     )
     parser.add_argument("--json", action="store_true", help="end with one JSON object on one line")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -100,12 +102,6 @@ def parse_arguments() -> argparse.Namespace:
         default=ENGINES,
         metavar="NAME",
         help=f"what the row `step` compares (all: {', '.join(ENGINES)})",
-    )
-    parser.add_argument(
-        "--cold",
-        action="store_true",
-        help="time a trial's start with an emptied page cache, too: needs root, and slows down "
-        "whatever else runs on this machine for a while",
     )
     parser.add_argument("--store", type=Path, help="measure on this store, not on a synthetic one")
     parser.add_argument(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from itertools import islice
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sagebench.errors import run_script
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
+from sagebench.sampling.cpu import CpuSampler
+from sagebench.sampling.order import SeedOrder, sample_key
 
 CHUNK_EDGES = 1 << 22
 
@@ -39,14 +42,15 @@ def describe(
 ) -> dict[str, Any]:
     """The store's figures. Degrees are in-degrees: the neighbors that a node aggregates.
 
-    distinct_input_nodes (seeds included), sampled_edges: means over batches; nodes new in one hop
-    are expanded in the next, each once (PyG's way).
+    distinct_input_nodes (seeds included), sampled_edges: means over the first batches of a trial's
+    first epoch.
     """
     degrees = np.diff(store.colptr)
-    train = np.random.default_rng(seed).permutation(store.train)
-    counts = [
-        _sampled(store, train[at : at + batch_size], fanout, seed + at)
-        for at in range(0, min(batches * batch_size, len(train)), batch_size)
+    sampler = CpuSampler(store.colptr, store.row)
+    order = SeedOrder(store.train, batch_size, 1, 1, seed)
+    samples = [
+        sampler.sample(batch.seeds, fanout, sample_key(seed, 1, batch.index))
+        for batch in islice(order.micro_batches(1, 0), batches)
     ]
     return {
         "name": store.manifest["source"].get("name"),
@@ -67,8 +71,8 @@ def describe(
         "largest_class_share": round(float(np.bincount(store.labels + 1).max()) / len(degrees), 4),
         "fanout": fanout,
         "batch_size": batch_size,
-        "distinct_input_nodes": round(float(np.mean([nodes for nodes, _ in counts]))),
-        "sampled_edges": round(float(np.mean([edges for _, edges in counts]))),
+        "distinct_input_nodes": round(mean(sum(sample.nodes_per_hop) for sample in samples)),
+        "sampled_edges": round(mean(sum(sample.edges_per_hop) for sample in samples)),
     }
 
 
@@ -85,36 +89,6 @@ def _homophily(store: GraphStore) -> float:
         same += int((source == target).sum())
         first = last
     return same / max(store.num_edges, 1)
-
-
-def _sampled(store: GraphStore, seeds: NDArray, fanout: list[int], seed: int) -> tuple[int, int]:
-    """Distinct nodes and edges of one sample."""
-    random = np.random.default_rng(seed)
-    seen = np.zeros(store.num_nodes, bool)
-    seen[seeds] = True
-    frontier, edges = seeds, 0
-    for k in fanout:
-        sampled = _sample(store, frontier, k, random)
-        edges += len(sampled)
-        frontier = np.unique(sampled[~seen[sampled]])
-        seen[frontier] = True
-    return int(seen.sum()), edges
-
-
-def _sample(store: GraphStore, nodes: NDArray, k: int, random: np.random.Generator) -> NDArray:
-    """Up to k neighbors of each node, uniform without replacement (Floyd); -1: every one."""
-    start = store.colptr[nodes]
-    degree = store.colptr[nodes + 1] - start
-    few = degree <= k if k >= 0 else np.ones(len(nodes), bool)
-    rows = np.repeat(start[few] - np.cumsum(degree[few]) + degree[few], degree[few])
-    every = store.row[rows + np.arange(len(rows))]
-    start, degree = start[~few], degree[~few]
-    chosen = np.full((max(k, 0), len(start)), -1)
-    for turn in range(len(chosen)):
-        last = degree - k + turn
-        drawn = random.integers(last + 1)
-        chosen[turn] = np.where((chosen[:turn] == drawn).any(axis=0), last, drawn)
-    return np.concatenate([every, store.row[(start + chosen).ravel()]])
 
 
 if __name__ == "__main__":

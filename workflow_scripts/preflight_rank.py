@@ -6,6 +6,7 @@ preflight_width.py starts this, as a trial's ranks are started; nobody else need
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -18,26 +19,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--directory", type=Path, required=True, help="folder for the records")
-    parser.add_argument("--device", choices=["cpu", "cuda"], required=True)
     parser.add_argument(
-        "--folder", type=Path, action="append", default=[], help="has to be readable; repeatable"
+        "--checks", type=json.loads, required=True, help="what check_rank takes, as JSON"
     )
-    parser.add_argument("--store", type=Path, help="a graph store to open")
-    parser.add_argument("--compiles", action="store_true", help="a trial has compile: true")
     arguments = parser.parse_args()
     from sagebench.preflight.rank import check_rank
 
-    record = check_rank(
-        arguments.directory,
-        arguments.folder,
-        arguments.store,
-        arguments.device,
-        arguments.compiles,
-    )
-    if record["error"] is None:
+    error = check_rank(arguments.directory, **arguments.checks)
+    if error is None:
         return 0
     # Peers may wait for this rank in a collective; a tidy shutdown would wait for them.
-    print(f"error: {record['error']}", file=sys.stderr, flush=True)
+    print(f"error: {error}", file=sys.stderr, flush=True)
     os._exit(1)
 
 

@@ -6,13 +6,11 @@ Exit code 0 means that the record is there, whatever it says: preflight.py tells
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from sagebench.errors import run_script
 from sagebench.files import write_json
 from sagebench.grid.freeze import thaw
-from sagebench.preflight.needs import needs
 from sagebench.preflight.width import check_width
 
 
@@ -24,24 +22,10 @@ def main() -> None:
         "--study", type=Path, required=True, metavar="FROZEN", help="the frozen study"
     )
     parser.add_argument("--ranks", type=int, required=True)
-    parser.add_argument("--place", type=json.loads, required=True, help="the geometry, as JSON")
-    parser.add_argument(
-        "--stores", type=Path, nargs="*", default=[], help="graph stores; the first that is there"
-    )
-    parser.add_argument("--results", type=Path, required=True, help="the results' folder")
     parser.add_argument("--out", type=Path, required=True, help="the record to write")
     arguments = parser.parse_args()
     study = thaw(arguments.study)
-    stores = (store for store in arguments.stores if (store / "manifest.json").exists())
-    record = check_width(
-        arguments.ranks,
-        study.site.model_dump(mode="json"),
-        arguments.place,
-        arguments.results,
-        next(stores, None),
-        arguments.out.with_suffix(""),
-        needs(study, arguments.results / "stores"),
-    )
+    record = check_width(study, arguments.ranks, arguments.out.with_suffix(""))
     write_json(arguments.out, record)
     for said in [*(record["problems"] or ["ok"]), *record["unknown"]]:
         print(said)

@@ -48,8 +48,8 @@ def test_a_good_cluster_is_told_in_a_table(project):
     code, lines = preflight(project)
     assert code == 0, "\n".join(lines)
     assert lines[0].startswith("checking testbed with 1, 4 and 8 ranks")
-    assert [line.split()[0] for line in lines[2:]] == ["1", "4", "8"]
-    assert all(line.endswith("ok") for line in lines[2:])
+    assert [line.split()[0] for line in lines[3:]] == ["1", "4", "8"]
+    assert all(line.endswith("ok") for line in lines[3:])
     record = json.loads((project.results / "preflight/testbed/8.json").read_text())
     assert [rank["node"] for rank in record["found"]] == ["tb1"] * 4 + ["tb2"] * 4
     for rank in record["found"]:

@@ -34,13 +34,14 @@ sys.path.insert(0, str(SCRIPTS))
 # As the launcher does: threads that spin take the cores from those that sample ahead.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from sagebench.bench.stores import dataset_of, short_store  # noqa: E402
 from sagebench.engines.make import make_engine  # noqa: E402
 from sagebench.engines.precision import set_precision  # noqa: E402
 from sagebench.files import read_json, write_json  # noqa: E402
-from sagebench.graph.store import GraphStore  # noqa: E402
+from sagebench.graph.checks import SPLITS  # noqa: E402
+from sagebench.graph.store import MANIFEST, GraphStore  # noqa: E402
 from sagebench.grid.trial import Trial  # noqa: E402
 from sagebench.measure import machine  # noqa: E402
 from sagebench.measure.clocks import PhaseClock  # noqa: E402
@@ -88,7 +89,7 @@ class Given:
         """A trial of the slides' default configuration; `values` override."""
         return Trial.from_json(
             {
-                "dataset": dataset_of(self.store),
+                "dataset": GraphStore.open(self.store).manifest["source"],
                 "layers": len(values.get("fanout", FANOUT)),
                 "hidden_channels": 256,
                 "dropout": 0.5,
@@ -107,10 +108,23 @@ class Given:
         )
 
     def short_store(self, name: str, train: int, others: int) -> Path:
-        """The graph with fewer nodes to train on and to test."""
-        store = GraphStore.open(self.store)
-        train, others = min(train, len(store.train)), min(others, len(store.valid))
-        return short_store(self.store, self.scratch / name, train=train, others=others)
+        """The graph with fewer nodes to train on and to test; its arrays are links to the whole
+        one's."""
+        folder = self.scratch / name
+        folder.mkdir()
+        manifest = read_json(self.store / MANIFEST)
+        for array, described in manifest["arrays"].items():
+            file = described["file"]
+            if array not in SPLITS:
+                (folder / file).symlink_to((self.store / file).resolve())
+                continue
+            ids = np.load(self.store / file)
+            count = min(train if array == "train" else others, len(ids))
+            chosen = np.random.default_rng(0).choice(ids, count, replace=False)
+            np.save(folder / file, np.sort(chosen))
+            described["shape"] = [count]
+        write_json(folder / MANIFEST, manifest)
+        return folder
 
 
 def facts(given: Given) -> dict[str, Any]:

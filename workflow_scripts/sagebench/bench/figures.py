@@ -25,7 +25,7 @@ def ratio(numerators: Sequence[Sequence[float]], denominators: Sequence[Sequence
 
     One inner sequence a round; only the rounds of which both have repeats have a ratio.
     """
-    whole = median(_flat(numerators)) / median(_flat(denominators))
+    whole = median(flat(numerators)) / median(flat(denominators))
     rounds = [
         median(above) / median(below)
         for above, below in zip(numerators, denominators, strict=False)
@@ -34,5 +34,5 @@ def ratio(numerators: Sequence[Sequence[float]], denominators: Sequence[Sequence
     return Figure(whole, min(rounds), max(rounds))
 
 
-def _flat(rounds: Sequence[Sequence[float]]) -> list[float]:
+def flat(rounds: Sequence[Sequence[float]]) -> list[float]:
     return [value for repeats in rounds for value in repeats]

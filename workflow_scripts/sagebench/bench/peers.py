@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
-from sagebench.bench.engines import BIPARTITE
+from sagebench.bench.setting import BIPARTITE
 from sagebench.engines.base import Batch, model_arguments
 from sagebench.engines.pyg import PygEngine
 from sagebench.model.reference import PygGraphSAGE
@@ -48,7 +48,7 @@ class FusedPygGraphSAGE(PygGraphSAGE):
 
 class FusedPygEngine(PygEngine):
     def __init__(self, trial, store, device, form: str) -> None:
-        """form: one of sagebench.bench.engines.PEERS."""
+        """form: one of sagebench.bench.setting.PEERS."""
         super().__init__(trial, store, device)
         self.form = form
         self.model = FusedPygGraphSAGE(**model_arguments(trial, store)).to(device)

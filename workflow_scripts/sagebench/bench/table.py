@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sagebench.bench.figures import Figure
-from sagebench.bench.rows import KEYS, Bench
+from sagebench.bench.rows import ROWS, Bench
 
 
-class Target(NamedTuple):
-    """bound: what a figure is to reach, at least or at most. Given for size `products`, two cores.
+class Shown(NamedTuple):
+    """How people read a figure, and what it is to reach at size `products` on two cores."""
 
-    scale and unit: how people read the figure.
-    """
-
-    bound: float
-    at_least: bool
-    scale: float
-    unit: str
+    scale: float = 1
+    unit: str = "x"
+    target: float | None = None
 
 
-TARGETS = {
-    "blocks_vs_reference_time_ratio": Target(25, True, 1, "x"),
-    "blocks_vs_reference_memory_ratio": Target(4, True, 1, "x"),
-    "blocks_vs_trimmed_time_ratio": Target(5, True, 1, "x"),
-    "blocks_vs_best_pyg_time_ratio": Target(3, True, 1, "x"),
-    "sampler_edges_per_s": Target(12e6, True, 1e6, "M edges/s"),
-    "sampler_two_thread_ratio": Target(1.7, True, 1, "x"),
-    "batch512_host_bytes": Target(12e9, False, 1e9, "GB"),
-    "two_rank_ratio": Target(1.9, True, 1, "x"),
-    "sampling_wait_share": Target(0.1, False, 0.01, "%"),
-    "trial_start_s": Target(5, False, 1, "s"),
-    "evaluation_s": Target(240, False, 1, "s"),
-    "evaluation_host_bytes": Target(10e9, False, 1e9, "GB"),
+SHOWN = {
+    "blocks_vs_reference_time_ratio": Shown(target=25),
+    "blocks_vs_reference_memory_ratio": Shown(target=4),
+    "blocks_vs_trimmed_time_ratio": Shown(target=5),
+    "blocks_vs_best_pyg_time_ratio": Shown(target=3),
+    "sampler_edges_per_s": Shown(1e6, "M edges/s", 12e6),
+    "sampler_two_thread_ratio": Shown(target=1.7),
+    "blocks_vs_bipartite_csr_time_ratio": Shown(),
+    "blocks_vs_trimmed_memory_ratio": Shown(),
+    "blocks_vs_best_pyg_memory_ratio": Shown(),
+    "sampler_edges_per_s_as_blocks_uses_it": Shown(1e6, "M edges/s"),
+    "sampler_two_thread_ratio_as_blocks_uses_it": Shown(),
 }
-MORE = {
-    "blocks_vs_bipartite_csr_time_ratio": "blocks_vs_best_pyg_time_ratio",
-    "blocks_vs_trimmed_memory_ratio": "blocks_vs_reference_memory_ratio",
-    "blocks_vs_best_pyg_memory_ratio": "blocks_vs_reference_memory_ratio",
-    "sampler_edges_per_s_as_blocks_uses_it": "sampler_edges_per_s",
-    "sampler_two_thread_ratio_as_blocks_uses_it": "sampler_two_thread_ratio",
-    "two_rank_ratio_sampling_in_background": "two_rank_ratio",
-}
-"""figures without a target of their own, and whose unit they share"""
 
 DISTURBED_CORES = 0.15
 """from here on other work on the machine is worth a warning"""
@@ -55,9 +39,9 @@ def table(bench: Bench) -> str:
     """A line a figure: value, range over the rounds, target; what was not run is left out."""
     with_targets = bench.size.scale == 1
     lines = [f"{'':44}{'median':>9}  {'range':>17}  {'':9}" + "  target" * with_targets]
-    for name in (*KEYS, *MORE):
+    for name, shown in SHOWN.items():
         if name in bench.figures:
-            lines.append(_line(name, bench.figures[name], with_targets and name in TARGETS))
+            lines.append(_line(name, bench.figures[name], shown, with_targets))
     for name, others in bench.others_cores.items():
         disturbed = sum(cores > DISTURBED_CORES for cores in others)
         if disturbed:
@@ -66,84 +50,52 @@ def table(bench: Bench) -> str:
                 f"{len(others)} measurements; repeat it alone"
             )
     lines += [f"! {name} FAILED: {message}" for name, message in bench.failures.items()]
-    lines += [f"! {name} left out: {reason}" for name, reason in bench.left_out.items()]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _line(name: str, found: Figure, with_target: bool) -> str:
-    target = TARGETS[MORE.get(name, name)]
-    value, low, high, bound = (_short(number / target.scale) for number in (*found, target.bound))
-    line = f"{name:44}{value:>9}  {low:>7} - {high:>7}  {target.unit:9}"
-    if not with_target:
+def _line(name: str, found: Figure, shown: Shown, with_target: bool) -> str:
+    value, low, high = (_short(number / shown.scale) for number in found)
+    line = f"{name:44}{value:>9}  {low:>7} - {high:>7}  {shown.unit:9}"
+    if not with_target or shown.target is None:
         return line
-    met = found.value >= target.bound if target.at_least else found.value <= target.bound
-    sign = ">=" if target.at_least else "<="
-    return f"{line}  {sign} {bound:5} {'met' if met else 'NOT MET'}"
+    met = "met" if found.value >= shown.target else "NOT MET"
+    return f"{line}  >= {_short(shown.target / shown.scale):5} {met}"
 
 
 def _short(number: float) -> str:
     return f"{number:.3g}" if abs(number) < 100 else f"{number:.0f}"
 
 
-def json_line(bench: Bench, about: dict[str, Any]) -> str:
-    """One object on one line: the keys of KEYS in order, null where not run; then everything."""
-    values = {name: _value(bench.figures.get(name)) for name in KEYS}
-    more = {name: found.value for name, found in bench.figures.items() if name not in KEYS}
+def json_line(bench: Bench, size: str) -> str:
+    """One object on one line: every row's keys in order, null where not run; then everything."""
+    values = {key: None for _, keys in ROWS.values() for key in keys}
+    values |= {name: found.value for name, found in bench.figures.items()}
     spread = {name: [found.low, found.high] for name, found in bench.figures.items()}
     return json.dumps(
         {
             **values,
-            **more,
             "spread": spread,
             "failures": bench.failures,
-            "left_out": bench.left_out,
             "others_cores": bench.others_cores,
-            **about,
+            "size": size,
+            "device": bench.device,
+            "threads": bench.threads,
+            "rounds": bench.rounds,
+            **_machine(bench.device),
             "details": bench.details,
         },
         allow_nan=False,
     )
 
 
-def _value(found: Figure | None) -> float | None:
-    return None if found is None else found.value
-
-
-def about(bench: Bench, size: str) -> dict[str, Any]:
-    """What was run, where, with which versions."""
-    from sagebench.measure import machine
-
-    return {
-        "size": size,
-        "device": bench.device,
-        "threads": bench.threads,
-        "rounds": bench.rounds,
-        "machine": {**machine.collect_cpu(), **_gpu(bench.device)},
-        "versions": machine.collect_versions(),
-    }
-
-
-def _gpu(device: str) -> dict[str, Any]:
-    if device != "cuda":
-        return {}
+def _machine(device: str) -> dict[str, Any]:
+    """Where it was run, with which versions."""
     import torch
 
     from sagebench.measure import machine
 
-    return machine.collect_device(torch.device("cuda", 0))
-
-
-def missing(bench: Bench, owed: Iterator[str]) -> list[str]:
-    """The keys that the rows which were run have not filled."""
-    return [key for key in owed if key not in bench.figures]
-
-
-def disturbance(others: list[float]) -> str:
-    """What to say of the last measurement's company; nothing where it was alone."""
-    if not others or others[-1] <= DISTURBED_CORES:
-        return ""
-    return f"   (other work: {others[-1]} cores)"
-
-
-def load() -> str:
-    return f"load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores"
+    gpu = machine.collect_device(torch.device("cuda", 0)) if device == "cuda" else {}
+    return {
+        "machine": {**machine.collect_cpu(), **gpu},
+        "versions": machine.collect_versions(),
+    }

@@ -8,7 +8,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from sagebench.errors import UserError
@@ -93,53 +92,25 @@ def _continue(url: str, part: Path, timeout_s: float) -> None:
             raise ConnectionError("the server sends another range than asked for")
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
-        with part.open("r+b" if have else "wb") as file, _Progress(part.stem, have, total) as show:
+        step = total / 10 if total else GIB
+        _say(part.stem, have, total)
+        with part.open("r+b" if have else "wb") as file:
             file.seek(have)
             while block := answer.read(BLOCK_BYTES):
                 file.write(block)
-                show(len(block))
+                have += len(block)
+                if have // step > (have - len(block)) // step:
+                    _say(part.stem, have, total)
             file.flush()
             os.fsync(file.fileno())
-    if total is not None and _size(part) != total:
-        raise ConnectionError(f"the connection ended after {_size(part):,} of {total:,} bytes")
+    if total is not None and have != total:
+        raise ConnectionError(f"the connection ended after {have:,} of {total:,} bytes")
+
+
+def _say(name: str, have: int, total: int | None) -> None:
+    of = f" of {total / GIB:.3f}" if total else ""
+    print(f"{name}: {have / GIB:.3f}{of} GiB", file=sys.stderr, flush=True)
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-class _Progress:
-    """A bar on a terminal; in a log a line at the start and every 10 %, or every GiB."""
-
-    def __init__(self, name: str, have: int, total: int | None) -> None:
-        self.name, self.have, self.total = name, have, total
-        self.step = total / 10 if total else GIB
-        self.bar: Callable[[int], object] | None = None
-
-    def __enter__(self) -> Callable[[int], None]:
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.tqdm = tqdm(
-                desc=self.name, initial=self.have, total=self.total, unit="B", unit_scale=True
-            )
-            self.bar = self.tqdm.update
-        else:
-            self._line()
-        return self._add
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar:
-            self.tqdm.close()
-
-    def _add(self, count: int) -> None:
-        steps = self.have // self.step if self.step else 0
-        self.have += count
-        if self.bar:
-            self.bar(count)
-        elif self.step and self.have // self.step > steps:
-            self._line()
-
-    def _line(self) -> None:
-        of = f" of {self.total / GIB:.3f}" if self.total else ""
-        print(f"{self.name}: {self.have / GIB:.3f}{of} GiB", file=sys.stderr, flush=True)

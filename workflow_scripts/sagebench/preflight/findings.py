@@ -20,14 +20,14 @@ def problems(record: Mapping[str, Any], site: Mapping[str, Any]) -> list[str]:
     """One sentence for each thing that is wrong at this width; ranks that say the same share it."""
     found = record["found"]
     errors = [(rank, rank["error"]) for rank in found if rank["error"]]
-    causes = [(rank, text) for rank, text in errors if not follows(text)]
-    told = [(rank, sentence) for rank in found for sentence in of_rank(rank, record, site)]
-    told += [
-        (rank, (f"stopped: {text}", f"see its log in {record['logs']}")) for rank, text in causes
-    ]
     by_sentence: dict[Sentence, list[int]] = {}
-    for rank, sentence in told:
-        by_sentence.setdefault(sentence, []).append(rank["rank"])
+    for rank in found:
+        for sentence in of_rank(rank, record, site):
+            by_sentence.setdefault(sentence, []).append(rank["rank"])
+    for rank, error in errors:
+        if not follows(error):
+            sentence = f"stopped: {error}", f"see its log in {record['logs']}"
+            by_sentence.setdefault(sentence, []).append(rank["rank"])
     sentences = [record["error"]] if record["error"] else []
     sentences += [
         f"{who(ranks, record)} {sentence}: {advice}"
@@ -35,8 +35,8 @@ def problems(record: Mapping[str, Any], site: Mapping[str, Any]) -> list[str]:
     ]
     return (
         sentences
-        or list(first_ended(record))
-        or [f"rank {rank['rank']} stopped: {text}" for rank, text in errors]
+        or first_ended(record)
+        or [f"rank {rank['rank']} stopped: {error}" for rank, error in errors]
         or list(of_all(record, site))
     )
 
@@ -134,26 +134,22 @@ def gib(count: float) -> str:
 
 
 def of_gpus(rank: Mapping[str, Any], wanted: int, slurm: bool) -> Iterator[Sentence]:
-    driver, cuda = rank["driver"], rank["versions"]["cuda"]
+    driver, cuda, error = rank["driver"], rank["versions"]["cuda"], rank["device_error"]
     if cuda is None:
         yield (
             f"has torch {rank['versions']['torch']}, which was built without CUDA",
             f"use an image with CUDA, or write device: cpu in {SITE}",
         )
     elif driver is None:
+        yield "finds no NVIDIA driver on its node", f"correct partition_gpu and gres in {SITE}"
+    elif error and "driver" in error.lower():
         yield (
-            "finds no NVIDIA driver on its node",
-            f"correct partition_gpu and gres in {SITE}",
-        )
-    elif rank["device_error"] and "driver" in rank["device_error"].lower():
-        yield (
-            f"has the driver {driver}, which does not run the image's CUDA {cuda} "
-            f"({rank['device_error']})",
+            f"has the driver {driver}, which does not run the image's CUDA {cuda} ({error})",
             f"write image_definition: container/slides.def (CUDA 12.1) in {SITE}",
         )
-    elif rank["device_error"]:
+    elif error:
         yield (
-            f"cannot use its GPUs, with driver {driver} and CUDA {cuda} ({rank['device_error']})",
+            f"cannot use its GPUs, with driver {driver} and CUDA {cuda} ({error})",
             "see nvidia-smi on that node",
         )
     else:
@@ -182,19 +178,19 @@ def unknown(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def first_ended(record: Mapping[str, Any]) -> Iterator[str]:
+def first_ended(record: Mapping[str, Any]) -> list[str]:
     """The first rank that went without saying why, and those like it: the end of their logs."""
     told = {rank["rank"] for rank in record["found"] if rank["error"]}
     bad = [end for end in record["ends"] if end["code"] != 0 and end["rank"] not in told]
     if not bad:
-        return
+        return []
     first = min(bad, key=lambda end: end["order"])
-    alike = [end for end in bad if (end["code"], end["said"]) == (first["code"], first["said"])]
-    started = {rank["rank"] for rank in record["found"]}
-    how = "ended early" if first["rank"] in started else "did not start"
+    alike = [end["rank"] for end in bad if all(end[key] == first[key] for key in ("code", "said"))]
+    started = first["rank"] in {rank["rank"] for rank in record["found"]}
+    how = "ended early" if started else "did not start"
     code = "" if first["code"] is None else f" (exit code {first['code']})"
     said = first["said"] or f"it said nothing, see {record['logs']}"
-    yield f"{who([end['rank'] for end in alike], record)} {how}{code}: {said}"
+    return [f"{who(alike, record)} {how}{code}: {said}"]
 
 
 def of_all(record: Mapping[str, Any], site: Mapping[str, Any]) -> Iterator[str]:

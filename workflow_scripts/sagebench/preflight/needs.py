@@ -8,6 +8,7 @@ from typing import Any
 
 from sagebench.files import read_json
 from sagebench.grid.expansion import Study
+from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import geometry
 from sagebench.grid.trial import Trial
 
@@ -15,11 +16,11 @@ BATCHES_AHEAD = 2
 """that torch's DataLoader has each of its processes make"""
 
 
-def needs(study: Study, stores: Path) -> dict[str, Any]:
+def needs(study: Study) -> dict[str, Any]:
     """{"compiles": whether a trial has compile: true, "shared_memory_bytes": that the loader
-    processes of a trial may fill on a node, of the trials whose graph store lies below `stores`}"""
+    processes of a trial may fill on a node, of the trials whose graph store is built}"""
     requests = study.requests.values()
-    manifests = {name: stores / name / "manifest.json" for name in study.stores}
+    manifests = {name: Path(manifest_path(study.results, name)) for name in study.stores}
     sizes = {name: read_json(path) for name, path in manifests.items() if path.exists()}
     return {
         "compiles": any(request.trial.compile for request in requests),

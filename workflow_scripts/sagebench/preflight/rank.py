@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import statistics
 import time
 from collections.abc import Sequence
@@ -39,20 +38,17 @@ WARM_UPS, ROUNDS = 2, 5
 
 
 def check_rank(
-    directory: Path, folders: Sequence[Path], store: Path | None, device: str, compiles: bool
-) -> dict[str, Any]:
+    directory: Path, *, device: str, folders: Sequence[str], store: str | None, compiles: bool
+) -> str | None:
     """Check all there is to check; the record, `directory`/rank-R.json, is written as it grows.
 
     folders: those that have to be readable. store: a graph store; None: there is none. device: cpu
-    or cuda. compiles: a trial of the study has compile: true. What stops the checks stands in the
-    record's "error".
+    or cuda. compiles: a trial of the study has compile: true. Returns what stopped the checks,
+    which stands in the record's "error", too.
     """
     place = RankEnvironment.read()
     record: dict[str, Any] = {"rank": place.rank, **collect_process(1), "error": None}
-
-    def write() -> None:
-        write_json(directory / f"rank-{place.rank}.json", record)
-
+    path = directory / f"rank-{place.rank}.json"
     try:
         for check in (
             lambda: machine(device),
@@ -62,19 +58,15 @@ def check_rank(
             lambda: contexts(device, place.local_rank),
         ):
             record |= check()
-            write()
+            write_json(path, record)
     except Exception as error:
         said = str(error).strip().splitlines() or [repr(error)]
-        record["error"] = said[0] if isinstance(error, UserError) else f"{kind(error)}: {said[0]}"
-        write()
-    finally:
-        if dist.is_initialized() and record["error"] is None:
-            dist.destroy_process_group()
-    return record
-
-
-def kind(error: Exception) -> str:
-    return type(error).__name__
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        record["error"] = kind + said[0]
+        write_json(path, record)
+    if dist.is_initialized() and record["error"] is None:
+        dist.destroy_process_group()
+    return record["error"]
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -90,7 +82,7 @@ def machine(device: str) -> dict[str, Any]:
         "device_error": None,
     }
     if device == "cuda":
-        found["driver"] = Nvml().driver() or _kernel_driver()
+        found["driver"] = Nvml().driver()
         try:
             torch.cuda.init()
             count = torch.cuda.device_count()
@@ -109,24 +101,22 @@ def of_node(device: str, compiles: bool) -> dict[str, Any]:
     }
 
 
-def files(
-    directory: Path, rank: int, folders: Sequence[Path], store: Path | None
-) -> dict[str, Any]:
+def files(directory: Path, rank: int, folders: Sequence[str], store: str | None) -> dict[str, Any]:
     """Folders that cannot be read, by reason; whether the results can be written, and the store
     opened."""
     unreadable = {}
     for folder in folders:
         try:
-            next(folder.iterdir(), None)
+            next(Path(folder).iterdir(), None)
         except OSError as error:
-            unreadable[str(folder)] = error.strerror
+            unreadable[folder] = error.strerror
     found: dict[str, Any] = {"unreadable": unreadable, "unwritable": None, "store": None}
     try:
         _seen(directory, rank).write_text("")
     except OSError as error:
         found["unwritable"] = error.strerror
     if store is not None:
-        found["store"] = {"path": str(store), "error": None}
+        found["store"] = {"path": store, "error": None}
         try:
             opened = GraphStore.open(store)
             found["store"]["num_nodes"] = opened.num_nodes
@@ -219,13 +209,3 @@ def _bus_bandwidth(place: RankEnvironment, device: torch.device) -> float:
         durations.append(time.monotonic() - began)
     share = 2 * (place.world_size - 1) / place.world_size
     return MESSAGE_BYTES * share / statistics.median(durations[WARM_UPS:])
-
-
-def _kernel_driver() -> str | None:
-    """The driver's version by the kernel's word, where the container has not got its libraries."""
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text()
-    except OSError:
-        return None
-    found = re.search(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", text)
-    return found[1] if found else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sagebench.preflight.findings import bandwidth
+from sagebench.text_table import text_table
 
 HEAD = ("ranks", "nodes", "device", "driver", "torch", "meeting", "all-reduce", "clocks", "")
 
@@ -15,29 +16,24 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
     A record without an answer holds "ranks" and "problems" alone.
     """
-    rows = [HEAD, *(row(record) for record in records)]
-    widths = [max(len(line[column]) for line in rows) for column in range(len(HEAD))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in rows
-    ]
+    lines = text_table(HEAD, [row(record) for record in records], left=range(len(HEAD)))
     for record in records:
+        ranks = record["ranks"]
         said = [*record["problems"], *record.get("unknown", [])]
-        lines += [f"{name(record['ranks'])}: {sentence}" for sentence in said]
+        lines += [f"{ranks} rank{'s' if ranks > 1 else ''}: {sentence}" for sentence in said]
     return "\n".join(lines)
 
 
 def row(record: Mapping[str, Any]) -> tuple[str, ...]:
     found = record.get("found", [])
-    nodes = list(dict.fromkeys(rank["node"] for rank in found))
     meeting = [rank["meeting_s"] for rank in found if rank.get("meeting_s") is not None]
     ahead = [rank["clock_ahead_s"] for rank in found if rank.get("clock_ahead_s") is not None]
     speed = bandwidth(record) if found else None
     count = len(record["problems"])
     return (
         str(record["ranks"]),
-        ", ".join(nodes) or "-",
-        said(device(rank, record) for rank in found),
+        said((rank["node"] for rank in found), ", "),
+        said("cpu" if record["device"] == "cpu" else _first_device(rank) for rank in found),
         said(rank.get("driver") for rank in found),
         said(rank.get("versions", {}).get("torch") for rank in found),
         f"{max(meeting):.1f} s" if meeting else "-",
@@ -47,16 +43,10 @@ def row(record: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def device(rank: Mapping[str, Any], record: Mapping[str, Any]) -> str | None:
-    if record["device"] == "cpu":
-        return "cpu"
+def _first_device(rank: Mapping[str, Any]) -> str | None:
     return next(iter(rank.get("devices", [])), None)
 
 
-def said(values: Any) -> str:
+def said(values: Any, between: str = " / ") -> str:
     """What all ranks say, once; a dash where they say nothing."""
-    return " / ".join(dict.fromkeys(str(value) for value in values if value)) or "-"
-
-
-def name(ranks: int) -> str:
-    return "1 rank" if ranks == 1 else f"{ranks} ranks"
+    return between.join(dict.fromkeys(str(value) for value in values if value)) or "-"

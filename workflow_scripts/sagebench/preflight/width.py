@@ -2,64 +2,60 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.files import read_json
+from sagebench.grid.expansion import Study
+from sagebench.grid.freeze import manifest_path
+from sagebench.grid.resources import geometry
 from sagebench.launch.launcher import handling_signals
 from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.start import ROOT, local_ranks, runtime_environment, slurm_ranks
 from sagebench.launch.verdict import RankEnd, last_lines
 from sagebench.preflight.findings import problems, unknown
+from sagebench.preflight.needs import needs
 
 RANK_SCRIPT = ROOT / "workflow_scripts" / "preflight_rank.py"
 LIMIT_S = 300
 FORMAT = 1
 
 
-def check_width(
-    ranks: int,
-    site: Mapping[str, Any],
-    place: Mapping[str, Any],
-    results: Path,
-    store: Path | None,
-    directory: Path,
-    needs: Mapping[str, Any],
-) -> dict[str, Any]:
+def check_width(study: Study, ranks: int, directory: Path) -> dict[str, Any]:
     """The record of one width: what its ranks found, and what is wrong, in sentences.
 
-    site, place: the site and the geometry as JSON. directory: for the ranks' logs and records,
-    made anew. store: a graph store for every rank to open. needs: what the study's trials
-    want of a node.
+    directory: for the ranks' logs and records, made anew.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
+    site = study.site.model_dump(mode="json")
     record: dict[str, Any] = {
         "format": FORMAT,
         "machine": site["machine"],
         "device": site["device"],
         "ranks": ranks,
-        "place": dict(place),
-        "needs": dict(needs),
+        "place": asdict(geometry(ranks, study.site)),
+        "needs": needs(study),
         "image": site["image"] if site["launcher"] == "slurm" else None,
         "checked_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
         "host": os.uname().nodename,
         "logs": str(directory),
         "error": None,
-        "found": [],
         "ends": [],
     }
     began = time.monotonic()
     try:
-        running = start(ranks, site, place, results, store, directory, needs["compiles"])
+        running = start(study, site, record, directory)
         with handling_signals(running.stop), running:
             ends = running.wait(time.time() + LIMIT_S)
         record["ends"] = [summary(end) for end in ends]
@@ -81,19 +77,20 @@ def check_width(
 
 
 def start(
-    ranks: int,
-    site: Mapping[str, Any],
-    place: Mapping[str, Any],
-    results: Path,
-    store: Path | None,
-    directory: Path,
-    compiles: bool,
+    study: Study, site: Mapping[str, Any], record: Mapping[str, Any], directory: Path
 ) -> RankGroup:
-    """The ranks, as those of a trial, but for what they run."""
-    arguments = [str(RANK_SCRIPT), "--directory", str(directory), "--device", site["device"]]
-    arguments += [f"--folder={folder}" for folder in (*site["binds"], ROOT, results)]
-    arguments += [f"--store={store}"] if store else []
-    arguments += ["--compiles"] if compiles else []
+    """The ranks, as those of a trial, but for what they run. Each opens a graph store of the study,
+    where one is built."""
+    results = Path(study.results)
+    manifests = (Path(manifest_path(study.results, name)) for name in study.stores)
+    built = [manifest.parent for manifest in manifests if manifest.exists()][:1]
+    checks = {
+        "device": site["device"],
+        "folders": [*site["binds"], str(ROOT), str(results)],
+        "store": str(built[0]) if built else None,
+        "compiles": record["needs"]["compiles"],
+    }
+    arguments = [str(RANK_SCRIPT), "--directory", str(directory), "--checks", json.dumps(checks)]
     variables = {
         "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
         "OMP_NUM_THREADS": "1",
@@ -103,9 +100,10 @@ def start(
         "NCCL_DEBUG_SUBSYS": "INIT,NET",
     }
     if site["launcher"] == "slurm":
-        folders = (results, *([store] if store else []))
-        return slurm_ranks(arguments, variables, directory, folders, site=site, place=place)
-    return local_ranks(arguments, variables, directory, ranks, site=site)
+        return slurm_ranks(
+            arguments, variables, directory, [results, *built], site=site, place=record["place"]
+        )
+    return local_ranks(arguments, variables, directory, record["ranks"], site=site)
 
 
 def summary(end: RankEnd) -> dict[str, Any]:

@@ -10,9 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sagebench.errors import run_script
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "workflow_scripts"))
+
+from sagebench.errors import run_script  # noqa: E402
+
 TIME_RATIO = 1.5
 MEMORY_MIB = 60
 WIDTHS = 4  # numbers of ranks in the study, so that what trials ask for differs

@@ -19,6 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
+from torch_geometric.data import Data
+from torch_geometric.loader import NodeLoader
+from torch_geometric.nn import GraphSAGE
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
+
 from sagebench.engines.pyg import KeyedSampler
 from sagebench.engines.tensors import torch_view
 from sagebench.errors import run_script
@@ -27,10 +34,6 @@ from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.launch.launcher import run_trial
 from sagebench.records import read_outcome
-from scipy import stats
-from torch_geometric.data import Data
-from torch_geometric.loader import NodeLoader
-from torch_geometric.nn import GraphSAGE
 
 MARGIN = 0.01
 """largest difference in accuracy that counts as none; fixed before the first comparison"""
