@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from outcome_factory import GIB, StudyFiles, make_outcome, make_trial, trial_id
-from sagebench.analysis import batch, predictions, style
+from sagebench.analysis import batch, facts, predictions, style
 from sagebench.analysis.chart import NOT_RUN_LABEL
 from sagebench.analysis.outcomes import not_run_records, read_records, read_study
 from sagebench.analysis.tables import build_tables, not_run_table
@@ -43,7 +43,7 @@ def predict(files, trial, peak_gib, epoch_s, chance=0.0, checksum="c0ffee" * 10)
     return record
 
 
-def skip(files, trial):
+def skip(files, trial, **changed):
     """Let the study leave the trial out."""
     files.experiments["batch"]["trials"].append(trial_id(trial))
     write_json(files.results / "trials" / trial_id(trial) / "trial.json", trial)
@@ -51,6 +51,7 @@ def skip(files, trial):
     study = read_json(files.path)
     figures = {"peak_bytes": 12 * GIB, "low_bytes": 11 * GIB, "high_bytes": 13 * GIB}
     figures |= {"limit_bytes": 8 * GIB, "out_of_memory_chance": 1.0, "model": "0123456789"}
+    figures |= changed
     study["skipped"] = {**study.get("skipped", {}), trial_id(trial): figures}
     write_json(files.path, study)
 
@@ -143,3 +144,16 @@ def test_left_out_trials_are_drawn_apart_from_measured_points(files):
         for legend in figure.legends
     )
     assert isinstance(not_run, pd.DataFrame)
+
+
+def test_an_experiment_of_which_nothing_was_run_has_no_table(files):
+    """And no pilot's end has bytes: its memory ran out before it could tell."""
+    files.add("batch", make_outcome(make_trial(batch_size=64)))
+    skip(files, make_trial(batch_size=512), peak_bytes=None, low_bytes=None, high_bytes=None)
+    trials, not_run = tables(files)
+    alone = {"name": "memory", "axis": "batch_size"}
+    assert facts.configurations(trials, alone) is None
+    with style.look():
+        drawn = batch.figures(trials, not_run)["batch_memory"]
+    assert NOT_RUN_LABEL not in [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert predictions.not_run(not_run).rows[0][2].text == "–"

@@ -10,7 +10,7 @@ import pandas as pd
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
 from sagebench.analysis.neighbor import EVALUATIONS, evaluation
-from sagebench.analysis.points import AXES, median, of_axis
+from sagebench.analysis.points import AXES, among, median, of_axis
 from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
 from sagebench.analysis.words import trial_count
 from sagebench.grid.fanout import Fanout
@@ -161,8 +161,7 @@ def far_off(trials: pd.DataFrame, epochs: pd.DataFrame) -> HtmlTable | None:
 def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTable | None:
     """A row for every configuration of an experiment: repeats, medians, ranges."""
     axis = experiment["axis"]
-    inside = trials[[experiment["name"] in names.split(";") for names in trials["experiments"]]]
-    rows = of_axis(inside, axis)
+    rows = of_axis(among(trials, "experiments", experiment["name"]), axis)
     accuracy = evaluation(rows)
     groups = list(rows.groupby(["series", *AXES[axis]], sort=False))
     enough = any(len(group) >= INTERVAL_FROM_N for _, group in groups)

@@ -26,13 +26,19 @@ ALWAYS_APART = ("dataset", "engine", "sampler", "precision", "device", "machine"
 WITHOUT_VALUE = (Status.OUT_OF_MEMORY, Status.TIME_LIMIT, Status.DIVERGED)
 
 
+def among(trials: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
+    """The rows that have `name` among the names in `column` (experiments, axes)."""
+    mask = [name in names.split(";") for names in trials[column]]
+    return trials.loc[pd.Series(mask, index=trials.index, dtype=bool)]
+
+
 def of_axis(trials: pd.DataFrame, axis: str) -> pd.DataFrame:
     """The trials of the experiments that study `axis`, with their `series`.
 
     A series holds trials that differ in nothing but the axis and the seed, so a median never mixes
     unlike trials; its name says what sets it apart in this figure.
     """
-    rows = trials[[axis in axes.split(";") for axes in trials["axes"]]].copy()
+    rows = among(trials, "axes", axis).copy()
     if rows.empty:
         return rows.assign(series=pd.Series(dtype=object))
     apart = _apart(rows, axis)
@@ -46,15 +52,16 @@ def of_axis(trials: pd.DataFrame, axis: str) -> pd.DataFrame:
 def with_not_run(
     trials: pd.DataFrame, not_run: pd.DataFrame | None, axis: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of an axis, and of those that were left out, with series of the same names; the
-    latter with their predicted peak memory in GiB: median, low, high."""
+    """The rows of an axis, and of those that were left out by an estimate of their memory, with
+    series of the same names; the latter with that estimate in GiB: median, low, high."""
     if not_run is not None and len(not_run):
         trials = pd.concat([trials, not_run], ignore_index=True)
     rows = of_axis(trials, axis)
     skipped = rows["status"].eq(Status.SKIPPED)
     ends = {"median": "", "low": "_low", "high": "_high"}
     predicted = {name: rows[f"predicted_peak{end}_bytes"] / GIB for name, end in ends.items()}
-    return rows[~skipped], rows.assign(**predicted)[skipped]
+    estimated = skipped & rows["predicted_peak_bytes"].notna()  # else a pilot ran out of memory
+    return rows[~skipped], rows.assign(**predicted)[estimated]
 
 
 def going_along(rows: pd.DataFrame, axis: str) -> list[str]:

@@ -19,6 +19,7 @@ from sagebench.analysis.accounting import summary
 from sagebench.analysis.captions import AXIS_NAMES, CAPTIONS, PREDICTED_MEASURED, Caption
 from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUMNS
 from sagebench.analysis.comparison import comparisons
+from sagebench.analysis.points import among
 from sagebench.analysis.published import SETTING, SOURCE, UNKNOWN
 from sagebench.analysis.words import common_notes
 from sagebench.errors import UserError
@@ -121,14 +122,13 @@ def _section(
     study: dict[str, Any], trials: pd.DataFrame, axis: str, figures: Path
 ) -> dict[str, Any]:
     experiments = [entry for entry in study["experiments"] if entry["axis"] == axis]
-    inside = trials[[axis in axes.split(";") for axes in trials["axes"]]]
     return {
         "axis": axis,
         "name": AXIS_NAMES[axis],
         "experiments": [(entry, facts.configurations(trials, entry)) for entry in experiments],
         "pictures": [_picture(figures, name, caption) for name, caption in CAPTIONS[axis].items()],
         "top": facts.top_fanouts(trials) if axis == "fanout" else None,
-        "notes": common_notes(inside, axis),
+        "notes": common_notes(among(trials, "axes", axis), axis),
     }
 
 
