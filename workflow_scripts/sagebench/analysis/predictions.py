@@ -24,7 +24,7 @@ from sagebench.records import Status
 from sagebench.units import GIB
 
 TITLE = "Predicted against measured"
-NOTHING = "No trial of this study was predicted before it ran (snakemake probe)."
+NOTHING = "Nothing was estimated of a trial of this study before it ran (make probe, make pilot)."
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ def table(trials: pd.DataFrame) -> HtmlTable | None:
         for _, row in rows.iterrows()
     ]
     columns = ["Trial", "Ended", "Peak memory, predicted", "measured", "error"]
-    columns += ["Epoch, predicted", "measured", "error", "Time predicted from"]
+    columns += ["Epoch, predicted", "measured", "error", "Time rests on"]
     return HtmlTable("Predictions were made before the trials ran", columns, body)
 
 
 def not_run(rows: pd.DataFrame) -> HtmlTable | None:
-    """The trials that were left out because they were predicted not to fit."""
+    """The trials that were left out because they do not fit, as estimated or as their pilot found."""
     if rows.empty:
         return None
     body = [
@@ -133,7 +133,7 @@ def not_run(rows: pd.DataFrame) -> HtmlTable | None:
         for _, row in rows.iterrows()
     ]
     columns = ["Trial", "Experiment", "Peak memory, predicted", "Limit", "Chance to run out"]
-    return HtmlTable("Predicted not to fit in memory, and therefore not run", columns, body)
+    return HtmlTable("Will not fit in memory, and therefore not run", columns, body)
 
 
 def figures(trials: pd.DataFrame) -> dict[str, Figure]:
