@@ -119,7 +119,7 @@ def table(trials: pd.DataFrame) -> HtmlTable | None:
 
 
 def not_run(rows: pd.DataFrame) -> HtmlTable | None:
-    """The trials that were left out because they do not fit, as estimated or as their pilot found."""
+    """The trials that were left out: as estimated, or as their pilot found, they do not fit."""
     if rows.empty:
         return None
     body = [
