@@ -119,7 +119,7 @@ gpu: install ## what is worth measuring on a GPU, in nine minutes: make gpu OUT=
 	$(RUN)/python tests/gpu/campaign.py --out "$$OUT"
 
 .PHONY: bench-planning
-bench-planning: install ## the dry run of 10,000 trials against bare Snakemake with as many jobs
+bench-planning: install ## the dry run of 10,000 trials against bare Snakemake, and their plan
 	$(RUN)/python tests/bench_planning.py
 
 .PHONY: test
