@@ -63,6 +63,8 @@ def main() -> None:
     if any(row.time_basis in (None, Basis.MODEL) and row.fits != NO_FIT for row in to_run):
         command = make("pilot", arguments)
         print(f"`{command}` measures some twenty steps of each on the devices of this site.")
+    if study.site.device == "cpu":
+        print("Of a CPU neither memory nor time is estimated without it.")
     from sagebench.plan.page import render  # the drawing takes seconds to import
 
     write_atomic(page, render(study, rows, forecaster))

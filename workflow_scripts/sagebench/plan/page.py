@@ -26,6 +26,7 @@ from sagebench.units import GIB, hours_text
 OWN_TEMPLATES = Path(__file__).parent / "templates"
 ROWS_SHOWN = 1000
 """trials of the page's table; plan.csv has all"""
+OF_CPU = "a CPU's is not estimated: what there is, a pilot reached in some twenty steps"
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def _basis(
             ],
         ),
         ("Times", sorted({row.time_source for row in to_run if row.time_source})),
+        ("Memory", [OF_CPU] if study.site.device == "cpu" else []),
         ("Memory limit", sorted({_limit(row) for row in to_run if row.memory_limit_bytes})),
         ("Energy", sorted({row.energy_source for row in to_run if row.energy_source})),
         ("Data sheet", [forecaster.card.data_sheet] if forecaster.card else []),
