@@ -123,7 +123,7 @@ def slurm(tmp_path, monkeypatch):
     files.queue, files.known = [], {}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(squeue, "jobs", lambda users: squeue.parse("\n".join(files.queue)))
-    monkeypatch.setattr(sacct, "allocations", lambda ids, limit_s: sacct.Answer(files.known))
+    monkeypatch.setattr(sacct, "allocations", lambda ids, limit_s: files.known)
     return files
 
 

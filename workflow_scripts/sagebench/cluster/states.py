@@ -5,6 +5,7 @@ A finished trial costs a listing and one small file, so that ten thousand take a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -227,7 +228,9 @@ def _ended(
 def _with_slurms_word(states: Sequence[TrialState]) -> list[TrialState]:
     """Where an attempt ended without a word, Slurm may know why."""
     silent = {one.slurm_job_id for one in states if one.said == SILENT and one.slurm_job_id}
-    found = sacct.allocations(silent, SACCT_LIMIT_S).allocations if silent else {}
+    found: dict[str, list[sacct.Allocation]] = {}
+    with contextlib.suppress(NoAnswer):
+        found = sacct.allocations(silent, SACCT_LIMIT_S)
     return [
         replace(one, said=f"ended without a word: Slurm says {found[one.slurm_job_id][-1].state}")
         if one.said == SILENT and one.slurm_job_id in found
