@@ -15,7 +15,7 @@ from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.launch.launcher import handling_signals
 from sagebench.launch.rank_group import RankGroup
-from sagebench.launch.start import ROOT, local_ranks, runtime_environment, slurm_ranks
+from sagebench.launch.start import ROOT, rank_group, runtime_environment
 from sagebench.launch.verdict import RankEnd, last_lines
 from sagebench.preflight.findings import problems, unknown
 
@@ -59,7 +59,7 @@ def check_width(
     }
     began = time.monotonic()
     try:
-        running = start(ranks, site, place, results, store, directory, needs["compiles"])
+        running = start(site, place, results, store, directory, needs["compiles"])
         with handling_signals(running.stop), running:
             ends = running.wait(time.time() + LIMIT_S)
         record["ends"] = [summary(end) for end in ends]
@@ -81,7 +81,6 @@ def check_width(
 
 
 def start(
-    ranks: int,
     site: Mapping[str, Any],
     place: Mapping[str, Any],
     results: Path,
@@ -102,10 +101,8 @@ def start(
         "NCCL_DEBUG": "INFO",
         "NCCL_DEBUG_SUBSYS": "INIT,NET",
     }
-    if site["launcher"] == "slurm":
-        folders = (results, *([store] if store else []))
-        return slurm_ranks(arguments, variables, directory, folders, site=site, place=place)
-    return local_ranks(arguments, variables, directory, ranks, site=site)
+    folders = (results, *([store] if store else []))
+    return rank_group(arguments, variables, directory, folders, site, place)
 
 
 def summary(end: RankEnd) -> dict[str, Any]:
