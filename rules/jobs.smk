@@ -120,10 +120,9 @@ def preflight_resources():
     if not BY_SLURM:
         return {}
     runtime = preflight_walltime_min(study.site)
-    widths = preflight_widths(study.site)
     asked = {
-        width: {"runtime": runtime, **slurm_resources(width, study.site)}
-        for width in widths
+        ranks: {"runtime": runtime, **slurm_resources(ranks, study.site)}
+        for ranks in possible_ranks(study.site)
     }
     return by_job(asked, lambda wildcards: int(wildcards.preflight))
 

@@ -133,7 +133,7 @@ def test_what_snakemake_parses_is_light():
     code = """
 import sys
 from sagebench.grid import again, environment, freeze, study
-from sagebench.plan import guards
+from sagebench.plan import decisions
 heavy = {"torch", "numpy", "pandas", "matplotlib", "scipy", "numba", "torch_geometric"}
 print(sorted(heavy & set(sys.modules)))
 """
