@@ -19,8 +19,7 @@ from configurations import CLUSTER, GOOD, WORKSTATION, study_of
 from outcome_factory import make_outcome, make_trial
 from sagebench.cluster import sacct, squeue, states
 from sagebench.cluster.commands import NoAnswer
-from sagebench.cluster.states import STATES, TrialState, look
-from sagebench.cluster.states_text import as_csv, as_text
+from sagebench.cluster.states import STATES, TrialState, as_csv, as_text, look
 from sagebench.files import write_json
 from sagebench.records import Status
 
