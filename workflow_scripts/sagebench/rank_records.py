@@ -19,7 +19,6 @@ from sagebench.records import (
     Status,
     StoreFacts,
     Timing,
-    Values,
 )
 
 EARLY_END_CODE = 86
@@ -51,17 +50,6 @@ class Measurements(FromJson):
     phases: dict[str, Any] | None = None
     complete: bool = False
 
-    @classmethod
-    def from_json(cls, values: Values) -> Measurements:
-        typed = {
-            "store": StoreFacts.or_none(values.get("store")),
-            "epochs": [Epoch.from_json(epoch) for epoch in values.get("epochs") or []],
-            "timing": Timing.or_none(values.get("timing")),
-            "memory": PeakBytes.or_none(values.get("memory")),
-            "accuracy": Accuracy.or_none(values.get("accuracy")),
-        }
-        return super().from_json({**values, **typed})
-
     def write(self, directory: Path) -> None:
         write_json(measured_path(directory), asdict(self))
 
@@ -92,11 +80,6 @@ class RankEarlyEnd(FromJson):
     at_unix_s: float
     reason: Reason
     allocator: dict[str, int | None] = field(default_factory=dict)
-
-    @classmethod
-    def from_json(cls, values: Values) -> RankEarlyEnd:
-        typed = {"status": Status(values["status"]), "reason": Reason.from_json(values["reason"])}
-        return super().from_json({**values, **typed})
 
     def write(self, directory: Path) -> None:
         write_json(_early_end_path(directory, self.reason.rank), asdict(self))

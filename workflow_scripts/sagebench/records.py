@@ -10,8 +10,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sagebench.errors import UserError
 from sagebench.files import write_json
@@ -64,12 +65,34 @@ class FromJson:
     @classmethod
     def from_json(cls: type[Json], values: Values) -> Json:
         """Raises TypeError where a key is missing that every version wrote."""
-        names = [entry.name for entry in fields(cls)]
-        return cls(**{name: values[name] for name in names if name in values})
+        given = {name: values[name] for name in _names(cls) if name in values}
+        for name, (kind, several) in _typed(cls).items():
+            value = given.get(name)
+            if several:
+                given[name] = [_made(kind, one) for one in value or []]
+            elif value is not None:
+                given[name] = _made(kind, value)
+        return cls(**given)
 
-    @classmethod
-    def or_none(cls: type[Json], values: Values | None) -> Json | None:
-        return None if values is None else cls.from_json(values)
+
+def _made(kind: type, value: Any) -> Any:
+    return kind.from_json(value) if issubclass(kind, FromJson) else kind(value)
+
+
+@cache
+def _names(kind: type) -> list[str]:
+    return [entry.name for entry in fields(kind)]
+
+
+@cache
+def _typed(kind: type) -> dict[str, tuple[type, bool]]:
+    """The fields that hold a record or a status, and whether a list of them."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        for one in (hint, *get_args(hint)):
+            if isinstance(one, type) and issubclass(one, FromJson | Status):
+                found[name] = one, get_origin(hint) is list
+    return found
 
 
 @dataclass(frozen=True)
@@ -90,10 +113,6 @@ class Reason(FromJson):
     phase: str
     message: str
     limit: Limit | None = None
-
-    @classmethod
-    def from_json(cls, values: Values) -> Reason:
-        return super().from_json({**values, "limit": Limit.or_none(values.get("limit"))})
 
 
 @dataclass(frozen=True)
@@ -229,20 +248,6 @@ class Outcome(FromJson):
     sample: HopMeans | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     ranks: list[dict[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def from_json(cls, values: Values) -> Outcome:
-        typed = {
-            "status": Status(values["status"]),
-            "reason": Reason.or_none(values.get("reason")),
-            "store": StoreFacts.or_none(values.get("store")),
-            "epochs": [Epoch.from_json(epoch) for epoch in values.get("epochs") or []],
-            "timing": Timing.or_none(values.get("timing")),
-            "memory": PeakBytes.or_none(values.get("memory")),
-            "accuracy": Accuracy.or_none(values.get("accuracy")),
-            "sample": HopMeans.or_none(values.get("sample")),
-        }
-        return super().from_json({**values, **typed})
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sagebench.files import write_json
 from sagebench.grid.trial import Trial, digest
-from sagebench.records import FromJson, PeakBytes, Reason, Status, Values
+from sagebench.records import FromJson, PeakBytes, Reason, Status
 
 FORMAT = 1
 STATUSES = (Status.COMPLETED, Status.OUT_OF_MEMORY)
@@ -99,11 +99,6 @@ class Measured(FromJson):
     versions: dict[str, str | None] | None = None
     measured_at: str | None = None
 
-    @classmethod
-    def from_json(cls, values: Values) -> Any:
-        typed = {"status": Status(values["status"]), "reason": Reason.or_none(values.get("reason"))}
-        return super().from_json({**values, **typed})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Window(FromJson):
@@ -128,10 +123,6 @@ class Window(FromJson):
     edges: float | None = None
     memory: PeakBytes | None = None
     energy_j: float | None = None
-
-    @classmethod
-    def from_json(cls, values: Values) -> Any:
-        return super().from_json({**values, "memory": PeakBytes.or_none(values.get("memory"))})
 
 
 @dataclass(frozen=True, kw_only=True)
