@@ -3,7 +3,7 @@
 
 rule preflight:
     input:
-        image_input(),
+        IMAGE,
     output:
         f"{RESULTS}/preflight/{study.site.machine}/{{preflight}}.json",
     log:

@@ -10,8 +10,8 @@ rule trials:
 
 rule trial:
     input:
-        store=trial_store(),
-        image=image_input(),
+        store=trial_store,
+        image=trial_image,
     output:
         outcome_path(RESULTS, "{trial}"),
     log:

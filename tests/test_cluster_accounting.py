@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 from sagebench.cluster import accounting, sacct
 from sagebench.cluster.accounting import COLUMNS, Asked, as_csv, collect, read_rows
-from sagebench.cluster.sacct import Allocation, Answer
+from sagebench.cluster.commands import NoAnswer
+from sagebench.cluster.sacct import Allocation
 
 HOUR = 3600
 BEGIN_S = 1795365408.0  # 2026-11-22T16:36:48 UTC
@@ -57,8 +58,8 @@ def slurm(monkeypatch):
         ids = sorted(set(job_ids))
         said.asked.append(ids)
         if said.reason:
-            return Answer({}, set(ids), said.reason)
-        return Answer({one: said.known[one] for one in ids if one in said.known})
+            raise NoAnswer(said.reason)
+        return {one: said.known[one] for one in ids if one in said.known}
 
     monkeypatch.setattr(sacct, "allocations", allocations)
     monkeypatch.setattr(accounting, "ASK_AGAIN_S", 0.01)

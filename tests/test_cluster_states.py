@@ -19,8 +19,7 @@ from configurations import CLUSTER, GOOD, WORKSTATION, study_of
 from outcome_factory import make_outcome, make_trial
 from sagebench.cluster import sacct, squeue, states
 from sagebench.cluster.commands import NoAnswer
-from sagebench.cluster.states import STATES, TrialState, look
-from sagebench.cluster.states_text import as_csv, as_text
+from sagebench.cluster.states import STATES, TrialState, as_csv, as_text, look
 from sagebench.files import write_json
 from sagebench.records import Status
 
@@ -123,7 +122,7 @@ def slurm(tmp_path, monkeypatch):
     files.queue, files.known = [], {}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(squeue, "jobs", lambda users: squeue.parse("\n".join(files.queue)))
-    monkeypatch.setattr(sacct, "allocations", lambda ids, limit_s: sacct.Answer(files.known))
+    monkeypatch.setattr(sacct, "allocations", lambda ids, limit_s: files.known)
     return files
 
 

@@ -26,7 +26,6 @@ LIMIT_S = 60
 # Notes its options, says a line, and does to its target what the file `deed` says.
 STAND_IN = r"""#!/bin/sh
 here=$(dirname "$0")
-if [ "$1" = --version ]; then echo apptainer version 1.2.3; exit; fi
 while [ $# -gt 2 ]; do printf '%s\n' "$1" >> "$here/options"; shift; done
 echo built >> "$here/builds"
 echo "INFO: building from $2"
@@ -87,7 +86,6 @@ def test_what_is_built_is_recorded(bench):
     assert record["bytes"] == bench.image.stat().st_size
     assert record["mtime_ns"] == bench.image.stat().st_mtime_ns
     assert record["definition"] == str(DEFINITION)
-    assert record["apptainer"] == "1.2.3"
     assert record["built_at"].endswith("+00:00")
     options = (bench.tools / "options").read_text().splitlines()
     assert options[2:] == ["--build-arg=wheels=$HOME; `exit`", "--fakeroot"]
@@ -127,10 +125,10 @@ def test_a_failed_build_leaves_the_old_image_and_says_why(bench, capfd):
     before = bench.state()
     bench.lock.write_text("numpy==2\n")
     bench.does('echo half > "$1"; echo "no space left" >&2; exit 7')
-    with pytest.raises(UserError, match=r"(?s)some\.def failed on .* exit code 7; .*no space left"):
+    with pytest.raises(UserError, match=r"some\.def failed on .* exit code 7: correct what"):
         bench.build()
     assert bench.state() == before
-    assert "INFO: building from" in capfd.readouterr().out
+    assert "INFO: building from" in (said := capfd.readouterr().out) and "no space left" in said
     bench.does('echo whole > "$1"')
     bench.build()
     assert bench.image.read_text() == "whole\n"

@@ -20,7 +20,7 @@ def run(tmp_path, store, **request):
     trial = endless_trial()
     study = {
         "site": {"launcher": "local", "device": "cpu", "environment": {}},
-        "places": {"1": {}},
+        "places": {"1": {"ranks_per_node": 1}},
         "requests": {trial.id: {"walltime_min": 60, "continues": False, **request}},
     }
     (tmp_path / "study.json").write_text(json.dumps(study))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from sagebench.bench import processes
-from sagebench.launch.start import Job, local_ranks, shared_environment, slurm_ranks
+from sagebench.launch.start import Job, local_site, rank_group, shared_environment
 from sagebench.measure.allocator import NAMES
 from trials import make_trial
 
@@ -43,10 +43,11 @@ def environment_of(site=SITE, **variables):
     """What a rank of this machine is told, beside the rank of a Slurm job at the same site."""
     script = "import json, os; print(json.dumps(dict(os.environ)))"
     (folder := variables.pop("folder")).mkdir(exist_ok=True)
-    with local_ranks(["-c", script], variables, folder, 1, site=site) as ranks:
+    with rank_group(["-c", script], variables, folder, [], site, PLACE) as ranks:
         ranks.wait()
     found = json.loads((folder / "rank-0.log").read_text())
-    by_slurm = slurm_ranks(["-c", ""], variables, folder, [], site=site, place=PLACE).environment
+    site = {**site, "launcher": "slurm"}
+    by_slurm = rank_group(["-c", ""], variables, folder, [], site, PLACE).environment
     assert {name: by_slurm.get(name) for name in NAMES} == {name: found.get(name) for name in NAMES}
     return found
 
@@ -102,7 +103,7 @@ def test_what_a_user_says_of_segments_decides(tmp_path, monkeypatch, asked, own)
 
 
 def recorded(site, device="cuda"):
-    return Job(make_trial(device=device), *[processes.SCRIPTS] * 3, site).expandable_segments
+    return Job(make_trial(device=device), *[processes.SCRIPTS] * 3, site, PLACE).expandable_segments
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def recorded(site, device="cuda"):
         (SITE, "cuda", True),
         ({**SITE, "expandable_segments": False}, "cuda", False),
         ({**SITE, "environment": {NEW: "x:1, expandable_segments : False"}}, "cuda", False),
-        (None, "cuda", False),
+        (local_site("cuda"), "cuda", False),
         ({**SITE, "device": "cpu"}, "cpu", None),
     ],
 )  # fmt: skip
@@ -127,6 +128,7 @@ def test_torch_obeys_and_says_nothing(asked, tmp_path):
         "print(torch.cuda.memory._snapshot()['allocator_settings']['expandable_segments'])"
     )
     site = {**SITE, "expandable_segments": asked}
-    with local_ranks(["-W", "error", "-c", script], {}, tmp_path, 1, site=site) as ranks:
+    arguments = ["-W", "error", "-c", script]
+    with rank_group(arguments, {}, tmp_path, [], site, PLACE) as ranks:
         ranks.wait()
     assert (tmp_path / "rank-0.log").read_text() == f"{asked}\n"

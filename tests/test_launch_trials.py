@@ -399,7 +399,7 @@ def slurm_study(folder: Path) -> list[str]:
             "image": "gone.sif", "image_definition": None, "binds": []}  # fmt: skip
     study = {
         "site": site,
-        "places": {"1": {}},
+        "places": {"1": {"ranks_per_node": 1}},
         "requests": {make_trial().id: {"walltime_min": 1, "continues": False}},
     }
     (folder / "study.json").write_text(json.dumps(study))

@@ -279,7 +279,7 @@ def test_an_interrupted_series_goes_on_where_it_was(tmp_path, number):
     while not study.pilots and time.monotonic() < until:
         time.sleep(0.02)
     folder = pilots_folder(study.results, "local")
-    while len(list(folder.glob("tiny-*/attempts/1"))) < 2 and time.monotonic() < until:
+    while len(list(folder.glob("tiny-*/attempts/1/trial.json"))) < 2 and time.monotonic() < until:
         time.sleep(0.02)
     first.send_signal(number)
     said = first.communicate(timeout=LIMIT_S)[1]

@@ -25,20 +25,12 @@ def main() -> None:
     arguments = parser.parse_args()
     study = study_of(arguments)
     path = arguments.out or Path(study.results, study.name, "accounting.csv")
-    widths = {request.trial.ranks for request in study.requests.values()}
     on_gpus = study.site.device == "cuda"
-    gpus = {
-        ranks: geometry(ranks, study.site).devices_allocated if on_gpus else None
-        for ranks in widths
-    }
-    trials = [
-        Asked(
-            Path(outcome_path(study.results, trial_id)).parent,
-            request.trial.ranks,
-            gpus[request.trial.ranks],
-        )
-        for trial_id, request in study.requests.items()
-    ]
+    trials = []
+    for trial_id, request in study.requests.items():
+        ranks = request.trial.ranks
+        gpus = geometry(ranks, study.site).devices_allocated if on_gpus else None
+        trials.append(Asked(Path(outcome_path(study.results, trial_id)).parent, ranks, gpus))
     rows = collect(trials, read_rows(path))
     write_atomic(path, as_csv(rows))
     without = [row for row in rows if row["reason"]]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sagebench.cluster.states import look
-from sagebench.cluster.states_text import as_csv, as_text
+from sagebench.cluster.states import as_csv, as_text, look
 from sagebench.errors import run_script
 from sagebench.grid.study import add_study_arguments, study_of
 from sagebench.plan.decisions import guarded

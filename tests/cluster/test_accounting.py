@@ -51,7 +51,7 @@ def test_how_jobs_end(submit):
     ids = [held, again, failed, wide]
 
     def ended() -> dict[str, list[sacct.Allocation]] | None:
-        found = sacct.allocations(ids).allocations
+        found = sacct.allocations(ids)
         last = [found[job_id][-1] for job_id in ids if job_id in found]
         # The second run of the requeued job may be told later than the end of its first.
         if len(last) < 4 or len(found[again]) < 2 or not all(one.finished for one in last):

@@ -39,7 +39,10 @@ class Attempt(FromJson):
 
     @classmethod
     def from_json(cls, values: Values) -> Attempt:
-        return super().from_json({**values, "status": _status_of_attempt(values.get("status"))})
+        try:
+            return super().from_json(values)
+        except ValueError:  # another version's status
+            return super().from_json({**values, "status": Status.FAILED})
 
     @property
     def started_unix_s(self) -> float | None:
@@ -94,10 +97,3 @@ def read_ended_attempts(home: Path) -> list[Attempt]:
         except (ValueError, TypeError):
             continue
     return ended
-
-
-def _status_of_attempt(value: str | None) -> Status | None:
-    try:
-        return None if value is None else Status(value)
-    except ValueError:  # another version's
-        return Status.FAILED

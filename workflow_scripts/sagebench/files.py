@@ -1,10 +1,15 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files that one process holds at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,7 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)  # a signal's exception may come after the rename
@@ -52,7 +57,45 @@ def read_object(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _umask() -> int:
+@contextmanager
+def hold(
+    path: str | os.PathLike[str],
+    waiting: str | None = None,
+    *,
+    flags: int = os.O_RDWR | os.O_CREAT,
+    within_s: float = 0.0,
+) -> Iterator[int]:
+    """Hold a file's lock, which goes with the process, however that ends; yields its descriptor.
+
+    waiting: what to say, and then wait, where another holds it for longer than `within_s`; None:
+    BlockingIOError. flags: to open it; a folder can be read only.
+    """
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        until = time.monotonic() + within_s
+        while not _taken(descriptor):
+            if time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            if waiting is None:
+                raise BlockingIOError(f"{path} is held by another process")
+            print(waiting, file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            break
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

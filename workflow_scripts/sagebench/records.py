@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from functools import cache
@@ -66,26 +66,34 @@ class FromJson:
     @classmethod
     def from_json(cls: type[Json], values: Values) -> Json:
         """Raises TypeError where a key is missing that every version wrote."""
-        found = {entry.name: values[entry.name] for entry in fields(cls) if entry.name in values}
-        for name, read in _readers(cls).items():
-            value = found.get(name)
-            if value is not None:
-                found[name] = [*map(read, value)] if isinstance(value, list) else read(value)
-        return cls(**found)
+        given = {name: values[name] for name in _names(cls) if name in values}
+        for name, (kind, several) in _typed(cls).items():
+            value = given.get(name)
+            if several:
+                given[name] = [_made(kind, one) for one in value or []]
+            elif value is not None:
+                given[name] = _made(kind, value)
+        return cls(**given)
+
+
+def _made(kind: type, value: Any) -> Any:
+    return kind.from_json(value) if issubclass(kind, FromJson) else kind(value)
 
 
 @cache
-def _readers(record: type[FromJson]) -> dict[str, Callable[[Any], Any]]:
-    """What makes a value of its JSON, by the field's name, where it is not the same."""
-    readers = {}
-    for name, kind in get_type_hints(record).items():
-        for part in get_args(kind) or (kind,):
-            if get_origin(part) is None and isinstance(part, type):
-                if issubclass(part, FromJson):
-                    readers[name] = part.from_json
-                elif issubclass(part, Status):
-                    readers[name] = part
-    return readers
+def _names(kind: type) -> list[str]:
+    return [entry.name for entry in fields(kind)]
+
+
+@cache
+def _typed(kind: type) -> dict[str, tuple[type, bool]]:
+    """The fields that hold a record or a status, and whether a list of them."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        for one in (hint, *get_args(hint)):
+            if isinstance(one, type) and issubclass(one, FromJson | Status):
+                found[name] = one, get_origin(hint) is list
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import csv
 import io
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from sagebench.attempts import Attempt, read_attempts
 from sagebench.cluster import sacct
+from sagebench.cluster.commands import NoAnswer
 from sagebench.records import Damaged, read_outcome
 
 SETTLE_S = 30.0
@@ -67,19 +68,26 @@ def collect(
 ) -> list[Row]:
     """The rows of all attempts at the trials. before: the rows of an earlier call."""
     known = {_key(row): row for row in before if _is_final(row)}
-    rows = [
-        (trial, attempt, _row(trial, attempt))
-        for trial in trials
-        for attempt in attempts_of(trial.folder)
-    ]
-    to_ask = [entry for entry in rows if _key(entry[2]) not in known and entry[1].slurm_job_id]
-    answer = _ask([attempt for _, attempt, _ in to_ask], settle_s)
-    found = [_allocation_of(attempt, answer) for _, attempt, _ in to_ask]
+    rows = []
+    to_ask: list[tuple[Asked, Attempt, Row]] = []
+    for trial in trials:
+        for attempt in attempts_of(trial.folder):
+            row = _row(trial, attempt)
+            rows.append(known.get(_key(row), row))
+            if rows[-1] is row and attempt.slurm_job_id:
+                to_ask.append((trial, attempt, row))
+    attempts = [attempt for _, attempt, _ in to_ask]
+    try:
+        answer = _ask(attempts, settle_s)
+    except NoAnswer as error:
+        for _, _, row in to_ask:
+            row["reason"] = str(error)
+        return rows
+    found = [_allocation_of(attempt, answer) for attempt in attempts]
     attempts_in = Counter((one.job_id, one.started_s) for one in found if one is not None)
     for (trial, _, row), allocation in zip(to_ask, found, strict=True):
         if allocation is None:
-            unanswered = row["slurm_job_id"] in answer.unanswered
-            row["reason"] = answer.reason if unanswered else "Slurm's accounting knows no such job"
+            row["reason"] = "Slurm's accounting knows no such job"
             continue
         row |= _figures(trial, allocation)
         row["failed"] = row["failed"] and allocation.finished
@@ -87,7 +95,7 @@ def collect(
         if others:
             row |= dict.fromkeys(("gpu_hours_allocated", "gpu_hours_used", "energy_j"))
             row["reason"] = f"its job ran {others} other attempts: no share is its own"
-    return [known.get(_key(row), row) for _, _, row in rows]
+    return rows
 
 
 def attempts_of(folder: Path) -> list[Attempt]:
@@ -164,35 +172,34 @@ def _figures(trial: Asked, allocation: sacct.Allocation) -> Row:
     }
 
 
-def _ask(attempts: Sequence[Attempt], settle_s: float) -> sacct.Answer:
+def _ask(attempts: Sequence[Attempt], settle_s: float) -> dict[str, list[sacct.Allocation]]:
     """Slurm's answer, once the jobs of the attempts that have ended are over, or settle_s later."""
     answer = sacct.allocations(attempt.slurm_job_id or "" for attempt in attempts)
-    ended = {attempt.slurm_job_id or "" for attempt in attempts if attempt.status is not None}
+    running = {attempt.slurm_job_id or "" for attempt in attempts if attempt.status is not None}
     until = time.monotonic() + settle_s
-    while answer.reason is None and time.monotonic() < until:
-        there = {job_id: answer.allocations.get(job_id, []) for job_id in ended}
-        still = [job_id for job_id in ended if not all(one.finished for one in there[job_id])]
-        if not still:
+    while time.monotonic() < until:
+        running = {job for job in running if not all(one.finished for one in answer.get(job, []))}
+        if not running:
             break
         time.sleep(ASK_AGAIN_S)
-        answer.allocations |= sacct.allocations(still).allocations
+        answer |= sacct.allocations(running)
     return answer
 
 
-def _allocation_of(attempt: Attempt, answer: sacct.Answer) -> sacct.Allocation | None:
+def _allocation_of(
+    attempt: Attempt, answer: Mapping[str, Sequence[sacct.Allocation]]
+) -> sacct.Allocation | None:
     """The allocation that the attempt began in: Slurm uses a number again after a requeue, and for
     another job after years."""
-    began_s = attempt.started_unix_s
-    held = [
-        one
-        for one in answer.allocations.get(attempt.slurm_job_id or "", [])
-        if began_s is None
-        or (
-            one.started_s is not None
+    held = list(answer.get(attempt.slurm_job_id or "", []))
+    if (began_s := attempt.started_unix_s) is not None:
+        held = [
+            one
+            for one in held
+            if one.started_s is not None
             and one.started_s - CLOCKS_APART_S <= began_s
             and (one.ended_s is None or began_s <= one.ended_s + CLOCKS_APART_S)
-        )
-    ]
+        ]
     return held[-1] if held else None
 
 

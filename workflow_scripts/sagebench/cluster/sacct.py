@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from sagebench.cluster.commands import NoAnswer, ask
+from sagebench.cluster.commands import ask
 
 # None of these can hold the separator |.
 FIELDS = [
     *("JobIDRaw", "State", "ExitCode", "Submit", "Start", "End", "ElapsedRaw"),
     *("NNodes", "NodeList", "AllocTRES", "ConsumedEnergyRaw"),
 ]
-JOBS_A_CALL = 500
-LIMIT_S = 60.0
+JOBS_A_CALL = 8000
+"""as many as go into one argument of a command"""
+LIMIT_S = 120.0
 
 UNFINISHED = {"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING"}
 
@@ -54,48 +56,32 @@ class Allocation:
         return self.started_s - self.submitted_s
 
 
-@dataclass
-class Answer:
-    """What was learnt: allocations by job id, in the order of time. Of the jobs in `unanswered`
-    nothing is known, because of `reason`."""
-
-    allocations: dict[str, list[Allocation]] = field(default_factory=dict)
-    unanswered: set[str] = field(default_factory=set)
-    reason: str | None = None
-
-
-def allocations(job_ids: Iterable[str], limit_s: float = LIMIT_S) -> Answer:
-    """Ask sacct for the jobs, in few calls; once one fails, the rest is not asked for."""
+def allocations(job_ids: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, list[Allocation]]:
+    """Of the jobs, by id and in the order of time; raises NoAnswer."""
     ids = sorted(set(job_ids))
-    answer = Answer()
+    found = {}
     for first in range(0, len(ids), JOBS_A_CALL):
-        batch = ids[first : first + JOBS_A_CALL]
-        command = ["sacct", "--parsable2", "--noheader", "--duplicates"]
-        command += ["--format", ",".join(FIELDS), "--jobs", ",".join(batch)]
-        try:
-            answer.allocations |= parse(ask(command, limit_s))
-        except NoAnswer as error:
-            answer.unanswered = set(ids[first:])
-            answer.reason = str(error)
-            break
-    return answer
+        command = ["sacct", "--parsable2", "--noheader", "--duplicates", "--format"]
+        command += [",".join(FIELDS), "--jobs", ",".join(ids[first : first + JOBS_A_CALL])]
+        found |= parse(ask(command, limit_s))
+    return found
 
 
 def parse(text: str) -> dict[str, list[Allocation]]:
     """The allocations in sacct's answer. A job's steps follow its own line; lines that are not
     whole are left out."""
-    jobs: list[tuple[dict[str, str], list[dict[str, str]]]] = []
-    for line in text.splitlines():
-        values = line.split("|")
+    rows = [line.split("|") for line in text.splitlines()]
+    jobs: list[list[dict[str, str]]] = []
+    for values in rows:
         if len(values) != len(FIELDS):
             continue
         row = dict(zip(FIELDS, values, strict=True))
         if "." not in row["JobIDRaw"]:
-            jobs.append((row, []))
+            jobs.append([row])
         elif jobs:
-            jobs[-1][1].append(row)
+            jobs[-1].append(row)
     found: dict[str, list[Allocation]] = {}
-    for job, steps in jobs:
+    for job, *steps in jobs:
         found.setdefault(job["JobIDRaw"], []).append(_allocation(job, steps))
     for same in found.values():
         same.sort(key=lambda one: one.started_s or float("inf"))
@@ -112,8 +98,8 @@ def _allocation(job: dict[str, str], steps: Sequence[dict[str, str]]) -> Allocat
         # Of a job that was cancelled while it waited, sacct may call that moment the start.
         started_s=None if nowhere else _time(job["Start"]),
         ended_s=_time(job["End"]),
-        elapsed_s=_number(job["ElapsedRaw"]) or 0.0,
-        nodes=int(_number(job["NNodes"]) or 0),
+        elapsed_s=_number(job["ElapsedRaw"]),
+        nodes=int(_number(job["NNodes"])),
         node_names="" if nowhere else job["NodeList"],
         gpus=_gpus(job["AllocTRES"]),
         energy_j=_energy(job, steps),
@@ -126,34 +112,27 @@ def _energy(job: dict[str, str], steps: Sequence[dict[str, str]]) -> float | Non
     Steps read their nodes' counters: .batch the first node's, .extern all of them, and both beside
     the numbered ones. Adding all up would count a node twice.
     """
-    numbered, others = 0.0, [_joules(job)]
-    for step in steps:
-        if step["JobIDRaw"].rpartition(".")[2].isdigit():
-            numbered += _joules(step)
-        else:
-            others.append(_joules(step))
-    return others[0] or max(numbered, *others) or None
+    numbered = sum(_joules(step) for step in steps if step["JobIDRaw"][-1].isdigit())
+    others = [_joules(step) for step in steps if not step["JobIDRaw"][-1].isdigit()]
+    return _joules(job) or max(numbered, *others, 0.0) or None
 
 
 def _joules(row: dict[str, str]) -> float:
-    joules = _number(row["ConsumedEnergyRaw"]) or 0.0
-    return joules if 0 < joules < NOT_RECORDED_J else 0.0
+    joules = _number(row["ConsumedEnergyRaw"])
+    return joules if joules < NOT_RECORDED_J else 0.0
 
 
 def _gpus(tres: str) -> int | None:
     """ "cpu=64,gres/gpu=4,node=1" -> 4; with types only, e.g. gres/gpu:a100=4, their sum."""
-    counts = dict(part.split("=", 1) for part in tres.split(",") if "=" in part)
-    if "gres/gpu" in counts:
-        return int(_number(counts["gres/gpu"]) or 0)
-    typed = [_number(count) for name, count in counts.items() if name.startswith("gres/gpu:")]
-    return int(sum(count or 0 for count in typed)) if typed else None
+    counts = re.findall(r"gres/gpu=(\d+)", tres) or re.findall(r"gres/gpu:[^=]+=(\d+)", tres)
+    return sum(map(int, counts)) if counts else None
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return None
+        return 0.0
 
 
 def _time(text: str) -> float | None:

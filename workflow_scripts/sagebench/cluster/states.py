@@ -5,11 +5,16 @@ A finished trial costs a listing and one small file, so that ten thousand take a
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import fcntl
+import io
 import os
+import textwrap
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
 from sagebench.attempts import Attempt, read_attempts, read_ended_attempts
@@ -19,6 +24,8 @@ from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.rank_records import measured_path, read_measurements
 from sagebench.records import MEASURED_ENDS, Damaged, Reason, Status, ends_whole, read_outcome
+from sagebench.text_table import text_table
+from sagebench.units import duration
 
 STATES = (
     Status.RUNNING,
@@ -43,6 +50,12 @@ WALLTIME_GRACE_S = 300.0
 SACCT_LIMIT_S = 15.0
 LOG_TAIL_BYTES = 2000
 
+WIDTH = 100
+ROWS_SHOWN = 200
+QUIET = (Status.COMPLETED, Status.SKIPPED, Status.NOT_STARTED)
+"""states that a long list leaves out"""
+EXPLAINED = (Status.FAILED, Status.DAMAGED, Status.INTERRUPTED)
+
 
 @dataclass(frozen=True)
 class TrialState:
@@ -65,14 +78,14 @@ class TrialState:
 
 @dataclass(frozen=True)
 class Queue:
-    """What Slurm's queue holds of a study. answered: False where there is nobody to ask."""
+    """What Slurm's queue holds of a study. by_slurm, answered: whether there is one to ask, and
+    whether it answered."""
 
     asked_s: float
-    answered: bool = False
-    waiting: dict[str, squeue.Job] = field(default_factory=dict)  # by trial
-    running: dict[str, squeue.Job] = field(default_factory=dict)
-    running_ids: frozenset[str] = frozenset()  # of all jobs, from wherever they were submitted
     by_slurm: bool = False
+    answered: bool = False
+    jobs: dict[str, squeue.Job] = field(default_factory=dict)  # by trial
+    running_ids: frozenset[str] = frozenset()  # of all jobs, from wherever they were submitted
 
 
 def look(study: Study) -> tuple[list[TrialState], str | None]:
@@ -85,7 +98,7 @@ def look(study: Study) -> tuple[list[TrialState], str | None]:
         if trial_id in study.skipped
         else state_of(trials / trial_id, request.trial.epochs, queue)
         if trial_id in there
-        else _by_queue(trial_id, queue)
+        else _by_queue(trial_id, queue.jobs.get(trial_id))
         for trial_id, request in study.requests.items()
     ]
     return _with_slurms_word(states), reason
@@ -99,13 +112,13 @@ def state_of(folder: Path, epochs: int, queue: Queue) -> TrialState:
     trial_id = folder.name
     attempts = read_attempts(folder) if names & {"attempts", "attempts.jsonl"} else []
     last = attempts[-1] if attempts else None
-    if trial_id in queue.waiting:
-        return _by_queue(trial_id, queue)
+    job = queue.jobs.get(trial_id)
+    if job is not None and job.waits:
+        return _by_queue(trial_id, job)
     if last is not None and last.status is None and _alive(last, folder, queue):
         return _running(last, folder, epochs)
-    job = queue.running.get(trial_id)
     if job is not None and (last is None or last.slurm_job_id != job.job_id):
-        return _by_queue(trial_id, queue)
+        return _by_queue(trial_id, job)
     if "checkpoint.pt" in names and (last is None or last.status in (None, Status.CONTINUES)):
         return TrialState(trial_id, Status.TO_BE_CONTINUED, attempt=last and last.attempt)
     if last is not None and last.status in MEASURED_ENDS:
@@ -132,26 +145,17 @@ def _queue(study: Study, trials: Path) -> tuple[Queue, str | None]:
         jobs = squeue.jobs({os.geteuid(), owner})
     except NoAnswer as error:
         return Queue(now, by_slurm=True), str(error)
-    ours = squeue.of_trials(jobs, Path.cwd())
-    return Queue(
-        now,
-        answered=True,
-        waiting={job.trial_id: job for job in ours if job.waits},
-        running={job.trial_id: job for job in ours if not job.waits},
-        running_ids=frozenset(job.job_id for job in jobs if not job.waits),
-        by_slurm=True,
-    ), None
+    ours = {job.trial_id: job for job in squeue.of_trials(jobs, Path.cwd())}
+    running_ids = frozenset(job.job_id for job in jobs if not job.waits)
+    return Queue(now, True, True, ours, running_ids), None
 
 
-def _by_queue(trial_id: str, queue: Queue) -> TrialState:
+def _by_queue(trial_id: str, job: squeue.Job | None) -> TrialState:
     """What the queue alone says of a trial."""
-    if trial_id in queue.waiting:
-        job = queue.waiting[trial_id]
-        return TrialState(trial_id, Status.QUEUED, job.reason, slurm_job_id=job.job_id)
-    if trial_id in queue.running:
-        job_id = queue.running[trial_id].job_id
-        return TrialState(trial_id, Status.RUNNING, "starting", slurm_job_id=job_id)
-    return TrialState(trial_id, Status.NOT_STARTED)
+    if job is None:
+        return TrialState(trial_id, Status.NOT_STARTED)
+    state, said = (Status.QUEUED, job.reason) if job.waits else (Status.RUNNING, "starting")
+    return TrialState(trial_id, state, said, slurm_job_id=job.job_id)
 
 
 def _measured(folder: Path) -> TrialState:
@@ -227,7 +231,9 @@ def _ended(
 def _with_slurms_word(states: Sequence[TrialState]) -> list[TrialState]:
     """Where an attempt ended without a word, Slurm may know why."""
     silent = {one.slurm_job_id for one in states if one.said == SILENT and one.slurm_job_id}
-    found = sacct.allocations(silent, SACCT_LIMIT_S).allocations if silent else {}
+    found: dict[str, list[sacct.Allocation]] = {}
+    with contextlib.suppress(NoAnswer):
+        found = sacct.allocations(silent, SACCT_LIMIT_S)
     return [
         replace(one, said=f"ended without a word: Slurm says {found[one.slurm_job_id][-1].state}")
         if one.said == SILENT and one.slurm_job_id in found
@@ -250,3 +256,54 @@ def _names(folder: Path) -> set[str]:
         return {path.name for path in folder.iterdir()}
     except FileNotFoundError:
         return set()
+
+
+def as_text(title: str, states: Sequence[TrialState], queue_unknown: str | None = None) -> str:
+    """Totals, a row a trial, and the failures' reasons and logs. title: of what study."""
+    counts = Counter(one.state for one in states)
+    totals = ", ".join(f"{counts[name]} {name.words}" for name in STATES if counts[name])
+    lines = textwrap.wrap(f"{title}: {len(states)} trials: {totals}", WIDTH)
+    if queue_unknown:
+        lines += [f"What waits in Slurm's queue is unknown: {queue_unknown}."]
+    ordered = sorted(states, key=lambda one: STATES.index(one.state))
+    shown = ordered
+    if len(ordered) > ROWS_SHOWN:
+        shown = [one for one in ordered if one.state not in QUIET][:ROWS_SHOWN]
+        lines += [f"Below are {len(shown)} of them; --csv lists all."]
+    if shown:
+        cells = [[one.state.words, one.trial_id, _short(one)] for one in shown]
+        progress = any(one.epoch is not None for one in shown)
+        head = ["state", "trial", "epoch, time left" if progress else ""]
+        table = text_table(head, cells, left={0, 1, 2})
+        lines += ["", *(_cut(line) for line in table)]
+    alike: dict[tuple[Status, str], list[TrialState]] = {}
+    for one in shown:
+        if one.state in EXPLAINED:
+            alike.setdefault((one.state, one.said), []).append(one)
+    for (state, said), trials in alike.items():
+        why = "" if said in ("", state) else f": {said}"
+        lines += ["", *textwrap.wrap(f"{state.words}{why}", WIDTH)]
+        lines += [f"  {one.log or one.trial_id}" for one in trials]
+    return "\n".join(lines)
+
+
+def as_csv(states: Sequence[TrialState]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(entry.name for entry in fields(TrialState))
+    writer.writerows(astuple(one) for one in states)
+    return text.getvalue()
+
+
+def _short(one: TrialState) -> str:
+    if one.epoch is not None:
+        left = f", {duration(one.left_s, digits=2)}" if one.left_s is not None else ""
+        return f"epoch {one.epoch}/{one.epochs}{left}"
+    if one.state in EXPLAINED:
+        job = f", job {one.slurm_job_id}" if one.slurm_job_id else ""
+        return f"attempt {one.attempt}{job}" if one.attempt else ""
+    return one.said
+
+
+def _cut(line: str) -> str:
+    return line.rstrip() if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"

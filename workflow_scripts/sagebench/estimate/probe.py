@@ -8,10 +8,9 @@ starts anew when the store's checksum is another one. Reading it takes neither t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from sagebench.estimate.costs import StepCost, deciding_values, step_name
 from sagebench.estimate.extremes import expected_maximum
 from sagebench.estimate.resident import placement_of
 from sagebench.estimate.samples import GraphFacts, Sample, sample_name
-from sagebench.files import read_json, write_json
+from sagebench.files import hold, read_json, write_json
 from sagebench.grid.trial import Trial
 
 if TYPE_CHECKING:
@@ -112,7 +111,9 @@ def probe_store(
     time. say: is given a line a sample, and some of the steps.
     """
     path, trials = Path(path), list(trials)
-    with _only_one(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with hold(lock, f"{path} is being made already: waiting for that"):
         probe = _still_good(path, store.checksum) or Probe(
             store.checksum, GraphFacts.of_manifest(store.manifest)
         )
@@ -183,12 +184,3 @@ def _still_good(path: Path, checksum: str) -> Probe | None:
         if probe is not None and probe.store_checksum == checksum:
             return probe
     return None
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Wait until nobody else probes the same store; the lock goes with the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -14,7 +14,6 @@ Opened read-only and memory-mapped: all processes of a machine share one copy in
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import os
@@ -29,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagebench.errors import UserError
-from sagebench.files import read_json, write_json
+from sagebench.files import hold, read_json, umask, write_json
 from sagebench.graph import checks
 from sagebench.graph.csc import csc_from_edges
 
@@ -208,10 +207,10 @@ def _replacing(folder: Path) -> Iterator[Path]:
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.building-"))
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # some file systems have no locks
-            stack.enter_context(_locked(building))
+            stack.enter_context(hold(building, flags=os.O_RDONLY))
         try:
             yield building
-            building.chmod(0o777 & ~_umask())
+            building.chmod(0o777 & ~umask())
             old = building.with_name(building.name.replace(".building-", ".old-"))
             if folder.exists():
                 folder.rename(old)
@@ -244,22 +243,5 @@ def _remove_leftovers(folder: Path) -> None:
     """Of builds that were killed. A build that still runs holds a lock on its folder."""
     for kind in ("building", "old"):
         for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
-            with contextlib.suppress(OSError), _locked(leftover):
+            with contextlib.suppress(OSError), hold(leftover, flags=os.O_RDONLY):
                 shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `folder`; OSError if somebody else does, or none is to be had."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

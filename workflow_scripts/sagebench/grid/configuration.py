@@ -32,6 +32,7 @@ from sagebench.grid.values import (
     number,
     optional,
     whole,
+    whole_sentence,
 )
 
 RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
@@ -249,11 +250,7 @@ class EqualColumns(Columns):
         lengths = {key: len(getattr(self, key)) for key in given}
         if len(set(lengths.values())) > 1:
             counted = ", ".join(f"{length} of {key}" for key, length in lengths.items())
-            raise PydanticCustomError(
-                "whole_sentence",
-                "holds {counted}: write as many entries for each.",
-                {"counted": counted},
-            )
+            raise whole_sentence(f"holds {counted}: write as many entries for each.")
         return self
 
 
@@ -281,10 +278,8 @@ class Experiment(Strict):
     def _something_to_vary(self) -> Experiment:
         for key, grid in (("product", self.product), ("zip", self.zipped)):
             if grid is not None and not grid.model_fields_set:
-                raise PydanticCustomError(
-                    "whole_sentence",
-                    "holds an empty {key}: write at least one key with a list, or leave it out.",
-                    {"key": key},
+                raise whole_sentence(
+                    f"holds an empty {key}: write at least one key with a list, or leave it out."
                 )
         return self
 
@@ -324,29 +319,19 @@ class Configuration(Strict):
     @model_validator(mode="after")
     def _not_reserved(self) -> Configuration:
         if self.study in RESERVED_STUDIES:
-            raise PydanticCustomError(
-                "whole_sentence",
-                "study is '{study}': write another name, this folder is sagebench's own.",
-                {"study": self.study},
+            raise whole_sentence(
+                f"study is '{self.study}': write another name, this folder is sagebench's own."
             )
         return self
 
     def complete(self) -> dict[str, Any]:
         """The configuration as plain JSON types, with every default of the study written out."""
-        return {
-            "study": self.study,
-            "results": self.results,
-            "dataset": self.dataset.model_dump(mode="json"),
-            "defaults": self.defaults.model_dump(mode="json"),
-            "experiments": {
-                name: experiment.model_dump(mode="json", by_alias=True, exclude_unset=True)
-                for name, experiment in self.experiments.items()
-            },
-            "max_trials": self.max_trials,
-            "budget_node_hours": self.budget_node_hours,
-            "skip_predicted_out_of_memory": self.skip_predicted_out_of_memory,
-            "walltime_from_prediction": self.walltime_from_prediction,
+        experiments = {
+            name: experiment.model_dump(mode="json", by_alias=True, exclude_unset=True)
+            for name, experiment in self.experiments.items()
         }
+        whole = self.model_dump(mode="json", exclude={"extends", "experiments"})
+        return {**whole, "experiments": experiments}
 
 
 def validate(values: Mapping[str, Any]) -> Configuration:

@@ -15,11 +15,14 @@ from typing import Any
 from sagebench.errors import UserError
 from sagebench.grid import messages
 from sagebench.grid.configuration import KEYS, Configuration, Experiment
-from sagebench.grid.resources import fitting, geometry
+from sagebench.grid.resources import fits, fitting
 from sagebench.grid.site import Site
 from sagebench.grid.trial import Trial, store_name
 
-TOGETHER = ("engine", "sampler", "placement", "precision", "continue_after_walltime")
+TOGETHER = (
+    *("fanout", "layers", "ranks", "walltime_min"),
+    *("engine", "sampler", "placement", "precision", "continue_after_walltime"),
+)
 """keys that only go with some values of each other, or of the site"""
 
 
@@ -234,46 +237,46 @@ def _combination_check(site: Site) -> Callable[[dict[str, Any], Callable[[str], 
     good: set[tuple[Any, ...]] = set()
 
     def check(values: dict[str, Any], where: Callable[[str], str]) -> None:
-        fanout, layers = values["fanout"], values["layers"]
-        ranks, walltime_min = values["ranks"], values["walltime_min"]
-        combination = (fanout, layers, ranks, walltime_min, *(values[key] for key in TOGETHER))
+        combination = tuple(values[key] for key in TOGETHER)
         if combination in good:
             return
-        if len(fanout) != layers:
-            raise UserError(
-                messages.sentence(
-                    where("fanout"),
-                    fanout,
-                    f"one number for each of the {layers} layers, "
-                    f"e.g. {[*fanout[:layers], *[0] * (layers - len(fanout))]}, "
-                    f"or set layers: {len(fanout)}",
-                )
-            )
-        engine, sampler = values["engine"], values["sampler"]
-        if engine == "blocks" and sampler != "sagebench":
-            wanted = "sagebench, the sampler of engine blocks, or set engine: trimmed"
-            raise UserError(messages.sentence(where("sampler"), sampler, wanted))
-        if engine != "blocks" and values["placement"] != "auto":
-            wanted = f"auto: engine {engine} always samples on the host"
-            raise UserError(messages.sentence(where("placement"), values["placement"], wanted))
-        if values["continue_after_walltime"] and sampler == "pyg_lib":
-            wanted = "false: no checkpoint holds pyg_lib's random state, or set sampler: sagebench"
-            raise UserError(messages.sentence(where("continue_after_walltime"), True, wanted))
-        if values["precision"] == "tf32" and site.device == "cpu":
-            wanted = f"fp32 or bf16: tf32 is a GPU's, and {site.machine} computes on its CPU"
-            raise UserError(messages.sentence(where("precision"), "tf32", wanted))
-        try:
-            geometry(ranks, site)
-        except UserError:
-            wanted = fitting(ranks, site)
-            raise UserError(messages.sentence(where("ranks"), ranks, wanted)) from None
-        longest = site.limits.walltime_max_min
-        if longest is not None and walltime_min > longest:
-            wanted = f"at most {longest}, the longest job of {site.machine}"
-            raise UserError(messages.sentence(where("walltime_min"), walltime_min, wanted))
+        for key, wanted in _wrong(values, site):
+            raise UserError(messages.sentence(where(key), values[key], wanted))
         good.add(combination)
 
     return check
+
+
+def _wrong(values: dict[str, Any], site: Site) -> Iterator[tuple[str, str]]:
+    """The keys whose values do not go with the others, and what to write instead."""
+    fanout, layers = values["fanout"], values["layers"]
+    engine, sampler, ranks = values["engine"], values["sampler"], values["ranks"]
+    if len(fanout) != layers:
+        as_long = [*fanout[:layers], *[0] * (layers - len(fanout))]
+        yield (
+            "fanout",
+            f"one number for each of the {layers} layers, e.g. {as_long}, "
+            f"or set layers: {len(fanout)}",
+        )
+    if engine == "blocks" and sampler != "sagebench":
+        yield "sampler", "sagebench, the sampler of engine blocks, or set engine: trimmed"
+    if engine != "blocks" and values["placement"] != "auto":
+        yield "placement", f"auto: engine {engine} always samples on the host"
+    if values["continue_after_walltime"] and sampler == "pyg_lib":
+        yield (
+            "continue_after_walltime",
+            "false: no checkpoint holds pyg_lib's random state, or set sampler: sagebench",
+        )
+    if values["precision"] == "tf32" and site.device == "cpu":
+        yield (
+            "precision",
+            f"fp32 or bf16: tf32 is a GPU's, and {site.machine} computes on its CPU",
+        )
+    if not fits(ranks, site):
+        yield "ranks", fitting(ranks, site)
+    longest = site.limits.walltime_max_min
+    if longest is not None and values["walltime_min"] > longest:
+        yield "walltime_min", f"at most {longest}, the longest job of {site.machine}"
 
 
 def _origin(key: str, rows: tuple[_Row, ...]) -> str:

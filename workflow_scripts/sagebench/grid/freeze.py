@@ -34,16 +34,7 @@ def study_document(study: Study) -> dict[str, Any]:
         "study": study.name,
         "configuration": study.configuration.complete(),
         "site": study.site.model_dump(mode="json"),
-        "experiments": [
-            {
-                "name": experiment.name,
-                "title": experiment.title,
-                "axis": experiment.axis,
-                "seeds": list(experiment.seeds),
-                "trials": list(experiment.trials),
-            }
-            for experiment in study.experiments
-        ],
+        "experiments": [asdict(experiment) for experiment in study.experiments],
         "requests": {
             trial_id: {
                 "store": request.store,

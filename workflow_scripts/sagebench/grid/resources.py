@@ -32,7 +32,7 @@ class Geometry:
 def geometry(ranks: int, site: Site) -> Geometry:
     """The fewest nodes for `ranks`; raises UserError where the site's nodes cannot give them."""
     nodes = -(-ranks // site.devices_per_node)
-    if nodes > site.nodes or ranks % nodes:
+    if not fits(ranks, site):
         raise UserError(f"{ranks} ranks do not fit {site.machine}: write {fitting(ranks, site)}")
     ranks_per_node = ranks // nodes
     return Geometry(
@@ -51,19 +51,24 @@ def memory_mib_per_cpu(site: Site) -> int | None:
     return int(site.memory_per_node_gib * 1024 / site.cpus)
 
 
+def fits(ranks: int, site: Site) -> bool:
+    """Whether the site can give so many: on the fewest nodes, as many on each."""
+    nodes = -(-ranks // site.devices_per_node)
+    return nodes <= site.nodes and ranks % nodes == 0
+
+
+def possible_ranks(site: Site) -> list[int]:
+    counts = range(1, site.nodes * site.devices_per_node + 1)
+    return [count for count in counts if fits(count, site)]
+
+
 def fitting(ranks: int, site: Site) -> str:
     """What to write instead of a number of ranks that the site cannot give."""
-    most = site.nodes * site.devices_per_node
-    counts = [count for count in range(1, most + 1) if _fits(count, site)]
-    near = sorted(counts, key=lambda count: abs(count - ranks))[:3]
+    near = sorted(possible_ranks(site), key=lambda count: abs(count - ranks))[:3]
     return (
         f"{' or '.join(str(count) for count in sorted(near))} "
         f"({site.nodes} x {site.devices_per_node} devices, as many ranks on every node)"
     )
-
-
-def _fits(ranks: int, site: Site) -> bool:
-    return ranks % -(-ranks // site.devices_per_node) == 0
 
 
 def slurm_resources(ranks: int, site: Site) -> dict[str, Any]:

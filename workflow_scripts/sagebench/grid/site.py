@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from sagebench.errors import UserError
 from sagebench.grid.configuration import Strict, checked
@@ -26,6 +25,7 @@ from sagebench.grid.values import (
     number,
     optional,
     whole,
+    whole_sentence,
 )
 
 Variable = matching("^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name, e.g. NCCL_SOCKET_IFNAME")
@@ -118,9 +118,8 @@ class Site(Strict):
     @model_validator(mode="after")
     def _cores_of_a_node(self) -> Site:
         if self.launcher == "slurm" and self.cpus_per_node is None:
-            raise PydanticCustomError(
-                "whole_sentence",
-                "cpus_per_node is missing: write the cores of one node, e.g. cpus_per_node: 64.",
+            raise whole_sentence(
+                "cpus_per_node is missing: write the cores of one node, e.g. cpus_per_node: 64."
             )
         return self
 
@@ -129,8 +128,7 @@ class Site(Strict):
         for place, option in enumerate(self.sbatch_options):
             asked_by = ASKED_BY.get(re.match(r"--[a-z-]+|-[A-Za-z]", option)[0])
             if asked_by:
-                raise PydanticCustomError(
-                    "whole_sentence",
+                raise whole_sentence(
                     f"sbatch_options[{place}] is {option!r}, which is not for here: "
                     f"write it by way of {asked_by}.",
                 )

@@ -1,18 +1,23 @@
-"""The types of single values, each of which can say what to write instead of a bad one."""
+"""The types of single values, each of which says what to write instead of a bad one."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from sagebench.grid.trial_file import one_of
-
-PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
 
 # What a trial can hold: larger ones would be planned, and fail once they run.
 COUNT_MAX = 2**31 - 1
@@ -26,22 +31,41 @@ def wanted(what: str) -> PydanticCustomError:
     return PydanticCustomError("wanted", "{what}", {"what": what})
 
 
+def whole_sentence(text: str) -> PydanticCustomError:
+    """The error of a mapping; `text` comes behind its path."""
+    return PydanticCustomError("whole_sentence", "{text}", {"text": text})
+
+
+def worded(kind: Any, what: str | Callable[[Any], str]) -> Any:
+    """`kind`, whose error says to write `what`, which may depend on the value."""
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise wanted(what(value) if callable(what) else what) from None
+
+    return Annotated[kind, WrapValidator(check)]
+
+
+def _no_text(value: Any) -> Any:
+    """To pydantic "128" and true are numbers, too."""
+    if isinstance(value, str | bool):
+        raise ValueError
+    return value
+
+
 def whole(low: int, example: int, high: int = COUNT_MAX) -> Any:
     """An int from `low` to `high`, both included; 128.0 is one, "128" and true are none."""
 
-    def check(value: Any) -> int:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if is_whole and low <= value <= high:
-            return value
+    def what(value: Any) -> str:
         # A bound that is far off only helps whoever went beyond it.
-        both = high < COUNT_MAX or (is_whole and value > high)
-        bounds = f"from {low} to {high}" if both else f"of at least {low}"
+        beyond = isinstance(value, int | float) and value > high
+        bounds = f"from {low} to {high}" if high < COUNT_MAX or beyond else f"of at least {low}"
         hint = _unquoted(value, example, lambda shown: low <= shown <= high)
-        raise wanted(f"a whole number {bounds}, e.g. {hint}")
+        return f"a whole number {bounds}, e.g. {hint}"
 
-    return Annotated[int, Field(ge=low, le=high), BeforeValidator(check)]
+    return worded(Annotated[int, Field(ge=low, le=high), BeforeValidator(_no_text)], what)
 
 
 def number(
@@ -49,51 +73,18 @@ def number(
     below: float | None = None, high: float | None = None,
 ) -> Any:  # fmt: skip
     """A finite float between the bounds (above and below: excluded; low and high: included)."""
-    bounds = " and ".join(
-        f"{word} {bound}"
-        for word, bound in (
-            ("above", above),
-            ("at least", low),
-            ("below", below),
-            ("at most", high),
-        )
-        if bound is not None
+    words = {"above": above, "at least": low, "below": below, "at most": high}
+    bounds = " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
+    constraint = Field(gt=above, ge=low, lt=below, le=high, allow_inf_nan=False)
+    return worded(
+        Annotated[float, constraint, BeforeValidator(_no_text)],
+        lambda value: f"a number {bounds}, e.g. {_unquoted(value, example)}",
     )
-
-    def check(value: Any) -> float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if (
-            not is_number
-            or not _is_finite(value)
-            or (above is not None and value <= above)
-            or (low is not None and value < low)
-            or (below is not None and value >= below)
-            or (high is not None and value > high)
-        ):
-            raise wanted(f"a number {bounds}, e.g. {_unquoted(value, example)}")
-        return float(value)
-
-    constraint = Field(gt=above, ge=low, lt=below, le=high)
-    return Annotated[float, constraint, BeforeValidator(check)]
-
-
-def _is_finite(value: float) -> bool:
-    """Whether it is a number that a float can hold."""
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int of more than 308 digits
-        return False
 
 
 def choice(*options: str) -> Any:
     """One of a few words."""
-
-    def check(value: Any) -> str:
-        if value not in options:
-            raise wanted(one_of(value, options))
-        return value
-
-    return Annotated[Literal[options], BeforeValidator(check)]
+    return worded(Literal[options], lambda value: one_of(value, options))
 
 
 def optional(inner: Any, example: float) -> Any:
@@ -107,91 +98,52 @@ def optional(inner: Any, example: float) -> Any:
     return Annotated[inner | None, BeforeValidator(check)]
 
 
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise wanted("true or false")
-    return value
-
-
-Flag = Annotated[bool, BeforeValidator(_flag)]
-
-
-def matching(pattern: str, what: str) -> Any:
+def matching(pattern: str, what: str | Callable[[Any], str]) -> Any:
     """A text of one form; `what` names the form."""
-
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise wanted(what)
-        return value
-
-    return Annotated[str, Field(pattern=pattern), BeforeValidator(check)]
+    return worded(Annotated[str, Field(pattern=pattern)], what)
 
 
-def _fanout(value: Any) -> tuple[int, ...]:
+Flag = worded(StrictBool, "true or false")
+
+
+def _plain_name(value: Any) -> str:
+    near = re.sub(r"[^A-Za-z0-9_-]+", "-", str(value)).strip("-_")[:60] or "batch"
+    return f"a plain name of at most 60 letters, digits, - and _, e.g. {near}"
+
+
+Name = matching(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$", _plain_name)
+# Spaces, quotes, $ and ` are welcome; a brace would be a wildcard of Snakemake.
+FilePath = matching(
+    r"^[^{}\x00-\x1f-][^{}\x00-\x1f]*$",
+    "a path without { } and control characters, and - not first, e.g. data/graph",
+)
+Text = matching(r"^[^\x00]*[^\s\x00][^\x00]*$", "a line of text, in quotes if it holds a colon")
+
+
+def _fanout(value: Any, validate: ValidatorFunctionWrapHandler) -> tuple[int, ...]:
     example = "a list of one whole number a layer, e.g. [15, 10, 10, 10, 10]"
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise wanted(example)
-    hops = []
-    for hop in value:
-        if isinstance(hop, float) and hop.is_integer():
-            hop = int(hop)
-        if not isinstance(hop, int) or isinstance(hop, bool) or not -1 <= hop <= HOP_MAX:
-            raise wanted(
-                f"{example} (neighbors a hop, {HOP_MAX} at most: -1 every one, 0 none), "
-                f"and not {hop!r} among them"
-            )
-        hops.append(hop)
+    try:
+        hops = validate(value)
+    except ValidationError as error:
+        bad = error.errors()[0]
+        if not bad["loc"]:
+            raise wanted(example) from None
+        raise wanted(
+            f"{example} (neighbors a hop, {HOP_MAX} at most: -1 every one, 0 none), "
+            f"and not {bad['input']!r} among them"
+        ) from None
     first_zero = hops.index(0) if 0 in hops else len(hops)
     if any(hops[first_zero:]):
+        good = [*hops[:first_zero], *[0] * (len(hops) - first_zero)]
         raise wanted(
-            f"zeros only at the end, e.g. {hops[:first_zero] + [0] * (len(hops) - first_zero)}: "
+            f"zeros only at the end, e.g. {good}: "
             "behind a hop that takes no neighbors there are no nodes to expand"
         )
-    return tuple(hops)
+    return hops
 
 
-Fanout = Annotated[
-    tuple[int, ...],
-    BeforeValidator(_fanout),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "items": {"type": "integer", "minimum": -1, "maximum": HOP_MAX},
-            "minItems": 1,
-        }
-    ),
-]
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(PLAIN_NAME, value):
-        raise wanted(
-            "a plain name of at most 60 letters, digits, - and _, e.g. "
-            + (re.sub(r"[^A-Za-z0-9_-]+", "-", str(value)).strip("-_")[:60] or "batch")
-        )
-    return value
-
-
-Name = Annotated[str, Field(pattern=PLAIN_NAME), BeforeValidator(_name)]
-
-
-def _path(value: Any) -> str:
-    if not isinstance(value, str) or not value or re.search(r"^-|[{}\x00-\x1f]", value):
-        raise wanted("a path without { } and control characters, and - not first, e.g. data/graph")
-    return value
-
-
-# Spaces, quotes, $ and ` are welcome; a brace would be a wildcard of Snakemake.
-FilePath = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise wanted("a line of text, in quotes if it holds a colon")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_text)]
+_Hop = Annotated[int, Field(ge=-1, le=HOP_MAX), BeforeValidator(_no_text)]
+Fanout = Annotated[tuple[_Hop, ...], Field(min_length=1), WrapValidator(_fanout)]
 
 
 def _unquoted(
@@ -199,10 +151,10 @@ def _unquoted(
 ) -> str:
     """The number that a text shows, if it is allowed, so that the hint is the user's own value."""
     try:
-        shown = float(value) if isinstance(value, str) else None
+        shown = float(value) if isinstance(value, str) else math.nan
     except ValueError:
-        shown = None
-    if shown is None or not math.isfinite(shown) or not allowed(shown):
+        shown = math.nan
+    if not math.isfinite(shown) or not allowed(shown):
         return str(example)
     text = f"{int(shown)}" if shown.is_integer() and abs(shown) < 1e15 else f"{shown!r}"
     if "e" in text and "." not in text:

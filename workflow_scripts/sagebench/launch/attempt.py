@@ -1,61 +1,63 @@
-"""The attempt at a trial that this launcher makes: its folder, its beginning and its end."""
+"""The attempt at a trial that this launcher makes: its beginning, its end and its outcome."""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from sagebench.attempts import Attempt
+from sagebench.attempts import STARTED_ONLY, Attempt
 from sagebench.files import write_json
+from sagebench.grid.trial import Trial
 from sagebench.launch.verdict import Verdict
-from sagebench.records import Status
+from sagebench.rank_records import Measurements
+from sagebench.records import Epoch, HopMeans, Outcome, Status, Timing
 
 
 @dataclass(frozen=True)
 class CurrentAttempt:
-    """home: the trial's folder. started_at_unix_s: when this attempt began."""
+    """home: the trial's folder. begun: what is noted of it when it begins."""
 
     home: Path
-    number: int
     started_at_unix_s: float
-    slurm_job_id: str | None
+    begun: Attempt
 
     @classmethod
     def begin(cls, home: Path, walltime_s: float | None) -> CurrentAttempt:
         """The next attempt: makes its folder, and notes there that it began."""
         before = (home / "attempts").glob("*")
-        number = 1 + max((int(path.name) for path in before if path.name.isdigit()), default=0)
-        attempt = cls(home, number, time.time(), os.environ.get("SLURM_JOB_ID"))
+        now = time.time()
+        begun = Attempt(
+            attempt=1 + max((int(path.name) for path in before if path.name.isdigit()), default=0),
+            started_at=iso(now),
+            slurm_job_id=os.environ.get("SLURM_JOB_ID"),
+            host=os.uname().nodename,
+            pid=os.getpid(),
+            walltime_s=walltime_s,
+        )
+        attempt = cls(home, now, begun)
         attempt.directory.mkdir(parents=True)
+        noted = ("attempt", "started_at", "slurm_job_id", *STARTED_ONLY)
         write_json(
-            attempt.directory / "started.json",
-            {
-                "attempt": number,
-                "started_at": iso(attempt.started_at_unix_s),
-                "host": os.uname().nodename,
-                "pid": os.getpid(),
-                "slurm_job_id": attempt.slurm_job_id,
-                "walltime_s": walltime_s,
-            },
+            attempt.directory / "started.json", {name: getattr(begun, name) for name in noted}
         )
         return attempt
 
     @property
     def directory(self) -> Path:
-        return self.home / "attempts" / str(self.number)
+        return self.home / "attempts" / str(self.begun.attempt)
 
     def ended(self, verdict: Verdict, interrupted: bool = False) -> Attempt:
         """What came of it."""
         log = self.directory / f"rank-{verdict.rank or 0}.log"
         without = Status.INTERRUPTED if interrupted else Status.FAILED
-        return Attempt(
-            attempt=self.number,
-            started_at=iso(self.started_at_unix_s),
+        return replace(
+            self.begun,
             finished_at=iso(time.time()),
-            slurm_job_id=self.slurm_job_id,
             status=verdict.status or (Status.CONTINUES if verdict.continues else without),
             reason=verdict.reason,
             message=verdict.message,
@@ -63,6 +65,44 @@ class CurrentAttempt:
             # Where no rank was started, what the rule itself said.
             log=str(log if log.exists() else self.home / "log.txt"),
         )
+
+
+def compose_outcome(
+    trial: Trial, measured: Measurements, attempt: Attempt, provenance: dict[str, Any]
+) -> Outcome:
+    """A trial's one outcome, from what its ranks measured and how they ended.
+
+    attempt: the one that ended with the trial's status.
+    """
+    assert attempt.status is not None
+    named = {entry.name for entry in fields(Outcome)}
+    parts = {name: value for name, value in vars(measured).items() if name in named}
+    start_s = measured.start_to_first_step_s
+    if measured.timing is not None or start_s is not None:
+        timing = measured.timing or Timing()
+        parts["timing"] = replace(timing, start_to_first_step_s=start_s)
+    return Outcome(
+        trial_id=trial.id,
+        trial=trial.to_json(),
+        status=attempt.status,
+        reason=attempt.reason,
+        started_at=attempt.started_at,
+        finished_at=attempt.finished_at,
+        attempts=attempt.attempt,
+        sample=hop_means(measured.epochs),
+        provenance={**provenance, "versions": measured.versions},
+        **parts,
+    )
+
+
+def hop_means(epochs: Sequence[Epoch]) -> HopMeans | None:
+    if not epochs:
+        return None
+    nodes = zip(*(epoch.nodes_per_hop for epoch in epochs), strict=True)
+    edges = zip(*(epoch.edges_per_hop for epoch in epochs), strict=True)
+    return HopMeans(
+        [sum(hop) / len(epochs) for hop in nodes], [sum(hop) / len(epochs) for hop in edges]
+    )
 
 
 def iso(unix_s: float) -> str:

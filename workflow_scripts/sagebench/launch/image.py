@@ -1,32 +1,26 @@
 """The container image: built from its definition, and known by its digest.
 
 `<image>.json` beside an image records {"sha256", "bytes", "mtime_ns"}, and of one that was built
-here {"definition", "sources_sha256", "built_at", "apptainer"} too.
+here {"definition", "sources_sha256", "built_at"} too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import signal
 import subprocess
-import sys
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from sagebench.errors import UserError
-from sagebench.files import read_json, write_json
+from sagebench.files import hold, read_object, write_json
 from sagebench.launch.container import loaded_environment
 
 ROOT = Path(__file__).resolve().parents[3]
-TAIL_LINES = 10
-VERSION_LIMIT_S = 60
-TERM_S = 10  # that a stopped build has to clean up after itself
 CHUNK_BYTES = 1 << 22
 
 
@@ -38,7 +32,7 @@ def image_digest(image: Path) -> str | None:
     """
     try:
         with image.open("rb") as file:
-            record = _record(image)
+            record = read_object(record_path(image)) or {}
             found = _stat(file)
             if any(record.get(key) != value for key, value in found.items()):
                 record = {"sha256": _sha256(file), **found}
@@ -70,7 +64,8 @@ def build_image(
         )
     image.parent.mkdir(parents=True, exist_ok=True)
     new = image.with_name(f".{image.name}.new")
-    with _only_builder(image) as lock:
+    waiting = f"{image} is being built already: waiting for that"
+    with hold(image.with_name(f".{image.name}.lock"), waiting) as lock:
         if is_current(image, definition, options):
             print(f"{image} was built from the same: it stays as it is", flush=True)
             return
@@ -78,7 +73,6 @@ def build_image(
         sources_sha256 = _sources_sha256(definition, options)
         command = [apptainer, "build", "--force", *options, str(new.absolute()), str(definition)]
         try:
-            version = _version(apptainer, environment)
             _run(command, environment, lock)
             with new.open("rb") as file:
                 os.fsync(file.fileno())
@@ -90,7 +84,6 @@ def build_image(
             "definition": str(definition),
             "sources_sha256": sources_sha256,
             "built_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "apptainer": version,
         }
         write_json(record_path(image), record)
 
@@ -102,7 +95,7 @@ def is_current(image: Path, definition: Path, options: Sequence[str]) -> bool:
             expected = {**_stat(file), "sources_sha256": _sources_sha256(definition, options)}
     except FileNotFoundError:
         return False
-    record = _record(image)
+    record = read_object(record_path(image)) or {}
     return all(record.get(key) == value for key, value in expected.items())
 
 
@@ -126,14 +119,6 @@ def record_path(image: Path) -> Path:
     return image.with_name(f"{image.name}.json")
 
 
-def _record(image: Path) -> dict[str, Any]:
-    try:
-        record = read_json(record_path(image))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
 def _stat(file: IO[bytes]) -> dict[str, int]:
     found = os.fstat(file.fileno())
     return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
@@ -153,72 +138,31 @@ def _sources_sha256(definition: Path, options: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _only_builder(image: Path) -> Iterator[IO[str]]:
-    with image.with_name(f".{image.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{image} is being built already: waiting for that", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
-
-
-def _version(apptainer: str, environment: Mapping[str, str]) -> str:
+def _run(command: Sequence[str], environment: Mapping[str, str], lock: int) -> None:
+    """Run the build; whatever ends this ends the build too."""
     try:
-        done = subprocess.run(
-            [apptainer, "--version"],
-            env=environment,
+        build = subprocess.Popen(
+            command,
             cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=VERSION_LIMIT_S,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[lock],  # nobody else builds while any of its processes lives
         )
-    except subprocess.TimeoutExpired:
-        return "unknown"
     except OSError as error:
         raise UserError(
-            f"{apptainer} cannot be run on {os.uname().nodename} ({error.strerror}): correct "
+            f"{command[0]} cannot be run on {os.uname().nodename} ({error.strerror}): correct "
             "apptainer or modules in the profile's site.yaml"
         ) from None
-    return done.stdout.split()[-1] if done.stdout.strip() else "unknown"
-
-
-def _run(command: Sequence[str], environment: Mapping[str, str], lock: IO[str]) -> None:
-    """Run the build and pass on what it says; whatever ends this ends the build too."""
-    said: deque[str] = deque(maxlen=TAIL_LINES)
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        pass_fds=[lock.fileno()],  # nobody else builds while any of its processes lives
-    ) as build:
-        assert build.stdout is not None
-        try:
-            for line in build.stdout:
-                sys.stdout.write(line)
-                sys.stdout.flush()
-                said.append(line.rstrip())
-        except BaseException:
-            _end(build)
-            raise
-    if build.returncode:
-        tail = "".join(f"\n    {line}" for line in said if line)
+    try:
+        code = build.wait()
+    except BaseException:
+        os.killpg(build.pid, signal.SIGTERM)
+        build.wait()
+        raise
+    if code:
         raise UserError(
-            f"building from {command[-1]} failed on {os.uname().nodename} with exit code "
-            f"{build.returncode}; the end of what {command[0]} said:{tail}"
+            f"building from {command[-1]} failed on {os.uname().nodename} with exit code {code}: "
+            f"correct what {command[0]} says above"
         )
-
-
-def _end(build: subprocess.Popen[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(build.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            build.wait(TERM_S)

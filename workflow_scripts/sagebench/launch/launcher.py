@@ -18,8 +18,7 @@ from sagebench.attempts import log_attempt
 from sagebench.errors import UserError
 from sagebench.grid.environment import run_began_unix_s
 from sagebench.grid.trial_file import read_trial
-from sagebench.launch.attempt import CurrentAttempt
-from sagebench.launch.compose import compose_outcome
+from sagebench.launch.attempt import CurrentAttempt, compose_outcome
 from sagebench.launch.locks import machine_alone, only_one
 from sagebench.launch.provenance import collect_provenance
 from sagebench.launch.start import Job, ranks_of
@@ -36,6 +35,7 @@ class Interrupted(Exception):
     """A signal that asks to end, where no rank runs that would have to end first."""
 
     def __init__(self, number: int) -> None:
+        super().__init__("interrupted")
         self.number = number
 
 
@@ -91,14 +91,7 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
         provenance = collect_provenance(shlex.join(sys.argv), job.image, job.expandable_segments)
         attempt = CurrentAttempt.begin(job.home, walltime_s)
         walltime = Walltime.of_job(walltime_s, attempt.started_at_unix_s)
-        try:
-            verdict, interrupted = supervise(job, attempt, walltime, held)
-        except UserError as error:  # no rank was started: modules, image or binds are not there
-            log_attempt(job.home, attempt.ended(Verdict(None, str(error))))
-            raise
-        except Interrupted:
-            log_attempt(job.home, attempt.ended(Verdict(None, "interrupted"), interrupted=True))
-            raise
+        verdict, interrupted = supervise(job, attempt, walltime, held)
         ended = attempt.ended(verdict, interrupted is not None)
         if verdict.status is not None:
             if verdict.status is Status.COMPLETED:
@@ -144,7 +137,12 @@ def supervise(
     measured is still written.
     """
     checkpoint_before = changed_at(job.checkpoint)
-    ranks = ranks_of(job, attempt, walltime)
+    try:
+        ranks = ranks_of(job, attempt, walltime)
+    except (UserError, Interrupted) as error:  # the first: no modules, image or binds
+        interrupted = isinstance(error, Interrupted)
+        log_attempt(attempt.home, attempt.ended(Verdict(None, str(error)), interrupted))
+        raise
     held.enter_context(handling_signals(ranks.stop))
     with ranks:
         ends = ranks.wait(walltime.last_resort_unix_s)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sagebench.cluster.commands import NoAnswer, ask
 from sagebench.launch.processes import die_with_parent, tail
 from sagebench.launch.rank_end import log_path, read_ends
 from sagebench.launch.rank_group import GRACE_AFTER_SIGNAL_S, RankGroup
@@ -117,13 +118,8 @@ class SlurmRanks(RankGroup):
             return True
         job = os.environ.get("SLURM_JOB_ID")
         try:
-            states = subprocess.run(
-                ["sacct", "-n", "-P", "-j", str(job), "-o", "State"],
-                capture_output=True,
-                text=True,
-                timeout=SACCT_LIMIT_S,
-            ).stdout
-        except (OSError, subprocess.TimeoutExpired):
+            states = ask(["sacct", "-n", "-P", "-j", str(job), "-o", "State"], SACCT_LIMIT_S)
+        except NoAnswer:
             return False
         return any(state.startswith("OUT_OF_ME") for state in states.split())
 

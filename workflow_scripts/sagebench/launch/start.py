@@ -51,20 +51,19 @@ def runtime_environment(device: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Job:
-    """What a trial's job was told: the trial and its files, and what its study says of them.
+    """A trial to run: where its files are, and how the study's site starts its ranks.
 
-    site, place: the site and the trial's geometry as JSON; None: no study, ranks as processes.
-    continues: a trial that runs out of walltime, or is asked to stop, is continued by the next job.
-    walltime_min: what the study asks for; None: no study. runtime_predicted: this job may have been
-    given less, by a prediction. program: the script that a rank runs, and its own options.
+    site, place: the site and the trial's geometry, as JSON. continues: past its walltime it goes
+    on in another job. runtime_predicted: its walltime may be shorter than `walltime_min`, the
+    study's. program: the script that a rank runs, and its own options.
     """
 
     trial: Trial
     trial_path: Path
     store: Path
     outcome_path: Path
-    site: Mapping[str, Any] | None = None
-    place: Mapping[str, Any] | None = None
+    site: Mapping[str, Any]
+    place: Mapping[str, Any]
     continues: bool = False
     walltime_min: int | None = None
     runtime_predicted: bool = False
@@ -72,30 +71,24 @@ class Job:
 
     @classmethod
     def read(
-        cls,
-        trial: Trial,
-        trial_path: Path,
-        store: Path,
-        outcome_path: Path,
-        study_path: Path | None,
+        cls, trial: Trial, trial_path: Path, store: Path, outcome_path: Path, study: Path | None
     ) -> Job:
-        """Raises UserError where the study does not ask for the trial."""
-        if study_path is None:
-            return cls(trial, trial_path, store, outcome_path)
-        study = read_json(study_path)
+        """study: the frozen one; None: the ranks are processes here. Raises UserError where it does
+        not ask for the trial."""
+        files = trial, trial_path, store, outcome_path
+        if study is None:
+            return cls(*files, local_site(trial.device), {"ranks_per_node": trial.ranks})
+        frozen = read_json(study)
         try:
-            request = study["requests"][trial.id]
+            request = frozen["requests"][trial.id]
         except KeyError:
             raise UserError(
-                f"{trial.id} is no trial of the study in {study_path}: give --study another one"
+                f"{trial.id} is no trial of the study in {study}: give --study another one"
             ) from None
         return cls(
-            trial,
-            trial_path,
-            store,
-            outcome_path,
-            study["site"],
-            study["places"][str(trial.ranks)],
+            *files,
+            frozen["site"],
+            frozen["places"][str(trial.ranks)],
             request["continues"],
             request["walltime_min"],
             "runtime_min" in request,
@@ -112,25 +105,25 @@ class Job:
 
     @property
     def by_slurm(self) -> bool:
-        return self.site is not None and self.site["launcher"] == "slurm"
+        return self.site["launcher"] == "slurm"
 
     @property
     def image(self) -> Path | None:
         """The container image of the ranks."""
-        if not self.by_slurm or self.site["image"] is None:
-            return None
-        return Path(self.site["image"])
+        return Path(self.site["image"]) if self.by_slurm and self.site["image"] else None
 
     @property
     def expandable_segments(self) -> bool | None:
         """Whether the ranks take their GPU's memory in such; None: they have no GPU."""
         if self.trial.device != "cuda":
             return None
-        if self.site is None:
-            return expandable_segments(os.environ, asked=False)
-        return expandable_segments(
-            {**os.environ, **self.site["environment"]}, self.site["expandable_segments"]
-        )
+        environment = {**os.environ, **self.site["environment"]}
+        return expandable_segments(environment, self.site["expandable_segments"])
+
+
+def local_site(device: str) -> dict[str, Any]:
+    """A site that asks for nothing of its own."""
+    return {"launcher": "local", "device": device, "environment": {}, "expandable_segments": False}
 
 
 def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> RankGroup:
@@ -140,68 +133,41 @@ def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> RankGroup
     """
     arguments = [*job.program, "--trial", str(job.trial_path), "--store", str(job.store)]
     arguments += ["--out", str(attempt.directory)]
-    shared = {
-        **shared_environment(job.trial, attempt.directory, attempt.started_at_unix_s),
-        **limits_environment(job, walltime),
-    }
-    if not job.by_slurm:
-        return local_ranks(
-            arguments,
-            shared,
-            attempt.directory,
-            job.trial.ranks,
-            site=job.site,
-            continues=job.continues,
-        )
-    assert job.site is not None and job.place is not None
-    results = job.home.parents[1]
-    return slurm_ranks(
-        arguments,
-        shared,
-        attempt.directory,
-        (results, job.store),
-        site=job.site,
-        place=job.place,
-        continues=job.continues,
+    variables = shared_environment(job.trial, attempt.directory, attempt.started_at_unix_s)
+    if walltime.deadline_unix_s is not None:
+        variables["SAGEBENCH_DEADLINE"] = repr(walltime.deadline_unix_s)
+        variables["SAGEBENCH_WALLTIME_S"] = repr(walltime.asked_s)
+    if job.continues:
+        variables["SAGEBENCH_CHECKPOINT"] = str(job.checkpoint.resolve())
+    folders = job.home.parents[1], job.store
+    return rank_group(
+        arguments, variables, attempt.directory, folders, job.site, job.place, job.continues
     )
 
 
-def local_ranks(
-    arguments: Sequence[str],
-    variables: Mapping[str, str],
-    directory: Path,
-    ranks: int,
-    *,
-    site: Mapping[str, Any] | None,
-    continues: bool = False,
-) -> Ranks:
-    """Ranks that run Python with `arguments` as processes of this machine; the rest as below."""
-    shared = {**os.environ, **variables}
-    if site is not None:
-        shared = with_site(shared, site)
-    environments = [{**shared, **local_environment(ranks, rank)} for rank in range(ranks)]
-    return Ranks([sys.executable, *arguments], environments, directory, continues)
-
-
-def slurm_ranks(
+def rank_group(
     arguments: Sequence[str],
     variables: Mapping[str, str],
     directory: Path,
     folders: Sequence[Path],
-    *,
     site: Mapping[str, Any],
     place: Mapping[str, Any],
     continues: bool = False,
-) -> SlurmRanks:
-    """Ranks that run Python with `arguments` on the nodes of this Slurm job, in the site's
-    container where it has one.
+) -> RankGroup:
+    """Ranks that run Python with `arguments`: as processes of this machine, or on the nodes of this
+    Slurm job, in the site's container where it has one.
 
     variables: of their environment, over what the site's modules make of this one, and under the
     site's own. directory: for logs and ends. folders: what the container shows besides the binds;
     the first is where results lie. Raises UserError where modules, image or binds are not there.
     """
-    environment = with_site({**loaded_environment(site["modules"]), **variables}, site)
     command = [sys.executable, *arguments]
+    if site["launcher"] != "slurm":
+        shared = with_site({**os.environ, **variables}, site)
+        ranks = place["ranks_per_node"]
+        environments = [{**shared, **local_environment(ranks, rank)} for rank in range(ranks)]
+        return Ranks(command, environments, directory, continues)
+    environment = with_site({**loaded_environment(site["modules"]), **variables}, site)
     if site["image"] is not None:
         # Where the files really lie: links may lead out of what is bound.
         seen = {ROOT, Path.cwd(), *(path.resolve() for path in folders)}
@@ -230,17 +196,6 @@ def shared_environment(trial: Trial, directory: Path, started_at_unix_s: float) 
         "OMP_NUM_THREADS": str(trial.threads_per_rank),
         **runtime_environment(trial.device),
     }
-
-
-def limits_environment(job: Job, walltime: Walltime) -> dict[str, str]:
-    """When the ranks have to stop, and where a trial that is to be continued leaves its state."""
-    environment = {}
-    if walltime.deadline_unix_s is not None:
-        environment["SAGEBENCH_DEADLINE"] = repr(walltime.deadline_unix_s)
-        environment["SAGEBENCH_WALLTIME_S"] = repr(walltime.asked_s)
-    if job.continues:
-        environment["SAGEBENCH_CHECKPOINT"] = str(job.checkpoint.resolve())
-    return environment
 
 
 def local_environment(ranks: int, rank: int) -> dict[str, str]:

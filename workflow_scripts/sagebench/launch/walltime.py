@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from sagebench.cluster.commands import NoAnswer, ask
 
 MARGIN = 0.05
 MARGIN_MAX_S = 60.0
@@ -64,16 +65,12 @@ def slurm_job_end_unix_s() -> float | None:
     if job is None:
         return None
     try:
-        said = subprocess.run(
-            ["scontrol", "show", "job", "--oneliner", job],
-            capture_output=True,
-            text=True,
-            timeout=SCONTROL_LIMIT_S,
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
+        said = ask(["scontrol", "show", "job", "--oneliner", job], SCONTROL_LIMIT_S)
+    except NoAnswer:
         return None
     fields = dict(field.split("=", 1) for field in said.split() if "=" in field)
     try:
-        return time.mktime(time.strptime(fields["EndTime"], "%Y-%m-%dT%H:%M:%S"))
+        end = datetime.fromisoformat(fields["EndTime"])
     except (KeyError, ValueError):  # no such job any more, or one without a limit
         return None
+    return end.replace(tzinfo=timezone.utc).timestamp()

@@ -135,11 +135,7 @@ class Series:
         attempt = CurrentAttempt.begin(home, walltime.asked_s)
         job = self._job(work, attempt.directory / "trial.json")
         write_json(job.trial_path, job.trial.to_json())
-        try:
-            verdict, interrupted = supervise(job, attempt, walltime, held)
-        except UserError as error:  # modules, image or binds are not there: so for all others
-            log_attempt(home, attempt.ended(Verdict(None, str(error))))
-            raise
+        verdict, interrupted = supervise(job, attempt, walltime, held)
         records = records_of(work, verdict, attempt.directory)
         for record in records:
             write_record(self.folder, record)

@@ -20,7 +20,7 @@ from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import geometry
 from sagebench.launch.launcher import handling_signals
 from sagebench.launch.rank_group import RankGroup
-from sagebench.launch.start import ROOT, local_ranks, runtime_environment, slurm_ranks
+from sagebench.launch.start import ROOT, rank_group, runtime_environment
 from sagebench.launch.verdict import RankEnd, last_lines
 from sagebench.preflight.findings import problems, unknown
 from sagebench.preflight.needs import needs
@@ -99,11 +99,7 @@ def start(
         "NCCL_DEBUG": "INFO",
         "NCCL_DEBUG_SUBSYS": "INIT,NET",
     }
-    if site["launcher"] == "slurm":
-        return slurm_ranks(
-            arguments, variables, directory, [results, *built], site=site, place=record["place"]
-        )
-    return local_ranks(arguments, variables, directory, record["ranks"], site=site)
+    return rank_group(arguments, variables, directory, [results, *built], site, record["place"])
 
 
 def summary(end: RankEnd) -> dict[str, Any]:
