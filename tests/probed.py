@@ -42,11 +42,11 @@ def sample(fanout: tuple[int, ...], batch_size: int) -> Sample:
         edges.append(nodes[-1] * hop)
         nodes.append(min(edges[-1], (PRODUCTS.num_nodes / 2 - sum(nodes)) / 2))
     return Sample(
-        fanout=fanout,
+        fanout=list(fanout),
         batch_size=batch_size,
         batches=8,
-        nodes_per_hop=tuple(map(spread, nodes)),
-        edges_per_hop=tuple(map(spread, edges)),
+        nodes_per_hop=list(map(spread, nodes)),
+        edges_per_hop=list(map(spread, edges)),
         nodes=spread(sum(nodes)),
         edges=spread(sum(edges)),
     )

@@ -28,11 +28,11 @@ def slides_sample(fanout: tuple[int, ...] = DEFAULT, factor: int = 1) -> Sample:
     """Of a batch of 128; factor: so many times fewer nodes and edges."""
     nodes, edges = ([count // factor for count in counts] for counts in SIZES[fanout])
     return Sample(
-        fanout=fanout,
+        fanout=list(fanout),
         batch_size=128 // factor,
         batches=4,
-        nodes_per_hop=tuple(map(_spread, nodes)),
-        edges_per_hop=tuple(map(_spread, edges)),
+        nodes_per_hop=list(map(_spread, nodes)),
+        edges_per_hop=list(map(_spread, edges)),
         nodes=_spread(sum(nodes)),
         edges=_spread(sum(edges)),
     )

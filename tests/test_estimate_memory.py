@@ -203,8 +203,8 @@ FRONTIER = {
 def test_the_slides_frontier(name):
     """PyG's layers on the synthetic graph of ogbn-products' size; nothing is fitted to it."""
     probed = json.loads((Path(__file__).parent / "slides_samples.json").read_text())
-    graph = GraphFacts.from_json(probed["store"])
-    sample = Sample.from_json(name, probed["samples"][name])
+    graph = GraphFacts.from_json(probed["graph"])
+    sample = Sample.from_json(probed["samples"][name])
     trial = slides_trial("reference", sample, device="cuda", sampling_workers=8)
     micro_batches = graph.micro_batches(trial.batch_size) * trial.epochs
     cost = step_cost(trial, sample, graph, "host", micro_batches)

@@ -9,7 +9,7 @@ from sagebench.engines.make import make_engine
 from sagebench.errors import UserError
 from sagebench.estimate import counting, replay
 from sagebench.estimate.probe import load_probe, path_of, probe_store
-from sagebench.estimate.samples import Sample, sample_name
+from sagebench.estimate.samples import sample_name
 from sagebench.sampling.order import SeedOrder
 from trials import make_trial, tiny_store
 
@@ -166,38 +166,13 @@ def test_what_an_interrupted_probe_took_is_kept(store, tmp_path, monkeypatch):
     assert list(load_probe(path).samples) == ["2/8"]
 
 
-def test_a_record_with_the_largest_counts_of_earlier_versions_is_read(store, tmp_path):
+def test_a_record_of_samples_alone_is_replaced(store, tmp_path, taken):
+    """As the version before wrote it."""
     path = tmp_path / "probe.json"
+    path.write_text(json.dumps({"format": 1, "store_checksum": store.checksum, "samples": {}}))
+    assert load_probe(path) is None
     probe = probe_store(store, [of((4, 3), 16)], path)
-    record = json.loads(path.read_text())
-    for sample in record["samples"].values():
-        for name in ("nodes", "edges"):
-            sample[name]["max"] = 1.0
-            sample[f"{name}_per_hop"]["max"] = [1.0] * len(sample[f"{name}_per_hop"]["mean"])
-    path.write_text(json.dumps(record))
-    assert load_probe(path) == probe
-
-
-def test_a_sample_survives_its_record(store, tmp_path):
-    sample = probe_store(store, [of((4, -1), 16)], tmp_path / "probe.json").samples["4,-1/16"]
-    record = json.loads(json.dumps(sample.to_json()))
-    assert Sample.from_json("4,-1/16", record) == sample
-    assert set(record) == {"batches", "nodes_per_hop", "edges_per_hop", "nodes", "edges"}
-    assert len(record["nodes_per_hop"]["mean"]) == 3
-
-
-def test_a_record_of_samples_alone_is_gone_on_with(store, tmp_path, taken):
-    """As the version before wrote it; what it had interpolated is sampled now."""
-    path = tmp_path / "probe.json"
-    probe = probe_store(store, [of((4, 3), 16), of((4, 3), 24)], path)
-    record = json.loads(path.read_text())
-    del record["steps"]
-    for name, sample in record["samples"].items():
-        sample["sampled"] = name != "4,3/24"
-    path.write_text(json.dumps({**record, "format": 1}))
-    taken.clear()
-    assert probe_store(store, [of((4, 3), 16), of((4, 3), 24)], path) == probe
-    assert taken == [((4, 3), 24)]
+    assert taken == [((4, 3), 16)] and load_probe(path) == probe
 
 
 def test_a_step_is_recorded_once_for_all_trials_that_share_it(store, tmp_path, monkeypatch):

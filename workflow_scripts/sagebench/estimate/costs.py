@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sagebench.grid.trial import FIELD_NAMES, Trial, digest
@@ -66,9 +66,6 @@ class StepCost(FromJson):
     needed_bytes: int
     beside_bytes: int
     typical_beside_bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def deciding_values(trial: Trial) -> dict[str, Any]:

@@ -94,11 +94,11 @@ def make_sample(
 
     nodes, edges = slice(0, hops), slice(hops, None)
     return Sample(
-        fanout=fanout,
+        fanout=list(fanout),
         batch_size=batch_size,
         batches=len(full) + (last is not None),
-        nodes_per_hop=tuple(spread(nodes)),
-        edges_per_hop=tuple(spread(edges)),
+        nodes_per_hop=list(spread(nodes)),
+        edges_per_hop=list(spread(edges)),
         nodes=next(spread(nodes, total=True)),
         edges=next(spread(edges, total=True)),
     )

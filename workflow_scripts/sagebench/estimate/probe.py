@@ -1,6 +1,6 @@
 """The probe of a store: what trials sample and what a step of them costs, learnt on a CPU.
 
-results/probes/<store>.json holds {"format", "store_checksum", "store": GraphFacts, "samples":
+results/probes/<store>.json holds {"format", "store_checksum", "graph": GraphFacts, "samples":
 {"<fanout>/<batch size>": Sample}, "steps": {key: StepCost}}. What is there is not taken again; it
 starts anew when the store's checksum is another one. Reading it takes neither torch nor numba.
 """
@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,7 @@ from sagebench.grid.trial import Trial
 if TYPE_CHECKING:
     from sagebench.graph.store import GraphStore
 
-FORMAT = 2
-OF_SAMPLES = 1
-"""the format before it, which had samples alone; those that were not sampled are not read"""
+FORMAT, WITHOUT_STEPS = 2, 1
 PLACEMENTS = ("device", "host")
 """of a card: which one is chosen depends on its memory, so both are recorded"""
 SAVED_EVERY_S = 10.0
@@ -54,27 +52,17 @@ class Probe:
         return self.steps.get(step_name(deciding_values(trial), placement))
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "store_checksum": self.store_checksum,
-            "store": self.graph.to_json(),
-            "samples": {name: sample.to_json() for name, sample in self.samples.items()},
-            "steps": {name: cost.to_json() for name, cost in self.steps.items()},
-        }
+        return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Probe:
-        if record["format"] not in (FORMAT, OF_SAMPLES):
+        if record["format"] != FORMAT:
             raise ValueError(f"its format is {record['format']}, this version reads {FORMAT}")
         return cls(
             record["store_checksum"],
-            GraphFacts.from_json(record["store"]),
-            {
-                name: Sample.from_json(name, value)
-                for name, value in record["samples"].items()
-                if value.get("sampled", True)
-            },
-            {name: StepCost.from_json(value) for name, value in record.get("steps", {}).items()},
+            GraphFacts.from_json(record["graph"]),
+            {name: Sample.from_json(value) for name, value in record["samples"].items()},
+            {name: StepCost.from_json(value) for name, value in record["steps"].items()},
         )
 
 
@@ -84,9 +72,11 @@ def path_of(results: str | os.PathLike[str], store: str) -> Path:
 
 
 def load_probe(path: str | os.PathLike[str]) -> Probe | None:
-    """The probe in a file; None: no such file. Raises UserError for a file that is none."""
+    """The probe in a file; None: no such file, or the version before wrote it, without steps.
+    Raises UserError for a file that is none."""
     try:
-        return Probe.from_json(read_json(path))
+        record = read_json(path)
+        return None if record["format"] == WITHOUT_STEPS else Probe.from_json(record)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from sagebench.records import FromJson
 
-@dataclass(frozen=True, slots=True)
-class GraphFacts:
+
+@dataclass(frozen=True)
+class GraphFacts(FromJson):
     """Sizes of a graph store. index_bytes: of colptr and row. feature_bytes: of the features."""
 
     num_nodes: int
@@ -21,13 +23,6 @@ class GraphFacts:
     test_nodes: int
     index_bytes: int
     feature_bytes: int
-
-    def to_json(self) -> dict[str, int]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, int]) -> GraphFacts:
-        return cls(**values)
 
     @classmethod
     def of_manifest(cls, manifest: Mapping[str, Any]) -> GraphFacts:
@@ -55,8 +50,8 @@ class GraphFacts:
         return -(-self.train_nodes // batch_size)
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+@dataclass(frozen=True)
+class Spread(FromJson):
     """A count over micro-batches.
 
     mean: over the micro-batches of an epoch, as outcomes record it; the last one, which may have
@@ -69,8 +64,8 @@ class Spread:
     std: float
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+@dataclass(frozen=True)
+class Sample(FromJson):
     """What one (fanout, batch size) samples: distinct nodes and edges of a micro-batch.
 
     nodes_per_hop: new nodes of the hops 0 (the seeds) to L. edges_per_hop: of the hops 1 to L.
@@ -79,67 +74,15 @@ class Sample:
     batches: how many were sampled.
     """
 
-    fanout: tuple[int, ...]
+    fanout: list[int]
     batch_size: int
     batches: int
-    nodes_per_hop: tuple[Spread, ...]
-    edges_per_hop: tuple[Spread, ...]
+    nodes_per_hop: list[Spread]
+    edges_per_hop: list[Spread]
     nodes: Spread
     edges: Spread
 
-    @property
-    def layers(self) -> int:
-        return len(self.edges_per_hop)
 
-    @property
-    def variation(self) -> float:
-        """Standard deviation over mean of a micro-batch's edges: how uneven the steps are."""
-        return self.edges.std / self.edges.full_mean if self.edges.full_mean else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """As in a probe's record; key: `sample_name`."""
-        return {
-            "batches": self.batches,
-            "nodes_per_hop": _columns(self.nodes_per_hop),
-            "edges_per_hop": _columns(self.edges_per_hop),
-            "nodes": asdict(self.nodes),
-            "edges": asdict(self.edges),
-        }
-
-    @classmethod
-    def from_json(cls, name: str, values: Mapping[str, Any]) -> Sample:
-        fanout, batch_size = parse_sample_name(name)
-        return cls(
-            fanout=fanout,
-            batch_size=batch_size,
-            batches=values["batches"],
-            nodes_per_hop=_spreads(values["nodes_per_hop"]),
-            edges_per_hop=_spreads(values["edges_per_hop"]),
-            nodes=_spread(values["nodes"]),
-            edges=_spread(values["edges"]),
-        )
-
-
-def sample_name(fanout: tuple[int, ...], batch_size: int) -> str:
+def sample_name(fanout: Sequence[int], batch_size: int) -> str:
     """ "15,10,10/128": how a probe's record calls a sample."""
     return f"{','.join(map(str, fanout))}/{batch_size}"
-
-
-def parse_sample_name(name: str) -> tuple[tuple[int, ...], int]:
-    fanout, batch_size = name.split("/")
-    return tuple(int(hop) for hop in fanout.split(",")), int(batch_size)
-
-
-def _columns(spreads: tuple[Spread, ...]) -> dict[str, list[float]]:
-    return {name: [getattr(s, name) for s in spreads] for name in Spread.__slots__}
-
-
-def _spread(values: Mapping[str, float]) -> Spread:
-    """Records written before this version hold a `max` as well."""
-    return Spread(*(values[name] for name in Spread.__slots__))
-
-
-def _spreads(columns: Mapping[str, list[float]]) -> tuple[Spread, ...]:
-    return tuple(
-        Spread(*values) for values in zip(*(columns[n] for n in Spread.__slots__), strict=True)
-    )
