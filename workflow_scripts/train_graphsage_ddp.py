@@ -7,9 +7,11 @@ RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (torchrun), or Slurm's (srun).
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from sagebench.errors import run_script
 from sagebench.grid.trial_file import read_trial
@@ -25,18 +27,17 @@ def parse_arguments(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(description: str = __doc__ or "") -> int:
+def main(description: str = __doc__ or "") -> NoReturn:
     arguments = parse_arguments(description)
     trial = read_trial(arguments.trial)
     from sagebench.training.rank import run_rank
 
     code = run_rank(trial, arguments.store, arguments.out)
-    if code:
-        # Peers may wait for this rank in a collective; a tidy shutdown would wait for them.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    if code == 0:
+        atexit._run_exitfuncs()  # else peers may wait for this rank, and a tidy end for them
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of libraries that outlive the interpreter abort the process
 
 
 if __name__ == "__main__":
