@@ -70,9 +70,13 @@ demo: install demo-device ## run the demo on this machine, to results/demo/repor
 checked: install
 	@$(RUN)/python workflow_scripts/check_study.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
 
+# What the plan decides, where the study leaves something to it.
+DECIDE = $(RUN)/python workflow_scripts/plan.py --decisions-only --site "$$PROFILE/site.yaml" \
+	--configfile "$$CONFIG"
+
 .PHONY: run
 run: checked ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
-	@$(RUN)/python workflow_scripts/plan.py --decisions-only --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
+	@$(DECIDE)
 	$(SNAKEMAKE) $(STUDY)
 
 .PHONY: plan
@@ -102,6 +106,7 @@ partial: checked ## tables, figures and report of what there is so far
 .PHONY: again
 again: install ## run trials again on purpose: make again WHERE=status=out_of_memory CONFIG=...
 	$(RUN)/python workflow_scripts/again.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG" --where "$$WHERE"
+	@$(DECIDE)
 	$(SNAKEMAKE) $(STUDY)
 
 .PHONY: image

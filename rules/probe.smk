@@ -1,5 +1,5 @@
-# Graph stores become probes: what a few micro-batches of each fanout and batch size sample, for the
-# plan. What is there is not sampled again.
+# Graph stores become probes: what a few micro-batches of each fanout and batch size sample, and what
+# a recorded step of each configuration takes, for the plan. What is there is not taken again.
 
 
 rule probe:

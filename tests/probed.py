@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from sagebench.estimate.costs import StepCost, deciding_values, step_name
 from sagebench.estimate.grid_cells import trials_to_probe
@@ -97,9 +98,18 @@ def probe(study: Study, leave_out: tuple[str, ...] = ()) -> None:
         write_json(path_of(study.results, store), record)
 
 
-def pilot(study: Study, step_s: float = 0.5, out_of_memory: Collection[str] = ()) -> None:
-    """Write pilots and evaluations of the study's trials on the probes' store. out_of_memory: ids
-    of trials whose pilots ended so."""
+def pilot(
+    study: Study,
+    step_s: float = 0.5,
+    out_of_memory: Collection[str] = (),
+    evaluated: Status | None = Status.COMPLETED,
+    **about: Any,
+) -> None:
+    """Write pilots and evaluations of the study's trials on the probes' store.
+
+    out_of_memory: ids of trials whose pilots ended so. evaluated: how evaluations ended; None:
+    there are none. about: more of each pilot.
+    """
     folder = pilots_folder(study.results, study.site.machine)
     for trial_id, request in study.requests.items():
         trial, known = request.trial, {"trial": request.trial.to_json(), "store_checksum": CHECKSUM}
@@ -112,7 +122,9 @@ def pilot(study: Study, step_s: float = 0.5, out_of_memory: Collection[str] = ()
         window |= {"step_mean_s": step_s, "first_batch_s": 1.0, "start_to_first_step_s": 5.0}
         memory = PeakBytes(peak_reserved_bytes=3 << 30, peak_host_private_bytes=1 << 30)
         window |= {"nodes": 1e5, "edges": 1e6, "memory": memory}
-        write_record(folder, Pilot(key=key, status=Status.COMPLETED, **window, **known))
-        times = {"evaluation_s": 4.0, "test_s": 7.0}
-        evaluated = evaluation_key(trial, CHECKSUM)
-        write_record(folder, Evaluation(key=evaluated, status=Status.COMPLETED, **times, **known))
+        write_record(folder, Pilot(key=key, status=Status.COMPLETED, **window, **known, **about))
+        if evaluated is not None:
+            ended = evaluated is Status.COMPLETED
+            times = {"evaluation_s": 4.0, "test_s": 7.0} if ended else {}
+            key = evaluation_key(trial, CHECKSUM)
+            write_record(folder, Evaluation(key=key, status=evaluated, **times, **known))

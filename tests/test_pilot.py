@@ -216,6 +216,20 @@ def test_a_second_call_measures_what_is_gone_or_damaged_and_nothing_else(finishe
     assert changed == {f"{name}.json" for name in (gone, damaged, lost)}
 
 
+def test_micro_steps_without_seeds_are_not_counted(tmp_path):
+    """389 training nodes: two micro-batches of 200 in a step of twenty."""
+    study = Study(tmp_path, fixed={"batch_size": 200, "accumulation": 20}, product={"ranks": [1]})
+    began = time.monotonic()
+    assert study.pilot().returncode == 0
+    (pilot,) = study.pilots.values()
+    assert pilot.micro_steps % 2 == 0 and pilot.micro_steps >= 20
+    assert counted(study, pilot, dict.fromkeys(range(2, 5), slice(2)))[0] == pytest.approx(
+        pilot.nodes, rel=0.1
+    )
+    assert 2 * pilot.step_mean_s <= pilot.epoch_s
+    assert time.monotonic() - began < 60  # epochs go on for two seconds, not for hundreds of steps
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def test_the_rank_s_window_on_a_device(tmp_path, device):
     store, trial = tiny_store(tmp_path / "store"), make_trial(device=device)

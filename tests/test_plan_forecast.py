@@ -16,13 +16,17 @@ from outcome_factory import make_outcome
 from probed import CHECKSUM, PRODUCTS, pilot, probe
 from sagebench.estimate.cards import CARDS, card_of
 from sagebench.estimate.time import roofline
-from sagebench.files import write_json
-from sagebench.grid.freeze import outcome_path
+from sagebench.files import read_json, write_json
+from sagebench.grid.freeze import outcome_path, prediction_path
 from sagebench.plan import as_text, limits
 from sagebench.plan.budget import drops, refusal
 from sagebench.plan.build import plan_rows
+from sagebench.plan.deciding import decide
+from sagebench.plan.decisions import applied
 from sagebench.plan.forecast import Forecaster
+from sagebench.plan.record import freeze_predictions
 from sagebench.plan.rows import totals
+from sagebench.records import Status
 from sagebench.units import GIB
 from workflow_project import ROOT
 
@@ -167,6 +171,68 @@ def test_a_pilot_out_of_memory_decides_whatever_was_estimated(tmp_path):
         assert (row.fits, row.out_of_memory_chance) == ("will not fit", 1.0)
         assert all(other.fits != "will not fit" for other in others)
         assert any("will not fit" in one for one in limits.sentences(study, [row, *others]))
+
+
+def test_an_evaluation_out_of_memory_keeps_a_trial_from_fitting(tmp_path):
+    study = study_in(tmp_path, site=WORKSTATION)
+    build_store(study)
+    pilot(study, evaluated=Status.OUT_OF_MEMORY)
+    assert {row.fits for row in plan_rows(study)} == {"will not fit"}
+
+
+def test_without_an_evaluation_a_trial_takes_what_is_asked_for_or_a_models(tmp_path):
+    study = study_in(tmp_path / "cpu", site=WORKSTATION)
+    build_store(study)
+    pilot(study, evaluated=None)
+    for row in plan_rows(study):
+        assert (row.source, row.total_h, row.fits) == ("asked for", None, None)
+        assert row.epoch_s is not None
+    study = predicted(tmp_path / "card")
+    modelled = {row.trial: row.total_h for row in plan_rows(study)}
+    pilot(study, evaluated=None)
+    for row in plan_rows(study):
+        assert row.source == "predicted" and row.total_h != modelled[row.trial]
+        assert row.time_source.endswith("a model's validation and test")
+
+
+def test_a_pilot_of_another_card_says_nothing(tmp_path):
+    study = predicted(tmp_path)
+    pilot(study, device_name="NVIDIA H100 80GB HBM3")
+    assert {row.time_basis for row in plan_rows(study)} == {"a model's"}
+    pilot(study, device_name="NVIDIA A100-SXM4-40GB")
+    assert {row.time_basis for row in plan_rows(study)} == {"measured steps"}
+
+
+def test_a_pilot_tells_the_power(tmp_path):
+    study = predicted(tmp_path, changed("defaults.walltime_min", 2880))
+    pilot(study, step_s=0.5, energy_j=20 * 0.5 * 333.0)
+    for row in plan_rows(study):
+        power_w = 1000 * row.energy_kj / (3600 * row.hours_used)
+        assert (
+            power_w == pytest.approx(333.0) and row.energy_source == "power measured in its pilot"
+        )
+
+
+def test_what_a_guard_leaves_out_is_said_without_a_word_against_it(tmp_path):
+    for site in (CARD, WORKSTATION):
+        values = changed("skip_predicted_out_of_memory", True)
+        study = study_in(tmp_path / site["machine"], values, site)
+        build_store(study)
+        pilot(study, out_of_memory=list(study.requests)[:1])
+        study = applied(decide(study, Forecaster(study)), study)
+        said = limits.sentences(study, plan_rows(study))
+        assert any("not run (skip_predicted_out_of_memory)" in one for one in said)
+        assert not any(one.startswith("skip_predicted_out_of_memory") for one in said)
+
+
+def test_a_pilot_out_of_memory_is_kept_beside_its_trial(tmp_path):
+    study = study_in(tmp_path, site=WORKSTATION)
+    build_store(study)
+    first, *_ = study.requests
+    pilot(study, out_of_memory=[first])
+    freeze_predictions(study, [first])
+    kept = read_json(prediction_path(study.results, first))["memory"]
+    assert kept["out_of_memory_chance"] == 1.0 and kept["peak_bytes"] is None
 
 
 def test_outcomes_of_the_same_configuration_take_over(tmp_path):

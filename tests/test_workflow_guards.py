@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 from probed import pilot, probe
 from sagebench.grid.study import load_study
-from workflow_project import SMALL, Project
+from workflow_project import ROOT, SMALL, Project
 
 QUICK = {"epochs": 1, "layers": 2, "fanout": [5, 5], "walltime_min": 60}
 FULL = {**SMALL, "defaults": QUICK}  # predicted to take a few minutes
@@ -192,3 +193,33 @@ def test_a_dry_run_without_a_fresh_plan_says_so_and_writes_nothing(project):
     assert not (project.folder / "results").exists()
     decide()
     assert "Not guarded" not in project.snakemake("-n", "trials").stdout
+
+
+def test_a_plan_that_lacks_keys_is_none(project):
+    project.configure({**FULL, "budget_node_hours": 5})
+    decide()
+    path = project.folder / "results/small/plan.json"
+    plan = json.loads(path.read_text())
+    del plan["skipped"]
+    path.write_text(json.dumps(plan))
+    result = project.snakemake("trials")
+    assert result.returncode != 0 and "Traceback" not in result.stdout
+    assert "call `make plan`" in result.stdout
+
+
+def test_make_again_plans_before_it_runs(project):
+    """What is put aside costs again: here more than the budget."""
+    shutil.copy(ROOT / "Makefile", project.folder)
+    (project.folder / ".venv").symlink_to(sys.prefix)
+    project.configure({**FULL, "budget_node_hours": 3})
+    decide()
+    assert project.snakemake("trials").returncode == 0
+    decide()
+    project.configure({**FULL, "budget_node_hours": 2})
+    command = ["make", "again", "WHERE=status=completed", "CONFIG=study.yaml"]
+    command += ["--assume-old=.venv/installed", "--no-print-directory"]
+    result = subprocess.run(
+        command, cwd=project.folder, env=project.environment(), capture_output=True, text=True
+    )
+    assert result.returncode != 0
+    assert "takes 3.00 node-hours" in result.stdout + result.stderr

@@ -64,7 +64,7 @@ def main() -> None:
         command = make("pilot", arguments)
         print(f"`{command}` measures some twenty steps of each on the devices of this site.")
     if study.site.device == "cpu":
-        print("Of a CPU neither memory nor time is estimated without it.")
+        print("A CPU's memory is not estimated; what is shown is what a pilot reached.")
     from sagebench.plan.page import render  # the drawing takes seconds to import
 
     write_atomic(page, render(study, rows, forecaster))

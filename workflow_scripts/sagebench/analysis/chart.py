@@ -32,7 +32,7 @@ END = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
 STRIP_ROW = 0.075
 """height of one row of the strip, as a share of the axes"""
 
-NOT_RUN_LABEL = "predicted, not run"
+NOT_RUN_LABEL = "estimated, not run"
 
 
 def over_axis(

@@ -46,8 +46,9 @@ class StepCost(FromJson):
     (about the launches), batch_bytes and trace (as AllocationTrace.to_json has it): of a
     micro-batch of the mean size; typical_live_bytes: what it has in use at its peak.
     largest_z: standard deviations from the mean to the largest micro-batch that was replayed;
-    live_bytes, held_bytes, held_std_bytes, needed_bytes, beside_bytes: of it, as `Replayed` has
-    them; typical_beside_bytes: of the mean.
+    live_bytes, held_bytes, held_std_bytes, needed_bytes, beside_bytes: of it: in use,
+    held by the allocator, and how that differs with the order of the steps, what it cannot do
+    without, and its batch where that lies beside the step; typical_beside_bytes: of the mean.
     """
 
     values: dict[str, Any]

@@ -1,5 +1,5 @@
-"""Energy of the GPUs: watts that outcomes measured of the same engine on the same card, else a
-share of the card's power limit. Hosts, network and cooling are not in it."""
+"""Energy of the GPUs: watts that a pilot measured, else outcomes of the same engine on the same
+card, else a share of the card's power limit. Hosts, network and cooling are not in it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from statistics import median
 
 from sagebench.estimate.cards import Card, card_name
 from sagebench.grid.trial import Trial
+from sagebench.pilot.records import Pilot
 from sagebench.records import Outcome
 
 POWER_SHARE = 0.7
@@ -32,9 +33,14 @@ def measured_power(outcomes: Iterable[Outcome]) -> Power:
     return {key: (median(watts), len(watts)) for key, watts in found.items()}
 
 
-def power_of(trial: Trial, card: Card | None, measured: Power) -> tuple[float, str] | None:
+def power_of(
+    trial: Trial, card: Card | None, measured: Power, pilot: Pilot | None
+) -> tuple[float, str] | None:
     """Watts of all of a trial's GPUs while it trains, and what they rest on, in words; None on a
     CPU, and for a card that nobody knows."""
+    if pilot is not None and pilot.energy_j:
+        watts = pilot.energy_j / (pilot.micro_steps * pilot.step_mean_s)
+        return watts * trial.ranks, "power measured in its pilot"
     if trial.device != "cuda" or card is None:
         return None
     watts = POWER_SHARE * card.power_w

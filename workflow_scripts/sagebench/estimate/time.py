@@ -27,8 +27,8 @@ from sagebench.estimate.samples import GraphFacts, Sample
 from sagebench.grid.trial import Trial
 from sagebench.pilot.records import EvaluationTimes, Pilot
 
-NINE_OF_TEN = 1.645
-"""standard deviations on either side of the middle"""
+NINE_OF_TEN, QUARTILES_APART = 1.645, 1.349
+"""standard deviations: on either side of the middle; from one quartile to the other"""
 FLOAT = 4
 SAMPLER_DRAW_BYTES, SAMPLER_NODE_BYTES = 600, 60
 """moved by a device's sampler: of an edge, mostly 64-bit hashes; of a node of the graph and hop"""
@@ -60,8 +60,8 @@ class Basis(str, Enum):
 class TimeEstimate:
     """epoch_s: of an epoch that is not the first; low_s to high_s holds nine of ten. micro_step_s:
     of one rank. start_s: until the first step. evaluation_s: of one validation. test_s: of the
-    test after training. source: the basis in words. used: ids of the trials whose outcomes it
-    rests on."""
+    test after training; both None where nobody knows. source: the basis in words. used: ids of the
+    trials whose outcomes it rests on."""
 
     epoch_s: float
     low_s: float
@@ -69,14 +69,16 @@ class TimeEstimate:
     micro_step_s: float
     steps_per_epoch: int
     start_s: float
-    evaluation_s: float
-    test_s: float
+    evaluation_s: float | None
+    test_s: float | None
     basis: Basis
     source: str
     used: tuple[str, ...] = ()
 
-    def total_s(self, trial: Trial) -> float:
-        """Of the whole trial, should it not stop early."""
+    def total_s(self, trial: Trial) -> float | None:
+        """Of the whole trial, should it not stop early; None where a part of it is not known."""
+        if self.evaluation_s is None or self.test_s is None:
+            return None
         evaluations = -(-trial.epochs // trial.evaluate_every_epochs)
         return (
             self.start_s
@@ -168,11 +170,13 @@ def from_pilot(
     graph: GraphFacts,
     cost: StepCost | None,
     network: Network | None,
+    modelled: TimeEstimate | None,
 ) -> TimeEstimate:
     """An epoch as so many measured micro-steps of one rank.
 
     pilot: a completed one. cost, network: of several ranks on a card, for the sum of their
     gradients, which no pilot measures; None where that is not known, and then it takes nothing.
+    modelled: whose validation and test stand for those that were not measured.
     """
     steps, micro_steps = steps_per_epoch(trial, graph), micro_steps_per_epoch(trial, graph)
     stepping_s = pilot.first_batch_s + micro_steps * pilot.step_mean_s
@@ -183,7 +187,11 @@ def from_pilot(
         if cost is not None and network is not None:
             epoch_s += steps * network.all_reduce_s(FLOAT * cost.parameters, trial.ranks)
             source += ", and a model's all-reduce"
-    evaluated = EvaluationTimes() if evaluation is None else evaluation
+    evaluation_s = evaluation and divided(evaluation.evaluation_s, trial.ranks)
+    test_s = evaluation and divided(evaluation.test_s, trial.ranks)
+    if modelled is not None and (evaluation_s is None or test_s is None):
+        evaluation_s, test_s = modelled.evaluation_s, modelled.test_s
+        source += ", and a model's validation and test"
     estimate = TimeEstimate(
         epoch_s=epoch_s,
         low_s=epoch_s,
@@ -191,12 +199,22 @@ def from_pilot(
         micro_step_s=pilot.step_mean_s,
         steps_per_epoch=steps,
         start_s=pilot.start_to_first_step_s or 0.0,
-        evaluation_s=(evaluated.evaluation_s or 0.0) / trial.ranks,
-        test_s=(evaluated.test_s or 0.0) / trial.ranks,
+        evaluation_s=evaluation_s,
+        test_s=test_s,
         basis=Basis.PILOT,
         source="",
     )
-    return estimate.times(1.0, error, Basis.PILOT, source)
+    return estimate.times(1.0, math.hypot(error, _of_mean(pilot)), Basis.PILOT, source)
+
+
+def _of_mean(pilot: Pilot) -> float:
+    """Standard error of a pilot's mean step as a share of it, from the quartiles of its steps."""
+    spread = (pilot.step_high_s - pilot.step_low_s) / QUARTILES_APART
+    return spread / math.sqrt(pilot.micro_steps) / pilot.step_mean_s
+
+
+def divided(seconds: float | None, ranks: int) -> float | None:
+    return None if seconds is None else seconds / ranks
 
 
 @dataclass(frozen=True)
@@ -249,9 +267,9 @@ def _of_outcomes(same: Sequence[Observation], estimate: TimeEstimate | None) -> 
     times = [seen.epoch_s for seen in same]
     epoch_s = median(times)
 
-    def middle(name: str) -> float:
+    def middle(name: str) -> float | None:
         known = [getattr(seen, name) for seen in same if getattr(seen, name) is not None]
-        return median(known) if known else getattr(estimate, name, 0.0)
+        return median(known) if known else getattr(estimate, name, None)
 
     measured = TimeEstimate(
         epoch_s=epoch_s,
@@ -259,7 +277,7 @@ def _of_outcomes(same: Sequence[Observation], estimate: TimeEstimate | None) -> 
         high_s=epoch_s,
         micro_step_s=epoch_s / same[0].micro_steps_per_epoch,
         steps_per_epoch=same[0].steps_per_epoch,
-        start_s=middle("start_s"),
+        start_s=middle("start_s") or 0.0,
         evaluation_s=middle("evaluation_s"),
         test_s=middle("test_s"),
         basis=Basis.OUTCOMES,

@@ -73,6 +73,7 @@ class SlurmRanks(RankGroup):
     # srun ends a bad rank's peers itself; between SIGTERM and SIGKILL sites leave up to a minute.
     grace_after_failure_s = 90.0
     poll_s = 0.25
+    steps_killed = 0  # of this process's job, for memory, as far as sacct was asked
 
     def __init__(
         self,
@@ -112,7 +113,8 @@ class SlurmRanks(RankGroup):
         return self
 
     def killed_for_memory(self) -> bool:
-        """By what Slurm said here, else by sacct, where it can tell already."""
+        """By what Slurm said here, else by sacct, where it can tell already: by one more of the
+        job's steps than were known to have ended so."""
         said = tail(self.srun_log).lower()
         if any(words in said for words in OUT_OF_MEMORY_WORDS):
             return True
@@ -121,7 +123,8 @@ class SlurmRanks(RankGroup):
             states = ask(["sacct", "-n", "-P", "-j", str(job), "-o", "State"], SACCT_LIMIT_S)
         except NoAnswer:
             return False
-        return any(state.startswith("OUT_OF_ME") for state in states.split())
+        before, SlurmRanks.steps_killed = SlurmRanks.steps_killed, states.count("OUT_OF_ME")
+        return SlurmRanks.steps_killed > before
 
     def _running(self) -> bool:
         assert self._srun is not None

@@ -73,14 +73,17 @@ class WindowTimer:
         trial = trainer.trial
         self.ahead = max(WARM_UP_STEPS, 2 * trial.sampling_workers + 1)
         self.ahead = whole_steps(self.ahead, trial.accumulation)
+        # An epoch's last optimizer step may have micro-steps without seed nodes, which cost nothing
+        # and are not counted.
+        self.micro_batches = -(-len(trainer.order.train_nodes) // trial.batch_size)
 
     def measure(self) -> Window:
         step_s = self._warm_up()
         steps = whole_steps(
             max(STEPS, math.ceil(WINDOW_S / step_s)), self.trainer.trial.accumulation
         )
-        if self.trainer.micro_steps_per_epoch <= self.ahead + steps:
-            return self._of_epochs(steps)
+        if self.micro_batches < self.ahead + steps:
+            return self._of_epochs()
         return self._of_part(steps)
 
     def _sums(self, epoch: int) -> EpochSums:
@@ -98,7 +101,7 @@ class WindowTimer:
         self.trainer.epoch(self._sums(1), stops, self.first_step)
         marks.add()
         synchronise_device(self.device)
-        return statistics.median(marks.between_s())
+        return statistics.mean(marks.between_s()[: self.micro_batches])
 
     def _of_part(self, steps: int) -> Window:
         """Of the second epoch, behind its first micro-steps."""
@@ -127,13 +130,13 @@ class WindowTimer:
             energy_j=used(energy_before, energy_after),
         )
 
-    def _of_epochs(self, steps: int) -> Window:
+    def _of_epochs(self) -> Window:
         """Of whole epochs behind the first."""
         steps_s: list[float] = []
         firsts_s: list[float] = []
         epochs = []
         before = self.energy_j()
-        while len(epochs) < EPOCHS or len(steps_s) < steps:
+        while len(epochs) < EPOCHS or len(steps_s) < STEPS or sum(steps_s) < WINDOW_S:
             marks, sums, start = Marks(self.device), self._sums(2 + len(epochs)), FirstBatch()
 
             def stops(sums: EpochSums, marks: Marks = marks, start: FirstBatch = start) -> bool:
@@ -146,7 +149,7 @@ class WindowTimer:
             marks.add()
             synchronise_device(self.device)
             start.look(sums)
-            first, *others = marks.between_s()
+            first, *others = marks.between_s()[: self.micro_batches]
             steps_s += [max(0.0, first - start.seconds), *others]
             firsts_s.append(start.seconds)
         stepping_s = sum(epoch.time_s for epoch in epochs) - sum(firsts_s)

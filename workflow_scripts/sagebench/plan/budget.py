@@ -52,8 +52,9 @@ def refusal(study: Study, rows: Sequence[PlanRow]) -> str | None:
         f"  {'-' * 10}",
         f"  {hours_text(saved):>10}  saved; {hours_text(hours - saved)} node-hours remain",
         "",
-        f"Or override it: budget_node_hours: {math.ceil(hours)} in the study, or --config "
-        f"budget_node_hours={math.ceil(hours)} for Snakemake. `snakemake plan` shows every trial.",
+        f"Or override it: budget_node_hours: {math.ceil(hours)} in the study (or --config "
+        f"budget_node_hours={math.ceil(hours)} for Snakemake, first with the target `plan`, which "
+        "shows every trial).",
     ]
     return "\n".join(lines)
 

@@ -36,6 +36,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     measured, damaged = _measured(study, trial_id)
     forecast = None if measured else forecaster.of(request)
     skipped = measured is None and trial_id in study.skipped
+    is_known = forecast is not None and forecast.total_s is not None
     hours, low, high = _hours(request, forecast)
     if measured or skipped:
         hours = low = high = 0.0
@@ -50,7 +51,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         seed=trial.seed,
         ranks=trial.ranks,
         nodes=place.nodes,
-        source=MEASURED if measured else PREDICTED if forecast and forecast.time else ASKED,
+        source=MEASURED if measured else PREDICTED if is_known else ASKED,
         status=measured.status if measured else Status.DAMAGED if damaged else None,
         skipped=skipped,
         continues=request.continues,
@@ -126,12 +127,12 @@ def _of_forecast(forecast: Forecast | None, hours: float) -> dict[str, object]:
             "needed_memory_bytes": memory.needed_bytes,
             "memory_limit_bytes": memory.limit_bytes,
         }
-    if took is not None and forecast.total_s is not None:
+    if took is not None:
         values |= {
             "epoch_s": took.epoch_s,
             "epoch_low_s": took.low_s,
             "epoch_high_s": took.high_s,
-            "total_h": forecast.total_s / 3600,
+            "total_h": None if forecast.total_s is None else forecast.total_s / 3600,
             "time_source": took.source,
             "time_basis": took.basis.value,
         }

@@ -9,9 +9,9 @@ from dataclasses import replace
 from sagebench.estimate.memory import NO_FIT
 from sagebench.grid.expansion import Request, Study
 from sagebench.plan.budget import refusal
-from sagebench.plan.decisions import Decisions, has_guards, inputs
+from sagebench.plan.decisions import Decisions, has_guards, inputs, model_version
 from sagebench.plan.forecast import Forecast, Forecaster
-from sagebench.plan.record import memory_figures, model_version
+from sagebench.plan.record import memory_figures
 from sagebench.plan.rows import PlanRow, distinct, total
 
 START_UP_MIN = 2.0
@@ -20,7 +20,7 @@ START_UP_MIN = 2.0
 
 def decide(study: Study, forecaster: Forecaster) -> Decisions:
     """What is not run, and what jobs ask for; `with_hours` adds the budget."""
-    skipped, runtimes = {}, {}
+    made_from, skipped, runtimes = inputs(study), {}, {}  # before any of it is read
     skips = study.configuration.skip_predicted_out_of_memory
     margin = study.configuration.walltime_from_prediction
     for trial_id, request in study.requests.items() if has_guards(study) else ():
@@ -29,7 +29,7 @@ def decide(study: Study, forecaster: Forecaster) -> Decisions:
             skipped[trial_id] = {"model": model_version(), **memory_figures(forecast)}
         elif margin is not None and (minutes := runtime(request, forecast, margin)) is not None:
             runtimes[trial_id] = minutes
-    return Decisions(inputs(study), skipped, runtimes, node_hours=0.0)
+    return Decisions(made_from, skipped, runtimes, node_hours=0.0)
 
 
 def with_hours(decisions: Decisions, study: Study, rows: Sequence[PlanRow]) -> Decisions:

@@ -62,18 +62,33 @@ def fresh_decisions(study: Study) -> Decisions | None:
     found = read_object(plan_path(study))
     if found is None or found.get("format") != FORMAT or found.get("inputs") != inputs(study):
         return None
-    return Decisions.from_json(found)
+    try:
+        return Decisions.from_json(found)
+    except TypeError:  # keys are missing
+        return None
 
 
 def inputs(study: Study) -> str:
     """Hexadecimal digits that change with whatever a plan is made from, outcomes apart."""
-    content = hashlib.sha256(
-        digest([study.configuration.complete(), study.site.model_dump(mode="json")], 16).encode()
-    )
+    asked = [
+        study.configuration.complete(),
+        study.site.model_dump(mode="json"),
+        sorted(study.requests),
+    ]
+    content = hashlib.sha256(digest([*asked, model_version()], 16).encode())
     for path in _estimates(study):
         content.update(path.name.encode())
         content.update(path.read_bytes())
     return content.hexdigest()[:16]
+
+
+def model_version() -> str:
+    """Ten hexadecimal digits that change with the code of the estimates."""
+    code, library = hashlib.sha256(), Path(__file__).parents[1]
+    for pattern in ("estimate/*.py", "pilot/records.py", "plan/forecast.py"):
+        for path in sorted(library.glob(pattern)):
+            code.update(path.read_bytes())
+    return code.hexdigest()[:10]
 
 
 def _estimates(study: Study) -> Iterator[Path]:

@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
-from sagebench.estimate.cards import Card, card_of
+from sagebench.estimate.cards import Card, card_name, card_of
 from sagebench.estimate.energy import Power, measured_power, power_of
 from sagebench.estimate.memory import MemoryEstimate, card_memory, verdict
 from sagebench.estimate.probe import Probe, load_probe
@@ -58,6 +59,9 @@ ALIKE = ("engine", "sampler", "precision", "compile", "device", "threads_per_ran
 """what an outcome shares with a trial whose estimate it corrects"""
 
 
+Found = TypeVar("Found", Pilot, Evaluation)
+
+
 @dataclass(frozen=True)
 class Forecast:
     """Of one trial; None is what cannot be estimated from what is there."""
@@ -66,6 +70,7 @@ class Forecast:
     memory: MemoryEstimate | None = None
     memory_limit: str | None = None  # what sets it, in words
     pilot: Pilot | None = None
+    evaluation: Evaluation | None = None
     time: TimeEstimate | None = None
     total_s: float | None = None
     energy_j: float | None = None  # of the whole trial
@@ -73,8 +78,9 @@ class Forecast:
 
     @property
     def out_of_memory_chance(self) -> float | None:
-        """Certain where a pilot ran out of memory."""
-        if self.pilot is not None and self.pilot.status is Status.OUT_OF_MEMORY:
+        """Certain where a pilot, or its validation and test, ran out of memory."""
+        measured = (self.pilot, self.evaluation)
+        if any(found and found.status is Status.OUT_OF_MEMORY for found in measured):
             return 1.0
         return self.memory and self.memory.out_of_memory_chance
 
@@ -186,12 +192,13 @@ class Forecaster:
             return Forecast()
         took = self._time(trial, probe)
         total_s = took.total_s(trial) if took else None
-        power = power_of(trial, self.card, self._power)
+        power = power_of(trial, self.card, self._power, self._pilot(trial, probe))
         return Forecast(
             sample=probe.sample_of(trial),
             memory=self.memory(trial, probe),
             memory_limit=self._memory_limit(trial),
             pilot=self._pilot(trial, probe),
+            evaluation=self._evaluation(trial, probe),
             time=took,
             total_s=total_s,
             energy_j=power[0] * total_s if power and total_s else None,
@@ -236,15 +243,25 @@ class Forecaster:
         on_card = trial.device == "cuda" and self.card is not None and cost is not None
         network = self.card.network(self.place(trial.ranks).nodes) if on_card else None
         pilot = self._pilot(trial, probe)
-        if pilot is not None and pilot.status is Status.COMPLETED:
-            evaluation = self._evaluations.get(evaluation_key(trial, probe.store_checksum))
-            return from_pilot(trial, pilot, evaluation, graph, cost, network)
-        if network is None or sample is None:
-            return None
-        return roofline(trial, cost, sample, graph, self.card, network)
+        modelled = None
+        if network is not None and sample is not None:
+            modelled = roofline(trial, cost, sample, graph, self.card, network)
+        if pilot is None or pilot.status is not Status.COMPLETED:
+            return modelled
+        evaluation = self._evaluation(trial, probe)
+        return from_pilot(trial, pilot, evaluation, graph, cost, network, modelled)
 
     def _pilot(self, trial: Trial, probe: Probe) -> Pilot | None:
-        return self._pilots.get(pilot_key(trial, probe.store_checksum))
+        return self._on_this_card(self._pilots.get(pilot_key(trial, probe.store_checksum)))
+
+    def _evaluation(self, trial: Trial, probe: Probe) -> Evaluation | None:
+        key = evaluation_key(trial, probe.store_checksum)
+        return self._on_this_card(self._evaluations.get(key))
+
+    def _on_this_card(self, measured: Found | None) -> Found | None:
+        """None for what was measured on another card than the site has now."""
+        named = measured and card_name(measured.device_name)
+        return measured if not (named and self.card) or named == self.card.name else None
 
 
 def exactly(trial: Trial, store_checksum: str) -> str:

@@ -74,15 +74,15 @@ def _memory(study: Study, rows: Sequence[PlanRow]) -> list[str]:
 def _no_limit(study: Study, rows: Sequence[PlanRow]) -> str | None:
     if not study.configuration.skip_predicted_out_of_memory or not any(r.to_run for r in rows):
         return None
-    if any(row.memory_limit_bytes is not None for row in rows):
+    if any(row.memory_limit_bytes is not None or row.skipped for row in rows):
         return None
-    if not any(row.sampled for row in rows):
-        return "skip_predicted_out_of_memory leaves nothing out before `make probe` has sampled."
     if study.site.device == "cpu":
         return (
             "skip_predicted_out_of_memory leaves out what runs out of memory in `make pilot`: a "
             "CPU's memory is not estimated."
         )
+    if not any(row.sampled for row in rows):
+        return "skip_predicted_out_of_memory leaves nothing out before `make probe` has sampled."
     return (
         "skip_predicted_out_of_memory leaves nothing out: how much memory a rank of "
         f"{study.site.machine} has is not known (card in its site.yaml, or memory_limit_gib in the "

@@ -15,11 +15,11 @@ from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, UNLIKELY
 from sagebench.grid.expansion import Study
 from sagebench.plan import figures
 from sagebench.plan.as_text import device_word
+from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import frontiers
 from sagebench.plan.limits import sentences
 from sagebench.plan.page_tables import MARKS, every_trial, experiments
-from sagebench.plan.record import model_version
 from sagebench.plan.rows import ASKED, PlanRow, distinct, total
 from sagebench.units import GIB, hours_text
 
@@ -68,7 +68,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         marks=MARKS,
         asked=sum(row.source == ASKED and row.to_run for row in trials),
         unprobed=study.site.device == "cuda"
-        and sum(row.to_run and row.sampled is None for row in trials),
+        and sum(row.to_run and row.sampled is None and row.source == ASKED for row in trials),
         warnings=sentences(study, rows),
         experiments=experiments(rows, unit),
         memory=memory,

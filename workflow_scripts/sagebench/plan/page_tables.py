@@ -86,8 +86,8 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
             ]
         )
     return HtmlTable(
-        "~ is a model's figure, with the interval that holds nine of ten, and what it needs "
-        "without what the allocator only keeps; the rest is measured or asked for",
+        "~ is no measurement of the trial itself; with the interval that holds nine of ten, and "
+        "what memory it needs without what the allocator only keeps",
         columns,
         body,
     )
@@ -140,7 +140,7 @@ def _whole(row: PlanRow) -> Cell:
 
 def _figures_are(row: PlanRow) -> Cell:
     if row.skipped:
-        return Cell("predicted, not run", "predicted, not run", mark="failed")
+        return Cell("skipped", "skipped", mark="failed")
     words = row.time_basis or row.source
     return Cell(words, words, mark="completed" * row.measured or "model")
 

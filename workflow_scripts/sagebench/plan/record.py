@@ -8,7 +8,6 @@ results/trials/<id>/prediction.json: {"format", "model", "made_at", "store_check
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import prediction_path
+from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecast, Forecaster
 
 FORMAT = 1
@@ -24,8 +24,10 @@ FORMAT = 1
 
 def freeze_predictions(study: Study, trial_ids: Iterable[str]) -> None:
     """Write the estimates of trials that are about to run; what was estimated of them before, goes.
-    What was not probed has none."""
+    Of what was neither probed nor piloted there are none."""
     trial_ids = list(trial_ids)
+    if not trial_ids:
+        return
     for trial_id in trial_ids:
         Path(prediction_path(study.results, trial_id)).unlink(missing_ok=True)
     forecaster = Forecaster(study, without=trial_ids)
@@ -53,7 +55,9 @@ def document(forecast: Forecast) -> dict[str, Any]:
             "nodes": sample.nodes.mean,
             "edges": sample.edges.mean,
         },
-        "memory": memory and {**memory_figures(forecast), "parts": memory.parts},
+        "memory": None
+        if forecast.out_of_memory_chance is None and memory is None
+        else {**memory_figures(forecast), "parts": memory and memory.parts},
         "time": time
         and {
             "epoch_s": time.epoch_s,
@@ -81,11 +85,3 @@ def memory_figures(forecast: Forecast) -> dict[str, Any]:
         "limit": forecast.memory_limit,
         "out_of_memory_chance": None if chance is None else round(chance, 4),
     }
-
-
-def model_version() -> str:
-    """Ten hexadecimal digits that change with the code of the estimates."""
-    code = hashlib.sha256()
-    for path in sorted((Path(__file__).parents[1] / "estimate").glob("*.py")):
-        code.update(path.read_bytes())
-    return code.hexdigest()[:10]
