@@ -79,17 +79,8 @@ class AllocationTrace:
         return trace
 
     def to_json(self) -> list[int]:
+        """Sizes as they are taken; where one is given back, minus its number, from 1."""
         return [size or -(handle + 1) for handle, size in self.events]
-
-    @classmethod
-    def from_json(cls, values: Sequence[int]) -> AllocationTrace:
-        trace = cls()
-        for value in values:
-            if value > 0:
-                trace.alloc(value)
-            else:
-                trace.free(-value - 1)
-        return trace
 
 
 @dataclass(frozen=True)
@@ -125,14 +116,6 @@ class RecordedStep:
             bytes_moved=between(self.bytes_moved, other.bytes_moved),
             operations=between(self.operations, other.operations),
         )
-
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "batch_bytes": [*self.batch_bytes], "trace": self.trace.to_json()}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> RecordedStep:
-        trace = AllocationTrace.from_json(values["trace"])
-        return cls(**{**values, "batch_bytes": tuple(values["batch_bytes"]), "trace": trace})
 
 
 class Recorder(TorchDispatchMode):

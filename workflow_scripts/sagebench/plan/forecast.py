@@ -29,32 +29,20 @@ from sagebench.files import read_object
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import Geometry, geometry
-from sagebench.grid.trial import FIELD_NAMES, Trial, digest
+from sagebench.grid.trial import Trial, digest
 from sagebench.pilot.records import (
+    EVALUATED,
     Evaluation,
     Pilot,
     evaluation_key,
     pilot_key,
+    pilot_trial,
     read_evaluations,
     read_pilots,
 )
 from sagebench.plan.past import read_outcomes
 from sagebench.records import Outcome, Status
 
-WITHOUT_EFFECT = frozenset(
-    {
-        "dataset",  # the store stands for it
-        "seed",
-        "epochs",
-        "learning_rate",
-        "learning_rate_scaling",
-        "patience_evaluations",
-        "evaluate_every_epochs",
-        "phase_window_steps",
-        "profile_steps",
-    }
-)
-"""values of a trial that the time of an epoch does not depend on"""
 ALIKE = ("engine", "sampler", "precision", "compile", "device", "threads_per_rank")
 """what an outcome shares with a trial whose estimate it corrects"""
 
@@ -266,8 +254,8 @@ class Forecaster:
 
 def exactly(trial: Trial, store_checksum: str) -> str:
     """Digits that only trials share which differ in nothing that an epoch's time depends on."""
-    values = [getattr(trial, name) for name in FIELD_NAMES if name not in WITHOUT_EFFECT]
-    return digest([values, store_checksum], 16)
+    kept = {name: getattr(trial, name) for name in ("ranks", *EVALUATED)}
+    return digest([replace(pilot_trial(trial), **kept).identity(), store_checksum], 16)
 
 
 def _alike(trial: Trial) -> tuple[object, ...]:
