@@ -59,11 +59,12 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
 def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
     memory = any(row.memory_bytes is not None or row.fits for row in rows)
     energy = any(row.energy_kj is not None for row in rows)
+    billed = any(row.hours_allocated != row.hours_used for row in rows)
     columns = ["Experiment", "Engine", "Batch × acc.", "Fanout", "Ranks (nodes)"]
     # What decides stands first: the table is wider than most screens.
-    columns += [*(["Fits"] if memory else []), "Whole trial", f"{unit}-hours used", "allocated"]
-    columns += [*(["Peak memory"] if memory else []), "Epoch"]
-    columns += [*(["Energy, kWh"] if energy else []), "Figures are", "Seed", "Trial"]
+    columns += [*(["Fits"] if memory else []), "Whole trial", "Figures are", f"{unit}-hours used"]
+    columns += [*(["allocated"] if billed else []), *(["Peak memory"] if memory else []), "Epoch"]
+    columns += [*(["Energy, kWh"] if energy else []), "Seed", "Trial"]
     body = []
     for row in rows:
         body.append(
@@ -75,12 +76,12 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
                 Cell(f"{row.ranks} ({row.nodes})", row.ranks),
                 *([_verdict(row)] if memory else []),
                 _whole(row),
+                _figures_are(row),
                 Cell(hours_text(row.hours_used), row.hours_used),
-                Cell(hours_text(row.hours_allocated), row.hours_allocated),
+                *([Cell(hours_text(row.hours_allocated), row.hours_allocated)] if billed else []),
                 *([_peak(row)] if memory else []),
                 _epoch(row),
                 *([_kwh(row.energy_kj)] if energy else []),
-                _figures_are(row),
                 cells.whole(row.seed),
                 cells.text(row.trial),
             ]
