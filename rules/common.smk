@@ -34,10 +34,7 @@ from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, load_study
 from sagebench.grid.submission import check_submission
 from sagebench.plan.decisions import (
     check_decisions,
-    fresh_decisions,
     guarded,
-    has_guards,
-    no_fresh_plan,
 )
 
 lead_commands(SCRIPTS)
@@ -58,10 +55,13 @@ def read_study():
     return guarded(study)
 
 
-def tell_unguarded():
+def tell_refusal():
     """At the end of a dry run, which only then is known to be one."""
-    if workflow.dryrun and has_guards(study) and fresh_decisions(study) is None:
-        print(f"Not guarded: {no_fresh_plan(study)}.", file=sys.stderr)
+    if workflow.dryrun:
+        try:
+            check_decisions(study)
+        except UserError as error:
+            print(f"A run would be refused: {error}", file=sys.stderr)
 
 
 study = read_study()
@@ -70,7 +70,7 @@ if workflow.is_main_process:
     announce_study(freezer.run_path)
     folder_in_use = hold_folder(Path.cwd())  # until this process ends
     keep_finished(Path.cwd())
-    atexit.register(tell_unguarded)
+    atexit.register(tell_refusal)
 
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"

@@ -138,6 +138,20 @@ def test_a_damaged_manifest_leaves_the_probe(tmp_path):
     assert {row.source for row in plan_rows(study)} == {"predicted"}
 
 
+def test_damaged_files_count_as_not_there_and_are_named(tmp_path):
+    study = predicted(tmp_path, site=WORKSTATION)
+    build_store(study)
+    pilot(study)
+    first = sorted((tmp_path / "pilots" / "workstation").glob("pubmed-*.json"))[0]
+    for path in (*(tmp_path / "probes").iterdir(), first):
+        path.write_text(path.read_text()[:300])
+    warned = []
+    rows = plan_rows(study, Forecaster(study, warn=warned.append))
+    assert {row.source for row in rows} == {"predicted", "asked for"}
+    assert len(warned) == 2 and "is no probe" in warned[0] and "is no pilot" in warned[1]
+    assert all("makes it again" in said or "measures it again" in said for said in warned)
+
+
 def test_an_epoch_is_so_many_measured_steps(tmp_path):
     study = predicted(tmp_path, changed("defaults.walltime_min", 2880))
     modelled = {row.trial: row for row in plan_rows(study)}
@@ -365,6 +379,12 @@ def test_more_rows_than_one_reads_are_left_to_the_csv(tmp_path):
     study = study_in(tmp_path, changed("experiments.scaling.seeds", list(range(150))))
     lines = as_text.as_text(study, plan_rows(study)).splitlines()
     assert len(lines) < 20
+
+
+def test_a_site_that_is_not_filled_in_is_said_first(tmp_path):
+    study = study_in(tmp_path, site={**CARD, "account": "p200EDIT"})
+    said, *_ = limits.sentences(study, plan_rows(study))
+    assert said == "The site of cluster still holds placeholders, in account."
 
 
 def test_the_sites_limits_are_compared(tmp_path):

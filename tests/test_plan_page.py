@@ -108,6 +108,17 @@ def test_the_frontier_estimates_what_is_near_and_says_so(tmp_path):
     assert estimate.memory_bytes < blocks.cells["9,9,9,9,9", 256].memory_bytes
 
 
+def test_of_trials_that_share_a_cell_the_one_that_does_not_fit_is_shown(tmp_path):
+    values = changed("experiments.capped", {"axis": "batch_size", "fixed": {"dropout": 0.2}})
+    sizes = {"batch_size": [64, 128, 256], "accumulation": [4, 2, 1]}
+    values["experiments"]["capped"] |= {"zip": sizes, "fixed": {"memory_limit_gib": 0.01}}
+    study = study_of({**values, "results": str(tmp_path)}, CARD)
+    probe(study)
+    forecaster = Forecaster(study)
+    blocks, _ = frontiers(study, plan_rows(study, forecaster), forecaster)
+    assert {cell.fits for cell in blocks.cells.values() if cell.asked} == {"will not fit"}
+
+
 def test_the_frontier_and_the_terminal_tell_what_a_trial_needs(tmp_path):
     """Not what an allocator would keep of a card that has more."""
     large = changed("experiments.batch.zip.batch_size", [512, 512, 512])

@@ -189,10 +189,12 @@ def test_a_dry_run_without_a_fresh_plan_says_so_and_writes_nothing(project):
     project.configure({**FULL, "budget_node_hours": 1.5})
     result = project.snakemake("-n", "trials")
     assert result.returncode == 0, result.stdout
-    assert "Not guarded: small leaves trials, walltimes or a budget to its plan" in result.stdout
+    refused = "A run would be refused: small leaves trials, walltimes or a budget to its plan"
+    assert refused in result.stdout
     assert not (project.folder / "results").exists()
     decide()
-    assert "Not guarded" not in project.snakemake("-n", "trials").stdout
+    result = project.snakemake("-n", "trials")
+    assert "A run would be refused: The study takes 3.00 node-hours" in result.stdout
 
 
 def test_a_plan_that_lacks_keys_is_none(project):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 
 from sagebench.errors import run_script
@@ -45,7 +46,7 @@ def main() -> None:
     study = study_of(arguments)
     if arguments.decisions_only and not has_guards(study):
         return
-    forecaster = Forecaster(study)
+    forecaster = Forecaster(study, warn=lambda said: print(f"warning: {said}", file=sys.stderr))
     decisions = decide(study, forecaster)
     study = applied(decisions, study)
     rows = plan_rows(study, forecaster)
@@ -73,6 +74,8 @@ def main() -> None:
 
 def make(target: str, arguments: argparse.Namespace) -> str:
     """The command that makes `target` for the study and site that this plan was asked for."""
+    if arguments.study is not None:  # Snakemake's own words for them are not known here
+        return f"snakemake {target} ..."
     words = ["make", target]
     path, *more = arguments.configfile
     if path != DEFAULT_CONFIGURATION and not more:  # make takes one

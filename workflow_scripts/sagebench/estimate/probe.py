@@ -81,8 +81,7 @@ def load_probe(path: str | os.PathLike[str]) -> Probe | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is no probe ({type(error).__name__}: {error}): delete it, `snakemake probe` "
-            "makes it again"
+            f"{path} is no probe ({type(error).__name__}: {error}): `make probe` makes it again"
         ) from None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from sagebench.errors import UserError
 from sagebench.estimate.cards import Card, card_name, card_of
 from sagebench.estimate.energy import Power, measured_power, power_of
 from sagebench.estimate.memory import MemoryEstimate, card_memory, verdict
@@ -86,12 +87,19 @@ class Forecast:
 class Forecaster:
     """Estimates for the trials of one study. What it reads, it reads once, when it is first needed.
 
-    without: ids of trials whose own outcomes must not speak for them.
+    without: ids of trials whose own outcomes must not speak for them. warn: is given a sentence for
+    a damaged file, which counts as not there.
     """
 
-    def __init__(self, study: Study, without: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        study: Study,
+        without: Collection[str] = (),
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.study = study
         self.without = frozenset(without)
+        self.warn = warn
         self._times: dict[tuple[str, str], TimeEstimate | None] = {}
         self._memories: dict[tuple[object, ...], MemoryEstimate | None] = {}
         self._places: dict[int, Geometry] = {}
@@ -107,7 +115,7 @@ class Forecaster:
         of one without a probe its sizes are known."""
         found = {}
         for store in self.study.stores:
-            probe = load_probe(probe_path(self.study.results, store))
+            probe = self._read_probe(store)
             manifest = read_object(Path(manifest_path(self.study.results, store)))
             with suppress(KeyError, TypeError):  # whoever opens the store says what is wrong
                 if manifest and (not probe or probe.store_checksum != manifest["checksum"]):
@@ -116,13 +124,20 @@ class Forecaster:
                 found[store] = probe
         return found
 
+    def _read_probe(self, store: str) -> Probe | None:
+        try:
+            return load_probe(probe_path(self.study.results, store))
+        except UserError as error:
+            self.warn(str(error))
+            return None
+
     @cached_property
     def _pilots(self) -> dict[str, Pilot]:
-        return read_pilots(self.study.results, self.study.site.machine)
+        return read_pilots(self.study.results, self.study.site.machine, self.warn)
 
     @cached_property
     def _evaluations(self) -> dict[str, Evaluation]:
-        return read_evaluations(self.study.results, self.study.site.machine)
+        return read_evaluations(self.study.results, self.study.site.machine, self.warn)
 
     @cached_property
     def _outcomes(self) -> list[tuple[Trial, Outcome]]:

@@ -34,6 +34,11 @@ class Cell:
         return None if self.fits is None else self.fits != NO_FIT
 
     @property
+    def demand(self) -> tuple[bool, float]:
+        """Of trials that share a cell the one with most is shown: it may have less memory, too."""
+        return self.holds is False, self.memory_bytes or 0
+
+    @property
     def text(self) -> str:
         """GiB; of a measured end without any, what it was."""
         if self.memory_bytes is None:
@@ -75,7 +80,7 @@ def _frontier(
         memory = row.peak_memory_bytes if row.measured else row.needed_memory_bytes
         cell = Cell(memory, row.fits, True, row.measured, row.status if row.measured else None)
         before = cells.get((row.fanout, row.batch_size))
-        if before is None or (cell.memory_bytes or 0) > (before.memory_bytes or 0):
+        if before is None or cell.demand > before.demand:
             cells[row.fanout, row.batch_size] = cell
     trials = [study.requests[row.trial].trial for row in rows]
     fanouts, batch_sizes = axes_of(trials)

@@ -17,6 +17,7 @@ NAMED = 3
 def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
     """What to know before submitting, the gravest first."""
     found = [
+        _placeholders(study),
         _damaged(rows),
         over_budget(study, rows),
         _allocation(study, rows),
@@ -30,6 +31,13 @@ def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
         _jobs(study, rows),
     ]
     return [sentence for sentence in found if sentence]
+
+
+def _placeholders(study: Study) -> str | None:
+    waiting = study.site.placeholders()
+    if not waiting:
+        return None
+    return f"The site of {study.site.machine} still holds placeholders, in {', '.join(waiting)}."
 
 
 def _damaged(rows: Sequence[PlanRow]) -> str | None:
