@@ -226,7 +226,7 @@ def test_micro_steps_without_seeds_are_not_counted(tmp_path):
     assert counted(study, pilot, dict.fromkeys(range(2, 5), slice(2)))[0] == pytest.approx(
         pilot.nodes, rel=0.1
     )
-    assert 2 * pilot.step_mean_s <= pilot.epoch_s
+    assert pilot.step_mean_s > pilot.epoch_s / 10  # half of it, and no fortieth
     assert time.monotonic() - began < 60  # epochs go on for two seconds, not for hundreds of steps
 
 
