@@ -96,18 +96,13 @@ class Series:
         return missing(self.wanted, self.pilots, self.evaluations, self.failed)
 
     def measure(self, work: Work) -> End | None:
-        """One process, and its records; None where another has measured them meanwhile, or is at
-        it.
+        """One process, and its records; None where another has measured them meanwhile.
 
         Raises UserError where no process can be started, or the time of the job is used up.
         """
         home = self.folder / work.name
         with ExitStack() as held:
-            try:
-                held.enter_context(only_one(home, wait=not self.by_slurm))
-            except UserError as error:
-                self.failed[work.name] = str(error)
-                return None
+            held.enter_context(only_one(home, wait=True))  # another's pilot takes a minute at most
             self._read()
             if work not in self.missing():
                 return None
