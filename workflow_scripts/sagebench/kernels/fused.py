@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, relu
 
-from sagebench.model.dropout_mask import keep_mask, scale, threshold
+from sagebench.kernels.dropout_mask import keep_mask, scale, threshold
 from sagebench.sampling.random import MASK64
 
 try:
-    from sagebench.model import cpu_kernels
+    from sagebench.kernels import cpu_kernels
 except ImportError:  # without numba: torch's operations do it, slower
     cpu_kernels = None
 
@@ -28,7 +28,7 @@ def norm_relu_dropout(
     eps: float = 1e-5,
     overwrite: bool = False,
 ) -> Tensor:
-    """dropout(relu(layer_norm(x))), with the mask of `sagebench.model.dropout_mask`.
+    """dropout(relu(layer_norm(x))), with the mask of `sagebench.kernels.dropout_mask`.
 
     x: float [n, F]. weight, bias: float [F], LayerNorm's. p: dropout probability, applied when
     `training`. key: 64-bit integer. rows: integer [n] ids that, with the key, decide the mask (0

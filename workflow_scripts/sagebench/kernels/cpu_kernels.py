@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from sagebench.model.dropout_mask import COLUMN_STRIDE, ROUND_1, ROUND_2
+from sagebench.kernels.dropout_mask import COLUMN_STRIDE, ROUND_1, ROUND_2
 from sagebench.sampling.random import MULTIPLIER_1, MULTIPLIER_2, NODE_STRIDE
 
 CACHE_LINE_BYTES = 64

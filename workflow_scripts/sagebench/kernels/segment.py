@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 try:
-    from sagebench.model import cpu_kernels
+    from sagebench.kernels import cpu_kernels
 except ImportError:  # without numba: torch's operations do it, slower
     cpu_kernels = None
 
@@ -67,7 +67,7 @@ class _SegmentAggregate(torch.autograd.Function):
             weights = None
             if ctx.aggregator == "mean":
                 weights = rowptr.diff().to(gradient.dtype).reciprocal_()[dst]
-            result = _bag(gradient.contiguous(), colptr, dst, "sum", weights)
+            result = bag(gradient.contiguous(), colptr, dst, "sum", weights)
         result[: len(of_root)] += of_root
         return result, None, None, None
 
@@ -82,12 +82,14 @@ def _forward(x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str) -> Tensor:
         return out
     if aggregator == "max":
         return _plain_max(x, rowptr, col)
-    return _bag(x, rowptr, col, aggregator)
+    return bag(x, rowptr, col, aggregator)
 
 
-def _bag(
-    x: Tensor, rowptr: Tensor, col: Tensor, mode: str, weights: Tensor | None = None
-) -> Tensor:
+def bag(x: Tensor, rowptr: Tensor, col: Tensor, mode: str, weights: Tensor | None = None) -> Tensor:
+    """The sums or means of x's rows over each destination's edges, without a gradient of x's.
+
+    weights: float [E] of x's dtype, by which the rows are multiplied (mode `sum`).
+    """
     return embedding_bag(
         col,
         x,
@@ -111,7 +113,7 @@ def _max_backward(x: Tensor, out: Tensor, rowptr: Tensor, col: Tensor, gradient:
         )
         return result
     tied, result = torch.zeros_like(out), torch.zeros_like(x)
-    steps = _edge_steps(rowptr, col)
+    steps = edge_steps(rowptr, col)
     for source, target in steps:
         tied.index_add_(0, target, (x[source] == out[target]).to(x.dtype))
     share = gradient / tied.clamp_(min=1)
@@ -123,15 +125,15 @@ def _max_backward(x: Tensor, out: Tensor, rowptr: Tensor, col: Tensor, gradient:
 def _plain_max(x: Tensor, rowptr: Tensor, col: Tensor) -> Tensor:
     """In bounded steps; `embedding_bag` would hide a NaN."""
     out = x.new_full((len(rowptr) - 1, x.shape[1]), -torch.inf)
-    for source, target in _edge_steps(rowptr, col):
+    for source, target in edge_steps(rowptr, col):
         index = target.long()[:, None].expand(-1, x.shape[1])
         out.scatter_reduce_(0, index, x[source], "amax")
     return out.masked_fill_((rowptr.diff() == 0)[:, None], 0)
 
 
-def _edge_steps(rowptr: Tensor, col: Tensor) -> list[tuple[Tensor, Tensor]]:
+def edge_steps(rowptr: Tensor, col: Tensor) -> list[tuple[Tensor, Tensor]]:
     """(sources, destinations) of a bounded number of edges at a time."""
-    dst = _destinations(rowptr, col)
+    dst = destinations(rowptr, col)
     return list(zip(col.split(EDGES_A_STEP), dst.split(EDGES_A_STEP), strict=True))
 
 
@@ -145,10 +147,10 @@ def _by_source(rowptr: Tensor, col: Tensor, num_sources: int) -> tuple[Tensor, T
     sources, order = torch.sort(col, stable=True)
     bounds = torch.arange(num_sources + 1, dtype=col.dtype, device=col.device)
     colptr = torch.searchsorted(sources, bounds, out_int32=col.dtype == torch.int32)
-    return colptr, _destinations(rowptr, col)[order]
+    return colptr, destinations(rowptr, col)[order]
 
 
-def _destinations(rowptr: Tensor, col: Tensor) -> Tensor:
+def destinations(rowptr: Tensor, col: Tensor) -> Tensor:
     """The destination of every edge, of col's dtype."""
     rows = torch.arange(len(rowptr) - 1, dtype=col.dtype, device=col.device)
     return torch.repeat_interleave(rows, rowptr.diff(), output_size=len(col))

@@ -1,4 +1,4 @@
-"""The peers: PyG's own layers, with and without its trimming."""
+"""The peers: the same network of PyG's own layers, called as its users call them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
-from torch_geometric.nn import SAGEConv
 from torch_geometric.utils import trim_to_layer
+
+from sagebench import registry
 
 NARROW = frozenset(
     {"addbmm", "addmm", "baddbmm", "bmm", "linear", "matmul", "__matmul__", "mm", "mv", "prelu"}
@@ -24,33 +25,35 @@ WIDE = frozenset(
 (https://docs.pytorch.org/docs/stable/amp.html, "CUDA Op-Specific Behavior")"""
 
 
-class PygGraphSAGE(nn.Module):
-    """The slides' path: PyG's own SAGEConv over the sampled graph.
+class PygNetwork(nn.Module):
+    """PyG's own layers over the sampled graph, with the parameters of `base.Network`.
 
-    trim: False computes every sampled node in every layer; True drops, layer by layer, what the
-    seeds no longer need (PyG's `trim_to_layer`). dtype: bfloat16 computes under torch.autocast.
+    layout: `whole` computes every sampled node in every layer, as the slides do; `trimmed` drops,
+    layer by layer, what the seed nodes no longer need (PyG's `trim_to_layer`); `bipartite` calls
+    the layers on pairs of sources and destinations. dtype: bfloat16 computes under torch.autocast.
     """
 
     def __init__(
         self,
-        in_channels: int,
-        hidden_channels: int,
-        out_channels: int,
-        layers: int,
+        model: str,
+        widths: list[int],
+        layout: str,
         *,
         dropout: float = 0.0,
-        aggregator: str = "mean",
-        trim: bool = False,
+        options: dict[str, Any] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        """widths: of the input, of each hidden layer, and the number of classes."""
         super().__init__()
-        widths = [in_channels, *[hidden_channels] * (layers - 1), out_channels]
+        self.model = registry.load("model", model)
+        layers, hidden = len(widths) - 1, widths[1:-1]
         self.convs = nn.ModuleList(
-            SAGEConv(widths[k], widths[k + 1], aggr=aggregator) for k in range(layers)
+            self.model.peer(widths[k], widths[k + 1], last=k == layers - 1, **options or {})
+            for k in range(layers)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden_channels) for _ in range(layers - 1))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in hidden)
         self.dropout = dropout
-        self.trim = trim
+        self.layout = layout
         self.dtype = dtype
 
     def forward(
@@ -59,19 +62,29 @@ class PygGraphSAGE(nn.Module):
         edge_index: Tensor,
         nodes_per_hop: tuple[int, ...],
         edges_per_hop: tuple[int, ...],
+        degrees: Tensor | None = None,
     ) -> Tensor:
         """Logits of the seed nodes, [B, classes].
 
         x: float32 [n, in_channels] of the sampled nodes, seeds first, then hop by hop.
-        edge_index: int64 [2, e] local (source, destination), hop by hop.
+        edge_index: int64 [2, e] local (source, destination), hop by hop. degrees: float32 [n], the
+        nodes' in-degrees in the graph, for models that need them.
         """
+        edges = (edge_index,)
+        if degrees is not None:
+            edges = self.model.peer_edges(edge_index, degrees)
         with autocast(x.device.type, self.dtype):
             for k, conv in enumerate(self.convs):
-                if self.trim:
+                if self.layout == "trimmed":
                     x, edge_index, _ = trim_to_layer(
                         k, list(nodes_per_hop), list(edges_per_hop), x, edge_index
                     )
-                x = conv(x, edge_index)
+                    edges = (edge_index,)
+                elif self.layout == "bipartite":
+                    rows = sum(nodes_per_hop[: len(self.convs) - k])
+                    edges = (edge_index[:, : sum(edges_per_hop[: len(self.convs) - k])],)
+                    x = (x, x[:rows])
+                x = conv(x, *edges)
                 if k < len(self.norms):
                     x = F.relu(self.norms[k](x))
                     x = F.dropout(x, self.dropout, self.training)
