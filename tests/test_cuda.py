@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import torch
 from graphs import random_csc
-from sagebench.engines.base import model_arguments
+from sagebench.engines.base import make_engine, network_arguments
 from sagebench.engines.loaders import PinnedBuffers
-from sagebench.engines.make import make_engine
 from sagebench.engines.precision import set_precision
 from sagebench.engines.side_stream import SideStream
 from sagebench.engines.tensors import torch_view
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import PeakMemory
 from sagebench.measure.nvml import Nvml
-from sagebench.model.graphsage import GraphSAGE
+from sagebench.models.base import Network
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.tensor import TensorSampler
@@ -47,7 +46,7 @@ def true_fp32():
 
 def weights_of(trial, store):
     torch.manual_seed(1)
-    return GraphSAGE(**model_arguments(trial, store)).state_dict()
+    return Network(**network_arguments(trial, store)).state_dict()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from sagebench.engines.make import make_engine
+from sagebench.engines.base import make_engine
 from sagebench.errors import UserError
 from sagebench.estimate import counting, replay
 from sagebench.estimate.probe import load_probe, path_of, probe_store

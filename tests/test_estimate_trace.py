@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sagebench.engines.make import make_engine
+from sagebench.engines.base import make_engine
 from sagebench.estimate import step
 from sagebench.estimate.step import StepRecorder
 from sagebench.estimate.trace import SMALLEST_BYTES, Recorder
-from sagebench.model import fused, segment
+from sagebench.kernels import fused, segment
 from sagebench.sampling.order import SeedOrder
 from sagebench.training.trainer import LossModule
 from torch import nn

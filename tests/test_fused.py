@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sagebench.model import fused
-from sagebench.model.dropout_mask import (
+from sagebench.kernels import fused
+from sagebench.kernels.dropout_mask import (
     COLUMN_STRIDE,
     ROUND_1,
     ROUND_2,
@@ -14,7 +14,7 @@ from sagebench.model.dropout_mask import (
     scale,
     threshold,
 )
-from sagebench.model.fused import norm_relu_dropout
+from sagebench.kernels.fused import norm_relu_dropout
 from sagebench.sampling.random import hash_ids
 
 MASK32 = (1 << 32) - 1

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent / "gpu"))
 import interpreter  # noqa: E402, F401  (mends Triton's interpreter under numpy 2.4)
 from candidates import norm, sampler, segment, transpose  # noqa: E402
 from candidates.step import KernelModel, Tuning  # noqa: E402
-from sagebench.model import segment as plain_segment  # noqa: E402
-from sagebench.model.dropout_mask import keep_mask  # noqa: E402
-from sagebench.model.fused import plain_norm_relu_dropout  # noqa: E402
-from sagebench.model.graphsage import GraphSAGE  # noqa: E402
+from sagebench.kernels import segment as plain_segment  # noqa: E402
+from sagebench.kernels.dropout_mask import keep_mask  # noqa: E402
+from sagebench.kernels.fused import plain_norm_relu_dropout  # noqa: E402
+from sagebench.models.base import Network  # noqa: E402
 from sagebench.sampling.cpu import CpuSampler  # noqa: E402
 from sagebench.sampling.tensor import TensorSampler  # noqa: E402
 
@@ -197,7 +197,8 @@ def test_a_whole_step(dtype, bound, fused):
     blocks, owner = sampler.KernelSampler(colptr, row).sample_with_owners(
         np.arange(6), [4, 3, 3], KEY, relabel_last=False
     )
-    model = GraphSAGE(20, 32, 5, 3, dropout=0.5, dtype=dtype).to(DEVICE)
+    mean = {"aggregator": "mean"}
+    model = Network("sage", [20, 32, 32, 5], dropout=0.5, options=mean, dtype=dtype).to(DEVICE)
     table, labels = normal(400, 20), torch.arange(6, device=DEVICE) % 5
     by_source = transpose.by_sort(blocks.cols, owner, blocks.sources(2))
 

@@ -3,7 +3,7 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sagebench.model.graphsage import products
+from sagebench.models.sage import products
 
 
 def make_case(n, inputs, outputs, seed=0):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from sagebench.engines.make import make_engine
+from sagebench.engines.base import make_engine
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial, store_name
 from sagebench.pilot.records import (

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from configurations import GOOD, study_of
-from sagebench.engines.pyg import PygEngine
+from sagebench.engines.reference import Engine
 from sagebench.files import write_json
 from sagebench.grid.freeze import manifest_path
 from sagebench.preflight import node
@@ -32,7 +32,7 @@ def store(tmp_path_factory):
 @pytest.mark.parametrize("fanout", [[2, 1, 1], [4, 3, 2], [-1, -1, -1], [3, 0, 0]])
 def test_a_batch_of_pygs_loader_takes_no_more_than_said(store, fanout):
     trial = make_trial(engine="reference", fanout=fanout, sampling_workers=0)
-    engine = PygEngine(trial, store, torch.device("cpu"))
+    engine = Engine(trial, store, torch.device("cpu"))
     batch = next(iter(SeedOrder(store.train, 16, 1, 1, 0).micro_batches(1, 0)))
     _, loader, output = engine.sample(batch)
     data = loader.filter_fn(output)

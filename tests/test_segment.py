@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sagebench.model import segment
-from sagebench.model.segment import AGGREGATORS, aggregate_with_root, segment_aggregate
+from sagebench.kernels import segment
+from sagebench.kernels.segment import AGGREGATORS, aggregate_with_root, segment_aggregate
 
 PATHS = ("kernels", "plain torch")
 

@@ -8,11 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ranks import run_ranks
-from sagebench.engines.base import model_arguments
-from sagebench.engines.make import make_engine
+from sagebench.engines.base import make_engine, network_arguments
 from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
-from sagebench.model.reference import PygGraphSAGE
+from sagebench.models.pyg import PygNetwork
 from sagebench.training import evaluation
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
@@ -26,9 +25,9 @@ def store(tmp_path_factory):
     return tiny_store(tmp_path_factory.mktemp("store") / "tiny")
 
 
-def make_model(trial, store) -> PygGraphSAGE:
+def make_model(trial, store) -> PygNetwork:
     torch.manual_seed(3)
-    return PygGraphSAGE(**model_arguments(trial, store)).eval()
+    return PygNetwork(**network_arguments(trial, store), layout="whole").eval()
 
 
 def pyg_logits(trial, store) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sagebench.engines.make import make_engine
+from sagebench.engines.base import make_engine
 from sagebench.engines.placement import choose_placement
 from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder

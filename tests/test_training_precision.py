@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from sagebench.engines import compilation
+from sagebench.engines.base import make_engine
 from sagebench.engines.compilation import compile_model
-from sagebench.engines.make import make_engine
 from sagebench.engines.precision import set_precision, true_float32
 from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder

@@ -21,11 +21,10 @@ def step_gradients(place, trial_values: dict, folder: str, device: str = "cpu") 
 
     Several ranks may share a GPU: the group is Gloo's.
     """
-    from sagebench.engines.base import model_arguments
-    from sagebench.engines.make import make_engine
+    from sagebench.engines.base import make_engine, network_arguments
     from sagebench.graph.store import GraphStore
     from sagebench.measure.clocks import PhaseClock
-    from sagebench.model.graphsage import GraphSAGE
+    from sagebench.models.base import Network
     from sagebench.training.distributed import Communicator
     from sagebench.training.progress import Progress
     from sagebench.training.trainer import Trainer
@@ -33,7 +32,7 @@ def step_gradients(place, trial_values: dict, folder: str, device: str = "cpu") 
     trial, store = make_trial(**trial_values), GraphStore.open(folder)
     communicator = Communicator(place, torch.device(device), backend="gloo")
     torch.manual_seed(5)
-    weights = GraphSAGE(**model_arguments(trial, store)).state_dict()
+    weights = Network(**network_arguments(trial, store)).state_dict()
     engine = make_engine(trial, store, communicator.device)
     engine.model.load_state_dict(weights)
     trainer = Trainer(trial, engine, store.train, communicator, PhaseClock(), Progress(False))

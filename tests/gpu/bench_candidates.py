@@ -37,10 +37,10 @@ from candidates import norm, samples, segment, transpose  # noqa: E402
 from candidates.gradient_norm import gradient_norm  # noqa: E402
 from candidates.sampler import KernelSampler  # noqa: E402
 from candidates.step import KernelModel, Tuning  # noqa: E402
-from sagebench.model import segment as plain_segment  # noqa: E402
-from sagebench.model.dropout_mask import keep_mask  # noqa: E402
-from sagebench.model.fused import plain_norm_relu_dropout  # noqa: E402
-from sagebench.model.graphsage import GraphSAGE  # noqa: E402
+from sagebench.kernels import segment as plain_segment  # noqa: E402
+from sagebench.kernels.dropout_mask import keep_mask  # noqa: E402
+from sagebench.kernels.fused import plain_norm_relu_dropout  # noqa: E402
+from sagebench.models.base import Network  # noqa: E402
 from sagebench.sampling.tensor import TensorSampler  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -499,11 +499,9 @@ class Steps:
 
     def __init__(self, bench: Bench, sample, table: Tensor) -> None:
         torch.manual_seed(0)
-        layers, device = len(samples.FANOUT), bench.device
+        device = bench.device
         self.bench, self.sample, self.table = bench, sample, table
-        self.model = GraphSAGE(
-            COLUMNS, HIDDEN, CLASSES, layers, dropout=P, dtype=torch.bfloat16
-        ).to(device)
+        self.model = graphsage(torch.bfloat16).to(device)
         self.labels = torch.randint(0, CLASSES, (sample.num_seeds,), device=device)
         edges = sample.edges(2)
         self.col, self.owner = sample.cols[:edges], samples.owners(sample, edges)
@@ -514,7 +512,8 @@ class Steps:
 
     def plain(self, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         self.model.zero_grad(set_to_none=True)
-        self.model.dtype = dtype
+        for conv in self.model.convs:
+            conv.dtype = dtype
         logits = self.model(self.table, self.sample)
         self.loss(logits).backward()
         return logits
@@ -591,10 +590,15 @@ def bench_step(bench: Bench, sample, table: Tensor, label: str, tuning: Tuning) 
         bench.add(name="step, plain's peak above its inputs", gb=round(peak / 1e9, 3))
 
 
+def graphsage(dtype: torch.dtype) -> Network:
+    widths = [COLUMNS, *[HIDDEN] * (len(samples.FANOUT) - 1), CLASSES]
+    return Network("sage", widths, dropout=P, options={"aggregator": "mean"}, dtype=dtype)
+
+
 def bench_optimizer(bench: Bench) -> None:
     from sagebench.training.adam import Adam
 
-    model = GraphSAGE(COLUMNS, HIDDEN, CLASSES, len(samples.FANOUT)).to(bench.device)
+    model = graphsage(torch.float32).to(bench.device)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     bench.measure("optimizer, plain", Adam(model.parameters(), lr=1e-3).step, queued=False)
@@ -616,9 +620,7 @@ def bench_training(bench: Bench, table: Tensor, tuning: Tuning) -> None:
     rng = np.random.default_rng(5)
     seeds = [rng.choice(nodes, batch, False) for _ in range(warm + steps)]
     labels = torch.randint(0, CLASSES, (nodes,), device=device)
-    model = GraphSAGE(COLUMNS, HIDDEN, CLASSES, len(fanout), dropout=P, dtype=torch.bfloat16).to(
-        device
-    )
+    model = graphsage(torch.bfloat16).to(device)
     kernels = KernelModel(model, tuning)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=device.type == "cuda")
 

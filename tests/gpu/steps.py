@@ -37,17 +37,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from sagebench.engines.make import make_engine  # noqa: E402
+from sagebench.engines.base import make_engine  # noqa: E402
 from sagebench.engines.precision import set_precision  # noqa: E402
 from sagebench.files import read_json, write_json  # noqa: E402
 from sagebench.graph.checks import SPLITS  # noqa: E402
 from sagebench.graph.store import MANIFEST, GraphStore  # noqa: E402
 from sagebench.grid.trial import Trial  # noqa: E402
+from sagebench.kernels.dropout_mask import keep_mask  # noqa: E402
+from sagebench.kernels.segment import _by_source, segment_aggregate  # noqa: E402
 from sagebench.measure import machine  # noqa: E402
 from sagebench.measure.clocks import PhaseClock  # noqa: E402
 from sagebench.measure.nvml import Nvml  # noqa: E402
-from sagebench.model.dropout_mask import keep_mask  # noqa: E402
-from sagebench.model.segment import _by_source, segment_aggregate  # noqa: E402
 from sagebench.training.distributed import Communicator, RankEnvironment  # noqa: E402
 from sagebench.training.progress import Progress  # noqa: E402
 from sagebench.training.trainer import Trainer, synchronise_device  # noqa: E402

@@ -1,8 +1,8 @@
-"""The hashes of `sagebench.sampling.random` and `sagebench.model.dropout_mask` in Triton."""
+"""The hashes of `sagebench.sampling.random` and `sagebench.kernels.dropout_mask` in Triton."""
 
 import triton
 import triton.language as tl
-from sagebench.model import dropout_mask
+from sagebench.kernels import dropout_mask
 from sagebench.sampling import random
 
 MULTIPLIER_1 = tl.constexpr(random.MULTIPLIER_1)

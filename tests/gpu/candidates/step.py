@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from sagebench.model.graphsage import GraphSAGE
+from sagebench.models.base import Network
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.random import fold
 from torch import Tensor
@@ -32,21 +32,21 @@ class Tuning:
 class KernelModel:
     """Computes what `model` does, with its parameters, in bf16 or float32 as it does."""
 
-    def __init__(self, model: GraphSAGE, tuning: Tuning | None = None) -> None:
+    def __init__(self, model: Network, tuning: Tuning | None = None) -> None:
         self.model = model
         self.tuning = tuning or Tuning()
         self._weights = []
         for conv in model.convs:
             out, columns = conv.lin_l.weight.shape
             shape = (out, 2 * segment.width_of(columns))
-            self._weights.append(conv.lin_l.weight.new_zeros(shape, dtype=model.dtype))
+            self._weights.append(conv.lin_l.weight.new_zeros(shape, dtype=conv.dtype))
 
     def __call__(self, table: Tensor, blocks: Blocks, by_source: tuple[Tensor, Tensor]) -> Tensor:
         """Logits of the seeds. table: the features, F columns and as many of zeros as wanted, bf16
         or float32. by_source: the second layer's edges transposed, of `transpose`."""
         model, h = self.model, table
         weights = None
-        if model.aggregator == "mean":
+        if model.convs[0].aggregator == "mean":
             weights = blocks.rowptr.diff().float().reciprocal_()
         norm_before = bias_before = None
         for k, (conv, weight) in enumerate(zip(model.convs, self._weights, strict=True), start=1):
@@ -60,7 +60,7 @@ class KernelModel:
                 layer=k,
                 by_source=by_source,
                 weights=weights,
-                aggregator=model.aggregator,
+                aggregator=model.convs[0].aggregator,
                 dropout=model.dropout if model.training else 0.0,
                 eps=norm_before.eps if norm_before else 0.0,
                 dtype=weight.dtype,

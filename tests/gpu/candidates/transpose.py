@@ -1,4 +1,4 @@
-"""The edges grouped by source, as `sagebench.model.segment` makes them, without a wait.
+"""The edges grouped by source, as `sagebench.kernels.segment` makes them, without a wait.
 
 One transposed CSR serves every layer of a sample: the edges of a source stand in ascending
 destination, so those of a later layer's block, which has fewer destinations, come first.

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from sagebench import registry
 from sagebench.engines.loaders import Loader
 from sagebench.engines.placement import Placement
+from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.sampling.order import MicroBatch
 
@@ -83,12 +86,29 @@ def seeds_of_sizes(count: int) -> MicroBatch:
     return MicroBatch(1, 0, 0, np.arange(count), count, True)
 
 
-def model_arguments(trial: Trial, graph: GraphSizes) -> dict[str, Any]:
+def make_engine(
+    trial: Trial, store: GraphStore, device: torch.device, placement: Placement | None = None
+) -> Engine:
+    """The engine that the trial names. placement: that of all ranks; None: decided here.
+
+    Raises UserError where the trial asks for what is not there: a trial never falls back.
+    """
+    return engine_class(trial)(trial, store, device, placement)
+
+
+def engine_class(trial: Trial) -> type[Engine]:
+    return registry.load("engine", trial.engine).Engine
+
+
+def network_arguments(trial: Trial, graph: GraphSizes) -> dict[str, Any]:
+    """Of sagebench.models.base.Network and of its peers."""
+    options = dict(trial.options)
+    if "AGGREGATORS" in registry.declared("model", trial.model):
+        options["aggregator"] = trial.aggregator
+    hidden = [trial.hidden_channels] * (trial.layers - 1)
     return {
-        "in_channels": graph.num_features,
-        "hidden_channels": trial.hidden_channels,
-        "out_channels": graph.num_classes,
-        "layers": trial.layers,
+        "model": trial.model,
+        "widths": [graph.num_features, *hidden, graph.num_classes],
         "dropout": trial.dropout,
-        "aggregator": trial.aggregator,
+        "options": options,
     }

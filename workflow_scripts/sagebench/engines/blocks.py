@@ -8,22 +8,24 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from sagebench.engines.base import Batch, GraphSizes, model_arguments, seeds_of_sizes
+from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
 from sagebench.engines.compilation import compile_model
 from sagebench.engines.loaders import LOADERS
 from sagebench.engines.placement import Placement, placement_on
 from sagebench.engines.precision import compute_dtype
 from sagebench.engines.side_stream import SideStream
 from sagebench.engines.tensors import torch_view
-from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
-from sagebench.model.graphsage import GraphSAGE
+from sagebench.models.base import Network, layer_class
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.order import MicroBatch, sample_key
 
+ENGINE = "our samplers and kernels on bipartite blocks, sampled ahead of the step"
+REQUIRES = {"samplers": ["sagebench"], "placements": ["auto", "device", "host"]}
 
-class BlocksEngine:
+
+class Engine:
     on_side_stream = True
 
     def __init__(
@@ -33,11 +35,6 @@ class BlocksEngine:
         device: torch.device,
         placement: Placement | None = None,
     ) -> None:
-        if trial.sampler != "sagebench":
-            raise UserError(
-                f"sampler '{trial.sampler}' does not serve engine 'blocks': "
-                "write sampler: sagebench"
-            )
         self.trial = trial
         self.device = device
         self.placement = placement or placement_on(
@@ -52,7 +49,7 @@ class BlocksEngine:
 
     @staticmethod
     def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
-        return GraphSAGE(**model_arguments(trial, graph), dtype=compute_dtype(trial))
+        return Network(**network_arguments(trial, graph), dtype=compute_dtype(trial))
 
     @staticmethod
     def batch_of_sizes(
@@ -62,7 +59,8 @@ class BlocksEngine:
         nodes_per_hop: Sequence[int],
         edges_per_hop: Sequence[int],
     ) -> Batch:
-        gathered = placement == "host"
+        layer = layer_class(trial.model)
+        gathered = placement == "host" or not layer.reads_features
         if not gathered:  # the last hop's nodes are not numbered
             nodes_per_hop = (*nodes_per_hop[:-1], 0)
         nodes, rows, edges = sum(nodes_per_hop), sum(nodes_per_hop[:-1]), sum(edges_per_hop)
@@ -78,10 +76,13 @@ class BlocksEngine:
             edges_per_hop=tuple(edges_per_hop),
             key=0,
         )
-        read = features.new_empty(nodes, features.shape[1]) if gathered else features
+        inputs = features, blocks
+        if gathered:
+            degrees = features.new_empty(nodes) if layer.needs_degrees else None
+            inputs = features.new_empty(nodes, features.shape[1]), blocks, True, degrees
         return Batch(
             seeds_of_sizes(nodes_per_hop[0]),
-            (read, blocks, True) if gathered else (read, blocks),
+            inputs,
             features.new_empty(nodes_per_hop[0], dtype=torch.int64),
             blocks.nodes_per_hop,
             blocks.edges_per_hop,

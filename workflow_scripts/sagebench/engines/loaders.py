@@ -14,25 +14,31 @@ from torch import Tensor
 from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
+from sagebench.models.base import layer_class
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.tensor import TensorSampler
 
 
 class Loader:
-    """Samples neighborhoods and makes of them what GraphSAGE's forward takes.
+    """Samples neighborhoods and makes of them what the forward pass of `Network` takes.
 
     colptr, row, features: the store's, where they are kept; here a CPU reads the memory-mapped
-    store where it lies, and nothing is copied. Any number of threads may sample.
+    store where it lies, and nothing is copied. degrees: float32 in-degrees [N] there, for a model
+    that needs them. gathers: whether a batch has the features of its own nodes; otherwise the
+    model reads those of the whole graph. Any number of threads may sample.
     """
 
-    relabel_last = False
+    always_gathers = False
 
     def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
+        layer = layer_class(trial.model)
+        self.gathers = self.always_gathers or not layer.reads_features
         self.fanout = trial.fanout
         self.device = device
         self.colptr, self.row, self.features = (
             self._keep(torch_view(array)) for array in (store.colptr, store.row, store.features)
         )
+        self.degrees = self.colptr.diff().float() if layer.needs_degrees else None
         # A sampler serves one caller at a time: one for each worker, one for this thread.
         self._samplers: SimpleQueue[Any] = SimpleQueue()
         for _ in range(trial.sampling_workers + 1):
@@ -42,13 +48,21 @@ class Loader:
         """seeds: int64 [B] distinct node ids. key: 64-bit key of the sample."""
         sampler = self._samplers.get()
         try:
-            return sampler.sample(seeds, self.fanout, key, relabel_last=self.relabel_last)
+            return sampler.sample(seeds, self.fanout, key, relabel_last=self.gathers)
         finally:
             self._samplers.put(sampler)
 
     def load(self, blocks: Blocks) -> tuple[Any, ...]:
-        """The arguments of GraphSAGE's forward, on the device."""
-        return self.features, blocks
+        """The arguments of the network's forward pass, on the device."""
+        if not self.gathers:
+            return self.features, blocks
+        return self.features[blocks.node_ids], *self._gathered(blocks)
+
+    def _gathered(self, blocks: Blocks) -> tuple[Blocks, bool, Tensor | None]:
+        """What goes with gathered features, where graph and features are."""
+        degrees = None if self.degrees is None else self.degrees[blocks.node_ids]
+        # The model reads local numbers alone: global ones of the sources need not travel.
+        return blocks._replace(neighbors=blocks.neighbors[:0]), True, degrees
 
     def _keep(self, array: Tensor) -> Tensor:
         return array
@@ -105,23 +119,24 @@ class PinnedBuffers:
 class HostLoader(Loader):
     """Graph and features stay on the host; a batch's features are gathered there and copied."""
 
-    relabel_last = True
+    always_gathers = True
 
     def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
         super().__init__(trial, store, device)
         self._pinned = PinnedBuffers()
 
     def load(self, blocks: Blocks) -> tuple[Any, ...]:
-        # The model reads local numbers alone: global ones of the sources need not travel.
-        blocks = blocks._replace(neighbors=blocks.neighbors[:0])
         if self.device.type == "cpu":
-            return self.features[blocks.node_ids], blocks, True
+            return super().load(blocks)
         shape = len(blocks.node_ids), self.features.shape[1]
         gathered = self._pinned.take(shape, self.features.dtype)
         torch.index_select(self.features, 0, blocks.node_ids, out=gathered)
         features = gathered.to(self.device, non_blocking=True)
         self._pinned.give_back(gathered)
-        return features, blocks.pin_memory().to(self.device), True
+        blocks, gathered, degrees = self._gathered(blocks)
+        if degrees is not None:
+            degrees = degrees.pin_memory().to(self.device, non_blocking=True)
+        return features, blocks.pin_memory().to(self.device), gathered, degrees
 
 
 LOADERS: dict[str, Callable[[Trial, GraphStore, torch.device], Loader]] = {

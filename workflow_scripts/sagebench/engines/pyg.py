@@ -1,4 +1,4 @@
-"""The engines `reference` and `trimmed`: PyG's NodeLoader and SAGEConv, as the slides use them."""
+"""What the engines of PyG's own parts share: its NodeLoader, as the slides use it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch_geometric.sampler import (
     SamplerOutput,
 )
 
-from sagebench.engines.base import Batch, GraphSizes, model_arguments, seeds_of_sizes
+from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
 from sagebench.engines.compilation import compile_model
 from sagebench.engines.placement import Placement
 from sagebench.engines.precision import compute_dtype
@@ -28,7 +28,8 @@ from sagebench.engines.tensors import torch_view
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
-from sagebench.model.reference import PygGraphSAGE
+from sagebench.models.base import layer_class
+from sagebench.models.pyg import PygNetwork
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import MicroBatch, sample_key
 from sagebench.stop_signals import stop_signals_held_back, survive_stop_signals
@@ -77,8 +78,12 @@ class KeyedSampler(BaseSampler):
 
 
 class PygEngine:
-    """`reference` computes every sampled node in every layer; `trimmed` uses `trim_to_layer`."""
+    """Base of the engines whose batches come from PyG's loader.
 
+    layout: of sagebench.models.pyg.PygNetwork.
+    """
+
+    layout: str
     loader = None  # PyG's loader samples and gathers on the host
     placement = None
     on_side_stream = False
@@ -115,13 +120,13 @@ class PygEngine:
             # NodeLoader wants to find one to replace; the sampler reads the store's.
             edge_index=torch.empty(2, 0, dtype=torch.int64),
         )
+        if layer_class(trial.model).needs_degrees:
+            self._data.degrees = torch.from_numpy(np.diff(store.colptr)).float()
 
-    @staticmethod
-    def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
-        return PygGraphSAGE(
-            **model_arguments(trial, graph),
-            trim=trial.engine == "trimmed",
-            dtype=compute_dtype(trial),
+    @classmethod
+    def make_model(cls, trial: Trial, graph: GraphSizes) -> nn.Module:
+        return PygNetwork(
+            **network_arguments(trial, graph), layout=cls.layout, dtype=compute_dtype(trial)
         )
 
     @staticmethod
@@ -136,9 +141,12 @@ class PygEngine:
         x = features.new_empty(sum(nodes), features.shape[1])
         edge_index = features.new_empty(2, sum(edges), dtype=torch.int64)
         labels = features.new_empty(sum(nodes), dtype=torch.int64)
+        inputs = x, edge_index, nodes, edges
+        if layer_class(trial.model).needs_degrees:
+            inputs = *inputs, features.new_empty(sum(nodes))
         return Batch(
             seeds_of_sizes(nodes[0]),
-            (x, edge_index, nodes, edges),
+            inputs,
             labels[: nodes[0]],
             nodes,
             edges,
@@ -215,9 +223,12 @@ class PygEngine:
     def _batch(self, micro_batch: MicroBatch, data: Data) -> Batch:
         nodes, edges = tuple(data.num_sampled_nodes), tuple(data.num_sampled_edges)
         data = data.to(self.device, non_blocking=True)
+        inputs = data.x, data.edge_index, nodes, edges
+        if "degrees" in data:
+            inputs = *inputs, data.degrees
         return Batch(
             micro_batch,
-            (data.x, data.edge_index, nodes, edges),
+            inputs,
             data.y[: len(micro_batch.seeds)],
             nodes,
             edges,

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from sagebench.engines.base import Batch, GraphSizes
-from sagebench.engines.make import engine_class
+from sagebench.engines.base import Batch, GraphSizes, engine_class
 from sagebench.estimate.trace import RecordedStep, Recorder
 from sagebench.grid.trial import Trial
 from sagebench.training.trainer import LossModule
@@ -44,7 +43,7 @@ class StepRecorder:
         """placement: where graph and features are, as Placement.chosen has it; of an engine that
         has no choice any."""
         self.trial, self.placement = trial, placement
-        self.engine = engine_class(trial.engine)
+        self.engine = engine_class(trial)
         with META:
             self.module = LossModule(self.engine.make_model(trial, graph)).train()
         self.parameters = sum(p.numel() for p in self.module.parameters())

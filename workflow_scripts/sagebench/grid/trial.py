@@ -24,6 +24,8 @@ INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "layers": 5,
         "hidden_channels": 256,
         "dropout": 0.5,
+        "model": "sage",
+        "options": {},
         "aggregator": "mean",
         "batch_size": 128,
         "accumulation": 5,
@@ -69,6 +71,8 @@ class Trial:
     layers: int
     hidden_channels: int
     dropout: float
+    model: str  # sage | ..., of sagebench.models
+    options: dict[str, Any]  # of the model, as its module declares them
     aggregator: str  # mean | sum | max
     batch_size: int  # seeds in one micro-batch of one rank
     accumulation: int  # micro-batches in one optimizer step of one rank
@@ -125,6 +129,7 @@ class Trial:
         """Every value, as plain JSON types."""
         values = {name: getattr(self, name) for name in FIELD_NAMES}
         values["dataset"] = dict(self.dataset)
+        values["options"] = dict(self.options)
         values["fanout"] = list(self.fanout)
         return values
 

@@ -112,7 +112,7 @@ class Network(nn.Module):
     ) -> None:
         """widths: of the input, of each hidden layer, and the number of classes."""
         super().__init__()
-        make = registry.load("model", model).Layer
+        make = layer_class(model)
         layers, hidden = len(widths) - 1, widths[1:-1]
         self.convs = nn.ModuleList(
             make(widths[k], widths[k + 1], last=k == layers - 1, **options or {})
@@ -182,6 +182,10 @@ class Network(nn.Module):
             eps=norm.eps,
             overwrite=True,  # the layer's output, which nothing else reads
         )
+
+
+def layer_class(model: str) -> type[Layer]:
+    return registry.load("model", model).Layer
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-from sagebench.engines.base import model_arguments
+from sagebench.engines.base import network_arguments
 from sagebench.engines.loaders import LOADERS, Loader
 from sagebench.engines.placement import available_bytes
 from sagebench.engines.precision import true_float32
@@ -20,8 +19,7 @@ from sagebench.engines.side_stream import SideStream
 from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
-from sagebench.model.graphsage import GraphSAGE
-from sagebench.model.segment import segment_aggregate
+from sagebench.models.base import Edges, Network
 from sagebench.sampling.random import fold, hash_ids
 from sagebench.training.distributed import Communicator
 from sagebench.training.progress import Progress
@@ -38,8 +36,8 @@ class Evaluator:
     """Accuracy of weights on given nodes, `full` or `sampled`, in float32 whatever the trial's
     precision.
 
-    `full` holds two matrices of [N, hidden_channels], on the device where they fit, else on the
-    host, and reads graph and features where `loader` keeps them; the rest is bounded by a chunk.
+    `full` holds two or three matrices of [N, hidden_channels], on the device where they fit, else
+    on the host, and reads graph and features where `loader` keeps them; the rest is bounded by a chunk.
     `sampled` samples ahead of the model, as training does, by up to two workers.
     """
 
@@ -61,7 +59,7 @@ class Evaluator:
         self.labels = labels
         kept = "mapped" if self.device.type == "cpu" else "host"
         self.loader = loader or LOADERS[kept](trial, store, self.device)
-        self.model = GraphSAGE(**model_arguments(trial, store)).to(self.device).eval()
+        self.model = Network(**network_arguments(trial, store)).to(self.device).eval()
         self._side = SideStream(self.device)
 
     def accuracy(self, weights: dict[str, Tensor], nodes: np.ndarray, method: str) -> float:
@@ -113,36 +111,41 @@ class Evaluator:
             ids = torch.arange(first, end)
             return self.model.activate(layer, self._rows(layer, h, projected, ids))
 
-        return self._fill(torch.empty(len(h), self.trial.hidden_channels, device=home), rows)
+        return self._fill(len(h), self.trial.hidden_channels, home, rows)
 
     def _projected(self, layer: int, h: Tensor, home: torch.device) -> Tensor | None:
-        """The neighbors' product taken before they are aggregated, [N, width], where a layer
-        narrows (only the first and the last may): it is less to sum, and a sum of products is the
-        product of the sum."""
-        weight = self.model.convs[layer - 1].lin_l.weight
-        outputs, inputs = weight.shape
-        if outputs >= inputs or self.trial.aggregator == "max":
+        """What the layer's destinations read of every node, where it is not h itself."""
+        conv = self.model.convs[layer - 1]
+        if not conv.projects:
             return None
-        out = torch.empty(len(h), outputs, device=home)
-        return self._fill(out, lambda first, end: linear(h[first:end].to(self.device), weight))
+        degrees = self.loader.degrees
+
+        def rows(first: int, end: int) -> Tensor:
+            of_rows = None if degrees is None else degrees[first:end].to(self.device)
+            return conv.project(h[first:end].to(self.device), of_rows)
+
+        return self._fill(len(h), rows(0, 1).shape[1], home, rows)
 
     def _rows(self, layer: int, h: Tensor, projected: Tensor | None, ids: Tensor) -> Tensor:
-        """The layer's products for some nodes (int64 ids on the CPU), from every neighbor."""
+        """The layer's output for some nodes (int64 ids on the CPU), from every neighbor."""
         conv = self.model.convs[layer - 1]
-        rowptr, sources = self._edges(ids)
-        source_rows = h if projected is None else projected
-        aggregated = segment_aggregate(
-            source_rows,
-            rowptr.to(source_rows.device),
-            sources.to(source_rows.device),
-            self.trial.aggregator,
-        ).to(self.device)
-        root = h[ids.to(h.device)].to(self.device)
-        if projected is None:
-            return conv(aggregated, root)
-        return linear(root, conv.lin_r.weight, conv.lin_l.bias).add_(aggregated)
+        z = h if projected is None else projected
+        reads_root = conv.aggregator is not None
+        own = None if reads_root else z[ids.to(z.device)]
+        reduced = conv.reduce(z, self._edges(ids, z.device), own).to(self.device)
+        root = h[ids.to(h.device)].to(self.device) if reads_root else None
+        return conv.update(reduced, root, projected=projected is not None)
 
-    def _edges(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _edges(self, ids: Tensor, device: torch.device) -> Edges:
+        """Every edge into some nodes (int64 ids on the CPU), on `device`."""
+        rowptr, sources = self._neighbors(ids)
+        edges = Edges(rowptr.to(device), sources.to(device))
+        degrees = self.loader.degrees
+        if degrees is None:
+            return edges
+        return edges._replace(row_degrees=degrees[ids.to(degrees.device)].to(device))
+
+    def _neighbors(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Every neighbor of some nodes: rowptr int64 [len(ids) + 1] from 0, and the neighbors."""
         colptr, row = self.loader.colptr, self.loader.row
         if len(ids) and ids[-1] - ids[0] == len(ids) - 1:  # a slice of the graph, taken as it is
@@ -155,8 +158,12 @@ class Evaluator:
         edges = torch.repeat_interleave(starts - rowptr[:-1], degrees)
         return rowptr, row[edges.add_(torch.arange(len(edges), device=edges.device))]
 
-    def _fill(self, out: Tensor, rows: Callable[[int, int], Tensor]) -> Tensor:
-        """Every rank computes `rows(first, end)` of its slice of `out`, and has the others'."""
+    def _fill(
+        self, count: int, width: int, home: torch.device, rows: Callable[[int, int], Tensor]
+    ) -> Tensor:
+        """[count, width] on `home`: every rank computes `rows(first, end)` of its slice, and has
+        the others'."""
+        out = torch.empty(count, width, device=home)
         slices = self._slices(len(out))
         for first, end in self._chunks(*slices[self.communicator.rank]):
             out[first:end] = rows(first, end)
@@ -171,9 +178,11 @@ class Evaluator:
         return out
 
     def _home(self) -> torch.device:
-        """Where the hidden layers' two matrices go."""
+        """Where the hidden layers' matrices go."""
         free = available_bytes(self.device, self.trial.memory_limit_gib)
-        wanted = 2 * self.store.num_nodes * self.trial.hidden_channels * FLOAT_BYTES
+        # Of a layer its input and output, and what it made of its input, if it did.
+        matrices = 2 + any(conv.aggregator is None for conv in self.model.convs)
+        wanted = matrices * self.store.num_nodes * self.trial.hidden_channels * FLOAT_BYTES
         chunk = 4 * ROWS_PER_CHUNK * self.trial.hidden_channels * FLOAT_BYTES
         fits = free is None or wanted + chunk <= free
         return self.device if fits else torch.device("cpu")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from sagebench.engines.base import model_arguments
+from sagebench.engines.base import make_engine, network_arguments
 from sagebench.engines.loaders import LOADERS
-from sagebench.engines.make import make_engine
 from sagebench.engines.placement import Placement, choose_placement, placement_on
 from sagebench.engines.precision import set_precision
 from sagebench.engines.tensors import torch_view
@@ -21,7 +20,7 @@ from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
 from sagebench.measure.nvml import Nvml
-from sagebench.model.graphsage import GraphSAGE, parameter_count
+from sagebench.models.base import Network, parameter_count
 from sagebench.rank_records import Measurements
 from sagebench.records import StoreFacts
 from sagebench.training.distributed import Communicator, RankEnvironment
@@ -69,7 +68,7 @@ class RankSetup:
         self.communicator = Communicator(self.env, self.device)
         torch.manual_seed(trial.seed)
         # Every engine starts from the same weights, whatever its layers draw at first.
-        initial = GraphSAGE(**model_arguments(trial, self.store)).state_dict()
+        initial = Network(**network_arguments(trial, self.store)).state_dict()
         self.engine = make_engine(trial, self.store, self.device, self.placement())
         self.engine.model.load_state_dict(initial)
         self.trainer = Trainer(

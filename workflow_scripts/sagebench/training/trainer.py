@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sagebench.engines.base import Batch, Engine
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
-from sagebench.model.graphsage import touch_parameters
+from sagebench.models.base import touch_parameters
 from sagebench.records import Epoch
 from sagebench.sampling.order import SeedOrder
 from sagebench.training.adam import Adam

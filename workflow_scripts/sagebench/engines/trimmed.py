@@ -1,0 +1,12 @@
+"""PyG's loader and layers; each layer computes what the next one reads (trim_to_layer)."""
+
+from __future__ import annotations
+
+from sagebench.engines.pyg import PygEngine
+
+ENGINE = "the same with PyG's trim_to_layer"
+REQUIRES = {"samplers": ["sagebench", "pyg_lib"], "placements": ["auto"]}
+
+
+class Engine(PygEngine):
+    layout = "trimmed"
