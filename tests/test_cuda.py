@@ -14,14 +14,14 @@ from sagebench.engines.base import make_engine, network_arguments
 from sagebench.engines.loaders import PinnedBuffers
 from sagebench.engines.precision import set_precision
 from sagebench.engines.side_stream import SideStream
-from sagebench.engines.tensors import torch_view
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import PeakMemory
 from sagebench.measure.nvml import Nvml
 from sagebench.models.base import Network
-from sagebench.sampling.cpu import CpuSampler
+from sagebench.sampling.device.uniform import Sampler as TensorSampler
 from sagebench.sampling.order import SeedOrder
-from sagebench.sampling.tensor import TensorSampler
+from sagebench.sampling.uniform import Sampler as CpuSampler
+from sagebench.tensors import torch_view
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import explain
 from sagebench.training.epoch_sums import EpochSums

@@ -23,8 +23,8 @@ from sagebench.kernels import segment as plain_segment  # noqa: E402
 from sagebench.kernels.dropout_mask import keep_mask  # noqa: E402
 from sagebench.kernels.fused import plain_norm_relu_dropout  # noqa: E402
 from sagebench.models.base import Network  # noqa: E402
-from sagebench.sampling.cpu import CpuSampler  # noqa: E402
-from sagebench.sampling.tensor import TensorSampler  # noqa: E402
+from sagebench.sampling.device.uniform import Sampler as TensorSampler  # noqa: E402
+from sagebench.sampling.uniform import Sampler as CpuSampler  # noqa: E402
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 KEY = 0xFEDCBA9876543210

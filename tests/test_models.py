@@ -7,7 +7,7 @@ from graphs import random_csc
 from sagebench import registry
 from sagebench.models.base import Network
 from sagebench.models.pyg import PygNetwork
-from sagebench.sampling.cpu import CpuSampler
+from sagebench.sampling.uniform import Sampler as CpuSampler
 
 SLIDES_FANOUTS = [
     (50, 0, 0, 0, 0),

@@ -6,9 +6,9 @@ import torch
 from graphs import random_csc, star_csc
 from hypothesis import given
 from hypothesis import strategies as st
-from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import sample_key
 from sagebench.sampling.random import GOLDEN, MASK64, NODE_STRIDE, mix64
+from sagebench.sampling.uniform import Sampler as CpuSampler
 from scipy import stats
 
 ARRAYS = ("node_ids", "rowptr", "neighbors", "cols")

@@ -6,10 +6,11 @@ import torch
 from graphs import random_csc, star_csc
 from hypothesis import given
 from hypothesis import strategies as st
-from sagebench.sampling import tensor, tensor_random
-from sagebench.sampling.cpu import CpuSampler
+from sagebench.sampling import tensor_random
+from sagebench.sampling.device import uniform as device_uniform
+from sagebench.sampling.device.uniform import Sampler as TensorSampler
 from sagebench.sampling.random import mix64
-from sagebench.sampling.tensor import TensorSampler
+from sagebench.sampling.uniform import Sampler as CpuSampler
 
 fanouts = st.lists(st.integers(-1, 12), min_size=1, max_size=5)
 
@@ -46,7 +47,7 @@ def test_samples_are_the_cpu_samplers(
     cpu, tensors = make_samplers(colptr, row.astype(np.int64) if wide else row)
     seeds = np.array(data.draw(st.lists(st.integers(0, nodes - 1), unique=True)), dtype=np.int64)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(tensor, "DRAWS_A_STEP", draws_a_step)
+        monkeypatch.setattr(device_uniform, "DRAWS_A_STEP", draws_a_step)
         found = tensors.sample(seeds, fanout, key, relabel_last=relabel_last)
     assert_equal(found, cpu.sample(seeds, fanout, key, relabel_last=relabel_last))
 

@@ -12,8 +12,8 @@ import numpy as np
 from sagebench.errors import run_script
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
-from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
+from sagebench.sampling.uniform import Sampler as CpuSampler
 
 CHUNK_EDGES = 1 << 22
 

@@ -41,7 +41,7 @@ from sagebench.kernels import segment as plain_segment  # noqa: E402
 from sagebench.kernels.dropout_mask import keep_mask  # noqa: E402
 from sagebench.kernels.fused import plain_norm_relu_dropout  # noqa: E402
 from sagebench.models.base import Network  # noqa: E402
-from sagebench.sampling.tensor import TensorSampler  # noqa: E402
+from sagebench.sampling.device.uniform import Sampler as TensorSampler  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 WARM_UPS, REPETITIONS = 3, 9

@@ -18,12 +18,15 @@ from typing import Any
 
 from sagebench.errors import UserError
 
-PACKAGES: Mapping[str, str] = {
-    "model": "models",
-    "engine": "engines",
-    "sampler": "sampling",
+KINDS: Mapping[str, tuple[str, str]] = {
+    "model": ("models", "MODEL"),
+    "engine": ("engines", "ENGINE"),
+    "sampler": ("sampling", "SAMPLER"),
+    "device sampler": ("sampling.device", "SAMPLER"),
 }
-"""the package of each kind, below sagebench"""
+"""the package of each kind, below sagebench, and its declaration"""
+RECORDED_AS: Mapping[str, str] = {"sagebench": "uniform"}
+"""names in trials that are older than the present ones"""
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -37,7 +40,7 @@ def declared(kind: str, name: str) -> dict[str, Any]:
     Raises UserError for a name that is not known.
     """
     try:
-        return _modules(kind)[name]
+        return _modules(kind)[RECORDED_AS.get(name, name)]
     except KeyError:
         known = names(kind)
         near = difflib.get_close_matches(name, known, n=1)
@@ -49,15 +52,17 @@ def declared(kind: str, name: str) -> dict[str, Any]:
 def load(kind: str, name: str) -> ModuleType:
     """The module, imported. Raises UserError for a name that is not known."""
     declared(kind, name)
-    return import_module(f"sagebench.{PACKAGES[kind]}.{name}")
+    module = RECORDED_AS.get(name, name)
+    return import_module(f"sagebench.{KINDS[kind][0]}.{module}")
 
 
 @lru_cache
 def _modules(kind: str) -> dict[str, dict[str, Any]]:
     """Literals of the modules that have the kind's declaration."""
-    folder = Path(__file__).parent / PACKAGES[kind].replace(".", "/")
+    package, declaration = KINDS[kind]
+    folder = Path(__file__).parent / package.replace(".", "/")
     literals = {path.stem: _literals(path) for path in folder.glob("*.py")}
-    return {name: values for name, values in literals.items() if kind.upper() in values}
+    return {name: values for name, values in literals.items() if declaration in values}
 
 
 def _literals(path: Path) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import PeakMemory, release_memory
 from sagebench.model.graphsage import GraphSAGE
-from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
+from sagebench.sampling.uniform import Sampler as CpuSampler
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.progress import Progress
 from sagebench.training.rank import choose_device

@@ -14,12 +14,12 @@ from sagebench.engines.loaders import LOADERS
 from sagebench.engines.placement import Placement, placement_on
 from sagebench.engines.precision import compute_dtype
 from sagebench.engines.side_stream import SideStream
-from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Network, layer_class
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.order import MicroBatch, sample_key
+from sagebench.tensors import torch_view
 
 ENGINE = "our samplers and kernels on bipartite blocks, sampled ahead of the step"
 REQUIRES = {"samplers": ["sagebench"], "placements": ["auto", "device", "host"]}

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagebench.engines.tensors import torch_view
+from sagebench import registry
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import layer_class
 from sagebench.sampling.blocks import Blocks
-from sagebench.sampling.tensor import TensorSampler
+from sagebench.tensors import torch_view
 
 
 class Loader:
@@ -33,7 +33,7 @@ class Loader:
     def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
         layer = layer_class(trial.model)
         self.gathers = self.always_gathers or not layer.reads_features
-        self.fanout = trial.fanout
+        self.sampler, self.fanout = trial.sampler, trial.fanout
         self.device = device
         self.colptr, self.row, self.features = (
             self._keep(torch_view(array)) for array in (store.colptr, store.row, store.features)
@@ -68,9 +68,8 @@ class Loader:
         return array
 
     def _make_sampler(self, store: GraphStore) -> Any:
-        from sagebench.sampling.cpu import CpuSampler  # needs numba, which a GPU can do without
-
-        return CpuSampler(store.colptr, store.row)
+        sampler = registry.load("sampler", self.sampler)  # needs numba, which a GPU can do without
+        return sampler.Sampler(store.colptr, store.row)
 
 
 class DeviceLoader(Loader):
@@ -79,8 +78,8 @@ class DeviceLoader(Loader):
     def _keep(self, array: Tensor) -> Tensor:
         return array.to(self.device)
 
-    def _make_sampler(self, store: GraphStore) -> TensorSampler:
-        return TensorSampler(self.colptr, self.row)
+    def _make_sampler(self, store: GraphStore) -> Any:
+        return registry.load("device sampler", self.sampler).Sampler(self.colptr, self.row)
 
 
 class PinnedBuffers:

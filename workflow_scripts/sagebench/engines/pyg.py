@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -15,16 +14,15 @@ from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader
 from torch_geometric.sampler import (
     BaseSampler,
-    NeighborSampler,
     NodeSamplerInput,
     SamplerOutput,
 )
 
+from sagebench import registry
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
 from sagebench.engines.compilation import compile_model
 from sagebench.engines.placement import Placement
 from sagebench.engines.precision import compute_dtype
-from sagebench.engines.tensors import torch_view
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
@@ -33,6 +31,7 @@ from sagebench.models.pyg import PygNetwork
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import MicroBatch, sample_key
 from sagebench.stop_signals import stop_signals_held_back, survive_stop_signals
+from sagebench.tensors import torch_view
 
 LONGEST_TEMPORARY_FOLDER = 75
 """a socket's path takes 107 characters, 32 of them below the temporary folder; a loader process
@@ -46,16 +45,17 @@ node"""
 class KeyedSampler(BaseSampler):
     """Our sampler behind PyG's interface; a batch's `input_id` is its micro-batch index."""
 
-    def __init__(self, store: GraphStore, fanout: tuple[int, ...], seed: int) -> None:
+    def __init__(self, store: GraphStore, trial: Trial, kind: type[CpuSampler]) -> None:
         self.store = store
-        self.fanout = fanout
-        self.seed = seed
+        self.fanout = trial.fanout
+        self.seed = trial.seed
+        self.kind = kind
         self.epoch = 0
         self._sampler: CpuSampler | None = None
 
     def sample_from_nodes(self, inputs: NodeSamplerInput, **_: Any) -> SamplerOutput:
         if self._sampler is None:  # once in each worker process
-            self._sampler = CpuSampler(self.store.colptr, self.store.row)
+            self._sampler = self.kind(self.store.colptr, self.store.row)
         key = sample_key(self.seed, self.epoch, int(inputs.input_id[0]))
         blocks = self._sampler.sample(inputs.node.numpy(), self.fanout, key)
         row, col = blocks.edge_index()
@@ -154,23 +154,10 @@ class PygEngine:
         )
 
     def _make_sampler(self, store: GraphStore) -> BaseSampler:
-        if self.trial.sampler == "sagebench":
-            return KeyedSampler(store, self.trial.fanout, self.trial.seed)
-        if find_spec("pyg_lib") is None:
-            raise UserError(
-                "sampler 'pyg_lib' asks for the package pyg-lib, which is not installed here: "
-                "install it (envs/README.md) or write sampler: sagebench"
-            )
-        edges = torch.stack(
-            [
-                torch_view(store.row).long(),
-                torch.repeat_interleave(
-                    torch.arange(store.num_nodes), torch.from_numpy(np.diff(store.colptr))
-                ),
-            ]
-        )
-        graph = Data(edge_index=edges, num_nodes=store.num_nodes)
-        return NeighborSampler(graph, list(self.trial.fanout), is_sorted=True)
+        module = registry.load("sampler", self.trial.sampler)
+        if hasattr(module, "pyg_sampler"):
+            return module.pyg_sampler(store, self.trial.fanout)
+        return KeyedSampler(store, self.trial, module.Sampler)
 
     def _loader(self, micro_batches: list[MicroBatch], workers: int) -> NodeLoader:
         """PyG's loader over these micro-batches, one a batch."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from sagebench.estimate.samples import Sample, Spread
 from sagebench.graph.store import GraphStore
-from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
+from sagebench.sampling.uniform import Sampler as CpuSampler
 
 FEWEST_BATCHES, MOST_BATCHES = 6, 96
 STANDARD_ERROR = 0.008

@@ -1,4 +1,7 @@
-"""The CPU sampler: uniform without replacement, compiled at run time, any number of threads."""
+"""What samplers on the CPU share: hops, numbering of the nodes, any number of threads.
+
+The loops are compiled at run time.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,7 @@ import numpy as np
 import torch
 
 from sagebench.sampling.blocks import Blocks
-from sagebench.sampling.random import (
-    GOLDEN,
-    MASK64,
-    MULTIPLIER_1,
-    MULTIPLIER_2,
-    NODE_STRIDE,
-    mix64,
-)
+from sagebench.sampling.random import MULTIPLIER_1, MULTIPLIER_2
 
 UNSEEN, NUMBERED, FOUND = 0, 1, 2
 """states of a node in the dense map: not in the sample, has a local number, new in this hop"""
@@ -29,10 +25,26 @@ compiled = numba.njit(nogil=True, cache=True, boundscheck=False)
 
 
 class CpuSampler:
-    """Samples neighborhoods of a graph in CSC (colptr int64 [N + 1], row int32 or int64 [E]).
+    """Base of a CPU sampler: neighborhoods of a graph in CSC (colptr int64 [N + 1], row int32 or
+    int64 [E]). A sampler says how many edges a row has, and which.
 
     Holds 5 bytes a node of scratch, so one instance serves one caller at a time.
     """
+
+    def row_ends(self, frontier: np.ndarray, k: int, hop: int, key: int) -> np.ndarray:
+        """Sampled edges of the rows 0 to i, int64 [rows].
+
+        frontier: int64 [rows] global ids. k: neighbors of the hop, -1 for every one. hop: from 1.
+        key: 64-bit key of the micro-batch.
+        """
+        raise NotImplementedError
+
+    def sample_rows(
+        self, frontier: np.ndarray, k: int, hop: int, key: int, first: int, last: int,
+        ends: np.ndarray, out: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Sample the neighbors of the rows [first, last) into `out`, in the order of `row`."""
+        raise NotImplementedError
 
     def __init__(self, colptr: np.ndarray, row: np.ndarray, threads: int = 1) -> None:
         self.colptr = colptr
@@ -64,17 +76,16 @@ class CpuSampler:
         edge_base, node_base = 0, len(seeds)
         for hop, k in enumerate(fanout):
             relabel = relabel_last or hop < len(fanout) - 1
-            ends = np.empty(len(frontier), np.int64)
-            edges = _row_ends(self.colptr, frontier, k, ends)
+            ends = self.row_ends(frontier, k, hop + 1, key)
+            edges = int(ends[-1]) if len(ends) else 0
             found = np.empty(edges, self.row.dtype)
-            hop_key = np.uint64(mix64((key + (hop + 1) * GOLDEN) & MASK64))
-            self._over(
-                len(frontier),
-                ROWS_PER_TASK,
-                lambda first, last, f=frontier, e=ends, o=found, k=k, q=hop_key, r=relabel: (
-                    _sample_rows(self.colptr, self.row, f, e, k, q, first, last, o, state, r)
-                ),
-            )
+
+            def rows(first, last, frontier=frontier, k=k, hop=hop, ends=ends, out=found, r=relabel):
+                self.sample_rows(frontier, k, hop + 1, key, first, last, ends, out)
+                if r:
+                    _mark_found(state, out, ends, first, last)
+
+            self._over(len(frontier), ROWS_PER_TASK, rows)
             new = self._number_found(node_base) if relabel else frontier[:0]
             if relabel:
                 col = np.empty(edges, np.int32)
@@ -135,61 +146,20 @@ def _concatenate(parts: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
 
 
 @compiled
-def _row_ends(colptr, frontier, k, ends):
-    """ends[i]: sampled edges of the rows 0 to i. Returns their total."""
-    total = 0
-    for i in range(len(frontier)):
-        degree = colptr[frontier[i] + 1] - colptr[frontier[i]]
-        total += degree if k < 0 or degree < k else k
-        ends[i] = total
-    return total
-
-
-@compiled
-def _mix64(z):
+def mix64(z):
+    """`random.mix64` of a uint64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
     return z ^ (z >> np.uint64(31))
 
 
 @compiled
-def _sample_rows(colptr, row, frontier, ends, k, key, first, last, out, state, mark):
-    """Sample the neighbors of the rows [first, last) into `out`, in edge order.
-
-    Floyd's algorithm (Bentley, Floyd 1987, "A sample of brilliance"): for j in [d - k, d) draw t
-    in [0, j]; take t, or j where t is taken. k keyed draws a row, every k-subset equally likely.
-    """
-    positions = np.empty(max(k, 1), np.int64)
-    for i in range(first, last):
-        node = frontier[i]
-        start = colptr[node]
-        degree = colptr[node + 1] - start
-        at = ends[i - 1] if i > 0 else np.int64(0)
-        if k < 0 or degree <= k:
-            for e in range(degree):
-                out[at + e] = row[start + e]
-        else:
-            row_key = _mix64(key + np.uint64(node) * np.uint64(NODE_STRIDE))
-            for n in range(k):
-                j = degree - k + n
-                draw = _mix64(row_key + np.uint64(n + 1) * np.uint64(GOLDEN)) >> np.uint64(32)
-                t = np.int64((draw * np.uint64(j + 1)) >> np.uint64(32))
-                p = n
-                while p > 0 and positions[p - 1] > t:
-                    p -= 1
-                if p > 0 and positions[p - 1] == t:
-                    positions[n] = j  # j is larger than every position before it
-                else:
-                    for q in range(n, p, -1):
-                        positions[q] = positions[q - 1]
-                    positions[p] = t
-            for n in range(k):
-                out[at + n] = row[start + positions[n]]
-        if mark:
-            for e in range(at, ends[i]):
-                v = out[e]
-                if state[v] == UNSEEN:
-                    state[v] = FOUND
+def _mark_found(state, found, ends, first, last):
+    """Note which nodes the rows [first, last) found that are not in the sample yet."""
+    for e in range(ends[first - 1] if first > 0 else 0, ends[last - 1] if last > 0 else 0):
+        v = found[e]
+        if state[v] == UNSEEN:
+            state[v] = FOUND
 
 
 @compiled

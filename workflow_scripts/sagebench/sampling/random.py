@@ -16,6 +16,8 @@ GOLDEN = 0x9E3779B97F4A7C15
 NODE_STRIDE = 0xD1342543DE82EF95
 MULTIPLIER_1 = 0xBF58476D1CE4E5B9
 MULTIPLIER_2 = 0x94D049BB133111EB
+LABOR_STREAM = 5
+"""see `fold`: no two uses of one key have the same stream"""
 
 
 def mix64(z: int) -> int:
@@ -31,6 +33,11 @@ def fold(*values: int) -> int:
     for value in values:
         key = mix64((key ^ (value & MASK64)) + GOLDEN & MASK64)
     return key
+
+
+def hop_key(key: int, hop: int) -> int:
+    """The 64-bit key of a hop (counted from 1) of a micro-batch."""
+    return mix64((key + hop * GOLDEN) & MASK64)
 
 
 def hash_ids(key: int, ids: np.ndarray) -> np.ndarray:

@@ -16,11 +16,11 @@ from sagebench.engines.loaders import LOADERS, Loader
 from sagebench.engines.placement import available_bytes
 from sagebench.engines.precision import true_float32
 from sagebench.engines.side_stream import SideStream
-from sagebench.engines.tensors import torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Edges, Network
 from sagebench.sampling.random import fold, hash_ids
+from sagebench.tensors import torch_view
 from sagebench.training.distributed import Communicator
 from sagebench.training.progress import Progress
 
@@ -37,7 +37,8 @@ class Evaluator:
     precision.
 
     `full` holds two or three matrices of [N, hidden_channels], on the device where they fit, else
-    on the host, and reads graph and features where `loader` keeps them; the rest is bounded by a chunk.
+    on the host, and reads graph and features where `loader` keeps them; the rest is bounded by a
+    chunk.
     `sampled` samples ahead of the model, as training does, by up to two workers.
     """
 

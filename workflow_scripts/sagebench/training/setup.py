@@ -12,7 +12,6 @@ from sagebench.engines.base import make_engine, network_arguments
 from sagebench.engines.loaders import LOADERS
 from sagebench.engines.placement import Placement, choose_placement, placement_on
 from sagebench.engines.precision import set_precision
-from sagebench.engines.tensors import torch_view
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial, dataset_identity
@@ -23,6 +22,7 @@ from sagebench.measure.nvml import Nvml
 from sagebench.models.base import Network, parameter_count
 from sagebench.rank_records import Measurements
 from sagebench.records import StoreFacts
+from sagebench.tensors import torch_view
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes
 from sagebench.training.progress import Progress

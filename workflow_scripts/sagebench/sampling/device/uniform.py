@@ -1,0 +1,59 @@
+"""The sampler `uniform` on a device, in tensor operations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sagebench.sampling.random import GOLDEN, NODE_STRIDE, hop_key
+from sagebench.sampling.tensor import TensorSampler
+from sagebench.sampling.tensor_random import mix64, shift, signed
+
+SAMPLER = "on a device, in tensor operations"
+DRAWS_A_STEP = 1 << 23
+"""draws held at a time: 64 MiB an intermediate"""
+
+
+class Sampler(TensorSampler):
+    def most_edges(self, degree: Tensor, k: int) -> Tensor:
+        return degree if k < 0 else degree.clamp(max=k)
+
+    def expand(
+        self, frontier: Tensor, k: int, hop: int, key: int, most: int
+    ) -> tuple[Tensor, Tensor]:
+        edges = most
+        degree, start = self.degree[frontier], self.colptr[frontier]
+        taken = self.most_edges(degree, k)
+        ends = taken.cumsum(0)
+        if k < 0 or k >= self.max_degree:
+            shifts = torch.repeat_interleave(start - (ends - taken), taken, output_size=edges)
+            return self.row[shifts + torch.arange(edges, device=self.device)], ends
+        # One place more, where the draws of nodes with fewer than k neighbors go.
+        found = self.row.new_empty(edges + 1)
+        rows = max(1, DRAWS_A_STEP // max(k, 1))
+        keyed = hop_key(key, hop)
+        column = torch.arange(k, device=self.device)
+        for i in range(0, len(frontier) if edges else 0, rows):
+            piece = slice(i, i + rows)
+            count = taken[piece, None]
+            drawn = self._draw(frontier[piece], degree[piece], k, keyed)
+            source = torch.where(column < count, start[piece, None] + drawn, 0)
+            place = torch.where(column < count, ends[piece, None] - count + column, edges)
+            found[place.flatten()] = self.row[source.flatten()]
+        return found[:edges], ends
+
+    def _draw(self, nodes: Tensor, degree: Tensor, k: int, key: int) -> Tensor:
+        """k distinct ascending positions among each node's neighbors, [len(nodes), k]; all of
+        them, in order, where there are no more than k. Floyd's algorithm over columns of nodes."""
+        n = torch.arange(k, device=self.device)[:, None]
+        row_keys = mix64(nodes * signed(NODE_STRIDE) + signed(key))
+        draws = shift(mix64(row_keys + (n + 1) * signed(GOLDEN)), 32)
+        dtype = torch.int32 if self.max_degree < 1 << 31 else torch.int64
+        highest = (degree - k).clamp_(min=0) + n
+        positions = ((draws * (highest + 1)) >> 32).to(dtype)
+        highest = highest.to(dtype)
+        for i in range(1, k):
+            twice = (positions[:i] == positions[i]).any(0)
+            positions[i] = torch.where(twice, highest[i], positions[i])
+        positions = positions.t().contiguous().sort(1).values
+        return torch.where((degree > k)[:, None], positions, n.t().to(positions.dtype))
