@@ -41,6 +41,7 @@ def pyg_logits(trial, store) -> torch.Tensor:
             torch.from_numpy(edge_index),
             (store.num_nodes, *[0] * layers),
             (edge_index.shape[1], *[0] * (layers - 1)),
+            torch.from_numpy(np.diff(store.colptr)).float() if trial.model == "gcn" else None,
         )
 
 
@@ -62,14 +63,22 @@ def make_evaluator(trial, store, loader=None, place=None):
     return Recorder(trial, store, communicator, torch_view(store.labels), loader)
 
 
-@pytest.mark.parametrize("aggregator", ["mean", "sum", "max"])
+MODELS = [
+    *({"model": "sage", "aggregator": aggregator} for aggregator in ("mean", "sum", "max")),
+    {"model": "gat", "options": {"heads": 2}},
+    {"model": "gcn"},
+    {"model": "gin"},
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: "-".join(map(str, model.values())))
 @pytest.mark.parametrize("hidden", [4, 10, 16])  # narrower than the features, as wide, wider
 @pytest.mark.parametrize("layers", [1, 2, 4])
-def test_logits_are_pygs(store, monkeypatch, aggregator, hidden, layers):
+def test_logits_are_pygs(store, monkeypatch, model, hidden, layers):
     monkeypatch.setattr(evaluation, "ROWS_PER_CHUNK", 128)
     trial = make_trial(
-        layers=layers, fanout=[2] * layers, hidden_channels=hidden, aggregator=aggregator,
-        dropout=0.5, precision="bf16",
+        layers=layers, fanout=[2] * layers, hidden_channels=hidden, dropout=0.5,
+        precision="bf16", **model,
     )  # fmt: skip
     expected = pyg_logits(trial, store)
     weights = make_model(trial, store).state_dict()
