@@ -14,7 +14,6 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from sagebench.errors import UserError
@@ -30,12 +29,27 @@ from sagebench.grid.values import (
     choice,
     matching,
     number,
-    optional,
+    wanted,
     whole,
     whole_sentence,
 )
 
 RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_STUDIES:
+        raise wanted("another name: this folder is sagebench's own")
+    return name
+
+
+def _not_empty(kind: Any) -> Any:
+    return Annotated[kind, Field(min_length=1)]
+
+
+def _no_default(schema: dict[str, Any]) -> None:
+    """Of a key that may be left out and then is not there at all."""
+    schema.pop("default", None)
 
 
 class Strict(BaseModel):
@@ -97,7 +111,7 @@ class Arrays(Strict):
         description="an .npz file or a folder of .npy files: edge_index, x, y, train, valid, test"
     )
     undirected: OnlyTrue = Field(None, description="true: each edge counts in both directions")
-    num_classes: whole(2, 10) | None = Field(
+    num_classes: whole(2, 10, none=True) = Field(
         None, description="null: the largest label and one; give it where a class has no node"
     )
     unlabelled: OnlyTrue = Field(None, description="true: y may be -1 for nodes in no split")
@@ -157,7 +171,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     ),
     "evaluate_every_epochs": (whole(1, 5), 5, "epochs from one validation to the next"),
     "patience_evaluations": (
-        optional(whole(1, 10), 10),
+        whole(1, 10, none=True),
         10,
         "validations without a better score before training stops; null: never",
     ),
@@ -166,22 +180,12 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
         "full",
         "full: layer by layer over the full graph; sampled: with the trial's own fanout",
     ),
-    "phase_window_steps": (
-        whole(0, 10),
-        10,
-        "micro-steps of the window that times the phases, behind the timed epochs",
-    ),
-    "profile_steps": (
-        whole(0, 3, 100),
-        0,
-        "micro-steps to profile behind the phases' window: a table of kernels and a trace beside "
-        "the outcome; 0: none",
-    ),
+    "phase_window_steps": (whole(0, 10), 10, "that time the phases, behind the timed epochs"),
+    "profile_steps": (whole(0, 3, 100), 0, "profiled behind the phases' window; 0: none"),
     "sampled_test_nodes": (
-        optional(whole(1, 160000), 160000),
+        whole(1, 160000, none=True),
         None,
-        "test nodes whose neighborhoods are sampled for the test accuracy `sampled`, the same in "
-        "every trial; null: all",
+        "test nodes whose neighborhoods are sampled for the test accuracy `sampled`; null: all",
     ),
     "precision": (
         choice(*CHOICES["precision"]),
@@ -196,7 +200,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
         "and gathered on the host; auto: by their sizes",
     ),
     "memory_limit_gib": (
-        optional(number(40.0, above=0), 40),
+        number(40, above=0, none=True),
         None,
         "GiB that one rank may use; null: what its device has",
     ),
@@ -210,34 +214,20 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
 }
 
 
-def _field(kind: Any, default: Any, description: str) -> tuple[Any, FieldInfo]:
-    return kind, Field(default, description=description)
-
-
-def _unset(kind: Any, description: str) -> tuple[Any, FieldInfo]:
-    """A key that may be left out and then is not there at all."""
-    hidden = {"json_schema_extra": lambda schema: schema.pop("default", None)}
-    return kind, Field(None, description=description, **hidden)
-
-
-def _columns(kind: Any) -> Any:
-    return Annotated[list[kind], Field(min_length=1)]
-
-
-Defaults: type[Strict] = create_model(
-    "Defaults",
-    __base__=Strict,
-    **{key: _field(*entry) for key, entry in KEYS.items()},
-)
 Values: type[Strict] = create_model(
     "Values",
     __base__=Strict,
-    **{key: _unset(kind, text) for key, (kind, _, text) in KEYS.items()},
+    **{
+        key: (kind, Field(default, description=text)) for key, (kind, default, text) in KEYS.items()
+    },
 )
 Columns: type[Strict] = create_model(
     "Columns",
     __base__=Strict,
-    **{key: _unset(_columns(kind), text) for key, (kind, _, text) in KEYS.items()},
+    **{
+        key: (_not_empty(list[kind]), Field(None, description=text, json_schema_extra=_no_default))
+        for key, (kind, _, text) in KEYS.items()
+    },
 )
 
 
@@ -246,8 +236,7 @@ class EqualColumns(Columns):
 
     @model_validator(mode="after")
     def _equal_lengths(self) -> EqualColumns:
-        given = [key for key in type(self).model_fields if key in self.model_fields_set]
-        lengths = {key: len(getattr(self, key)) for key in given}
+        lengths = {key: len(column) for key, column in self if column is not None}
         if len(set(lengths.values())) > 1:
             counted = ", ".join(f"{length} of {key}" for key, length in lengths.items())
             raise whole_sentence(f"holds {counted}: write as many entries for each.")
@@ -267,21 +256,10 @@ class Experiment(Strict):
     zipped: EqualColumns | None = Field(
         None, alias="zip", description="lists of equal length; entries at one place go together"
     )
-    rows: Annotated[list[Values], Field(min_length=1)] | None = Field(
+    rows: _not_empty(list[Values]) | None = Field(
         None, alias="list", description="explicit rows of keys and values"
     )
-    seeds: Annotated[list[whole(0, 0, SEED_MAX)], Field(min_length=1)] = Field(
-        [0], description="one repeat for each"
-    )
-
-    @model_validator(mode="after")
-    def _something_to_vary(self) -> Experiment:
-        for key, grid in (("product", self.product), ("zip", self.zipped)):
-            if grid is not None and not grid.model_fields_set:
-                raise whole_sentence(
-                    f"holds an empty {key}: write at least one key with a list, or leave it out."
-                )
-        return self
+    seeds: _not_empty(list[whole(0, 0, SEED_MAX)]) = Field([0], description="one repeat for each")
 
 
 class Configuration(Strict):
@@ -291,38 +269,30 @@ class Configuration(Strict):
         None,
         description="another file, beside this one, that this one is laid over",
     )
-    study: Name = Field(description="its name, and its folder below results")
+    study: Annotated[Name, AfterValidator(_not_reserved)] = Field(
+        description="its name, and its folder below results"
+    )
     results: FilePath = Field("results", description="folder for everything that is made")
     dataset: Dataset = Field(description="the data set of every experiment without its own")
-    defaults: Defaults = Field(
-        default_factory=Defaults, description="values of every trial that no experiment sets"
+    defaults: Values = Field(
+        default_factory=Values, description="values of every trial that no experiment sets"
     )
-    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)] = Field(
-        description="the experiments, by name"
-    )
+    experiments: _not_empty(dict[Name, Experiment]) = Field(description="the experiments, by name")
     max_trials: whole(1, 100_000) = Field(
         100_000, description="a study that asks for more is refused before any is made"
     )
-    budget_node_hours: optional(number(100.0, above=0), 100) = Field(
+    budget_node_hours: number(100, above=0, none=True) = Field(
         None,
         description="a run whose trials take more is refused before its first job; null: none",
     )
     skip_predicted_out_of_memory: Flag = Field(
         False, description="true: trials predicted not to fit in memory are not run"
     )
-    walltime_from_prediction: optional(number(1.5, low=1), 1.5) = Field(
+    walltime_from_prediction: number(1.5, low=1, none=True) = Field(
         None,
         description="jobs ask for so many times the predicted time, walltime_min at most; null: "
         "for walltime_min",
     )
-
-    @model_validator(mode="after")
-    def _not_reserved(self) -> Configuration:
-        if self.study in RESERVED_STUDIES:
-            raise whole_sentence(
-                f"study is '{self.study}': write another name, this folder is sagebench's own."
-            )
-        return self
 
     def complete(self) -> dict[str, Any]:
         """The configuration as plain JSON types, with every default of the study written out."""

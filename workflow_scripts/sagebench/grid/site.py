@@ -23,7 +23,6 @@ from sagebench.grid.values import (
     choice,
     matching,
     number,
-    optional,
     whole,
     whole_sentence,
 )
@@ -59,12 +58,12 @@ PLACEHOLDER = "EDIT"
 class Limits(Strict):
     """What the site lets one have."""
 
-    max_submitted_jobs: whole(1, 100) | None = Field(None, description="jobs of one account")
-    walltime_max_min: whole(1, 2880) | None = Field(None, description="minutes of one job")
-    max_devices: whole(1, 200) | None = Field(
+    max_submitted_jobs: whole(1, 100, none=True) = Field(None, description="jobs of one account")
+    walltime_max_min: whole(1, 2880, none=True) = Field(None, description="minutes of one job")
+    max_devices: whole(1, 200, none=True) = Field(
         None, description="devices that all running jobs of one account may have together"
     )
-    node_hours: number(1000.0, above=0) | None = Field(
+    node_hours: number(1000, above=0, none=True) = Field(
         None, description="node-hours that the account has left"
     )
 
@@ -79,8 +78,8 @@ class Site(Strict):
     card: Text | None = Field(
         None, description="the GPU, for predictions where none was measured, e.g. A100-40GB"
     )
-    cpus_per_node: optional(whole(1, 64), 64) = Field(None, description="cores; null: counted")
-    memory_per_node_gib: optional(number(480, above=0), 480) = Field(
+    cpus_per_node: whole(1, 64, none=True) = Field(None, description="cores; null: counted")
+    memory_per_node_gib: number(480, above=0, none=True) = Field(
         None, description="GiB of one node's memory; null: not asked for"
     )
     whole_nodes: Flag = Field(
