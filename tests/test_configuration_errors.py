@@ -182,12 +182,6 @@ BAD_AS_A_WHOLE = [
         "experiments.scaling.list[0].continue_after_walltime is true",
         "or set sampler: sagebench",
     ),
-    (
-        "experiments.twin",
-        GOOD["experiments"]["scaling"],
-        "experiments.twin asks for the very trials of experiments.scaling",
-        "one of the two",
-    ),
 ]
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from sagebench.errors import run_script
-from sagebench.grid.trial_file import read_trial
+from sagebench.grid.trial import read_trial
 
 
 def main() -> int:

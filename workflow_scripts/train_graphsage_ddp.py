@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sagebench.errors import run_script
-from sagebench.grid.trial_file import read_trial
+from sagebench.grid.trial import read_trial
 
 
 def parse_arguments(description: str) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from sagebench.errors import UserError
 from sagebench.grid import messages
-from sagebench.grid.trial_file import CHOICES
+from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     SEED_MAX,
     Fanout,

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from sagebench.errors import UserError
 from sagebench.grid.configuration import Strict, checked
 from sagebench.grid.files import read_yaml
-from sagebench.grid.trial_file import CHOICES
+from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     FilePath,
     Flag,

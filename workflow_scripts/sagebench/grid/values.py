@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from sagebench.grid.trial_file import one_of
+from sagebench.grid.trial import one_of
 
 # What a trial can hold: larger ones would be planned, and fail once they run.
 COUNT_MAX = 2**31 - 1
