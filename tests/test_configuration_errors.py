@@ -350,9 +350,6 @@ BAD_SITES = [
     ("environment: {A B: x}\n", "environment.A B is 'A B'", "a variable's name"),
     ("modules: [5]\n", "modules[0] is 5", "a module's name"),
     ("modules: [good/1.0, $(reboot)]\n", "modules[1] is '$(reboot)'", "a module's name"),
-    # what has a key of its own
-    ("sbatch_options: [--account=x]\n", "sbatch_options[0] is '--account=x'", "way of account"),
-    ("sbatch_options: [--hint=x, -t5]\n", "sbatch_options[1] is '-t5'", "way of the study's wall"),
 ]
 
 

@@ -39,18 +39,6 @@ ModuleName = matching(
     r"^[A-Za-z0-9][A-Za-z0-9_./+:-]*$", "a module's name, e.g. Apptainer/1.3.6-GCCcore-13.3.0"
 )
 
-# Options of sbatch that are made of these keys, here or in the study; the plugin refuses them.
-ASKED_BY = {
-    **dict.fromkeys(("-A", "--account"), "account"),
-    **dict.fromkeys(("-p", "--partition"), "partition_gpu"),
-    **dict.fromkeys(("-q", "--qos"), "qos"),
-    **dict.fromkeys(("-G", "--gpus", "--gres"), "gres and devices_per_node"),
-    **dict.fromkeys(("-N", "--nodes", "-n", "--ntasks"), "the study's ranks"),
-    **dict.fromkeys(("-c", "--cpus-per-task", "--cpus-per-gpu"), "cpus_per_node"),
-    **dict.fromkeys(("--mem", "--mem-per-cpu"), "memory_per_node_gib"),
-    **dict.fromkeys(("-t", "--time"), "the study's walltime_min"),
-}
-
 PLACEHOLDER = "EDIT"
 """what a profile writes where its user has to write something of theirs"""
 
@@ -120,17 +108,6 @@ class Site(Strict):
             raise whole_sentence(
                 "cpus_per_node is missing: write the cores of one node, e.g. cpus_per_node: 64."
             )
-        return self
-
-    @model_validator(mode="after")
-    def _options_of_their_own(self) -> Site:
-        for place, option in enumerate(self.sbatch_options):
-            asked_by = ASKED_BY.get(re.match(r"--[a-z-]+|-[A-Za-z]", option)[0])
-            if asked_by:
-                raise whole_sentence(
-                    f"sbatch_options[{place}] is {option!r}, which is not for here: "
-                    f"write it by way of {asked_by}.",
-                )
         return self
 
     @property
