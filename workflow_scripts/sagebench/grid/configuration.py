@@ -68,10 +68,15 @@ class Strict(BaseModel):
         return data
 
 
-class PubMed(Strict):
-    """The citation graph that ships with sagebench."""
+class Graph(Strict):
+    """A data set."""
 
     name: Name = Field(description="folder name of the graph store")
+
+
+class PubMed(Graph):
+    """The citation graph that ships with sagebench."""
+
     source: Literal["pubmed"]
     split: choice("public", "large") = Field(
         description="public: 60 / 500 / 1,000 nodes; large: 18,217 / 500 / 1,000"
@@ -83,29 +88,21 @@ SHA256 = matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null") | None
 OnlyTrue = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
 
 
-class Ogb(Strict):
+class Ogb(Graph):
     """A graph of the Open Graph Benchmark, from its raw archive."""
 
-    name: Name = Field(description="folder name of the graph store")
     source: Literal["ogb"]
     ogb_name: choice("ogbn-products", "ogbn-arxiv") = Field(description="which graph")
-    archive: FilePath | None = Field(
-        None, description="path of an archive already there; null: it is downloaded"
-    )
-    sha256: SHA256 = Field(
-        None,
-        description="what the archive must hash to; null: not checked, only recorded in the "
-        "manifest",
-    )
+    archive: FilePath | None = Field(None, description="path of an archive; null: downloaded")
+    sha256: SHA256 = Field(None, description="of the archive; null: not checked, only recorded")
     undirected: Flag | None = Field(
         None, description="whether each edge counts in both directions; null: as OGB says"
     )
 
 
-class Arrays(Strict):
+class Arrays(Graph):
     """A user's own graph."""
 
-    name: Name = Field(description="folder name of the graph store")
     source: Literal["arrays"]
     path: FilePath = Field(
         description="an .npz file or a folder of .npy files: edge_index, x, y, train, valid, test"
@@ -115,42 +112,38 @@ class Arrays(Strict):
         None, description="null: the largest label and one; give it where a class has no node"
     )
     unlabelled: OnlyTrue = Field(None, description="true: y may be -1 for nodes in no split")
-    sha256: SHA256 = Field(
-        None, description="of the .npz; null: not checked, only recorded in the manifest"
-    )
+    sha256: SHA256 = Field(None, description="of the .npz; null: not checked, only recorded")
 
 
-class Synthetic(Strict):
+class Synthetic(Graph):
     """A made graph of ogbn-products' size and degrees, with planted labels."""
 
-    name: Name = Field(description="folder name of the graph store")
     source: Literal["synthetic"]
-    scale: number(0.01, above=0, high=1) = Field(
-        1.0, description="its number of nodes, as a share of ogbn-products'"
-    )
+    scale: number(0.01, above=0, high=1) = Field(1.0, description="share of ogbn-products' nodes")
     seed: whole(0, 0, SEED_MAX) = Field(0, description="of its random numbers")
 
 
 SOURCES = {"pubmed": PubMed, "ogb": Ogb, "arrays": Arrays, "synthetic": Synthetic}
 Dataset = Annotated[PubMed | Ogb | Arrays | Synthetic, Field(discriminator="source")]
 
+
+def word(key: str) -> Any:
+    return choice(*CHOICES[key])
+
+
 # Every flat key: its type, what it falls back to, what it is and its unit.
 KEYS: dict[str, tuple[Any, Any, str]] = {
     "engine": (
-        choice(*CHOICES["engine"]),
+        word("engine"),
         "blocks",
         "blocks: bipartite blocks; reference: the slides' path, every layer on every sampled node; "
         "trimmed: the same with PyG's trim_to_layer",
     ),
-    "sampler": (
-        choice(*CHOICES["sampler"]),
-        "sagebench",
-        "sagebench: our own; pyg_lib: PyG's NeighborLoader, where pyg-lib is installed",
-    ),
+    "sampler": (word("sampler"), "sagebench", "our own, or PyG's where pyg-lib is installed"),
     "layers": (whole(1, 5, 16), 5, "SAGE layers"),
     "hidden_channels": (whole(1, 256), 256, "width of the hidden layers"),
     "dropout": (number(0.5, low=0, below=1), 0.5, "share of the hidden values that is dropped"),
-    "aggregator": (choice(*CHOICES["aggregator"]), "mean", "how neighbors are combined"),
+    "aggregator": (word("aggregator"), "mean", "how neighbors are combined"),
     "batch_size": (whole(1, 128), 128, "seeds of one micro-batch of one rank"),
     "accumulation": (whole(1, 5), 5, "micro-batches of one optimizer step of one rank"),
     "fanout": (
@@ -162,55 +155,33 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     "threads_per_rank": (whole(1, 4), 1, "CPU threads of the training process"),
     "sampling_workers": (whole(0, 4), 1, "background samplers of one rank; 0: none"),
     "epochs": (whole(1, 10), 10, "passes over the training nodes"),
-    "optimizer": (choice(*CHOICES["optimizer"]), "adam", "the optimizer"),
+    "optimizer": (word("optimizer"), "adam", "the optimizer"),
     "learning_rate": (number(0.001, above=0), 0.001, "of one rank, before scaling"),
-    "learning_rate_scaling": (
-        choice(*CHOICES["learning_rate_scaling"]),
-        "linear",
-        "how the learning rate grows with the number of ranks",
-    ),
+    "learning_rate_scaling": (word("learning_rate_scaling"), "linear", "with the number of ranks"),
     "evaluate_every_epochs": (whole(1, 5), 5, "epochs from one validation to the next"),
     "patience_evaluations": (
         whole(1, 10, none=True),
         10,
         "validations without a better score before training stops; null: never",
     ),
-    "validation": (
-        choice(*CHOICES["validation"]),
-        "full",
-        "full: layer by layer over the full graph; sampled: with the trial's own fanout",
-    ),
-    "phase_window_steps": (whole(0, 10), 10, "that time the phases, behind the timed epochs"),
-    "profile_steps": (whole(0, 3, 100), 0, "profiled behind the phases' window; 0: none"),
+    "validation": (word("validation"), "full", "over the full graph, or with the trial's fanout"),
+    "phase_window_steps": (whole(0, 10), 10, "micro-steps that time the phases; 0: none"),
+    "profile_steps": (whole(0, 3, 100), 0, "micro-steps to profile behind all others; 0: none"),
     "sampled_test_nodes": (
         whole(1, 160000, none=True),
         None,
         "test nodes whose neighborhoods are sampled for the test accuracy `sampled`; null: all",
     ),
     "precision": (
-        choice(*CHOICES["precision"]),
+        word("precision"),
         "fp32",
         "of the arithmetic; tf32: in matrix products, on a GPU; bf16: parameters stay fp32",
     ),
     "compile": (Flag, False, "the model's dense parts by torch.compile"),
-    "placement": (
-        choice(*CHOICES["placement"]),
-        "auto",
-        "of engine blocks: device: graph and features resident there, sampled there; host: sampled "
-        "and gathered on the host; auto: by their sizes",
-    ),
-    "memory_limit_gib": (
-        number(40, above=0, none=True),
-        None,
-        "GiB that one rank may use; null: what its device has",
-    ),
+    "placement": (word("placement"), "auto", "of graph and features, engine blocks; auto: by size"),
+    "memory_limit_gib": (number(40, above=0, none=True), None, "of one rank; null: its device's"),
     "walltime_min": (whole(1, 60), 60, "minutes asked for; decides nothing of what is run"),
-    "continue_after_walltime": (
-        Flag,
-        False,
-        "true: past its walltime, or asked to stop, a trial is continued by the next job to the "
-        "same result; false: past its walltime it ends as time_limit",
-    ),
+    "continue_after_walltime": (Flag, False, "true: the next job goes on; false: time_limit"),
 }
 
 
