@@ -177,8 +177,8 @@ def test_an_outcome_that_was_deleted_is_told_from_a_failure(study):
         (lambda o: json.dumps(o | {"schema": 99}), "schema 1"),
         (lambda o: json.dumps(o | {"trial_id": "other"}), "belongs to trial other"),
         (lambda o: json.dumps(o | {"status": "fine"}), "unknown status 'fine'"),
-        (lambda o: json.dumps(o)[:80], "not readable JSON"),
-        (lambda o: "", "not readable JSON"),
+        (lambda o: json.dumps(o)[:80], "not a readable outcome"),
+        (lambda o: "", "not a readable outcome"),
         (lambda o: "[]", "schema 1"),
     ],
 )

@@ -28,11 +28,11 @@ BAD = [
     ("defaults.learning_rate", "1e-3", "defaults.learning_rate", "0.001 without quotes"),
     ("defaults.learning_rate", "fast", "defaults.learning_rate", "a number above 0"),
     ("defaults.batch_size", "64", "defaults.batch_size", "64 without quotes"),
-    ("defaults.batch_size", 64.5, "defaults.batch_size", "a whole number of at least 1"),
-    ("defaults.batch_size", True, "defaults.batch_size", "a whole number of at least 1"),
-    ("defaults.batch_size", [64], "defaults.batch_size", "a whole number of at least 1"),
-    ("defaults.batch_size", None, "defaults.batch_size", "a whole number of at least 1"),
-    ("defaults.patience_evaluations", "none", "defaults.patience_evaluations", "null for none"),
+    ("defaults.batch_size", 64.5, "defaults.batch_size", "a whole number from 1"),
+    ("defaults.batch_size", True, "defaults.batch_size", "a whole number from 1"),
+    ("defaults.batch_size", [64], "defaults.batch_size", "a whole number from 1"),
+    ("defaults.batch_size", None, "defaults.batch_size", "a whole number from 1"),
+    ("defaults.patience_evaluations", "none", "defaults.patience_evaluations", "or null for none"),
     ("defaults.memory_limit_gib", "40GB", "defaults.memory_limit_gib", "a number above 0"),
     ("defaults", [1], "defaults", "keys and their values"),
     ("experiments", ["batch"], "experiments", "keys and their values"),
@@ -43,8 +43,8 @@ BAD = [
     ("experiments.batch.zip.batch_size.2", "big", "experiments.batch.zip.batch_size[2]", "number"),
     ("experiments.batch.title", 5, "experiments.batch.title", "a line of text"),
     # out of range, not one of the words
-    ("defaults.batch_size", 0, "defaults.batch_size", "at least 1"),
-    ("defaults.epochs", -1, "defaults.epochs", "at least 1"),
+    ("defaults.batch_size", 0, "defaults.batch_size", "from 1 to"),
+    ("defaults.epochs", -1, "defaults.epochs", "from 1 to"),
     ("defaults.dropout", 1.0, "defaults.dropout", "at least 0 and below 1"),
     ("defaults.learning_rate", 0, "defaults.learning_rate", "above 0"),
     ("defaults.learning_rate", float("nan"), "defaults.learning_rate", "above 0"),
@@ -68,13 +68,13 @@ BAD = [
     ("experiments.batch.seeds", [10**23], "experiments.batch.seeds[0]", f"to {2**63 - 1}"),
     ("experiments.batch.seeds", [2**63], "experiments.batch.seeds[0]", f"to {2**63 - 1}"),
     ("defaults.fanout", [10**22, 1, 1, 1, 1], "defaults.fanout", "a hop, 10000 at most"),
-    ("defaults.fanout", [5, 10_001, 1, 1, 1], "defaults.fanout", "not 10001"),
+    ("defaults.fanout", [5, 10_001, 1, 1, 1], "defaults.fanout", "a hop, 10000 at most"),
     ("defaults.memory_limit_gib", 0, "defaults.memory_limit_gib", "above 0"),
-    ("defaults.walltime_min", 0, "defaults.walltime_min", "at least 1"),
+    ("defaults.walltime_min", 0, "defaults.walltime_min", "from 1 to"),
     ("budget_node_hours", "100", "budget_node_hours", "above 0, e.g. 100 without quotes"),
     ("skip_predicted_out_of_memory", "yes", "skip_predicted_out_of_memory", "true or false"),
     ("walltime_from_prediction", 0.5, "walltime_from_prediction", "at least 1"),
-    ("walltime_from_prediction", "none", "walltime_from_prediction", "null for none"),
+    ("walltime_from_prediction", "none", "walltime_from_prediction", "or null for none"),
     ("defaults.engine", "block", "defaults.engine", "blocks or trimmed or reference"),
     ("defaults.engine", "trimed", "defaults.engine", "write trimmed or blocks or reference"),
     ("defaults.sampler", "pyg-lib", "defaults.sampler", "write pyg_lib or sagebench"),
@@ -96,7 +96,7 @@ BAD = [
     ("defaults.fanout", 10, "defaults.fanout", "a list of one whole number a layer"),
     ("defaults.fanout", "10,10", "defaults.fanout", "a list of one whole number a layer"),
     ("defaults.fanout", [], "defaults.fanout", "a list of one whole number a layer"),
-    ("defaults.fanout", [5, -2, 1, 1, 1], "defaults.fanout", "not -2"),
+    ("defaults.fanout", [5, -2, 1, 1, 1], "defaults.fanout", "-1: every one"),
     ("defaults.fanout", [5, 0, 5, 0, 0], "defaults.fanout", "zeros only at the end"),
     ("defaults.fanout", [5, 5], "defaults.fanout", "each of the 5 layers"),
     (f"{FIXED}.fanout", [5] * 6, f"{FIXED}.fanout", "set layers: 6"),
@@ -118,7 +118,7 @@ BAD = [
         "dataset",
         {"name": "a", "source": "arrays", "path": "a.npz", "num_classes": 1},
         "dataset.num_classes",
-        "at least 2",
+        "from 2 to",
     ),
     (
         "dataset",
@@ -148,8 +148,6 @@ BAD_AS_A_WHOLE = [
     ("experiments.batch.axis", REMOVED, "experiments.batch.axis is missing", "axis: batch_size"),
     ("dataset.split", REMOVED, "dataset.split is missing", "split: large"),
     ("experiments", {}, "experiments is {}", "at least one entry"),
-    ("experiments.batch.product", {}, "experiments.batch holds an empty product", "leave it out"),
-    ("experiments.batch.zip", {}, "experiments.batch holds an empty zip", "leave it out"),
     ("experiments.batch.product.engine", [], "product.engine is []", "at least one entry"),
     ("experiments.scaling.list", [], "experiments.scaling.list is []", "at least one entry"),
     ("experiments.batch.seeds", [], "experiments.batch.seeds is []", "at least one entry"),
@@ -183,12 +181,6 @@ BAD_AS_A_WHOLE = [
         [{"engine": "trimmed", "sampler": "pyg_lib", "continue_after_walltime": True}],
         "experiments.scaling.list[0].continue_after_walltime is true",
         "or set sampler: sagebench",
-    ),
-    (
-        "experiments.twin",
-        GOOD["experiments"]["scaling"],
-        "experiments.twin asks for the very trials of experiments.scaling",
-        "one of the two",
     ),
 ]
 
@@ -333,7 +325,7 @@ def test_a_bad_file_is_named(tmp_path, text, problem, advice):
 
 
 BAD_SITES = [
-    ("devices_per_node: 0\n", "devices_per_node is 0", "at least 1"),
+    ("devices_per_node: 0\n", "devices_per_node is 0", "from 1 to"),
     ("device: gpu\n", "device is 'gpu'", "cpu or cuda"),
     ("gpus: 4\n", "gpus (given as 4)", "write one of machine"),
     ("whole_nodes: maybe\n", "whole_nodes is 'maybe'", "true or false"),
@@ -358,9 +350,6 @@ BAD_SITES = [
     ("environment: {A B: x}\n", "environment.A B is 'A B'", "a variable's name"),
     ("modules: [5]\n", "modules[0] is 5", "a module's name"),
     ("modules: [good/1.0, $(reboot)]\n", "modules[1] is '$(reboot)'", "a module's name"),
-    # what has a key of its own
-    ("sbatch_options: [--account=x]\n", "sbatch_options[0] is '--account=x'", "way of account"),
-    ("sbatch_options: [--hint=x, -t5]\n", "sbatch_options[1] is '-t5'", "way of the study's wall"),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from sagebench.errors import UserError
 from sagebench.grid.configuration import KEYS
-from sagebench.grid.trial_file import CHOICES, read_trial
+from sagebench.grid.trial import CHOICES, read_trial
 from trials import make_trial
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
@@ -58,7 +58,7 @@ def test_an_unknown_word_is_named_with_its_place_and_what_to_write(tmp_path, nam
 def test_what_is_no_trial_is_named(tmp_path, text):
     path = tmp_path / "trial.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"trial\.json is damaged .*: delete the file, and call"):
+    with pytest.raises(UserError, match=r"trial\.json cannot be read .*: delete what is there"):
         read_trial(path)
 
 

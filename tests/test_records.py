@@ -99,9 +99,9 @@ def test_keys_of_a_later_version_are_left_out(tmp_path):
     ("change", "why"),
     [
         ({"status": "failed"}, "unknown status 'failed'"),
-        ({"schema": 2}, "not an outcome of schema 1"),
+        ({"schema": 2}, "not of schema 1"),
         ({"epochs": [{"epoch": 1}]}, "Epoch"),
-        ({"store": "pubmed"}, "not an outcome of schema 1"),
+        ({"store": "pubmed"}, "not a readable outcome"),
         ({"trial_id": "another"}, "belongs to trial another"),
     ],
 )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 from sagebench.errors import UserError, run_script
 from sagebench.grid.again import EXAMPLE, KEYS, matches, parse_where, set_aside
-from sagebench.grid.study import add_study_arguments, study_of
+from sagebench.grid.study import study_of, study_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_study_arguments(parser)
+    parser = study_parser(__doc__)
     parser.add_argument(
         "--where",
         required=True,

@@ -21,7 +21,7 @@ from sagebench.bench.processes import SCRIPTS, MeasurementFailed
 from sagebench.bench.rows import ROWS, Bench
 from sagebench.bench.setting import ENGINES, SIZES
 from sagebench.bench.table import json_line, table
-from sagebench.errors import UserError, run_script
+from sagebench.errors import UserError, run_script, script_parser
 from sagebench.graph.store import MANIFEST, GraphStore
 from sagebench.grid.trial import store_name
 
@@ -79,9 +79,7 @@ def prepare_store(dataset: dict[str, Any], stores: Path) -> Path:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument(
         "--size", choices=list(SIZES), default="products", help="default: %(default)s"
     )

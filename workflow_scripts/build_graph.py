@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from sagebench.errors import UserError, run_script
+from sagebench.errors import UserError, run_script, script_parser
 from sagebench.graph import sources
 from sagebench.graph.store import GraphStore, write_store
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__doc__)
     parser.add_argument(
         "--spec",
         required=True,

@@ -5,20 +5,17 @@ Prints what Apptainer says, and last the image's digest.
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from pathlib import Path
 
-from sagebench.errors import UserError, run_script
+from sagebench.errors import UserError, run_script, script_parser
 from sagebench.files import read_json
 from sagebench.launch.image import build_image, image_digest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument(
         "--study", type=Path, required=True, metavar="FROZEN", help="the frozen study, for its site"
     )

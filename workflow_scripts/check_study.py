@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-
 from sagebench.errors import run_script
-from sagebench.grid.study import add_study_arguments, study_of
+from sagebench.grid.study import study_of, study_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_study_arguments(parser)
-    study_of(parser.parse_args())
+    study_of(study_parser(__doc__).parse_args())
 
 
 if __name__ == "__main__":

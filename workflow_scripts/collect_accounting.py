@@ -5,7 +5,6 @@ What is measured is not touched. Where sacct does not answer, the rows say why.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from sagebench.cluster.accounting import Asked, as_csv, collect, read_rows
@@ -13,14 +12,11 @@ from sagebench.errors import run_script
 from sagebench.files import write_atomic
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.resources import geometry
-from sagebench.grid.study import add_study_arguments, study_of
+from sagebench.grid.study import study_of, study_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_study_arguments(parser)
+    parser = study_parser(__doc__)
     parser.add_argument("--out", type=Path, metavar="CSV", help="default: results/<study>/")
     arguments = parser.parse_args()
     study = study_of(arguments)

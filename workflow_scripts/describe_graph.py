@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
 from sagebench.sampling.order import SeedOrder, sample_key
@@ -19,7 +18,7 @@ CHUNK_EDGES = 1 << 22
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__doc__)
     parser.add_argument("--store", required=True, type=Path, help="folder of the store")
     parser.add_argument(
         "--fanout", type=int, nargs="+", default=[10, 10, 10], help="neighbors a hop (10 10 10)"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 from sagebench.files import write_json
 from sagebench.grid.configuration import json_schema
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__doc__)
     parser.add_argument("--out", default="config/schema.json", help="default: %(default)s")
     write_json(parser.parse_args().out, json_schema())
 

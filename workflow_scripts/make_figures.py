@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 from sagebench.analysis import batch, loss, neighbor, predictions, scaling, style
 from sagebench.analysis.tables import read_table
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__doc__)
     parser.add_argument("--tables", required=True, help="folder that make_tables.py wrote")
     parser.add_argument("--out", required=True, help="folder for the .svg and .png files")
     arguments = parser.parse_args()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-
 from sagebench.analysis.accounting import read_accounting
 from sagebench.analysis.outcomes import read_study
 from sagebench.analysis.report import relative_links, render
 from sagebench.analysis.tables import read_table
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 from sagebench.files import write_atomic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__doc__)
     parser.add_argument("--study", required=True, help="frozen study (JSON)")
     parser.add_argument("--tables", required=True, help="folder that make_tables.py wrote")
     parser.add_argument("--figures", required=True, help="folder with the figures (SVG)")

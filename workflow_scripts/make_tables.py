@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-
 from sagebench.analysis.accounting import read_accounting
 from sagebench.analysis.outcomes import Record, not_run_records, read_records, read_study
 from sagebench.analysis.tables import build_tables, not_run_table, write_table
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__doc__)
     parser.add_argument("--study", required=True, help="frozen study (JSON)")
     parser.add_argument("--results", required=True, help="folder that holds trials/")
     parser.add_argument("--out", required=True, help="folder for trials.* and epochs.*")

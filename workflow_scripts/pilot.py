@@ -6,18 +6,13 @@ is never measured again. Exit code 0 means that all of it is there.
 
 from __future__ import annotations
 
-import argparse
-
 from sagebench.errors import run_script
-from sagebench.grid.study import add_study_arguments, study_of
+from sagebench.grid.study import study_of, study_parser
 from sagebench.pilot.series import Series
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_study_arguments(parser)
+    parser = study_parser(__doc__)
     return Series(study_of(parser.parse_args())).run()
 
 

@@ -5,18 +5,15 @@ pilot.py starts this, as a trial's ranks are started; nobody else needs it.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 
-from sagebench.errors import run_script
-from sagebench.grid.trial_file import read_trial
+from sagebench.errors import run_script, script_parser
+from sagebench.grid.trial import read_trial
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
     parser.add_argument("--store", type=Path, required=True, help="the graph store's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the attempt")

@@ -16,12 +16,7 @@ from sagebench.errors import run_script
 from sagebench.estimate.memory import NO_FIT
 from sagebench.estimate.time import Basis
 from sagebench.files import write_atomic
-from sagebench.grid.study import (
-    DEFAULT_CONFIGURATION,
-    DEFAULT_SITE,
-    add_study_arguments,
-    study_of,
-)
+from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
 from sagebench.plan.as_text import as_csv, as_text, device_word
 from sagebench.plan.build import plan_rows
 from sagebench.plan.deciding import decide, with_hours
@@ -31,10 +26,7 @@ from sagebench.plan.limits import sentences
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_study_arguments(parser)
+    parser = study_parser(__doc__)
     parser.add_argument("--out", metavar="CSV", help="default: results/<study>/plan.csv")
     parser.add_argument("--page", metavar="HTML", help="default: plan.html beside it")
     parser.add_argument(

@@ -9,13 +9,12 @@ not keep the others from being checked. Records and logs: RESULTS/preflight/MACH
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 from sagebench.files import read_json
 from sagebench.grid.resources import preflight_widths
 from sagebench.grid.study import DEFAULT_CONFIGURATION, load_study
@@ -25,9 +24,7 @@ from sagebench.preflight.table import table
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--profile", default="profiles/local", help="default: %(default)s")
     parser.add_argument("--configfile", nargs="+", default=[DEFAULT_CONFIGURATION])
     parser.add_argument("--snakefile", default="Snakefile", help="default: %(default)s")

@@ -5,19 +5,16 @@ preflight_width.py starts this, as a trial's ranks are started; nobody else need
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from pathlib import Path
 
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="folder for the records")
     parser.add_argument(
         "--checks", type=json.loads, required=True, help="what check_rank takes, as JSON"

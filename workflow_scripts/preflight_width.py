@@ -5,19 +5,16 @@ Exit code 0 means that the record is there, whatever it says: preflight.py tells
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 from sagebench.files import write_json
 from sagebench.grid.freeze import thaw
 from sagebench.preflight.width import check_width
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument(
         "--study", type=Path, required=True, metavar="FROZEN", help="the frozen study"
     )

@@ -6,7 +6,6 @@ Both go to results/probes/<store>.json, for the plan; what is there is not taken
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -15,14 +14,11 @@ from sagebench.estimate.grid_cells import trials_to_probe
 from sagebench.estimate.probe import path_of, probe_store
 from sagebench.graph.store import GraphStore
 from sagebench.grid.freeze import manifest_path
-from sagebench.grid.study import add_study_arguments, study_of
+from sagebench.grid.study import study_of, study_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_study_arguments(parser)
+    parser = study_parser(__doc__)
     parser.add_argument(
         "--threads",
         type=int,

@@ -7,17 +7,14 @@ Anything else is a failure, which leaves its logs and a line in attempts.jsonl, 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 from sagebench.launch.launcher import run_trial
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
     parser.add_argument("--store", type=Path, required=True, help="the graph store's folder")
     parser.add_argument("--outcome", type=Path, required=True, help="the outcome.json to write")

@@ -5,18 +5,15 @@ The rank's number is Slurm's, SLURM_PROCID. run_trial.py starts this; nobody els
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
-from sagebench.errors import run_script
+from sagebench.errors import run_script, script_parser
 from sagebench.launch.rank_end import supervise_rank
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="folder of the attempt")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     arguments = parser.parse_args()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-
 from sagebench.cluster.states import as_csv, as_text, look
 from sagebench.errors import run_script
-from sagebench.grid.study import add_study_arguments, study_of
+from sagebench.grid.study import study_of, study_parser
 from sagebench.plan.decisions import guarded
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_study_arguments(parser)
+    parser = study_parser(__doc__)
     parser.add_argument("--csv", action="store_true", help="all of it, for a program")
     arguments = parser.parse_args()
     study = guarded(study_of(arguments))

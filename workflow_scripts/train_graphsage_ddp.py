@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from sagebench.errors import run_script
-from sagebench.grid.trial_file import read_trial
+from sagebench.errors import run_script, script_parser
+from sagebench.grid.trial import read_trial
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=description)
+    parser = script_parser(description)
     parser.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
     parser.add_argument("--store", type=Path, required=True, help="the graph store's folder")
     parser.add_argument(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from project import TINY, Project
 
-# Where Snakemake's own quotes are Python's: no ' beside these, which is refused.
+# Where Snakemake's own quotes are Python's: without an apostrophe, which is refused.
 CARRIED = 'a "b" $(touch ran) `touch ran` $HOME; touch ran & | * ? [x], : # é ~ ! ^'
 APOSTROPHES = "it's; touch ran & | 'x' 100 % * é"
 ALL = f"{APOSTROPHES} {CARRIED}"
@@ -70,7 +70,7 @@ def test_what_a_shell_could_run_arrives_as_it_is(tmp_path, prepared):
     bind = tmp_path / f"bind {ALL.replace(':', ',')}"  # on PYTHONPATH, which : separates
     bind.mkdir()
     (bind / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    results = f"results {APOSTROPHES}"
+    results = f"results {CARRIED}"
     with Project(tmp_path / CARRIED / "checkout") as project:
         project.configure(
             {
@@ -114,9 +114,7 @@ def refusal(project: Project, *arguments: str, **values: str) -> str:
     return line
 
 
-@pytest.mark.parametrize(
-    "name", ["it's $(touch ran)", "it's `touch ran`", 'it\'s "mine"', "back\\slash"]
-)
+@pytest.mark.parametrize("name", ["it's", "it's $(touch ran)", 'it\'s "mine"', "back\\slash"])
 def test_a_name_that_would_not_arrive_is_refused(refusing, name):
     assert f"results: the path {name!r} cannot be handed to a Slurm job" in refusal(
         refusing, results=name

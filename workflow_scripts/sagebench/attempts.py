@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sagebench.files import read_object
-from sagebench.records import MEASURED_ENDS, FromJson, Reason, Status, Values
+from sagebench.records import MEASURED_ENDS, FromJson, Reason, Status
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,6 @@ class Attempt(FromJson):
     host: str | None = None
     pid: int | None = None
     walltime_s: float | None = None
-
-    @classmethod
-    def from_json(cls, values: Values) -> Attempt:
-        try:
-            return super().from_json(values)
-        except ValueError:  # another version's status
-            return super().from_json({**values, "status": Status.FAILED})
 
     @property
     def started_unix_s(self) -> float | None:

@@ -1,7 +1,8 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and how a script tells it."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import sys
@@ -28,6 +29,12 @@ def full_disk_told() -> Iterator[None]:
             f"there is no space left on the disk{where}: make room there, and call the same "
             "command again"
         ) from error
+
+
+def script_parser(docstring: str | None) -> argparse.ArgumentParser:
+    """The parser of a script's options, which describes it by its docstring."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=docstring, formatter_class=raw)
 
 
 def run_script(main: Callable[[], int | None]) -> None:

@@ -7,19 +7,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sagebench.files import read_json, write_json
-from sagebench.records import (
-    Accuracy,
-    Epoch,
-    FromJson,
-    PeakBytes,
-    Reason,
-    Status,
-    StoreFacts,
-    Timing,
-)
+from sagebench.records import FromJson, Measured, Reason, Status
 
 EARLY_END_CODE = 86
 """exit code of a rank that ended early and says why in its record"""
@@ -29,25 +19,13 @@ PROFILE = ("profile.txt", "trace.json.gz")
 """the files of a trial with `profile_steps`"""
 
 
-@dataclass
-class Measurements(FromJson):
-    """What rank 0 has measured so far, as `attempts/N/measured.json` has it: the parts of an
-    `Outcome` of the same names. complete: the trial is through."""
+@dataclass(kw_only=True)
+class Measurements(Measured):
+    """What rank 0 has measured so far, as `attempts/N/measured.json` has it. complete: the trial is
+    through."""
 
-    store: StoreFacts | None = None
-    placement: dict[str, Any] | None = None
-    parameters: int | None = None
-    cores: int | None = None
-    oversubscribed: bool | None = None
     versions: dict[str, str | None] | None = None
-    ranks: list[dict[str, Any]] = field(default_factory=list)
-    epochs: list[Epoch] = field(default_factory=list)
     start_to_first_step_s: float | None = None
-    timing: Timing | None = None
-    memory: PeakBytes | None = None
-    energy: dict[str, Any] | None = None
-    accuracy: Accuracy | None = None
-    phases: dict[str, Any] | None = None
     complete: bool = False
 
     def write(self, directory: Path) -> None:

@@ -5,17 +5,16 @@ Standard library only: the launcher and Snakemake's parse need nothing else.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sagebench.errors import UserError
-from sagebench.files import write_json
+from sagebench.files import read_json, write_json
 
 SCHEMA = 1
 """of outcome.json"""
@@ -66,33 +65,24 @@ class FromJson:
     @classmethod
     def from_json(cls: type[Json], values: Values) -> Json:
         """Raises TypeError where a key is missing that every version wrote."""
-        given = {name: values[name] for name in _names(cls) if name in values}
-        for name, (kind, several) in _typed(cls).items():
+        given = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        for name, (made_of, several) in _typed(cls).items():
             value = given.get(name)
             if several:
-                given[name] = [_made(kind, one) for one in value or []]
+                given[name] = [made_of(one) for one in value or []]
             elif value is not None:
-                given[name] = _made(kind, value)
+                given[name] = made_of(value)
         return cls(**given)
 
 
-def _made(kind: type, value: Any) -> Any:
-    return kind.from_json(value) if issubclass(kind, FromJson) else kind(value)
-
-
 @cache
-def _names(kind: type) -> list[str]:
-    return [entry.name for entry in fields(kind)]
-
-
-@cache
-def _typed(kind: type) -> dict[str, tuple[type, bool]]:
-    """The fields that hold a record or a status, and whether a list of them."""
+def _typed(kind: type) -> dict[str, tuple[Callable[[Any], Any], bool]]:
+    """How the fields are made that hold a record or a status, and whether they hold a list."""
     found = {}
     for name, hint in get_type_hints(kind).items():
         for one in (hint, *get_args(hint)):
             if isinstance(one, type) and issubclass(one, FromJson | Status):
-                found[name] = one, get_origin(hint) is list
+                found[name] = getattr(one, "from_json", one), get_origin(hint) is list
     return found
 
 
@@ -219,22 +209,14 @@ class HopMeans(FromJson):
     edges_per_hop: list[float]
 
 
-@dataclass(frozen=True)
-class Outcome(FromJson):
-    """The one record of a trial, `outcome.json`; None is what an early end left unmeasured.
+@dataclass(kw_only=True)
+class Measured(FromJson):
+    """What a trial has measured; None is what an early end left unmeasured.
 
-    trial: its values, as trial.json has them. attempts: how many it took. placement: where graph
-    and features were kept. phases: median seconds, overlap off. energy: nvml_j. provenance: commit,
-    image, command and versions. ranks: process, device, memory and host of each.
+    placement: where graph and features were kept. phases: median seconds, overlap off. energy:
+    nvml_j. ranks: process, device, memory and host of each.
     """
 
-    trial_id: str
-    trial: dict[str, Any]
-    status: Status
-    reason: Reason | None = None
-    started_at: str | None = None
-    finished_at: str | None = None
-    attempts: int | None = None
     store: StoreFacts | None = None
     placement: dict[str, Any] | None = None
     parameters: int | None = None
@@ -246,12 +228,31 @@ class Outcome(FromJson):
     memory: PeakBytes | None = None
     energy: dict[str, Any] | None = None
     accuracy: Accuracy | None = None
-    sample: HopMeans | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
     ranks: list[dict[str, Any]] = field(default_factory=list)
 
+
+@dataclass(kw_only=True)
+class Outcome(Measured):
+    """The one record of a trial, `outcome.json`.
+
+    trial: its values, as trial.json has them. attempts: how many it took. provenance: commit,
+    image, command and versions.
+    """
+
+    trial_id: str
+    trial: dict[str, Any]
+    status: Status
+    reason: Reason | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    attempts: int | None = None
+    sample: HopMeans | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **asdict(self)}
+        """Above the measurements stands what they are of, for who opens the file."""
+        above = ("trial_id", "trial", "status", "reason", "started_at", "finished_at", "attempts")
+        return {"schema": SCHEMA, **dict.fromkeys(above), **asdict(self)}
 
     @property
     def peak_memory_bytes(self) -> int | None:
@@ -262,49 +263,33 @@ class Outcome(FromJson):
 class Damaged(UserError):
     """An outcome that cannot be read: cut short by a full disk or a copy, or another's."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        copy = whole_copy(path)
-        self.remedy = (
-            "delete the outcome, and call the run again, which measures its trial once more"
-            if copy is None
-            else f"copy {copy.relative_to(path.parent)} over it, which is whole"
-        )
-        super().__init__(f"{path} is damaged ({why}): {self.remedy}")
+    remedy = (
+        "delete the outcome, and call the run again, which measures its trial once more, or copy "
+        "over it an attempts/N/outcome.json beside it that is whole"
+    )
+
+    def __init__(self, path: Path, why: object) -> None:
+        super().__init__(f"{path} is damaged (not a readable outcome: {why}): {self.remedy}")
 
 
 def read_outcome(path: Path, trial_id: str | None = None) -> Outcome:
     """The outcome in `path`, of the trial `trial_id` where that is given. Raises Damaged."""
     try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise Damaged(path, error.strerror) from None
-    except ValueError as error:
-        raise Damaged(path, f"not readable JSON: {error}") from None
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        raise Damaged(path, f"not an outcome of schema {SCHEMA}")
-    if trial_id is not None and values.get("trial_id") != trial_id:
-        raise Damaged(path, f"it belongs to trial {values.get('trial_id')}, not to {trial_id}")
-    if values.get("status") not in MEASURED_ENDS:
-        raise Damaged(path, f"unknown status {values.get('status')!r}")
-    try:
+        values = read_json(path)
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            raise ValueError(f"not of schema {SCHEMA}")
+        if trial_id is not None and values.get("trial_id") != trial_id:
+            raise ValueError(f"it belongs to trial {values.get('trial_id')}, not to {trial_id}")
+        if values.get("status") not in MEASURED_ENDS:
+            raise ValueError(f"unknown status {values.get('status')!r}")
         return Outcome.from_json(values)
-    except (TypeError, AttributeError, KeyError) as error:
-        raise Damaged(path, f"not an outcome of schema {SCHEMA}: {error}") from None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise Damaged(path, error) from None
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
     """Whole or not at all."""
     write_json(path, outcome.to_json())
-
-
-def whole_copy(path: Path) -> Path | None:
-    """The newest copy of an outcome that the launcher left in an attempt's folder beside it; None
-    where none is whole."""
-    copies = path.parent.glob("attempts/*/outcome.json")
-    for copy in sorted(copies, key=lambda copy: copy.stat().st_mtime, reverse=True):
-        if ends_whole(copy):
-            return copy
-    return None
 
 
 def ends_whole(path: Path) -> bool:

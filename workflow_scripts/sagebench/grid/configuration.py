@@ -14,12 +14,11 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from sagebench.errors import UserError
 from sagebench.grid import messages
-from sagebench.grid.trial_file import CHOICES
+from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     SEED_MAX,
     Fanout,
@@ -30,12 +29,27 @@ from sagebench.grid.values import (
     choice,
     matching,
     number,
-    optional,
+    wanted,
     whole,
     whole_sentence,
 )
 
 RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_STUDIES:
+        raise wanted("another name: this folder is sagebench's own")
+    return name
+
+
+def _not_empty(kind: Any) -> Any:
+    return Annotated[kind, Field(min_length=1)]
+
+
+def _no_default(schema: dict[str, Any]) -> None:
+    """Of a key that may be left out and then is not there at all."""
+    schema.pop("default", None)
 
 
 class Strict(BaseModel):
@@ -54,10 +68,15 @@ class Strict(BaseModel):
         return data
 
 
-class PubMed(Strict):
-    """The citation graph that ships with sagebench."""
+class Graph(Strict):
+    """A data set."""
 
     name: Name = Field(description="folder name of the graph store")
+
+
+class PubMed(Graph):
+    """The citation graph that ships with sagebench."""
+
     source: Literal["pubmed"]
     split: choice("public", "large") = Field(
         description="public: 60 / 500 / 1,000 nodes; large: 18,217 / 500 / 1,000"
@@ -69,74 +88,62 @@ SHA256 = matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null") | None
 OnlyTrue = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
 
 
-class Ogb(Strict):
+class Ogb(Graph):
     """A graph of the Open Graph Benchmark, from its raw archive."""
 
-    name: Name = Field(description="folder name of the graph store")
     source: Literal["ogb"]
     ogb_name: choice("ogbn-products", "ogbn-arxiv") = Field(description="which graph")
-    archive: FilePath | None = Field(
-        None, description="path of an archive already there; null: it is downloaded"
-    )
-    sha256: SHA256 = Field(
-        None,
-        description="what the archive must hash to; null: not checked, only recorded in the "
-        "manifest",
-    )
+    archive: FilePath | None = Field(None, description="path of an archive; null: downloaded")
+    sha256: SHA256 = Field(None, description="of the archive; null: not checked, only recorded")
     undirected: Flag | None = Field(
         None, description="whether each edge counts in both directions; null: as OGB says"
     )
 
 
-class Arrays(Strict):
+class Arrays(Graph):
     """A user's own graph."""
 
-    name: Name = Field(description="folder name of the graph store")
     source: Literal["arrays"]
     path: FilePath = Field(
         description="an .npz file or a folder of .npy files: edge_index, x, y, train, valid, test"
     )
     undirected: OnlyTrue = Field(None, description="true: each edge counts in both directions")
-    num_classes: whole(2, 10) | None = Field(
+    num_classes: whole(2, 10, none=True) = Field(
         None, description="null: the largest label and one; give it where a class has no node"
     )
     unlabelled: OnlyTrue = Field(None, description="true: y may be -1 for nodes in no split")
-    sha256: SHA256 = Field(
-        None, description="of the .npz; null: not checked, only recorded in the manifest"
-    )
+    sha256: SHA256 = Field(None, description="of the .npz; null: not checked, only recorded")
 
 
-class Synthetic(Strict):
+class Synthetic(Graph):
     """A made graph of ogbn-products' size and degrees, with planted labels."""
 
-    name: Name = Field(description="folder name of the graph store")
     source: Literal["synthetic"]
-    scale: number(0.01, above=0, high=1) = Field(
-        1.0, description="its number of nodes, as a share of ogbn-products'"
-    )
+    scale: number(0.01, above=0, high=1) = Field(1.0, description="share of ogbn-products' nodes")
     seed: whole(0, 0, SEED_MAX) = Field(0, description="of its random numbers")
 
 
 SOURCES = {"pubmed": PubMed, "ogb": Ogb, "arrays": Arrays, "synthetic": Synthetic}
 Dataset = Annotated[PubMed | Ogb | Arrays | Synthetic, Field(discriminator="source")]
 
+
+def word(key: str) -> Any:
+    return choice(*CHOICES[key])
+
+
 # Every flat key: its type, what it falls back to, what it is and its unit.
 KEYS: dict[str, tuple[Any, Any, str]] = {
     "engine": (
-        choice(*CHOICES["engine"]),
+        word("engine"),
         "blocks",
         "blocks: bipartite blocks; reference: the slides' path, every layer on every sampled node; "
         "trimmed: the same with PyG's trim_to_layer",
     ),
-    "sampler": (
-        choice(*CHOICES["sampler"]),
-        "sagebench",
-        "sagebench: our own; pyg_lib: PyG's NeighborLoader, where pyg-lib is installed",
-    ),
+    "sampler": (word("sampler"), "sagebench", "our own, or PyG's where pyg-lib is installed"),
     "layers": (whole(1, 5, 16), 5, "SAGE layers"),
     "hidden_channels": (whole(1, 256), 256, "width of the hidden layers"),
     "dropout": (number(0.5, low=0, below=1), 0.5, "share of the hidden values that is dropped"),
-    "aggregator": (choice(*CHOICES["aggregator"]), "mean", "how neighbors are combined"),
+    "aggregator": (word("aggregator"), "mean", "how neighbors are combined"),
     "batch_size": (whole(1, 128), 128, "seeds of one micro-batch of one rank"),
     "accumulation": (whole(1, 5), 5, "micro-batches of one optimizer step of one rank"),
     "fanout": (
@@ -148,96 +155,50 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     "threads_per_rank": (whole(1, 4), 1, "CPU threads of the training process"),
     "sampling_workers": (whole(0, 4), 1, "background samplers of one rank; 0: none"),
     "epochs": (whole(1, 10), 10, "passes over the training nodes"),
-    "optimizer": (choice(*CHOICES["optimizer"]), "adam", "the optimizer"),
+    "optimizer": (word("optimizer"), "adam", "the optimizer"),
     "learning_rate": (number(0.001, above=0), 0.001, "of one rank, before scaling"),
-    "learning_rate_scaling": (
-        choice(*CHOICES["learning_rate_scaling"]),
-        "linear",
-        "how the learning rate grows with the number of ranks",
-    ),
+    "learning_rate_scaling": (word("learning_rate_scaling"), "linear", "with the number of ranks"),
     "evaluate_every_epochs": (whole(1, 5), 5, "epochs from one validation to the next"),
     "patience_evaluations": (
-        optional(whole(1, 10), 10),
+        whole(1, 10, none=True),
         10,
         "validations without a better score before training stops; null: never",
     ),
-    "validation": (
-        choice(*CHOICES["validation"]),
-        "full",
-        "full: layer by layer over the full graph; sampled: with the trial's own fanout",
-    ),
-    "phase_window_steps": (
-        whole(0, 10),
-        10,
-        "micro-steps of the window that times the phases, behind the timed epochs",
-    ),
-    "profile_steps": (
-        whole(0, 3, 100),
-        0,
-        "micro-steps to profile behind the phases' window: a table of kernels and a trace beside "
-        "the outcome; 0: none",
-    ),
+    "validation": (word("validation"), "full", "over the full graph, or with the trial's fanout"),
+    "phase_window_steps": (whole(0, 10), 10, "micro-steps that time the phases; 0: none"),
+    "profile_steps": (whole(0, 3, 100), 0, "micro-steps to profile behind all others; 0: none"),
     "sampled_test_nodes": (
-        optional(whole(1, 160000), 160000),
+        whole(1, 160000, none=True),
         None,
-        "test nodes whose neighborhoods are sampled for the test accuracy `sampled`, the same in "
-        "every trial; null: all",
+        "test nodes whose neighborhoods are sampled for the test accuracy `sampled`; null: all",
     ),
     "precision": (
-        choice(*CHOICES["precision"]),
+        word("precision"),
         "fp32",
         "of the arithmetic; tf32: in matrix products, on a GPU; bf16: parameters stay fp32",
     ),
     "compile": (Flag, False, "the model's dense parts by torch.compile"),
-    "placement": (
-        choice(*CHOICES["placement"]),
-        "auto",
-        "of engine blocks: device: graph and features resident there, sampled there; host: sampled "
-        "and gathered on the host; auto: by their sizes",
-    ),
-    "memory_limit_gib": (
-        optional(number(40.0, above=0), 40),
-        None,
-        "GiB that one rank may use; null: what its device has",
-    ),
+    "placement": (word("placement"), "auto", "of graph and features, engine blocks; auto: by size"),
+    "memory_limit_gib": (number(40, above=0, none=True), None, "of one rank; null: its device's"),
     "walltime_min": (whole(1, 60), 60, "minutes asked for; decides nothing of what is run"),
-    "continue_after_walltime": (
-        Flag,
-        False,
-        "true: past its walltime, or asked to stop, a trial is continued by the next job to the "
-        "same result; false: past its walltime it ends as time_limit",
-    ),
+    "continue_after_walltime": (Flag, False, "true: the next job goes on; false: time_limit"),
 }
 
 
-def _field(kind: Any, default: Any, description: str) -> tuple[Any, FieldInfo]:
-    return kind, Field(default, description=description)
-
-
-def _unset(kind: Any, description: str) -> tuple[Any, FieldInfo]:
-    """A key that may be left out and then is not there at all."""
-    hidden = {"json_schema_extra": lambda schema: schema.pop("default", None)}
-    return kind, Field(None, description=description, **hidden)
-
-
-def _columns(kind: Any) -> Any:
-    return Annotated[list[kind], Field(min_length=1)]
-
-
-Defaults: type[Strict] = create_model(
-    "Defaults",
-    __base__=Strict,
-    **{key: _field(*entry) for key, entry in KEYS.items()},
-)
 Values: type[Strict] = create_model(
     "Values",
     __base__=Strict,
-    **{key: _unset(kind, text) for key, (kind, _, text) in KEYS.items()},
+    **{
+        key: (kind, Field(default, description=text)) for key, (kind, default, text) in KEYS.items()
+    },
 )
 Columns: type[Strict] = create_model(
     "Columns",
     __base__=Strict,
-    **{key: _unset(_columns(kind), text) for key, (kind, _, text) in KEYS.items()},
+    **{
+        key: (_not_empty(list[kind]), Field(None, description=text, json_schema_extra=_no_default))
+        for key, (kind, _, text) in KEYS.items()
+    },
 )
 
 
@@ -246,8 +207,7 @@ class EqualColumns(Columns):
 
     @model_validator(mode="after")
     def _equal_lengths(self) -> EqualColumns:
-        given = [key for key in type(self).model_fields if key in self.model_fields_set]
-        lengths = {key: len(getattr(self, key)) for key in given}
+        lengths = {key: len(column) for key, column in self if column is not None}
         if len(set(lengths.values())) > 1:
             counted = ", ".join(f"{length} of {key}" for key, length in lengths.items())
             raise whole_sentence(f"holds {counted}: write as many entries for each.")
@@ -267,21 +227,10 @@ class Experiment(Strict):
     zipped: EqualColumns | None = Field(
         None, alias="zip", description="lists of equal length; entries at one place go together"
     )
-    rows: Annotated[list[Values], Field(min_length=1)] | None = Field(
+    rows: _not_empty(list[Values]) | None = Field(
         None, alias="list", description="explicit rows of keys and values"
     )
-    seeds: Annotated[list[whole(0, 0, SEED_MAX)], Field(min_length=1)] = Field(
-        [0], description="one repeat for each"
-    )
-
-    @model_validator(mode="after")
-    def _something_to_vary(self) -> Experiment:
-        for key, grid in (("product", self.product), ("zip", self.zipped)):
-            if grid is not None and not grid.model_fields_set:
-                raise whole_sentence(
-                    f"holds an empty {key}: write at least one key with a list, or leave it out."
-                )
-        return self
+    seeds: _not_empty(list[whole(0, 0, SEED_MAX)]) = Field([0], description="one repeat for each")
 
 
 class Configuration(Strict):
@@ -291,38 +240,30 @@ class Configuration(Strict):
         None,
         description="another file, beside this one, that this one is laid over",
     )
-    study: Name = Field(description="its name, and its folder below results")
+    study: Annotated[Name, AfterValidator(_not_reserved)] = Field(
+        description="its name, and its folder below results"
+    )
     results: FilePath = Field("results", description="folder for everything that is made")
     dataset: Dataset = Field(description="the data set of every experiment without its own")
-    defaults: Defaults = Field(
-        default_factory=Defaults, description="values of every trial that no experiment sets"
+    defaults: Values = Field(
+        default_factory=Values, description="values of every trial that no experiment sets"
     )
-    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)] = Field(
-        description="the experiments, by name"
-    )
+    experiments: _not_empty(dict[Name, Experiment]) = Field(description="the experiments, by name")
     max_trials: whole(1, 100_000) = Field(
         100_000, description="a study that asks for more is refused before any is made"
     )
-    budget_node_hours: optional(number(100.0, above=0), 100) = Field(
+    budget_node_hours: number(100, above=0, none=True) = Field(
         None,
         description="a run whose trials take more is refused before its first job; null: none",
     )
     skip_predicted_out_of_memory: Flag = Field(
         False, description="true: trials predicted not to fit in memory are not run"
     )
-    walltime_from_prediction: optional(number(1.5, low=1), 1.5) = Field(
+    walltime_from_prediction: number(1.5, low=1, none=True) = Field(
         None,
         description="jobs ask for so many times the predicted time, walltime_min at most; null: "
         "for walltime_min",
     )
-
-    @model_validator(mode="after")
-    def _not_reserved(self) -> Configuration:
-        if self.study in RESERVED_STUDIES:
-            raise whole_sentence(
-                f"study is '{self.study}': write another name, this folder is sagebench's own."
-            )
-        return self
 
     def complete(self) -> dict[str, Any]:
         """The configuration as plain JSON types, with every default of the study written out."""

@@ -5,12 +5,12 @@ A parameter that changes reruns its jobs; where the checkout lies must not rerun
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 SCRIPTS = "SAGEBENCH_SCRIPTS"
@@ -49,12 +49,9 @@ def profile_site(arguments: Sequence[str]) -> str | None:
     Not an entry of the profile's `config:`, which any --config on the command line replaces: the
     trials of a cluster would silently become trials of this machine.
     """
-    profile = os.environ.get("SNAKEMAKE_PROFILE")
-    for argument, following in pairwise([*arguments, ""]):
-        if argument == "--profile":
-            profile = following
-        elif argument.startswith("--profile="):
-            profile = argument.partition("=")[2]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile", default=os.environ.get("SNAKEMAKE_PROFILE"))
+    profile = parser.parse_known_args(arguments)[0].profile
     if not profile:
         return None
     folder = Path(profile).parent if Path(profile).is_file() else Path(profile)
@@ -66,15 +63,10 @@ def typed_command(arguments: Sequence[str], folder: Path) -> str:
     """Snakemake's command line, its sys.argv, as one types it in `folder`.
 
     The program is `snakemake` by its path below `folder`, as `make` calls it, which needs no
-    activated environment; the bare name where it lies elsewhere, also for `python -m snakemake`.
+    activated environment; the bare name where it lies elsewhere.
     """
-    program, *rest = arguments
-    path = Path(program)
-    if path.name != "snakemake":  # the module's own file
-        path = Path(sys.executable).with_name("snakemake")
-    path = path.absolute()
-    name = str(path.relative_to(folder)) if path.is_relative_to(folder) else "snakemake"
+    path = Path(sys.executable).with_name("snakemake")
+    name = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
     profile = os.environ.get("SNAKEMAKE_PROFILE")
-    return (f"SNAKEMAKE_PROFILE={shlex.quote(profile)} " if profile else "") + shlex.join(
-        [name, *rest]
-    )
+    before = f"SNAKEMAKE_PROFILE={shlex.quote(profile)} " if profile else ""
+    return before + shlex.join([name, *arguments[1:]])

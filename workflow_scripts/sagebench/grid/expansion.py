@@ -1,29 +1,25 @@
 """From experiments to trials: product x zip x list x seeds, and the checks that need them whole.
 
-A value was checked once, where it is written; here only what several values decide together is
-checked, once for each distinct combination, so ten thousand trials take a fraction of a second.
+A value was checked once, where it is written; here what several values decide together is.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.grid import messages
-from sagebench.grid.configuration import KEYS, Configuration, Experiment
+from sagebench.grid.configuration import Configuration, Experiment
 from sagebench.grid.resources import fits, fitting
 from sagebench.grid.site import Site
 from sagebench.grid.trial import Trial, store_name
 
-TOGETHER = (
-    *("fanout", "layers", "ranks", "walltime_min"),
-    *("engine", "sampler", "placement", "precision", "continue_after_walltime"),
-)
-"""keys that only go with some values of each other, or of the site"""
+Entries = dict[str, tuple[Any, str]]
+"""values that go together, by key, each with where it is written"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,179 +68,106 @@ class Study:
         return self.configuration.results
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """Values that go together, and where each is written."""
-
-    values: dict[str, Any]
-    path: str
-    index: int | None = None  # of a column's entry
-
-    def where(self, key: str) -> str:
-        return f"{self.path}.{key}" + ("" if self.index is None else f"[{self.index}]")
-
-
 def expand(configuration: Configuration, site: Site) -> Study:
     """The study's trials; raises UserError for what no trial can be made of."""
-    _check_number(configuration)
+    grid = {name: _axes(name, one) for name, one in configuration.experiments.items()}
+    _check_number(grid, configuration.max_trials)
+    defaults = {key: (value, f"defaults.{key}") for key, value in configuration.defaults}
     experiments: list[ExperimentTrials] = []
     requests: dict[str, Request] = {}
     stores: dict[str, dict[str, Any]] = {}
-    asked: dict[tuple[str, frozenset[str]], str] = {}
     for name, experiment in configuration.experiments.items():
         dataset = (experiment.dataset or configuration.dataset).model_dump(exclude_none=True)
         store = store_name(dataset)
         stores.setdefault(store, dataset)
         ids: dict[str, None] = {}
-        for trial, walltime_min, continues in _trials(
-            name, experiment, configuration, dataset, site
-        ):
-            trial_id = trial.id
+        for rows in itertools.product(*grid[name].values()):
+            request = _request(defaults, rows, dataset, store, site)
+            trial_id = request.trial.id
             if trial_id in ids:
                 raise UserError(
-                    f"experiments.{name} asks twice for the trial {trial.readable}: "
+                    f"experiments.{name} asks twice for the trial {request.trial.readable}: "
                     "write each combination of values once."
                 )
             ids[trial_id] = None
-            earlier = requests.get(trial_id)
-            if earlier is not None:
-                walltime_min = max(walltime_min, earlier.walltime_min)
-                continues = continues or earlier.continues
-            requests[trial_id] = Request(trial, store, walltime_min, continues)
-        twin = asked.setdefault((experiment.axis, frozenset(ids)), name)
-        if twin != name:
-            raise UserError(
-                f"experiments.{name} asks for the very trials of experiments.{twin}: "
-                "write one of the two, or another axis."
+            earlier = requests.get(trial_id, request)
+            requests[trial_id] = replace(
+                request,
+                walltime_min=max(request.walltime_min, earlier.walltime_min),
+                continues=request.continues or earlier.continues,
             )
-        experiments.append(
-            ExperimentTrials(
-                name, experiment.title or name, experiment.axis, tuple(experiment.seeds), tuple(ids)
-            )
-        )
+        title, seeds = experiment.title or name, tuple(experiment.seeds)
+        experiments.append(ExperimentTrials(name, title, experiment.axis, seeds, tuple(ids)))
     return Study(configuration, site, tuple(experiments), requests, stores)
 
 
-def _check_number(configuration: Configuration) -> None:
-    """Raises UserError for more trials than max_trials, before any is made: that takes minutes, and
-    the memory of the machine. A trial of two experiments counts twice."""
-    most, asked = configuration.max_trials, {}
-    for name, experiment in configuration.experiments.items():
-        lists = _lists(experiment)
-        asked[name] = math.prod(lists.values())
-        if asked[name] > most:
-            longer = {where: length for where, length in lists.items() if length > 1}
-            raise _too_many(f"experiments.{name} asks for", longer, " x ", asked[name], most)
-    together = sum(asked.values())
-    if together > most:
-        raise _too_many("experiments ask for", asked, " + ", together, most)
+def _request(
+    defaults: Entries, rows: Iterable[Entries], dataset: dict[str, Any], store: str, site: Site
+) -> Request:
+    """The trial of one row of each axis."""
+    entries = dict(defaults)
+    for row in rows:
+        entries.update(row)
+    values = {key: value for key, (value, _) in entries.items()}
+    for key, write in _wrong(values, site):
+        raise UserError(messages.sentence(entries[key][1], values[key], write))
+    walltime_min, continues = values.pop("walltime_min"), values.pop("continue_after_walltime")
+    trial = Trial(**values, dataset=dataset, device=site.device, machine=site.machine)
+    return Request(trial, store, walltime_min, continues)
 
 
-def _lists(experiment: Experiment) -> dict[str, int]:
-    """The lists that an experiment crosses, by where they are written, and how long each is."""
-    lists = {f"product.{key}": len(column) for key, column in _given(experiment.product).items()}
-    zipped = _given(experiment.zipped)
-    if zipped:
-        lists["zip"] = len(next(iter(zipped.values())))
-    if experiment.rows:
-        lists["list"] = len(experiment.rows)
-    return {**lists, "seeds": len(experiment.seeds)}
-
-
-def _too_many(who: str, parts: Mapping[str, int], sign: str, number: int, most: int) -> UserError:
-    named = sign.join(f"{count} of {what}" for what, count in parts.items())
-    return UserError(
-        f"{who} {named} = {number} trials, and max_trials is {most}: "
-        "write shorter lists, or a larger max_trials."
-    )
-
-
-def _trials(
-    name: str,
-    experiment: Experiment,
-    configuration: Configuration,
-    dataset: dict[str, Any],
-    site: Site,
-) -> Iterator[tuple[Trial, int, bool]]:
+def _axes(name: str, experiment: Experiment) -> dict[str, list[Entries]]:
+    """What an experiment crosses: rows of values, by where they are written in it. Raises UserError
+    for a key in two places, of which one would have no effect."""
     path = f"experiments.{name}"
-    defaults = _Row(dict(configuration.defaults), "defaults")
-    fixed = _Row(_given(experiment.fixed), f"{path}.fixed")
-    axes = _axes(experiment, path)
-    _check_written_once([[fixed], *axes])
-    check = _combination_check(site)
-    base = {
-        **defaults.values,
-        **fixed.values,
-        "dataset": dataset,
-        "device": site.device,
-        "machine": site.machine,
-    }
-    for rows in itertools.product(*axes):
-        values = dict(base)
-        for row in rows:
-            values.update(row.values)
-        check(values, lambda key, rows=rows: _origin(key, (defaults, fixed, *rows)))
-        walltime_min = values.pop("walltime_min")
-        continues = values.pop("continue_after_walltime")
-        for seed in experiment.seeds:
-            yield Trial(**values, seed=seed), walltime_min, continues
-
-
-def _axes(experiment: Experiment, path: str) -> list[list[_Row]]:
-    """The axes to cross; an axis is a list of rows."""
-    axes = []
-    for key, entries in _given(experiment.product).items():
-        column = [_Row({key: value}, f"{path}.product", i) for i, value in enumerate(entries)]
-        axes.append(column)
-    columns = _given(experiment.zipped)
-    if columns:
-        table = zip(*columns.values(), strict=True)
-        axes.append(
-            [
-                _Row(dict(zip(columns, entries, strict=True)), f"{path}.zip", i)
-                for i, entries in enumerate(table)
-            ]
-        )
+    axes = {"fixed": [_given(experiment.fixed, f"{path}.fixed")]}
+    for key, (column, where) in _given(experiment.product, f"{path}.product").items():
+        axes[f"product.{key}"] = [{key: (value, f"{where}[{i}]")} for i, value in enumerate(column)]
+    zipped = _given(experiment.zipped, f"{path}.zip")
+    for key, (column, where) in zipped.items():
+        for i, value in enumerate(column):
+            row = axes.setdefault("zip", [{} for _ in column])[i]
+            row[key] = value, f"{where}[{i}]"
     if experiment.rows:
-        axes.append(
-            [_Row(_given(row), f"{path}.list[{i}]") for i, row in enumerate(experiment.rows)]
-        )
+        axes["list"] = [_given(row, f"{path}.list[{i}]") for i, row in enumerate(experiment.rows)]
+    axes["seeds"] = [{"seed": (seed, f"{path}.seeds")} for seed in experiment.seeds]
+    seen: Entries = {}
+    for rows in axes.values():
+        first = {key: entry for row in reversed(rows) for key, entry in row.items()}
+        for key, (_, where) in first.items():
+            if key in seen:
+                raise UserError(f"{where} is also given by {seen[key][1]}: write it in one place.")
+        seen |= first
     return axes
 
 
-def _given(values: Any) -> dict[str, Any]:
-    """The keys that a user wrote, in that order."""
-    if values is None:
-        return {}
-    return {key: getattr(values, key) for key in KEYS if key in values.model_fields_set}
+def _given(values: Any, path: str) -> Entries:
+    """What a user wrote at `path`."""
+    return {
+        key: (value, f"{path}.{key}")
+        for key, value in values or ()
+        if key in values.model_fields_set
+    }
 
 
-def _check_written_once(axes: list[list[_Row]]) -> None:
-    """One key in two places of an experiment would leave one of them without effect."""
-    seen: dict[str, tuple[int, str]] = {}
-    for number, rows in enumerate(axes):
-        for row in rows:
-            for key in row.values:
-                first, where = seen.setdefault(key, (number, row.where(key)))
-                if first != number:
-                    raise UserError(
-                        f"{row.where(key)} is also given by {where}: write it in one place."
-                    )
+def _check_number(grid: Mapping[str, Mapping[str, list[Entries]]], most: int) -> None:
+    """Raises UserError for more trials than max_trials, before any is made: that takes minutes, and
+    the memory of the machine. A trial of two experiments counts twice."""
+    asked = {}
+    for name, axes in grid.items():
+        lengths = {where: len(rows) for where, rows in axes.items() if len(rows) > 1}
+        asked[name] = math.prod(lengths.values())
+        _check_at_most(most, asked[name], f"experiments.{name} asks for", lengths, " x ")
+    _check_at_most(most, sum(asked.values()), "experiments ask for", asked, " + ")
 
 
-def _combination_check(site: Site) -> Callable[[dict[str, Any], Callable[[str], str]], None]:
-    """A check of the values that only make sense together; equal combinations are checked once."""
-    good: set[tuple[Any, ...]] = set()
-
-    def check(values: dict[str, Any], where: Callable[[str], str]) -> None:
-        combination = tuple(values[key] for key in TOGETHER)
-        if combination in good:
-            return
-        for key, wanted in _wrong(values, site):
-            raise UserError(messages.sentence(where(key), values[key], wanted))
-        good.add(combination)
-
-    return check
+def _check_at_most(most: int, number: int, who: str, parts: Mapping[str, int], sign: str) -> None:
+    if number > most:
+        named = sign.join(f"{count} of {what}" for what, count in parts.items())
+        raise UserError(
+            f"{who} {named} = {number} trials, and max_trials is {most}: "
+            "write shorter lists, or a larger max_trials."
+        )
 
 
 def _wrong(values: dict[str, Any], site: Site) -> Iterator[tuple[str, str]]:
@@ -277,8 +200,3 @@ def _wrong(values: dict[str, Any], site: Site) -> Iterator[tuple[str, str]]:
     longest = site.limits.walltime_max_min
     if longest is not None and values["walltime_min"] > longest:
         yield "walltime_min", f"at most {longest}, the longest job of {site.machine}"
-
-
-def _origin(key: str, rows: tuple[_Row, ...]) -> str:
-    """Where the value in force is written: the last row that has the key."""
-    return next(row.where(key) for row in reversed(rows) if key in row.values)

@@ -8,9 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sagebench.files import read_json, write_json
+from sagebench.files import read_json, read_object, write_json
 from sagebench.grid.configuration import validate
-from sagebench.grid.expansion import Study, expand
+from sagebench.grid.expansion import Request, Study, expand
 from sagebench.grid.resources import geometry
 from sagebench.grid.site import validate_site
 from sagebench.grid.trial import digest
@@ -18,31 +18,32 @@ from sagebench.grid.trial import digest
 FORMAT = 1
 
 
-def study_document(study: Study) -> dict[str, Any]:
+def study_document(study: Study, runtimes: bool = False) -> dict[str, Any]:
     """The study as plain JSON types: its configuration and site, and the trials they make.
 
     {"format", "study", "configuration", "site", "experiments": [{"name", "title", "axis", "seeds",
     "trials": [id]}], "requests": {id: {"store", "walltime_min", "continues"}},
-    "places": {ranks: Geometry}, "skipped": {id: prediction}}
+    "places": {ranks: Geometry}, "skipped": {id: prediction}}; with `runtimes`, "runtime_min" is
+    in the requests that have one.
 
     Not in it, as no other tables come of it: "command", which the frozen file has once the study's
     trials or its report were made: Snakemake's command line of the last time.
     """
     widths = {request.trial.ranks for request in study.requests.values()}
+
+    def asked(request: Request) -> dict[str, Any]:
+        names = ["store", "walltime_min", "continues"]
+        if runtimes and request.runtime_min is not None:
+            names.append("runtime_min")
+        return {name: getattr(request, name) for name in names}
+
     return {
         "format": FORMAT,
         "study": study.name,
         "configuration": study.configuration.complete(),
         "site": study.site.model_dump(mode="json"),
         "experiments": [asdict(experiment) for experiment in study.experiments],
-        "requests": {
-            trial_id: {
-                "store": request.store,
-                "walltime_min": request.walltime_min,
-                "continues": request.continues,
-            }
-            for trial_id, request in study.requests.items()
-        },
+        "requests": {trial_id: asked(request) for trial_id, request in study.requests.items()},
         # JSON's keys are texts.
         "places": {str(ranks): asdict(geometry(ranks, study.site)) for ranks in sorted(widths)},
         "skipped": dict(study.skipped),
@@ -58,57 +59,47 @@ class Freezer:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        document = study_document(study)
-        self.digest = digest(document, 10)
-        self.path = self.run_path = self._path(self.digest)
-        if any(request.runtime_min is not None for request in study.requests.values()):
-            self.run_path = self._path(digest(with_runtimes(document, study), 10))
+        self._document = study_document(study)
+        self._run_document = study_document(study, runtimes=True)
+        self.path = self.run_path = self._path(self._document)
+        if self._run_document != self._document:
+            self.run_path = self._path(self._run_document)
 
-    def _path(self, name: str) -> str:
-        return f"{self.study.results}/{self.study.name}/frozen/{name}.json"
+    def _path(self, document: dict[str, Any]) -> str:
+        return f"{self.study.results}/{self.study.name}/frozen/{digest(document, 10)}.json"
 
     def write(
         self, trial_ids: Iterable[str], stores: Iterable[str], command: str | None = None
     ) -> None:
         """Write the study, what each of `trial_ids` needs, and the specs of the stores to build;
         what is there stays as it is, but `command`, which is noted in the study as "command"."""
-        document = study_document(self.study)
-        _write_missing(self.path, document)
-        if command is not None and (frozen := read_json(self.path)).get("command") != command:
-            write_json(self.path, {**frozen, "command": command})
-        _write_missing(self.run_path, with_runtimes(document, self.study))
-        for trial_id in trial_ids:
-            request = self.study.requests[trial_id]
-            _write_missing(trial_path(self.study.results, trial_id), request.trial.to_json())
+        results, noted = self.study.results, {} if command is None else {"command": command}
+        frozen = read_object(Path(self.path)) or self._document
+        _write_changed(self.path, {**frozen, **noted})
+        wanted = {
+            trial_path(results, trial_id): self.study.requests[trial_id].trial.to_json()
+            for trial_id in trial_ids
+        }
+        for path, document in {self.run_path: self._run_document, **wanted}.items():
+            if not Path(path).exists():
+                write_json(path, document)
         for store in stores:
-            dataset = self.study.stores[store]
-            path = store_spec_path(self.study.results, store)
             # Where an archive lies may change; what the data is cannot, it is in the name.
-            if not Path(path).exists() or read_json(path) != dataset:
-                write_json(path, dataset)
+            _write_changed(store_spec_path(results, store), self.study.stores[store])
 
 
-def with_runtimes(document: dict[str, Any], study: Study) -> dict[str, Any]:
-    """The document with "runtime_min" in the requests that have one."""
-    requests = {
-        trial_id: entry
-        if request.runtime_min is None
-        else {**entry, "runtime_min": request.runtime_min}
-        for (trial_id, request), entry in zip(
-            study.requests.items(), document["requests"].values(), strict=True
-        )
-    }
-    return {**document, "requests": requests}
+def _write_changed(path: str, value: Any) -> None:
+    if read_object(Path(path)) != value:
+        write_json(path, value)
 
 
 def thaw(path: str | os.PathLike[str]) -> Study:
     """The study in a frozen file, with what was decided by predictions when it was frozen."""
     document = read_json(path)
     study = expand(validate(document["configuration"]), validate_site(document["site"]))
+    frozen = document["requests"]
     requests = {
-        trial_id: replace(request, runtime_min=frozen["runtime_min"])
-        if (frozen := document["requests"].get(trial_id, {})).get("runtime_min")
-        else request
+        trial_id: replace(request, runtime_min=frozen.get(trial_id, {}).get("runtime_min"))
         for trial_id, request in study.requests.items()
     }
     return replace(study, requests=requests, skipped=document.get("skipped", {}))
@@ -132,8 +123,3 @@ def store_spec_path(results: str, store: str) -> str:
 
 def manifest_path(results: str, store: str) -> str:
     return f"{results}/stores/{store}/manifest.json"
-
-
-def _write_missing(path: str, value: Any) -> None:
-    if not Path(path).exists():
-        write_json(path, value)

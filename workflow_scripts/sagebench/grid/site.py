@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from sagebench.errors import UserError
 from sagebench.grid.configuration import Strict, checked
 from sagebench.grid.files import read_yaml
-from sagebench.grid.trial_file import CHOICES
+from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     FilePath,
     Flag,
@@ -23,7 +23,6 @@ from sagebench.grid.values import (
     choice,
     matching,
     number,
-    optional,
     whole,
     whole_sentence,
 )
@@ -40,18 +39,6 @@ ModuleName = matching(
     r"^[A-Za-z0-9][A-Za-z0-9_./+:-]*$", "a module's name, e.g. Apptainer/1.3.6-GCCcore-13.3.0"
 )
 
-# Options of sbatch that are made of these keys, here or in the study; the plugin refuses them.
-ASKED_BY = {
-    **dict.fromkeys(("-A", "--account"), "account"),
-    **dict.fromkeys(("-p", "--partition"), "partition_gpu"),
-    **dict.fromkeys(("-q", "--qos"), "qos"),
-    **dict.fromkeys(("-G", "--gpus", "--gres"), "gres and devices_per_node"),
-    **dict.fromkeys(("-N", "--nodes", "-n", "--ntasks"), "the study's ranks"),
-    **dict.fromkeys(("-c", "--cpus-per-task", "--cpus-per-gpu"), "cpus_per_node"),
-    **dict.fromkeys(("--mem", "--mem-per-cpu"), "memory_per_node_gib"),
-    **dict.fromkeys(("-t", "--time"), "the study's walltime_min"),
-}
-
 PLACEHOLDER = "EDIT"
 """what a profile writes where its user has to write something of theirs"""
 
@@ -59,12 +46,12 @@ PLACEHOLDER = "EDIT"
 class Limits(Strict):
     """What the site lets one have."""
 
-    max_submitted_jobs: whole(1, 100) | None = Field(None, description="jobs of one account")
-    walltime_max_min: whole(1, 2880) | None = Field(None, description="minutes of one job")
-    max_devices: whole(1, 200) | None = Field(
+    max_submitted_jobs: whole(1, 100, none=True) = Field(None, description="jobs of one account")
+    walltime_max_min: whole(1, 2880, none=True) = Field(None, description="minutes of one job")
+    max_devices: whole(1, 200, none=True) = Field(
         None, description="devices that all running jobs of one account may have together"
     )
-    node_hours: number(1000.0, above=0) | None = Field(
+    node_hours: number(1000, above=0, none=True) = Field(
         None, description="node-hours that the account has left"
     )
 
@@ -79,8 +66,8 @@ class Site(Strict):
     card: Text | None = Field(
         None, description="the GPU, for predictions where none was measured, e.g. A100-40GB"
     )
-    cpus_per_node: optional(whole(1, 64), 64) = Field(None, description="cores; null: counted")
-    memory_per_node_gib: optional(number(480, above=0), 480) = Field(
+    cpus_per_node: whole(1, 64, none=True) = Field(None, description="cores; null: counted")
+    memory_per_node_gib: number(480, above=0, none=True) = Field(
         None, description="GiB of one node's memory; null: not asked for"
     )
     whole_nodes: Flag = Field(
@@ -121,17 +108,6 @@ class Site(Strict):
             raise whole_sentence(
                 "cpus_per_node is missing: write the cores of one node, e.g. cpus_per_node: 64."
             )
-        return self
-
-    @model_validator(mode="after")
-    def _options_of_their_own(self) -> Site:
-        for place, option in enumerate(self.sbatch_options):
-            asked_by = ASKED_BY.get(re.match(r"--[a-z-]+|-[A-Za-z]", option)[0])
-            if asked_by:
-                raise whole_sentence(
-                    f"sbatch_options[{place}] is {option!r}, which is not for here: "
-                    f"write it by way of {asked_by}.",
-                )
         return self
 
     @property

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sagebench.errors import script_parser
 from sagebench.grid.configuration import validate
 from sagebench.grid.expansion import Study, expand
 from sagebench.grid.files import laid_over, read_configuration
@@ -30,8 +31,10 @@ def load_study(
     return expand(validate(values), read_site(site))
 
 
-def add_study_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a script is told its study: by what a person writes, or by what a run has frozen."""
+def study_parser(docstring: str | None) -> argparse.ArgumentParser:
+    """The parser of a script that is told its study: by what a person writes, or by what a run has
+    frozen."""
+    parser = script_parser(docstring)
     parser.add_argument(
         "--configfile",
         nargs="+",
@@ -40,6 +43,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--site", default=DEFAULT_SITE, help="default: %(default)s")
     parser.add_argument("--study", metavar="FROZEN", help="a frozen study instead of the above")
+    return parser
 
 
 def study_of(arguments: argparse.Namespace) -> Study:

@@ -43,23 +43,18 @@ def check_submission(
             'VENV="$HOME/sagebench-venv" behind make'
         )
     for what, text in {"the folder": folder, **texts}.items():
-        if not as_script and re.search(r"[$`\\]", text):
+        if not carried(text, as_script):
             raise UserError(
-                f"{what} {text} holds a character that the shell would run: set "
-                "slurm-pass-command-as-script: true in the profile's config.yaml"
-            )
-        if not carried(text):
-            raise UserError(
-                f"{what} {text!r} cannot be handed to a Slurm job as it is: write it without "
-                "\\ and unprintable characters, and with ' only where there is none of \" $ `"
+                f"{what} {text!r} cannot be handed to a Slurm job as it is: write it without ' \\ "
+                "and unprintable characters, and $ ` only with slurm-pass-command-as-script: true "
+                "in the profile's config.yaml"
             )
 
 
-def carried(text: str) -> bool:
+def carried(text: str, as_script: bool = True) -> bool:
     """Whether repr(text), which is how Snakemake quotes, is `text` to a shell and nothing more.
 
     A text that looks quoted is not quoted again.
     """
-    if not text.isprintable() or "\\" in text or re.match(r"""['"].+['"]""", text):
-        return False
-    return "'" not in text or not re.search(r'["$`]', text)
+    unsafe = r"""^"|['\\]""" if as_script else r"""^"|['\\$`]"""
+    return text.isprintable() and not re.search(unsafe, text)

@@ -5,13 +5,17 @@ Standard library only: the launcher on a compute node reads trials too.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sagebench.errors import UserError
+from sagebench.files import read_json
 from sagebench.grid.fanout import Fanout
 
 # The values that an id leaves out. NEVER EDIT OR REMOVE AN ENTRY: every id that exists was made
@@ -55,6 +59,21 @@ INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
 # The same for the keys of a data set, and the keys that say where the data lies, not what it is.
 DATASET_INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType({"scale": 1, "seed": 0})
 DATASET_WHEREABOUTS = frozenset({"archive", "sha256"})
+
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "engine": ("blocks", "trimmed", "reference"),
+        "sampler": ("sagebench", "pyg_lib"),
+        "aggregator": ("mean", "sum", "max"),
+        "optimizer": ("adam",),
+        "learning_rate_scaling": ("linear", "sqrt", "none"),
+        "validation": ("full", "sampled"),
+        "precision": ("fp32", "tf32", "bf16"),
+        "placement": ("auto", "device", "host"),
+        "device": ("cpu", "cuda"),
+    }
+)
+"""the words that a trial's values may be, where they are words"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +166,27 @@ class Trial:
 
 
 FIELD_NAMES = tuple(field.name for field in fields(Trial))
+
+
+def one_of(value: Any, options: Sequence[str]) -> str:
+    """What to write instead of `value`: "trimmed or blocks or reference", the nearest first."""
+    near = difflib.get_close_matches(str(value), options, n=1)
+    return " or ".join(sorted(options, key=lambda option: option not in near))
+
+
+def read_trial(path: Path) -> Trial:
+    """The trial in `path`; raises UserError where no trial can be made of it, or none be run."""
+    try:
+        trial = Trial.from_json(read_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read as a trial ({error}): delete what is there, and call the run "
+            "again, which writes it anew"
+        ) from None
+    for name, options in CHOICES.items():
+        if (value := getattr(trial, name)) not in options:
+            raise UserError(f"{path}: {name} is {value!r}: write {one_of(value, options)}")
+    return trial
 
 
 def dataset_identity(spec: Mapping[str, Any]) -> dict[str, Any]:

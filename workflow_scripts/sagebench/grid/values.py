@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     StrictBool,
@@ -17,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from sagebench.grid.trial_file import one_of
+from sagebench.grid.trial import one_of
 
 # What a trial can hold: larger ones would be planned, and fail once they run.
 COUNT_MAX = 2**31 - 1
@@ -48,6 +49,33 @@ def worded(kind: Any, what: str | Callable[[Any], str]) -> Any:
     return Annotated[kind, WrapValidator(check)]
 
 
+def whole(low: int, example: int, high: int = COUNT_MAX, *, none: bool = False) -> Any:
+    """An int from `low` to `high`, both included, or null where `none`; 128.0 is one, "128" and
+    true are none."""
+    kind = Annotated[int, Field(ge=low, le=high)]
+    return _number(kind, f"a whole number from {low} to {high}", example, none)
+
+
+def number(
+    example: float, *, above: float | None = None, low: float | None = None,
+    below: float | None = None, high: float | None = None, none: bool = False,
+) -> Any:  # fmt: skip
+    """A finite float between the bounds (above and below: excluded; low and high: included)."""
+    words = {"above": above, "at least": low, "below": below, "at most": high}
+    bounds = " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
+    kind = Annotated[float, Field(gt=above, ge=low, lt=below, le=high, allow_inf_nan=False)]
+    return _number(kind, f"a number {bounds}", example, none)
+
+
+def _number(kind: Any, what: str, example: float, none: bool) -> Any:
+    kind = Annotated[kind, BeforeValidator(_no_text)]
+    or_null = ", or null for none" if none else ""
+    return worded(
+        kind | None if none else kind,
+        lambda value: f"{what}, e.g. {_unquoted(value) or example}{or_null}",
+    )
+
+
 def _no_text(value: Any) -> Any:
     """To pydantic "128" and true are numbers, too."""
     if isinstance(value, str | bool):
@@ -55,47 +83,21 @@ def _no_text(value: Any) -> Any:
     return value
 
 
-def whole(low: int, example: int, high: int = COUNT_MAX) -> Any:
-    """An int from `low` to `high`, both included; 128.0 is one, "128" and true are none."""
-
-    def what(value: Any) -> str:
-        # A bound that is far off only helps whoever went beyond it.
-        beyond = isinstance(value, int | float) and value > high
-        bounds = f"from {low} to {high}" if high < COUNT_MAX or beyond else f"of at least {low}"
-        hint = _unquoted(value, example, lambda shown: low <= shown <= high)
-        return f"a whole number {bounds}, e.g. {hint}"
-
-    return worded(Annotated[int, Field(ge=low, le=high), BeforeValidator(_no_text)], what)
-
-
-def number(
-    example: float, *, above: float | None = None, low: float | None = None,
-    below: float | None = None, high: float | None = None,
-) -> Any:  # fmt: skip
-    """A finite float between the bounds (above and below: excluded; low and high: included)."""
-    words = {"above": above, "at least": low, "below": below, "at most": high}
-    bounds = " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
-    constraint = Field(gt=above, ge=low, lt=below, le=high, allow_inf_nan=False)
-    return worded(
-        Annotated[float, constraint, BeforeValidator(_no_text)],
-        lambda value: f"a number {bounds}, e.g. {_unquoted(value, example)}",
-    )
+def _unquoted(value: Any) -> str:
+    """The number that a text shows, as YAML reads it: the hint is the user's own value."""
+    try:
+        text = f"{float(value):.15g}" if isinstance(value, str) else "nan"
+    except ValueError:
+        return ""
+    if not math.isfinite(float(text)):
+        return ""
+    text = text if "." in text else text.replace("e", ".0e")
+    return f"{text} without quotes (YAML reads {value} as text)"
 
 
 def choice(*options: str) -> Any:
     """One of a few words."""
     return worded(Literal[options], lambda value: one_of(value, options))
-
-
-def optional(inner: Any, example: float) -> Any:
-    """`inner` or null."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, str) and value.lower() in ("none", "off", "no", "nil"):
-            raise wanted(f"null for none, or a number, e.g. {example}")
-        return value
-
-    return Annotated[inner | None, BeforeValidator(check)]
 
 
 def matching(pattern: str, what: str | Callable[[Any], str]) -> Any:
@@ -120,43 +122,22 @@ FilePath = matching(
 Text = matching(r"^[^\x00]*[^\s\x00][^\x00]*$", "a line of text, in quotes if it holds a colon")
 
 
-def _fanout(value: Any, validate: ValidatorFunctionWrapHandler) -> tuple[int, ...]:
-    example = "a list of one whole number a layer, e.g. [15, 10, 10, 10, 10]"
-    try:
-        hops = validate(value)
-    except ValidationError as error:
-        bad = error.errors()[0]
-        if not bad["loc"]:
-            raise wanted(example) from None
+def _zeros_last(hops: tuple[int, ...]) -> tuple[int, ...]:
+    taken = [hop for hop in hops if hop]
+    if 0 in hops[: len(taken)]:
         raise wanted(
-            f"{example} (neighbors a hop, {HOP_MAX} at most: -1 every one, 0 none), "
-            f"and not {bad['input']!r} among them"
-        ) from None
-    first_zero = hops.index(0) if 0 in hops else len(hops)
-    if any(hops[first_zero:]):
-        good = [*hops[:first_zero], *[0] * (len(hops) - first_zero)]
-        raise wanted(
-            f"zeros only at the end, e.g. {good}: "
+            f"zeros only at the end, e.g. {taken + [0] * (len(hops) - len(taken))}: "
             "behind a hop that takes no neighbors there are no nodes to expand"
         )
     return hops
 
 
 _Hop = Annotated[int, Field(ge=-1, le=HOP_MAX), BeforeValidator(_no_text)]
-Fanout = Annotated[tuple[_Hop, ...], Field(min_length=1), WrapValidator(_fanout)]
-
-
-def _unquoted(
-    value: Any, example: float, allowed: Callable[[float], bool] = lambda shown: True
-) -> str:
-    """The number that a text shows, if it is allowed, so that the hint is the user's own value."""
-    try:
-        shown = float(value) if isinstance(value, str) else math.nan
-    except ValueError:
-        shown = math.nan
-    if not math.isfinite(shown) or not allowed(shown):
-        return str(example)
-    text = f"{int(shown)}" if shown.is_integer() and abs(shown) < 1e15 else f"{shown!r}"
-    if "e" in text and "." not in text:
-        text = text.replace("e", ".0e")
-    return f"{text} without quotes (YAML reads {value} as text)"
+Fanout = Annotated[
+    worded(
+        Annotated[tuple[_Hop, ...], Field(min_length=1)],
+        "a list of one whole number a layer, e.g. [15, 10, 10, 10, 10] "
+        f"(neighbors a hop, {HOP_MAX} at most; -1: every one; 0: none)",
+    ),
+    AfterValidator(_zeros_last),
+]

@@ -17,7 +17,7 @@ from pathlib import Path
 from sagebench.attempts import log_attempt
 from sagebench.errors import UserError
 from sagebench.grid.environment import run_began_unix_s
-from sagebench.grid.trial_file import read_trial
+from sagebench.grid.trial import read_trial
 from sagebench.launch.attempt import CurrentAttempt, compose_outcome
 from sagebench.launch.locks import machine_alone, only_one
 from sagebench.launch.provenance import collect_provenance
