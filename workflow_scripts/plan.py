@@ -18,8 +18,7 @@ from sagebench.estimate.time import Basis
 from sagebench.files import write_atomic
 from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
 from sagebench.plan.as_text import as_csv, as_text, device_word
-from sagebench.plan.build import plan_rows
-from sagebench.plan.deciding import decide, with_hours
+from sagebench.plan.build import decide, plan_rows, with_hours
 from sagebench.plan.decisions import applied, has_guards, write_decisions
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.limits import sentences

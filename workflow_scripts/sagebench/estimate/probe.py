@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sagebench.errors import UserError
-from sagebench.estimate.costs import StepCost, deciding_values, step_name
-from sagebench.estimate.extremes import expected_maximum
-from sagebench.estimate.resident import placement_of
-from sagebench.estimate.samples import GraphFacts, Sample, sample_name
+from sagebench.estimate.memory import placement_of
+from sagebench.estimate.samples import (
+    GraphFacts,
+    Sample,
+    StepCost,
+    expected_maximum,
+    sample_name,
+)
 from sagebench.files import hold, read_json, write_json
 from sagebench.grid.trial import Trial
+from sagebench.pilot.costs import deciding_values, step_name
 
 if TYPE_CHECKING:
     from sagebench.graph.store import GraphStore
@@ -153,7 +158,7 @@ def _record(probe: Probe, trials: list[Trial], path: Path, say: Callable[[str], 
                 missing[name] = trial, placement, max(micro_batches, most)
     if not missing:
         return
-    from sagebench.estimate.replay import step_cost  # torch takes seconds to import
+    from sagebench.estimate.step import step_cost  # torch takes seconds to import
 
     saved_s = time.monotonic()
     for done, (name, (trial, placement, micro_batches)) in enumerate(missing.items(), start=1):

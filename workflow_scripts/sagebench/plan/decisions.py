@@ -85,7 +85,7 @@ def inputs(study: Study) -> str:
 def model_version() -> str:
     """Ten hexadecimal digits that change with the code of the estimates."""
     code, library = hashlib.sha256(), Path(__file__).parents[1]
-    for pattern in ("estimate/*.py", "pilot/records.py", "plan/forecast.py"):
+    for pattern in ("estimate/*.py", "pilot/costs.py", "pilot/records.py", "plan/forecast.py"):
         for path in sorted(library.glob(pattern)):
             code.update(path.read_bytes())
     return code.hexdigest()[:10]

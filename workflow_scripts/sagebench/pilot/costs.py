@@ -1,0 +1,109 @@
+"""Which values of a trial change which of its costs, and the names by which costs are known.
+
+Standard library only: Snakemake reads it where it parses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import Flag, auto
+from typing import Any
+
+from sagebench.grid.trial import FIELD_NAMES, Trial, digest
+
+
+class Cost(Flag):
+    """STEP: a recorded step, on one graph store and one placement. PILOT: a measured micro-step.
+    EVALUATION: a measured validation and test. EPOCH: an epoch of a whole trial."""
+
+    NONE = 0
+    STEP = auto()
+    PILOT = auto()
+    EVALUATION = auto()
+    EPOCH = auto()
+
+
+STEP, PILOT, EVALUATION, EPOCH = Cost.STEP, Cost.PILOT, Cost.EVALUATION, Cost.EPOCH
+ANY = STEP | PILOT | EVALUATION | EPOCH
+MEASURED = PILOT | EVALUATION | EPOCH
+TRAINING = PILOT | EPOCH
+
+CHANGES: Mapping[str, tuple[Cost, Any]] = {
+    "dataset": (MEASURED, None),  # its store stands for it
+    "sampler": (TRAINING, "sagebench"),  # evaluation samples by the uniform sampler
+    "dropout": (STEP | TRAINING, 0.0),
+    "batch_size": (STEP | TRAINING, 1),
+    "accumulation": (TRAINING, 1),
+    "ranks": (EPOCH, 1),
+    "threads_per_rank": (MEASURED, None),
+    "sampling_workers": (MEASURED, None),
+    "epochs": (Cost.NONE, 1),
+    "optimizer": (TRAINING, "adam"),
+    "learning_rate": (Cost.NONE, 0.001),
+    "learning_rate_scaling": (Cost.NONE, "none"),
+    "evaluate_every_epochs": (Cost.NONE, 1),
+    "patience_evaluations": (Cost.NONE, None),
+    "validation": (EVALUATION | EPOCH, "full"),
+    "phase_window_steps": (Cost.NONE, 0),
+    "seed": (Cost.NONE, 0),
+    "precision": (STEP | TRAINING, "fp32"),  # evaluation is float32
+    "device": (MEASURED, None),
+    "machine": (MEASURED, None),
+    "memory_limit_gib": (MEASURED, None),
+    "placement": (MEASURED, None),  # where it was chosen to be stands for it
+    "compile": (TRAINING, False),
+    "sampled_test_nodes": (EVALUATION | EPOCH, None),
+    "profile_steps": (Cost.NONE, 0),
+}
+"""what a value changes, and what stands for it in the key of a measurement that it does not change;
+NEVER EDIT the latter, keys are made with it. A value that is not listed changes every cost."""
+
+
+def neutral(trial: Trial, costs: Cost) -> Trial:
+    """The trial without what changes none of `costs`."""
+    without = {name: value for name, (changed, value) in CHANGES.items() if not changed & costs}
+    return replace(trial, **without)
+
+
+def pilot_trial(trial: Trial) -> Trial:
+    """The trial on one rank, without what changes no cost of a micro-step."""
+    return neutral(trial, PILOT)
+
+
+def pilot_key(trial: Trial, store_checksum: str) -> str:
+    """The name of the trial's pilot: readable values and a digest, [A-Za-z0-9._-]+."""
+    readable = (
+        f"{trial.dataset['name']}-{trial.engine}-b{trial.batch_size}x{trial.accumulation}"
+        f"-f{trial.fanout.readable}"
+    )[:80]
+    return f"{readable}-{_digest(pilot_trial(trial), store_checksum)}"
+
+
+def evaluation_key(trial: Trial, store_checksum: str) -> str:
+    """The name of the record of the trial's validation and test."""
+    evaluated = neutral(trial, EVALUATION)
+    if trial.engine == "trimmed":  # as `reference`, it leaves sampling to PyG
+        evaluated = replace(evaluated, engine="reference")
+    return f"evaluation-{_digest(evaluated, store_checksum)}"
+
+
+def _digest(trial: Trial, store_checksum: str) -> str:
+    return digest({"trial": trial.identity(), "store": store_checksum}, 10)
+
+
+def epoch_key(trial: Trial, store_checksum: str) -> str:
+    """Digits that only trials share which differ in nothing that an epoch's time depends on."""
+    return digest([neutral(trial, EPOCH).identity(), store_checksum], 16)
+
+
+def deciding_values(trial: Trial) -> dict[str, Any]:
+    """Those that a recorded step depends on, as JSON has them."""
+    values = trial.to_json()
+    kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (ANY,))[0] & STEP}
+    return {**kept, "dropout": kept["dropout"] > 0}
+
+
+def step_name(values: Mapping[str, Any], placement: str) -> str:
+    """The key of a recorded step in a probe."""
+    return digest({**values, "placement": placement}, 12)
