@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
-from sagebench.estimate.costs import StepCost, deciding_values, step_name
 from sagebench.estimate.grid_cells import trials_to_probe
 from sagebench.estimate.probe import PLACEMENTS, Probe, path_of
-from sagebench.estimate.samples import GraphFacts, Sample, Spread, sample_name
+from sagebench.estimate.samples import (
+    GraphFacts,
+    Sample,
+    Spread,
+    StepCost,
+    sample_name,
+)
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.trial import Trial
-from sagebench.pilot.records import (
-    Evaluation,
-    Pilot,
-    evaluation_key,
-    pilot_key,
-    pilots_folder,
-    write_record,
-)
+from sagebench.pilot.costs import deciding_values, evaluation_key, pilot_key, step_name
+from sagebench.pilot.records import Pilot, pilots_folder, read_pilots, write_pilot
 from sagebench.records import PeakBytes, Reason, Status
 
 PRODUCTS = GraphFacts(
@@ -116,15 +116,27 @@ def pilot(
         key = pilot_key(trial, CHECKSUM)
         if trial_id in out_of_memory:
             ended = {"status": Status.OUT_OF_MEMORY, "reason": Reason(0, "forward", "no memory")}
-            write_record(folder, Pilot(key=key, **ended, **known))
+            write_pilot(folder, Pilot(key=key, **ended, **known))
             continue
         window = {"micro_steps": 20, "step_s": step_s, "step_low_s": step_s, "step_high_s": step_s}
         window |= {"step_mean_s": step_s, "first_batch_s": 1.0, "start_to_first_step_s": 5.0}
         memory = PeakBytes(peak_reserved_bytes=3 << 30, peak_host_private_bytes=1 << 30)
         window |= {"nodes": 1e5, "edges": 1e6, "memory": memory}
-        write_record(folder, Pilot(key=key, status=Status.COMPLETED, **window, **known, **about))
+        write_pilot(folder, Pilot(key=key, status=Status.COMPLETED, **window, **known, **about))
         if evaluated is not None:
             ended = evaluated is Status.COMPLETED
             times = {"evaluation_s": 4.0, "test_s": 7.0} if ended else {}
             key = evaluation_key(trial, CHECKSUM)
-            write_record(folder, Evaluation(key=key, status=evaluated, **times, **known))
+            write_pilot(folder, Pilot(key=key, status=evaluated, **times, **known))
+
+
+def pilots_in(results: Path | str, machine: str) -> dict[str, Pilot]:
+    """Those of micro-steps."""
+    found = read_pilots(results, machine)
+    return {key: pilot for key, pilot in found.items() if not key.startswith("evaluation-")}
+
+
+def evaluations_in(results: Path | str, machine: str) -> dict[str, Pilot]:
+    """Those of validation and test."""
+    found = read_pilots(results, machine)
+    return {key: pilot for key, pilot in found.items() if key.startswith("evaluation-")}

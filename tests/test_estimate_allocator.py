@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagebench.estimate.allocator import CudaAllocator
-from sagebench.estimate.replay import replay
+from sagebench.estimate.step import replay
 from sagebench.estimate.trace import AllocationTrace, RecordedStep
 from sagebench.units import MIB
 
@@ -49,7 +49,8 @@ def test_an_allocator_holds_what_is_in_use_and_more(choices):
         live.append(trace.alloc(size))
         if end < len(live):
             trace.free(live.pop(end))
-    trace.free_all()
+    for handle in live:
+        trace.free(handle)
     steps = [RecordedStep((), trace, 0, 0, 0)] * 2
     for frugal in (False, True):
         assert trace.peak_bytes <= replay(CudaAllocator(frugal=frugal), steps, batches=False)

@@ -8,13 +8,27 @@ import pytest
 from probed import PRODUCTS
 from sagebench.estimate.allocator import CudaAllocator
 from sagebench.estimate.cards import card_of
-from sagebench.estimate.extremes import NORMAL, chance_above, expected_maximum, maximum_quantile
-from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, card_memory, verdict
-from sagebench.estimate.replay import Steps, replay, step_cost
-from sagebench.estimate.resident import CONTEXT_BYTES, available_bytes, resident, sampler_bytes
-from sagebench.estimate.samples import GraphFacts, Sample
-from sagebench.estimate.sizes import sizes_at
-from sagebench.estimate.step import StepRecorder
+from sagebench.estimate.memory import (
+    CONTEXT_BYTES,
+    FITS,
+    NO_FIT,
+    TIGHT,
+    available_bytes,
+    card_memory,
+    resident,
+    sampler_bytes,
+    verdict,
+)
+from sagebench.estimate.samples import (
+    NORMAL,
+    GraphFacts,
+    Sample,
+    chance_above,
+    expected_maximum,
+    maximum_quantile,
+    sizes_at,
+)
+from sagebench.estimate.step import StepRecorder, Steps, replay, step_cost
 from sagebench.estimate.trace import AllocationTrace, RecordedStep
 from slides import slides_sample, slides_trial
 
@@ -41,8 +55,6 @@ def test_a_step_between_two_that_are_recorded(sample, engine, aggregator):
     in_pieces = engine == "blocks" and aggregator == "max"
     tolerance = 0.011 if in_pieces else 1e-5
     assert found.peak_bytes == pytest.approx(itself.peak_bytes, rel=tolerance)
-    assert found.flops == pytest.approx(itself.flops, rel=tolerance)
-    assert found.bytes_moved == pytest.approx(itself.bytes_moved, rel=tolerance)
     if not in_pieces:
         sizes = zip(found.trace.events, itself.trace.events, strict=True)
         assert all(mine == pytest.approx(its, rel=5e-3) for mine, its in sizes)
@@ -79,9 +91,8 @@ def test_a_trial_of_one_step_needs_that_step(sample):
 
 def a_step(batch_bytes, *sizes):
     trace = AllocationTrace()
-    for size in sizes:
-        trace.alloc(size)
-    trace.free_all()
+    for handle in [trace.alloc(size) for size in sizes]:
+        trace.free(handle)
     return RecordedStep((batch_bytes,), trace, 0, 0, 0)
 
 
@@ -145,7 +156,6 @@ def test_the_parts_are_the_peak(sample, engine):
     assert sum(found.parts.values()) == pytest.approx(found.peak_bytes, abs=len(found.parts))
     assert found.low_bytes < found.peak_bytes < found.high_bytes
     assert found.typical_bytes < found.needed_bytes <= found.peak_bytes + 1
-    assert found.allocated_bytes <= found.needed_bytes
 
 
 def test_the_largest_of_many_micro_batches_decides(sample):

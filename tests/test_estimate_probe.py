@@ -7,7 +7,7 @@ import pytest
 import torch
 from sagebench.engines.make import make_engine
 from sagebench.errors import UserError
-from sagebench.estimate import counting, replay
+from sagebench.estimate import counting, step
 from sagebench.estimate.probe import load_probe, path_of, probe_store
 from sagebench.estimate.samples import sample_name
 from sagebench.sampling.order import SeedOrder
@@ -177,13 +177,13 @@ def test_a_record_of_samples_alone_is_replaced(store, tmp_path, taken):
 
 def test_a_step_is_recorded_once_for_all_trials_that_share_it(store, tmp_path, monkeypatch):
     recorded = []
-    record = replay.step_cost
+    record = step.step_cost
 
     def spy(trial, *arguments):
         recorded.append((trial.engine, arguments[2]))
         return record(trial, *arguments)
 
-    monkeypatch.setattr(replay, "step_cost", spy)
+    monkeypatch.setattr(step, "step_cost", spy)
     path = tmp_path / "probe.json"
     same = [of((4, 3), 16, seed=seed, ranks=ranks) for seed in (0, 1) for ranks in (1, 2)]
     probe_store(store, [*same, of((4, 3), 16, engine="reference")], path)

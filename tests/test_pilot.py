@@ -13,17 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from probed import evaluations_in, pilots_in
 from sagebench.engines.make import make_engine
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial, store_name
-from sagebench.pilot.records import (
-    Evaluation,
-    Pilot,
-    Window,
-    pilots_folder,
-    read_evaluations,
-    read_pilots,
-)
+from sagebench.pilot.records import Pilot, pilots_folder
 from sagebench.records import Status
 from sagebench.sampling.order import SeedOrder
 from short_folder import short_folder
@@ -80,11 +74,11 @@ class Study:
 
     @property
     def pilots(self) -> dict[str, Pilot]:
-        return read_pilots(self.results, "local")
+        return pilots_in(self.results, "local")
 
     @property
-    def evaluations(self) -> dict[str, Evaluation]:
-        return read_evaluations(self.results, "local")
+    def evaluations(self) -> dict[str, Pilot]:
+        return evaluations_in(self.results, "local")
 
     @property
     def files(self) -> dict[str, str]:
@@ -237,10 +231,10 @@ def test_the_rank_s_window_on_a_device(tmp_path, device):
     command = [sys.executable, str(SCRIPT.with_name("pilot_rank.py")), "--part=window.json"]
     command += ["--trial", tmp_path / "trial.json", "--store", store.path, "--out", tmp_path]
     subprocess.run(command, check=True, timeout=LIMIT_S)
-    window = Window.from_json(json.loads((tmp_path / "window.json").read_text()))
-    assert 0 < window.step_low_s <= window.step_s <= window.step_high_s
-    assert window.micro_steps * window.step_mean_s > 0.5
-    assert (window.memory.peak_reserved_bytes is not None) == (device == "cuda")
+    window = json.loads((tmp_path / "window.json").read_text())
+    assert 0 < window["step_low_s"] <= window["step_s"] <= window["step_high_s"]
+    assert window["micro_steps"] * window["step_mean_s"] > 0.5
+    assert (window["memory"]["peak_reserved_bytes"] is not None) == (device == "cuda")
     assert not (tmp_path / "evaluation.json").exists()
 
 

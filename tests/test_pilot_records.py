@@ -10,17 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sagebench.grid.trial import FIELD_NAMES
+from sagebench.pilot.costs import evaluation_key, pilot_key
 from sagebench.pilot.records import (
     EVALUATION_PART,
     WINDOW_PART,
-    Evaluation,
     Pilot,
-    evaluation_key,
-    pilot_key,
     pilots_folder,
-    read_evaluations,
     read_pilots,
-    write_record,
+    write_pilot,
 )
 from sagebench.pilot.work import Configuration, missing
 from sagebench.records import Limit, PeakBytes, Reason, Status
@@ -103,8 +100,8 @@ def configuration(pilot: str, evaluation: str) -> Configuration:
     return Configuration(make_trial(), "tiny", "checksum", pilot, evaluation)
 
 
-def record(kind=Pilot, key: str = "a", status: Status = Status.COMPLETED, **values):
-    return kind(key=key, trial={}, status=status, store_checksum="checksum", **values)
+def record(key: str = "a", status: Status = Status.COMPLETED, **values):
+    return Pilot(key=key, trial={}, status=status, store_checksum="checksum", **values)
 
 
 WANTED = [configuration("a", "e"), configuration("b", "e"), configuration("c", "f")]
@@ -120,27 +117,26 @@ def works(*arguments) -> list[tuple]:
 
 
 def test_the_first_pilot_of_a_set_takes_the_evaluation_along():
-    assert works({}, {}) == [("a", BOTH), ("b", STEPS), ("c", BOTH)]
+    assert works({}) == [("a", BOTH), ("b", STEPS), ("c", BOTH)]
 
 
 def test_what_is_there_is_not_measured_again():
-    pilots = {key: record(key=key) for key in "abc"}
-    assert works(pilots, {"e", "f"}) == []
-    assert works({"a": pilots["a"]}, {"e"}) == [("b", STEPS), ("c", BOTH)]
+    assert works({key: record(key=key) for key in "abcef"}) == []
+    assert works({key: record(key=key) for key in "ae"}) == [("b", STEPS), ("c", BOTH)]
 
 
 def test_an_evaluation_that_went_missing_is_measured_alone():
-    pilots = {key: record(key=key) for key in "abc"}
-    assert works(pilots, {"f"}) == [("e", EVALUATION)]
+    pilots = {key: record(key=key) for key in "abcf"}
+    assert works(pilots) == [("e", EVALUATION)]
 
 
 def test_where_all_steps_are_out_of_memory_nothing_is_evaluated():
     pilots = {key: record(key=key, status=Status.OUT_OF_MEMORY) for key in "abc"}
-    assert works(pilots, {}) == []
+    assert works(pilots) == []
 
 
 def test_what_failed_is_left_and_its_evaluation_goes_to_the_next():
-    assert works({}, {}, {"a"}) == [("b", BOTH), ("c", BOTH)]
+    assert works({}, {"a"}) == [("b", BOTH), ("c", BOTH)]
 
 
 def test_pilots_read_as_they_were_written(tmp_path):
@@ -150,11 +146,10 @@ def test_pilots_read_as_they_were_written(tmp_path):
         record(key="a", step_s=0.5, memory=PeakBytes(peak_reserved_bytes=7)),
         record(key="b", status=Status.OUT_OF_MEMORY, reason=reason),
     ]
-    evaluation = record(Evaluation, "evaluation-0123456789", evaluation_s=1.0, test_s=2.0)
-    for one in (*written, evaluation):
-        write_record(folder, one)
+    written.append(record(key="evaluation-0123456789", evaluation_s=1.0, test_s=2.0))
+    for one in written:
+        write_pilot(folder, one)
     assert read_pilots(tmp_path, "here") == {one.key: one for one in written}
-    assert read_evaluations(tmp_path, "here") == {evaluation.key: evaluation}
     assert read_pilots(tmp_path, "elsewhere") == {}
 
 
@@ -172,7 +167,7 @@ def test_pilots_read_as_they_were_written(tmp_path):
 def test_a_damaged_pilot_is_left_out_with_a_sentence(tmp_path, change):
     folder, said = pilots_folder(tmp_path, "here"), []
     for key in ("a", "b"):
-        write_record(folder, record(key=key))
+        write_pilot(folder, record(key=key))
     path = folder / "a.json"
     path.write_text(change(json.loads(path.read_text())))
     assert list(read_pilots(tmp_path, "here", said.append)) == ["b"]

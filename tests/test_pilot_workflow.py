@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sagebench.pilot.records import read_evaluations, read_pilots
+from probed import evaluations_in, pilots_in
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 180
@@ -65,7 +65,7 @@ def test_a_study_s_pilots_run_go_on_after_a_kill_and_are_there(project):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     until = time.monotonic() + LIMIT_S
-    while not read_pilots(project / "results", "local") and time.monotonic() < until:
+    while not pilots_in(project / "results", "local") and time.monotonic() < until:
         time.sleep(0.05)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate(timeout=LIMIT_S)
@@ -75,8 +75,8 @@ def test_a_study_s_pilots_run_go_on_after_a_kill_and_are_there(project):
     assert "pilot 1 of 1: pubmed-blocks-b512x1-f3.2-" in said
     assert "2 configurations measured: results/pilots/local" in said
     assert kept.items() <= files(project).items()
-    assert len(read_pilots(project / "results", "local")) == 2
-    assert len(read_evaluations(project / "results", "local")) == 1
+    assert len(pilots_in(project / "results", "local")) == 2
+    assert len(evaluations_in(project / "results", "local")) == 1
     assert not (project / "results" / "trials").exists()
     done = files(project)
     assert "pilot 1 of" not in run(project)

@@ -17,7 +17,7 @@ from sagebench.plan.build import plan_rows
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import frontiers
 from sagebench.plan.page import render
-from sagebench.units import GIB
+from sagebench.units import GIB, significant
 from test_analysis_report import Elements, dump
 
 CARD = {**CLUSTER, "card": "A100-40GB"}
@@ -102,7 +102,7 @@ def test_the_frontier_estimates_what_is_near_and_says_so(tmp_path):
     assert blocks.batch_sizes == [64, 128, 256]
     asked = {pair for pair, cell in blocks.cells.items() if cell.asked}
     assert {("5,5,5,5,5", 64), ("5,5,5,5,5", 128), ("9,9,9,9,9", 256)} <= asked
-    assert blocks.cells["5,5,5,5,5", 64].measured
+    assert blocks.cells["5,5,5,5,5", 64].ended
     estimate = blocks.cells["9,9,9,9,9", 128]
     assert not estimate.asked and ("9,9,9,9,9", 64) not in blocks.cells
     assert estimate.memory_bytes < blocks.cells["9,9,9,9,9", 256].memory_bytes
@@ -130,7 +130,7 @@ def test_the_frontier_and_the_terminal_tell_what_a_trial_needs(tmp_path):
     assert kept
     cells = {one.engine: one.cells for one in frontiers(study, rows, forecaster)}
     for row in kept:
-        assert f"~{row.needed_memory_bytes / GIB:.2f}" in as_text(study, [row])
+        assert f"~{significant(row.needed_memory_bytes / GIB)} GiB" in as_text(study, [row])
         if row.experiment == "batch":
             cell = cells[row.engine][row.fanout, row.batch_size]
             assert cell.memory_bytes == row.needed_memory_bytes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from probed import evaluations_in, pilots_in
 from project import TINY, Project, slurm, wait_for
-from sagebench.pilot.records import Pilot, read_evaluations, read_pilots
+from sagebench.pilot.records import Pilot
 from sagebench.records import Status
 
 END_LIMIT_S = 300
@@ -27,7 +28,7 @@ def study() -> dict:
 def test_pilots_run_as_trials_do_in_one_job_and_once(project):
     project.configure(study())
     project.run("pilot")
-    pilots = read_pilots(project.results, "testbed")
+    pilots = pilots_in(project.results, "testbed")
     found = {(pilot.trial["engine"], pilot.status): pilot for pilot in pilots.values()}
     assert found.keys() == {
         ("blocks", Status.COMPLETED),
@@ -39,7 +40,7 @@ def test_pilots_run_as_trials_do_in_one_job_and_once(project):
             assert pilot.step_s > 0 and pilot.memory.peak_host_private_bytes > 0
     early = found["blocks", Status.OUT_OF_MEMORY]
     assert early.reason.limit.kind == "memory_limit"
-    assert len(read_evaluations(project.results, "testbed")) == 2
+    assert len(evaluations_in(project.results, "testbed")) == 2
     (job,) = (job for job in project.jobs() if job.rule == "pilot")
     assert (job.partition, job.state) == ("gpu", "COMPLETED")
     for pilot in pilots.values():
@@ -52,13 +53,13 @@ def test_pilots_run_as_trials_do_in_one_job_and_once(project):
 def test_pilots_of_a_cancelled_job_stay_and_the_next_job_measures_the_rest(project):
     project.configure(study())
     first = project.start("pilot", "--retries", "0")
-    wait_for("a pilot", lambda: read_pilots(project.results, "testbed"), END_LIMIT_S)
+    wait_for("a pilot", lambda: pilots_in(project.results, "testbed"), END_LIMIT_S)
     kept = files(project)
     slurm("scancel", *project.waiting_or_running())
     assert first.wait() != 0
-    assert len(read_pilots(project.results, "testbed")) < 3
+    assert len(pilots_in(project.results, "testbed")) < 3
     project.run("pilot")
-    assert len(read_pilots(project.results, "testbed")) == 3
+    assert len(pilots_in(project.results, "testbed")) == 3
     assert kept.items() <= files(project).items()
     assert [job.state for job in project.jobs() if job.rule == "pilot"] == [
         "CANCELLED",

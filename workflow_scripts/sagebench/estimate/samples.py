@@ -1,13 +1,19 @@
-"""What the predictions know of a graph and of what is sampled from it. Standard library only."""
+"""What the estimates know of a graph, of what is sampled from it, and of a step on a sample.
+
+Standard library only: the plan reads it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from statistics import NormalDist
 from typing import Any
 
 from sagebench.records import FromJson
+
+NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -86,3 +92,72 @@ class Sample(FromJson):
 def sample_name(fanout: Sequence[int], batch_size: int) -> str:
     """ "15,10,10/128": how a probe's record calls a sample."""
     return f"{','.join(map(str, fanout))}/{batch_size}"
+
+
+def sizes_at(sample: Sample, graph: GraphFacts, z: float) -> tuple[list[int], list[int]]:
+    """Nodes of the hops 0 to L and edges of the hops 1 to L of a micro-batch that lies `z` standard
+    deviations above the mean in all hops at once, as far as their sums spread; never more nodes
+    than the graph has."""
+    nodes = _shifted(sample.nodes_per_hop, sample.nodes, z)
+    edges = _shifted(sample.edges_per_hop, sample.edges, z)
+    room = graph.num_nodes
+    for k, count in enumerate(nodes):
+        nodes[k] = min(count, room)
+        room -= nodes[k]
+    return nodes, edges
+
+
+def _shifted(per_hop: Sequence[Spread], total: Spread, z: float) -> list[int]:
+    together = sum(spread.std for spread in per_hop)
+    share = total.std / together if together else 0.0
+    return [max(0, round(spread.full_mean + z * share * spread.std)) for spread in per_hop]
+
+
+@dataclass(frozen=True)
+class StepCost(FromJson):
+    """A micro-step of one configuration on one graph, recorded on no device (estimate/step.py).
+
+    values, placement: what decides it. parameters: of the model. flops, bytes_moved, operations
+    (about the launches), batch_bytes and trace (as AllocationTrace.to_json has it): of a
+    micro-batch of the mean size; typical_live_bytes: what it has in use at its peak.
+    largest_z: standard deviations from the mean to the largest micro-batch that was replayed;
+    live_bytes, held_bytes, held_std_bytes, needed_bytes, beside_bytes: of it: in use,
+    held by the allocator, and how that differs with the order of the steps, what it cannot do
+    without, and its batch where that lies beside the step; typical_beside_bytes: of the mean.
+    """
+
+    values: dict[str, Any]
+    placement: str
+    parameters: int
+    flops: int
+    bytes_moved: int
+    operations: int
+    batch_bytes: list[int]
+    trace: list[int]
+    largest_z: float
+    typical_live_bytes: int
+    live_bytes: int
+    held_bytes: int
+    held_std_bytes: int
+    needed_bytes: int
+    beside_bytes: int
+    typical_beside_bytes: int
+
+
+# How far above the mean the largest of n micro-batches lies. A sample's size is a sum over its seed
+# nodes, and so about normal.
+
+
+def expected_maximum(n: int) -> float:
+    """Standard deviations from the mean to the expected largest of n normal values (Blom 1958)."""
+    return NORMAL.inv_cdf((n - 0.375) / (n + 0.25))
+
+
+def maximum_quantile(n: int, p: float) -> float:
+    """Standard deviations from the mean to what the largest of n stays below with probability p."""
+    return NORMAL.inv_cdf(p ** (1 / n))
+
+
+def chance_above(n: int, z: float) -> float:
+    """That the largest of n normal values lies more than z standard deviations above the mean."""
+    return 1 - NORMAL.cdf(z) ** n

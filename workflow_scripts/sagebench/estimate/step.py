@@ -1,8 +1,12 @@
-"""One micro-step of a trial's engine, recorded on device `meta` as a GPU would run it."""
+"""The cost of a trial's steps: recorded on device `meta` at few sizes, as a GPU would run them, and
+replayed through torch's allocator."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import random
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -11,11 +15,20 @@ from torch.overrides import TorchFunctionMode
 
 from sagebench.engines.base import Batch, GraphSizes
 from sagebench.engines.make import engine_class
+from sagebench.estimate.allocator import CudaAllocator
+from sagebench.estimate.samples import GraphFacts, Sample, StepCost, expected_maximum, sizes_at
 from sagebench.estimate.trace import RecordedStep, Recorder
 from sagebench.grid.trial import Trial
+from sagebench.pilot.costs import deciding_values
 from sagebench.training.trainer import LossModule
 
 META = torch.device("meta")
+STEPS, ORDERS = 20, 6
+"""replayed: what is needed hardly changes after the first twenty steps; the first ones decide how
+memory is cut up, hence several orders of sizes"""
+SMALLEST_Z, NEAR_Z = -3.0, 0.5
+"""standard deviations from the mean: of the smallest micro-batch that is recorded; between two that
+are taken as alike"""
 
 
 class FusedDropout(TorchFunctionMode):
@@ -23,7 +36,7 @@ class FusedDropout(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None) -> Any:
         if function is torch.nn.functional.dropout:
-            return _dropout(*args, **(kwargs or {}))
+            function = _dropout
         return function(*args, **(kwargs or {}))
 
 
@@ -79,10 +92,8 @@ class StepRecorder:
 
 def _storages(batch: Batch, but: Tensor) -> tuple[int, ...]:
     """Bytes of everything that a batch's tensors lie in, other than those of `but`."""
-    found = {}
-    for tensor in _tensors((batch.inputs, batch.labels)):
-        storage = tensor.untyped_storage()
-        found[storage._cdata] = storage.nbytes()
+    storages = [tensor.untyped_storage() for tensor in _tensors((batch.inputs, batch.labels))]
+    found = {storage._cdata: storage.nbytes() for storage in storages}
     found.pop(but.untyped_storage()._cdata, None)
     return tuple(found.values())
 
@@ -91,3 +102,102 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     return [t for part in value for t in _tensors(part)] if isinstance(value, tuple) else []
+
+
+class Steps:
+    """The steps of a trial's micro-batches of all sizes, from few that are recorded.
+
+    Sizes of tensors are linear in the counts of nodes and edges, and these in z. So where two sizes
+    have the same allocations in the same order, each tensor of a step in between lies in between.
+    Where they differ (`max` of `blocks` takes its edges in pieces) one in the middle is recorded,
+    until they are near; the larger is then taken.
+    """
+
+    def __init__(
+        self, recorder: StepRecorder, sample: Sample, graph: GraphFacts, largest_z: float
+    ) -> None:
+        """largest_z: standard deviations from the mean to the largest micro-batch."""
+        self.recorder, self.sample, self.graph = recorder, sample, graph
+        self.largest_z = largest_z
+        self._recorded: dict[float, RecordedStep] = {}
+        self.typical, _, self.largest = map(self._record, (0.0, SMALLEST_Z, largest_z))
+
+    def at(self, z: float) -> RecordedStep:
+        """z: standard deviations from the mean, between the smallest and the largest."""
+        z = min(max(z, SMALLEST_Z), self.largest_z)
+        while True:
+            below = max(known for known in self._recorded if known <= z)
+            above = min(known for known in self._recorded if known >= z)
+            smaller, larger = self._recorded[below], self._recorded[above]
+            if smaller is larger:
+                return larger
+            if smaller.trace.is_alike(larger.trace):
+                return smaller.towards(larger, (z - below) / (above - below))
+            if above - below <= NEAR_Z:
+                return larger
+            self._record((below + above) / 2)
+
+    def _record(self, z: float) -> RecordedStep:
+        if z not in self._recorded:
+            self._recorded[z] = self.recorder.record(*sizes_at(self.sample, self.graph, z))
+        return self._recorded[z]
+
+
+def step_cost(
+    trial: Trial, sample: Sample, graph: GraphFacts, placement: str, micro_batches: int
+) -> StepCost:
+    """Records the trial's steps, and replays them in several orders of normally distributed sizes,
+    the largest of `micro_batches` last."""
+    recorder = StepRecorder(trial, graph, placement)
+    largest_z = max(expected_maximum(micro_batches), 0.0)
+    steps = Steps(recorder, sample, graph, largest_z)
+    beside = recorder.engine.on_side_stream
+    typical, largest = steps.typical, steps.largest
+    helds, needs = [], []
+    for order in range(ORDERS):
+        draw = random.Random(order).gauss
+        some = [steps.at(draw(0.0, 1.0)) for _ in range(min(micro_batches, STEPS) - 1)]
+        helds.append(replay(CudaAllocator(), [*some, largest], batches=not beside))
+        frugal = replay(CudaAllocator(frugal=True), [*some, largest], batches=not beside)
+        needs.append(min(helds[-1], frugal))
+
+    def live(step: RecordedStep) -> int:
+        return step.trace.peak_bytes if beside else step.peak_bytes
+
+    return StepCost(
+        values=deciding_values(trial),
+        placement=placement,
+        parameters=recorder.parameters,
+        flops=typical.flops,
+        bytes_moved=typical.bytes_moved,
+        operations=typical.operations,
+        batch_bytes=list(typical.batch_bytes),
+        trace=typical.trace.events,
+        largest_z=largest_z,
+        typical_live_bytes=live(typical),
+        live_bytes=live(largest),
+        held_bytes=round(fmean(helds)),
+        held_std_bytes=round(stdev(helds)),
+        needed_bytes=round(fmean(needs)),
+        beside_bytes=sum(largest.batch_bytes) if beside else 0,
+        typical_beside_bytes=sum(typical.batch_bytes) if beside else 0,
+    )
+
+
+def replay(allocator: CudaAllocator, steps: Iterable[RecordedStep], *, batches: bool) -> int:
+    """The most that the allocator holds over these steps. batches: whether their batches come from
+    it too, each before the one of the step before has gone."""
+    handles, batch = itertools.count(-1, -1), []
+    for step in steps:
+        earlier, batch = batch, [next(handles) for _ in step.batch_bytes if batches]
+        for handle, size in zip(batch, step.batch_bytes, strict=False):
+            allocator.take(handle, size)
+        for handle in earlier:
+            allocator.give(handle)
+        taken = itertools.count()
+        for event in step.trace.events:
+            if event > 0:
+                allocator.take(next(taken), event)
+            else:
+                allocator.give(-event - 1)
+    return allocator.peak

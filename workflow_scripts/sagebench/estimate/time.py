@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from statistics import median
 
 from sagebench.estimate.cards import (
@@ -20,12 +19,10 @@ from sagebench.estimate.cards import (
     SAMPLED_EDGES_PER_S,
     START_S,
     Card,
-    Network,
 )
-from sagebench.estimate.costs import StepCost
-from sagebench.estimate.samples import GraphFacts, Sample
+from sagebench.estimate.samples import GraphFacts, Sample, StepCost
 from sagebench.grid.trial import Trial
-from sagebench.pilot.records import EvaluationTimes, Pilot
+from sagebench.pilot.records import Pilot
 
 NINE_OF_TEN, QUARTILES_APART = 1.645, 1.349
 """standard deviations: on either side of the middle; from one quartile to the other"""
@@ -43,37 +40,34 @@ PILOT_SPREAD, PILOT_SPREAD_OF_RANKS = 0.12, 0.3
 the same trial again differs by as much, README.md); of several ranks a judgement"""
 LIKE_SPREAD = 0.2
 """the same from one configuration to another that corrects it"""
-
-
-class Basis(str, Enum):
-    """What a time rests on."""
-
-    MODEL = "a model's"
-    PILOT = "measured steps"
-    OUTCOMES = "outcomes"
-
-    def __str__(self) -> str:
-        return self.value
+A_MODEL, MEASURED_STEPS, OUTCOMES = "a model's", "measured steps", "outcomes"
+"""the basis of a time"""
 
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """epoch_s: of an epoch that is not the first; low_s to high_s holds nine of ten. micro_step_s:
-    of one rank. start_s: until the first step. evaluation_s: of one validation. test_s: of the
-    test after training; both None where nobody knows. source: the basis in words. used: ids of the
-    trials whose outcomes it rests on."""
+    """epoch_s: of an epoch that is not the first; low_s to high_s holds nine of ten. error:
+    standard deviation of its logarithm. micro_step_s: of one rank. start_s: until the first step.
+    evaluation_s: of one validation. test_s: of the test after training; both None where nobody
+    knows. source: the basis in words. used: ids of the trials whose outcomes it rests on."""
 
     epoch_s: float
-    low_s: float
-    high_s: float
+    error: float
     micro_step_s: float
-    steps_per_epoch: int
     start_s: float
     evaluation_s: float | None
     test_s: float | None
-    basis: Basis
+    basis: str
     source: str
     used: tuple[str, ...] = ()
+
+    @property
+    def low_s(self) -> float:
+        return self.epoch_s / math.exp(NINE_OF_TEN * self.error)
+
+    @property
+    def high_s(self) -> float:
+        return self.epoch_s * math.exp(NINE_OF_TEN * self.error)
 
     def total_s(self, trial: Trial) -> float | None:
         """Of the whole trial, should it not stop early; None where a part of it is not known."""
@@ -88,19 +82,6 @@ class TimeEstimate:
             + trial.phase_window_steps * self.micro_step_s
         )
 
-    def times(self, factor: float, error: float, basis: Basis, source: str) -> TimeEstimate:
-        """With epochs `factor` times as long. error: standard deviation of the logarithm."""
-        epoch_s, wide = self.epoch_s * factor, math.exp(NINE_OF_TEN * error)
-        return replace(
-            self,
-            epoch_s=epoch_s,
-            low_s=epoch_s / wide,
-            high_s=epoch_s * wide,
-            micro_step_s=self.micro_step_s * factor,
-            basis=basis,
-            source=source,
-        )
-
 
 def steps_per_epoch(trial: Trial, graph: GraphFacts) -> int:
     return -(-graph.train_nodes // (trial.batch_size * trial.accumulation * trial.ranks))
@@ -112,9 +93,9 @@ def micro_steps_per_epoch(trial: Trial, graph: GraphFacts) -> int:
 
 
 def roofline(
-    trial: Trial, cost: StepCost, sample: Sample, graph: GraphFacts, card: Card, network: Network
+    trial: Trial, cost: StepCost, sample: Sample, graph: GraphFacts, card: Card, nodes: int
 ) -> TimeEstimate | None:
-    """network: between the ranks. None for a precision that the card does not have."""
+    """nodes: of the ranks. None for a precision that the card does not have."""
     step_s = card.device_s(cost.flops, cost.bytes_moved, trial.precision)
     if step_s is None:
         return None
@@ -134,27 +115,28 @@ def roofline(
         waits_s = sampling_s / trial.sampling_workers if trial.sampling_workers else 0.0
         serial_s = 0.0 if trial.sampling_workers else sampling_s
         micro_s = max(step_s + copy_s, waits_s) + serial_s
-    steps = steps_per_epoch(trial, graph)
     epoch_s = micro_steps_per_epoch(trial, graph) * micro_s
-    epoch_s += steps * network.all_reduce_s(FLOAT * cost.parameters, trial.ranks)
+    epoch_s += all_reduces_s(trial, cost, graph, card, nodes)
     full_s = _full_evaluation_s(trial, graph, card)
     sampled_s = step_s / PASSES / trial.batch_size  # a node
     tested = min(trial.sampled_test_nodes or graph.test_nodes, graph.test_nodes)
     validation_s = full_s if trial.validation == "full" else sampled_s * graph.valid_nodes
-    estimate = TimeEstimate(
+    return TimeEstimate(
         epoch_s=epoch_s,
-        low_s=epoch_s,
-        high_s=epoch_s,
+        error=RELATIVE_ERROR,
         micro_step_s=micro_s,
-        steps_per_epoch=steps,
         start_s=START_S,
         evaluation_s=validation_s / trial.ranks,
         test_s=(full_s + sampled_s * tested) / trial.ranks,
-        basis=Basis.MODEL,
-        source="",
+        basis=A_MODEL,
+        source=f"a recorded step against the data sheet of {card.name}",
     )
-    source = f"a recorded step against the data sheet of {card.name}"
-    return estimate.times(1.0, RELATIVE_ERROR, Basis.MODEL, source)
+
+
+def all_reduces_s(trial: Trial, cost: StepCost, graph: GraphFacts, card: Card, nodes: int) -> float:
+    """Of an epoch, for the sum of the ranks' gradients."""
+    once_s = card.all_reduce_s(FLOAT * cost.parameters, trial.ranks, nodes)
+    return steps_per_epoch(trial, graph) * once_s
 
 
 def _full_evaluation_s(trial: Trial, graph: GraphFacts, card: Card) -> float:
@@ -166,45 +148,43 @@ def _full_evaluation_s(trial: Trial, graph: GraphFacts, card: Card) -> float:
 def from_pilot(
     trial: Trial,
     pilot: Pilot,
-    evaluation: EvaluationTimes | None,
+    evaluation: Pilot | None,
     graph: GraphFacts,
-    cost: StepCost | None,
-    network: Network | None,
+    summing_s: float | None,
     modelled: TimeEstimate | None,
 ) -> TimeEstimate:
     """An epoch as so many measured micro-steps of one rank.
 
-    pilot: a completed one. cost, network: of several ranks on a card, for the sum of their
-    gradients, which no pilot measures; None where that is not known, and then it takes nothing.
-    modelled: whose validation and test stand for those that were not measured.
+    pilot: a completed one. summing_s: of several ranks on a card for the sum of their gradients,
+    which no pilot measures; None: not known, and taken as nothing. modelled: whose validation and
+    test stand for those that were not measured.
     """
-    steps, micro_steps = steps_per_epoch(trial, graph), micro_steps_per_epoch(trial, graph)
-    stepping_s = pilot.first_batch_s + micro_steps * pilot.step_mean_s
-    epoch_s = pilot.epoch_s if pilot.epoch_s and trial.ranks == 1 else stepping_s
-    source, error = "measured steps", PILOT_SPREAD
-    if trial.ranks > 1:
-        source, error = "measured steps of one rank", PILOT_SPREAD_OF_RANKS
-        if cost is not None and network is not None:
-            epoch_s += steps * network.all_reduce_s(FLOAT * cost.parameters, trial.ranks)
+    epoch_s = pilot.first_batch_s + micro_steps_per_epoch(trial, graph) * pilot.step_mean_s
+    source, error = MEASURED_STEPS, PILOT_SPREAD
+    if trial.ranks == 1:
+        epoch_s = pilot.epoch_s or epoch_s
+    else:
+        source, error = f"{MEASURED_STEPS} of one rank", PILOT_SPREAD_OF_RANKS
+        if summing_s is not None:
+            epoch_s += summing_s
             source += ", and a model's all-reduce"
-    evaluation_s = evaluation and divided(evaluation.evaluation_s, trial.ranks)
-    test_s = evaluation and divided(evaluation.test_s, trial.ranks)
-    if modelled is not None and (evaluation_s is None or test_s is None):
+    evaluation_s = test_s = None
+    if evaluation is not None and evaluation.test_s is not None:
+        evaluation_s = evaluation.evaluation_s / trial.ranks
+        test_s = evaluation.test_s / trial.ranks
+    elif modelled is not None:
         evaluation_s, test_s = modelled.evaluation_s, modelled.test_s
         source += ", and a model's validation and test"
-    estimate = TimeEstimate(
+    return TimeEstimate(
         epoch_s=epoch_s,
-        low_s=epoch_s,
-        high_s=epoch_s,
+        error=math.hypot(error, _of_mean(pilot)),
         micro_step_s=pilot.step_mean_s,
-        steps_per_epoch=steps,
         start_s=pilot.start_to_first_step_s or 0.0,
         evaluation_s=evaluation_s,
         test_s=test_s,
-        basis=Basis.PILOT,
-        source="",
+        basis=MEASURED_STEPS,
+        source=source,
     )
-    return estimate.times(1.0, math.hypot(error, _of_mean(pilot)), Basis.PILOT, source)
 
 
 def _of_mean(pilot: Pilot) -> float:
@@ -213,29 +193,19 @@ def _of_mean(pilot: Pilot) -> float:
     return spread / math.sqrt(pilot.micro_steps) / pilot.step_mean_s
 
 
-def divided(seconds: float | None, ranks: int) -> float | None:
-    return None if seconds is None else seconds / ranks
-
-
 @dataclass(frozen=True)
 class Observation:
     """An outcome of the machine, as far as it corrects estimates.
 
     exactly: what only trials share that differ in nothing that costs time. alike: what trials share
-    that correct one another. estimated_s: what would have been estimated of its epoch; None where
-    that is not known. start_s, evaluation_s, test_s: None where they were not measured.
+    that correct one another. measured: its times, of which some may be None. estimated_s: what
+    would have been estimated of its epoch; None where that is not known.
     """
 
-    trial_id: str
     exactly: str
     alike: tuple[object, ...]
-    steps_per_epoch: int
-    micro_steps_per_epoch: int
-    epoch_s: float
-    start_s: float | None
-    evaluation_s: float | None
-    test_s: float | None
-    estimated_s: float | None = None
+    measured: TimeEstimate
+    estimated_s: float | None
 
 
 def corrected(
@@ -247,45 +217,41 @@ def corrected(
     """The estimate after outcomes: their own times where they ran the very configuration, else
     times the median of measured over estimated of those that are alike. estimate: None where there
     is neither a card's data sheet nor a pilot."""
-    same = [seen for seen in observations if seen.exactly == exactly]
+    same = [seen.measured for seen in observations if seen.exactly == exactly]
     if same:
         return _of_outcomes(same, estimate)
-    ratios = {
-        seen.trial_id: seen.epoch_s / seen.estimated_s
-        for seen in observations
-        if seen.alike == alike and seen.estimated_s
-    }
-    if estimate is None or not ratios:
+    seen = [one for one in observations if one.alike == alike and one.estimated_s]
+    if estimate is None or not seen:
         return estimate
-    source = f"{estimate.source}, times the median ratio of {_outcomes(len(ratios))}"
-    error = max(LIKE_SPREAD, _spread([*ratios.values()]))
-    scaled = estimate.times(median(ratios.values()), error, Basis.OUTCOMES, source)
-    return replace(scaled, used=tuple(ratios))
+    ratios = [one.measured.epoch_s / one.estimated_s for one in seen]
+    ratio = median(ratios)
+    return replace(
+        estimate,
+        epoch_s=ratio * estimate.epoch_s,
+        error=max(LIKE_SPREAD, _spread(ratios)),
+        micro_step_s=ratio * estimate.micro_step_s,
+        basis=OUTCOMES,
+        source=f"{estimate.source}, times the median ratio of {_outcomes(len(ratios))}",
+        used=tuple(name for one in seen for name in one.measured.used),
+    )
 
 
-def _of_outcomes(same: Sequence[Observation], estimate: TimeEstimate | None) -> TimeEstimate:
-    times = [seen.epoch_s for seen in same]
-    epoch_s = median(times)
-
+def _of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) -> TimeEstimate:
     def middle(name: str) -> float | None:
-        known = [getattr(seen, name) for seen in same if getattr(seen, name) is not None]
+        known = [getattr(one, name) for one in same if getattr(one, name) is not None]
         return median(known) if known else getattr(estimate, name, None)
 
-    measured = TimeEstimate(
-        epoch_s=epoch_s,
-        low_s=epoch_s,
-        high_s=epoch_s,
-        micro_step_s=epoch_s / same[0].micro_steps_per_epoch,
-        steps_per_epoch=same[0].steps_per_epoch,
+    return replace(
+        same[0],
+        epoch_s=middle("epoch_s"),
+        error=max(OUTCOMES_SPREAD, _spread([one.epoch_s for one in same])),
+        micro_step_s=middle("micro_step_s"),
         start_s=middle("start_s") or 0.0,
         evaluation_s=middle("evaluation_s"),
         test_s=middle("test_s"),
-        basis=Basis.OUTCOMES,
-        source="",
-        used=tuple(seen.trial_id for seen in same),
+        source=f"{_outcomes(len(same))} of the same configuration",
+        used=tuple(name for one in same for name in one.used),
     )
-    source = f"{_outcomes(len(same))} of the same configuration"
-    return measured.times(1.0, max(OUTCOMES_SPREAD, _spread(times)), Basis.OUTCOMES, source)
 
 
 def _outcomes(count: int) -> str:

@@ -7,8 +7,9 @@ a fraction of a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 SMALLEST_BYTES = 4096
 """what is less is left out: vectors of a channel's length, single numbers"""
@@ -25,62 +26,35 @@ SMALLEST_BYTES = 4096
 class AllocationTrace:
     """Memory that a step takes and gives back, in order.
 
-    events: (handle, bytes) for an allocation, (handle, 0) for its end. As JSON a flat list of
-    integers: bytes for an allocation, which gets the next handle from 0 on; -(handle + 1) for its
-    end.
+    events: for an allocation its bytes, whose handle is the number of those before; for its end
+    -(handle + 1). So it is in a probe.
     """
 
-    def __init__(self) -> None:
-        self.events: list[tuple[int, int]] = []
-        self._live: dict[int, int] = {}
-        self._next = 0
+    def __init__(self, events: Iterable[int] = ()) -> None:
+        self.events = list(events)
+        self._allocations = 0
 
     def alloc(self, size_bytes: int) -> int:
-        handle = self._next
-        self._next += 1
-        self._live[handle] = size_bytes
-        self.events.append((handle, size_bytes))
-        return handle
+        self.events.append(size_bytes)
+        self._allocations += 1
+        return self._allocations - 1
 
     def free(self, handle: int) -> None:
-        del self._live[handle]
-        self.events.append((handle, 0))
-
-    def free_all(self) -> None:
-        for handle in list(self._live):
-            self.free(handle)
+        self.events.append(-(handle + 1))
 
     @property
     def peak_bytes(self) -> int:
         """The most that is in use at a time."""
-        sizes: dict[int, int] = {}
-        now = most = 0
-        for handle, size in self.events:
-            now += size or -sizes[handle]
-            sizes[handle] = size
-            most = max(most, now)
-        return most
+        sizes = [event for event in self.events if event > 0]
+        changes = (event if event > 0 else -sizes[-event - 1] for event in self.events)
+        return max(accumulate(changes, initial=0))
 
     def is_alike(self, other: AllocationTrace) -> bool:
         """The same allocations in the same order, whatever their sizes."""
         return len(self.events) == len(other.events) and all(
-            mine == its and bool(size) == bool(its_size)
-            for (mine, size), (its, its_size) in zip(self.events, other.events, strict=True)
+            mine == its or min(mine, its) > 0
+            for mine, its in zip(self.events, other.events, strict=True)
         )
-
-    def towards(self, other: AllocationTrace, share: float) -> AllocationTrace:
-        """Between this one and one that is alike: every size by `share` nearer to the other's."""
-        trace = AllocationTrace()
-        for (handle, size), (_, its_size) in zip(self.events, other.events, strict=True):
-            if size:
-                trace.alloc(round(size + share * (its_size - size)))
-            else:
-                trace.free(handle)
-        return trace
-
-    def to_json(self) -> list[int]:
-        """Sizes as they are taken; where one is given back, minus its number, from 1."""
-        return [size or -(handle + 1) for handle, size in self.events]
 
 
 @dataclass(frozen=True)
@@ -104,18 +78,14 @@ class RecordedStep:
         return sum(self.batch_bytes) + self.trace.peak_bytes
 
     def towards(self, other: RecordedStep, share: float) -> RecordedStep:
-        """Between this one and one whose trace is alike: all by `share` nearer to the other's."""
+        """With every allocation by `share` nearer to that of one whose trace is alike."""
 
         def between(mine: int, its: int) -> int:
             return round(mine + share * (its - mine))
 
-        return RecordedStep(
-            batch_bytes=tuple(map(between, self.batch_bytes, other.batch_bytes)),
-            trace=self.trace.towards(other.trace, share),
-            flops=between(self.flops, other.flops),
-            bytes_moved=between(self.bytes_moved, other.bytes_moved),
-            operations=between(self.operations, other.operations),
-        )
+        batch_bytes = tuple(map(between, self.batch_bytes, other.batch_bytes))
+        trace = AllocationTrace(map(between, self.trace.events, other.trace.events))
+        return replace(self, batch_bytes=batch_bytes, trace=trace)
 
 
 class Recorder(TorchDispatchMode):
@@ -169,7 +139,8 @@ class Recorder(TorchDispatchMode):
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
         self._find_freed()
-        self.trace.free_all()
+        for _, handle in self._storages.values():
+            self.trace.free(handle)
 
     def _note(self, storage: torch.UntypedStorage) -> None:
         if storage.nbytes() >= SMALLEST_BYTES and storage._cdata not in self._storages:
@@ -266,18 +237,8 @@ def _shape(value: Any) -> Any:
 
 def _tensors(values: Any) -> list[Tensor]:
     """In their order, each once."""
-    return list({id(leaf): leaf for leaf in _leaves(values) if isinstance(leaf, Tensor)}.values())
-
-
-def _leaves(values: Any) -> Iterator[Any]:
-    """Of nested arguments or results."""
-    if isinstance(values, tuple | list):
-        for value in values:
-            yield from _leaves(value)
-    elif isinstance(values, dict):
-        yield from _leaves(tuple(values.values()))
-    else:
-        yield values
+    leaves, _ = tree_flatten(values)
+    return list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())
 
 
 def _sizes(tensors: Sequence[Tensor]) -> int:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, replace
 from typing import Any
 
 from sagebench.files import write_json
 from sagebench.measure.memory import release_memory
-from sagebench.pilot.records import EVALUATION_PART, WINDOW_PART, EvaluationTimes
+from sagebench.pilot.records import EVALUATION_PART, WINDOW_PART
 from sagebench.pilot.window import WindowTimer
-from sagebench.records import PeakBytes
 from sagebench.training.early_end import Deadline
 from sagebench.training.setup import RankSetup
 from sagebench.training.trainer import synchronise_device
@@ -43,17 +41,13 @@ class PilotRun(RankSetup):
         self.measured.write(self.directory)
 
     def _measure_window(self) -> None:
-        timer = WindowTimer(
-            self.trainer, Deadline.read().check, self._note_first_step, self.node_energy_j
-        )
+        check = Deadline.read().check
+        timer = WindowTimer(self.trainer, check, self._note_first_step, self.node_energy_j)
         with self.peak:
             window = timer.measure()
-        window = replace(
-            window,
-            memory=PeakBytes(**self.peak.read()),
-            start_to_first_step_s=self.measured.start_to_first_step_s,
-        )
-        write_json(self.directory / WINDOW_PART, asdict(window))
+        window["memory"] = self.peak.read()
+        window["start_to_first_step_s"] = self.measured.start_to_first_step_s
+        write_json(self.directory / WINDOW_PART, window)
 
     def _note_first_step(self) -> None:
         if self.measured.start_to_first_step_s is None:
@@ -67,10 +61,11 @@ class PilotRun(RankSetup):
             self.validate(weights)
             release_memory(self.device)
 
-        times = EvaluationTimes(
-            evaluation_s=seconds_of(validation), test_s=seconds_of(lambda: self.test(weights))
-        )
-        write_json(self.directory / EVALUATION_PART, asdict(times))
+        times = {
+            "evaluation_s": seconds_of(validation),
+            "test_s": seconds_of(lambda: self.test(weights)),
+        }
+        write_json(self.directory / EVALUATION_PART, times)
 
 
 def seconds_of(work: Callable[[], Any]) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from sagebench.attempts import log_attempt
@@ -27,19 +26,15 @@ from sagebench.launch.locks import machine_alone, only_one
 from sagebench.launch.start import ROOT, Job
 from sagebench.launch.verdict import Verdict
 from sagebench.launch.walltime import Walltime
+from sagebench.pilot.costs import PILOT, neutral
 from sagebench.pilot.records import (
     EVALUATION_PART,
     WINDOW_PART,
-    Evaluation,
-    EvaluationTimes,
-    Measured,
     Pilot,
-    Window,
-    pilot_trial,
     pilots_folder,
-    read_evaluations,
+    read_pilot,
     read_pilots,
-    write_record,
+    write_pilot,
 )
 from sagebench.pilot.work import Work, configurations, missing
 from sagebench.rank_records import read_measurements
@@ -47,16 +42,6 @@ from sagebench.records import Status
 from sagebench.units import duration, significant
 
 RANK_SCRIPT = ROOT / "workflow_scripts" / "pilot_rank.py"
-
-
-@dataclass(frozen=True)
-class End:
-    """How a process ended. interrupted: the signal that ended it, if one did."""
-
-    records: list[Measured]
-    verdict: Verdict
-    log: str
-    interrupted: int | None
 
 
 class Series:
@@ -68,7 +53,7 @@ class Series:
         self.folder = pilots_folder(study.results, study.site.machine)
         self.wanted = configurations(study)
         self.failed: dict[str, str] = {}  # sentences by key
-        self._read(warn=say)
+        self.pilots = read_pilots(study.results, study.site.machine, warn=say)
 
     def run(self) -> int:
         """Measure what is missing. Returns 0 where all is there, 1 where not, and 128 and the
@@ -79,9 +64,7 @@ class Series:
                 taken += 1
                 say(f"pilot {taken} of {taken - 1 + len(works)}: {works[0].name}")
                 with handling_signals(interrupt):
-                    end = self.measure(works[0])
-                if end is not None and end.interrupted is not None:
-                    return told_interrupted(end.interrupted)
+                    self.measure(works[0])
         except Interrupted as interrupted:
             return told_interrupted(interrupted.number)
         for failure in self.failed.values():
@@ -93,50 +76,47 @@ class Series:
         return 0
 
     def missing(self) -> list[Work]:
-        return missing(self.wanted, self.pilots, self.evaluations, self.failed)
+        return missing(self.wanted, self.pilots, self.failed)
 
-    def measure(self, work: Work) -> End | None:
-        """One process, and its records; None where another has measured them meanwhile.
+    def measure(self, work: Work) -> None:
+        """One process and its records, where no other process has measured them meanwhile.
 
-        Raises UserError where no process can be started, or the time of the job is used up.
+        Raises UserError where no process can be started, or the time of the job is used up, and
+        Interrupted where a signal ended it.
         """
-        home = self.folder / work.name
+        home, measured = self.folder / work.name, work.configuration
         with ExitStack() as held:
             held.enter_context(only_one(home, wait=True))  # another's pilot takes a minute at most
-            self._read()
+            for key in (measured.pilot, measured.evaluation):
+                if key not in self.pilots and (found := read_pilot(self.folder / f"{key}.json")):
+                    self.pilots[key] = found
             if work not in self.missing():
-                return None
+                return
             if not self.by_slurm:
                 held.enter_context(machine_alone())
             began = time.monotonic()
-            end = self._measure_alone(work, home, held)
-        self._read()
-        for record in end.records:
-            say(f"{record.key}: {told(record)}, in {duration(time.monotonic() - began)}")
-        if end.verdict.status is Status.TIME_LIMIT:
+            walltime = Walltime.left_of_job(time.time())
+            attempt = CurrentAttempt.begin(home, walltime.asked_s)
+            job = self._job(work, attempt.directory / "trial.json")
+            write_json(job.trial_path, job.trial.to_json())
+            verdict, interrupted = supervise(job, attempt, walltime, held)
+            for record in records_of(work, verdict, attempt.directory):
+                write_pilot(self.folder, record)
+                self.pilots[record.key] = record
+                say(f"{record.key}: {told(record)}, in {duration(time.monotonic() - began)}")
+            ended = attempt.ended(verdict, interrupted is not None)
+            log_attempt(home, ended)
+        if verdict.status is Status.TIME_LIMIT:
             raise UserError(
                 f"the time of the job was used up, and {len(self.missing())} of its pilots are to "
                 "be measured yet: call the same command again"
             )
-        if end.verdict.status is None and end.interrupted is None:
-            measured = work.configuration
+        if interrupted is not None:
+            raise Interrupted(interrupted)
+        if verdict.status is None:
             whole = WINDOW_PART in work.parts and measured.pilot not in self.pilots
             key = measured.pilot if whole else measured.evaluation
-            self.failed[key] = f"{key}: {end.verdict.message}; see {end.log}"
-        return end
-
-    def _measure_alone(self, work: Work, home: Path, held: ExitStack) -> End:
-        walltime = Walltime.left_of_job(time.time())
-        attempt = CurrentAttempt.begin(home, walltime.asked_s)
-        job = self._job(work, attempt.directory / "trial.json")
-        write_json(job.trial_path, job.trial.to_json())
-        verdict, interrupted = supervise(job, attempt, walltime, held)
-        records = records_of(work, verdict, attempt.directory)
-        for record in records:
-            write_record(self.folder, record)
-        ended = attempt.ended(verdict, interrupted is not None)
-        log_attempt(home, ended)
-        return End(records, verdict, ended.log, interrupted)
+            self.failed[key] = f"{key}: {verdict.message}; see {ended.log}"
 
     def _job(self, work: Work, trial_path: Path) -> Job:
         measured, site = work.configuration, self.study.site
@@ -150,20 +130,14 @@ class Series:
             program=(str(RANK_SCRIPT), *(f"--part={part}" for part in work.parts)),
         )
 
-    def _read(self, warn: Callable[[str], None] = lambda _: None) -> None:
-        results, machine = self.study.results, self.study.site.machine
-        self.pilots = read_pilots(results, machine, warn)
-        self.evaluations = read_evaluations(results, machine, warn)
 
-
-def records_of(work: Work, verdict: Verdict, directory: Path) -> list[Measured]:
+def records_of(work: Work, verdict: Verdict, directory: Path) -> list[Pilot]:
     """What a process leaves. directory: of its attempt.
 
     The evaluation first: whoever is ended between the two measures a pilot once more, but no
     evaluation is left out. A part that is whole counts, however the process ended behind it.
     """
-    measured, exhausted = work.configuration, verdict.status is Status.OUT_OF_MEMORY
-    parts = {part: read_object(directory / part) for part in work.parts}
+    measured, window = work.configuration, read_object(directory / WINDOW_PART)
     found = read_measurements(directory)
     rank = found.ranks[0] if found.ranks else {}
     common = {
@@ -173,30 +147,28 @@ def records_of(work: Work, verdict: Verdict, directory: Path) -> list[Measured]:
         "versions": found.versions,
         "measured_at": iso(time.time()),
     }
-    ended = {"status": Status.OUT_OF_MEMORY, "reason": verdict.reason}
-    completed = {"status": Status.COMPLETED}
-    evaluation = {"key": measured.evaluation, "trial": measured.trial.to_json(), **common}
-    pilot = {"key": measured.pilot, "trial": pilot_trial(measured.trial).to_json(), **common}
-    records: list[Measured] = []
-    if times := parts.get(EVALUATION_PART):
-        times = vars(EvaluationTimes.from_json(times))
-        records.append(Evaluation(**evaluation, **completed, **times))
-    elif EVALUATION_PART in parts and exhausted and parts.get(WINDOW_PART, True):
-        records.append(Evaluation(**evaluation, **ended))
-    if window := parts.get(WINDOW_PART):
-        records.append(Pilot(**pilot, **completed, **vars(Window.from_json(window))))
-    elif WINDOW_PART in parts and exhausted:
-        records.append(Pilot(**pilot, **ended))
+    # One after the other: out of memory in the window, nothing was evaluated.
+    comes_to_evaluation = window is not None or WINDOW_PART not in work.parts
+    records = []
+    for part, key, trial, begun in (
+        (EVALUATION_PART, measured.evaluation, measured.trial, comes_to_evaluation),
+        (WINDOW_PART, measured.pilot, neutral(measured.trial, PILOT), True),
+    ):
+        values = read_object(directory / part) if part in work.parts else None
+        about = {"key": key, "trial": trial.to_json(), **common}
+        if values is not None:
+            records.append(Pilot.from_json({**about, "status": Status.COMPLETED, **values}))
+        elif part in work.parts and begun and verdict.status is Status.OUT_OF_MEMORY:
+            records.append(Pilot(**about, status=verdict.status, reason=verdict.reason))
     return records
 
 
-def told(record: Measured) -> str:
+def told(record: Pilot) -> str:
     """What came of it, for people."""
     if record.status is Status.OUT_OF_MEMORY:
         return f"{record.status.words} ({record.reason.message if record.reason else ''})"
-    if isinstance(record, Evaluation):
+    if record.micro_steps is None:
         return f"validation {duration(record.evaluation_s)}, test {duration(record.test_s)}"
-    assert isinstance(record, Pilot)
     return f"{significant(1000 * record.step_mean_s)} ms a micro-step of {record.micro_steps}"
 
 

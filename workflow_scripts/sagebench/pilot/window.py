@@ -6,11 +6,11 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from sagebench.pilot.records import Window
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.trainer import Trainer, synchronise_device
 
@@ -23,28 +23,43 @@ EPOCHS = 2
 """that are timed, at least, where an epoch is shorter than the window"""
 
 
-@dataclass
 class Marks:
     """When each micro-step began, on the device's own clock where that is a GPU: there the host
     is ahead of what it has given it."""
 
-    device: torch.device
-    times: list[float | torch.cuda.Event] = field(default_factory=list)
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._times: list[float | torch.cuda.Event] = []
 
     def add(self) -> None:
-        if self.device.type == "cuda":
+        if self._on_gpu:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
-            self.times.append(event)
+            self._times.append(event)
         else:
-            self.times.append(time.perf_counter())
+            self._times.append(time.perf_counter())
 
     def between_s(self) -> list[float]:
         """Seconds from each mark to the next, once the device has come to all of them."""
-        if self.device.type == "cuda":
-            pairs = zip(self.times, self.times[1:], strict=False)
+        pairs = zip(self._times, self._times[1:], strict=False)
+        if self._on_gpu:
             return [began.elapsed_time(ended) / 1000 for began, ended in pairs]
-        return [ended - began for began, ended in zip(self.times, self.times[1:], strict=False)]
+        return [ended - began for began, ended in pairs]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Micro-steps of one epoch. steps_s: of each; time_s: of all, the optimizer's steps included;
+    neither has the wait for the epoch's first batch. first_batch_s: from the epoch's start to that.
+    epoch_s: of the whole epoch, None where it was ended early. nodes, edges: of all of them."""
+
+    steps_s: list[float]
+    time_s: float
+    first_batch_s: float
+    epoch_s: float | None
+    nodes: int
+    edges: int
+    energy_j: float | None
 
 
 def whole_steps(micro_steps: int, accumulation: int) -> int:
@@ -77,133 +92,94 @@ class WindowTimer:
         # and are not counted.
         self.micro_batches = -(-len(trainer.order.train_nodes) // trial.batch_size)
 
-    def measure(self) -> Window:
-        step_s = self._warm_up()
-        steps = whole_steps(
-            max(STEPS, math.ceil(WINDOW_S / step_s)), self.trainer.trial.accumulation
-        )
-        if self.micro_batches < self.ahead + steps:
-            return self._of_epochs()
-        return self._of_part(steps)
-
-    def _sums(self, epoch: int) -> EpochSums:
-        return EpochSums(epoch, self.trainer.trial.layers, self.device)
+    def measure(self) -> dict[str, Any]:
+        """The values of a `Pilot` of the same names: of a part of the second epoch, behind its
+        first micro-steps, or of whole epochs behind the first."""
+        step_s, accumulation = self._warm_up(), self.trainer.trial.accumulation
+        steps = whole_steps(max(STEPS, math.ceil(WINDOW_S / step_s)), accumulation)
+        if self.micro_batches >= self.ahead + steps:
+            last = self.ahead + steps
+            return window([self._stretch(2, lambda done: done == last, first=self.ahead)])
+        found: list[Stretch] = []
+        steps_s: list[float] = []
+        while len(found) < EPOCHS or len(steps_s) < STEPS or sum(steps_s) < WINDOW_S:
+            found.append(self._stretch(2 + len(found), lambda done: False))
+            steps_s += found[-1].steps_s
+        return window(found)
 
     def _warm_up(self) -> float:
         """Train in the first epoch; returns the seconds of a micro-step, about."""
-        marks, began = Marks(self.device), time.monotonic()
+        began = time.monotonic()
 
-        def stops(sums: EpochSums) -> bool:
-            self.check()
-            marks.add()
-            return sums.micro_steps >= self.ahead and time.monotonic() - began > WARM_UP_S
+        def is_warm(done: int) -> bool:
+            return done >= self.ahead and time.monotonic() - began > WARM_UP_S
 
-        self.trainer.epoch(self._sums(1), stops, self.first_step)
-        marks.add()
-        synchronise_device(self.device)
-        return statistics.mean(marks.between_s()[: self.micro_batches])
+        return statistics.mean(self._stretch(1, is_warm, after_step=self.first_step).steps_s)
 
-    def _of_part(self, steps: int) -> Window:
-        """Of the second epoch, behind its first micro-steps."""
-        marks, ends = Marks(self.device), []
-        start = FirstBatch()
+    def _stretch(
+        self,
+        epoch: int,
+        ends: Callable[[int], bool],
+        first: int = 0,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> Stretch:
+        """Train in an epoch and time it from micro-step `first` on. ends: whether to leave it at
+        so many micro-steps."""
+        sums = EpochSums(epoch, self.trainer.trial.layers, self.device)
+        marks, asked, ends_seen = Marks(self.device), [], []
+        epoch_began = time.perf_counter()
 
-        def stops(sums: EpochSums) -> bool:
-            self.check()
-            start.look(sums)
-            done = sums.micro_steps - self.ahead
-            if done in (0, steps):
-                synchronise_device(self.device)
-                ends.append((time.perf_counter(), self.energy_j(), sums.nodes, sums.edges))
-            if done >= 0:
-                marks.add()
-            return done == steps
-
-        self.trainer.epoch(self._sums(2), stops)
-        (began, energy_before, *before), (ended, energy_after, *after) = ends
-        nodes, edges = (end - begin for begin, end in zip(before, after, strict=True))
-        return window(
-            marks.between_s(),
-            (ended - began) / steps,
-            (nodes, edges),
-            first_batch_s=start.seconds,
-            energy_j=used(energy_before, energy_after),
-        )
-
-    def _of_epochs(self) -> Window:
-        """Of whole epochs behind the first."""
-        steps_s: list[float] = []
-        firsts_s: list[float] = []
-        epochs = []
-        before = self.energy_j()
-        while len(epochs) < EPOCHS or len(steps_s) < STEPS or sum(steps_s) < WINDOW_S:
-            marks, sums, start = Marks(self.device), self._sums(2 + len(epochs)), FirstBatch()
-
-            def stops(sums: EpochSums, marks: Marks = marks, start: FirstBatch = start) -> bool:
-                self.check()
-                start.look(sums)
-                marks.add()
-                return False
-
-            epochs.append(self.trainer.epoch(sums, stops))
-            marks.add()
+        def look() -> None:
             synchronise_device(self.device)
-            start.look(sums)
-            first, *others = marks.between_s()[: self.micro_batches]
-            steps_s += [max(0.0, first - start.seconds), *others]
-            firsts_s.append(start.seconds)
-        stepping_s = sum(epoch.time_s for epoch in epochs) - sum(firsts_s)
-        return window(
+            ends_seen.append((time.perf_counter(), self.energy_j(), sums.nodes, sums.edges))
+
+        def stops(_: EpochSums) -> bool:
+            self.check()
+            asked.append((time.perf_counter(), sums.wait_s))
+            if sums.micro_steps == first:
+                look()
+            if sums.micro_steps >= first:
+                marks.add()
+            return ends(sums.micro_steps)
+
+        record = self.trainer.epoch(sums, stops, after_step)
+        asked.append((time.perf_counter(), sums.wait_s))
+        if record is not None:
+            marks.add()
+        look()
+        wait_s = asked[1][1]  # for the first batch
+        (began, energy_before, *before), (ended, energy_after, *after) = ends_seen
+        nodes, edges = (end - begin for begin, end in zip(before, after, strict=True))
+        time_s, steps_s = ended - began, marks.between_s()[: self.micro_batches - first]
+        if first == 0:
+            time_s -= wait_s
+            steps_s[0] = max(0.0, steps_s[0] - wait_s)
+        return Stretch(
             steps_s,
-            stepping_s / len(steps_s),
-            (sum(epoch.nodes for epoch in epochs), sum(epoch.edges for epoch in epochs)),
-            epoch_s=statistics.median(epoch.time_s for epoch in epochs),
-            first_batch_s=statistics.median(firsts_s),
-            energy_j=used(before, self.energy_j()),
+            time_s,
+            first_batch_s=asked[0][0] - epoch_began + wait_s,
+            epoch_s=record and record.time_s,
+            nodes=nodes,
+            edges=edges,
+            energy_j=None if energy_before is None else energy_after - energy_before,
         )
 
 
-class FirstBatch:
-    """Seconds from an epoch's start, which is now, to its first batch."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._asked: float | None = None
-        self.seconds = 0.0
-
-    def look(self, sums: EpochSums) -> None:
-        """Before every micro-step: before the first it is asked for, and then was waited for."""
-        if self._asked is None:
-            self._asked = time.perf_counter()
-        elif sums.micro_steps == 1:
-            self.seconds = self._asked - self._began + sums.wait_s
-
-
-def window(
-    steps_s: list[float],
-    mean_s: float,
-    counted: tuple[int, int],
-    *,
-    first_batch_s: float,
-    energy_j: float | None,
-    epoch_s: float | None = None,
-) -> Window:
-    """steps_s: of each micro-step. counted: nodes and edges of all of them."""
+def window(stretches: list[Stretch]) -> dict[str, Any]:
+    """All of them together, by the names of a `Pilot`."""
+    steps_s = [step_s for one in stretches for step_s in one.steps_s]
     low, middle, high = statistics.quantiles(steps_s, n=4, method="inclusive")
-    nodes, edges = counted
-    return Window(
-        micro_steps=len(steps_s),
-        step_s=middle,
-        step_low_s=low,
-        step_high_s=high,
-        step_mean_s=mean_s,
-        epoch_s=epoch_s,
-        first_batch_s=first_batch_s,
-        nodes=nodes / len(steps_s),
-        edges=edges / len(steps_s),
-        energy_j=energy_j,
-    )
-
-
-def used(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
+    epochs_s = [one.epoch_s for one in stretches if one.epoch_s is not None]
+    energies_j = [one.energy_j for one in stretches if one.energy_j is not None]
+    return {
+        "micro_steps": len(steps_s),
+        "step_s": middle,
+        "step_low_s": low,
+        "step_high_s": high,
+        "step_mean_s": sum(one.time_s for one in stretches) / len(steps_s),
+        "epoch_s": statistics.median(epochs_s) if epochs_s else None,
+        "first_batch_s": statistics.median(one.first_batch_s for one in stretches),
+        "nodes": sum(one.nodes for one in stretches) / len(steps_s),
+        "edges": sum(one.edges for one in stretches) / len(steps_s),
+        "energy_j": sum(energies_j) if energies_j else None,
+    }

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sagebench.files import read_object
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.trial import Trial
-from sagebench.pilot.records import (
-    EVALUATED,
-    EVALUATION_PART,
-    WINDOW_PART,
-    Pilot,
-    evaluation_key,
-    pilot_key,
-    pilot_trial,
-    read_evaluations,
-    read_pilots,
-)
+from sagebench.pilot.costs import EVALUATION, PILOT, evaluation_key, neutral, pilot_key
+from sagebench.pilot.records import EVALUATION_PART, WINDOW_PART, Pilot, read_pilots
 from sagebench.records import Status
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Trials that cost the same. trial: the one to run for them. store: its folder's name."""
+    """Trials that cost the same. trial: the one to run for them. store: its folder's name. pilot,
+    evaluation: keys of its records."""
 
     trial: Trial
     store: str
@@ -60,25 +52,20 @@ def configurations(study: Study) -> list[Configuration]:
         trial, checksum = request.trial, checksums[request.store]
         keys = pilot_key(trial, checksum), evaluation_key(trial, checksum)
         if keys not in found:
-            evaluated = {name: getattr(trial, name) for name in EVALUATED}
-            run = replace(pilot_trial(trial), **evaluated)
+            run = neutral(trial, PILOT | EVALUATION)
             found[keys] = Configuration(run, request.store, checksum, *keys)
     return list(found.values())
 
 
 def missing(
-    wanted: Iterable[Configuration],
-    pilots: Mapping[str, Pilot],
-    evaluations: Collection[str],
-    failed: Collection[str] = (),
+    wanted: Sequence[Configuration], pilots: Mapping[str, Pilot], failed: Collection[str] = ()
 ) -> list[Work]:
-    """What is to be measured yet. evaluations, failed: keys that are there, or not to be tried.
+    """What is to be measured yet. failed: keys that are not to be tried.
 
     The first pilot of a set that evaluates alike takes the evaluation along. Where all of a set
     have run out of memory, no trial will come to one.
     """
-    wanted = list(wanted)
-    done = {*pilots, *evaluations, *failed}
+    done = {*pilots, *failed}
     works = []
     for one in wanted:
         if one.pilot not in done:
@@ -95,6 +82,4 @@ def missing(
 
 def missing_of(study: Study) -> list[Work]:
     """What is to be measured yet of a study, by what its results hold."""
-    pilots = read_pilots(study.results, study.site.machine)
-    evaluations = read_evaluations(study.results, study.site.machine)
-    return missing(configurations(study), pilots, evaluations)
+    return missing(configurations(study), read_pilots(study.results, study.site.machine))

@@ -1,27 +1,33 @@
-"""From a study to the rows of its plan."""
+"""From a study to the rows of its plan, and to what the plan decides."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
+from sagebench.estimate.memory import NO_FIT
 from sagebench.estimate.time import steps_per_epoch
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.resources import Geometry
+from sagebench.plan.budget import refusal
+from sagebench.plan.decisions import Decisions, has_guards, inputs, model_version
 from sagebench.plan.forecast import Forecast, Forecaster
-from sagebench.plan.past import Measured, measured_of
-from sagebench.plan.rows import ASKED, MEASURED, PREDICTED, PlanRow
-from sagebench.records import Damaged, Status, read_outcome
+from sagebench.plan.record import memory_figures
+from sagebench.plan.rows import ASKED, MEASURED, PREDICTED, PlanRow, distinct, total
+from sagebench.records import Damaged, Outcome, Status, Timing, read_outcome
+
+START_UP_MIN = 2.0
+"""minutes of a job beside its trial: the container's start, and writing the outcome"""
 
 
 def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRow]:
     """One row for each experiment and trial; an experiment's trial may be another one's too."""
     forecaster = forecaster or Forecaster(study)
-    rows: dict[str, PlanRow] = {}
-    for experiment in study.experiments:
-        for trial_id in experiment.trials:
-            if trial_id not in rows:
-                rows[trial_id] = _row(study, trial_id, forecaster)
+    rows = {trial_id: _row(study, trial_id, forecaster) for trial_id in study.requests}
     return [
         rows[trial_id]._replace(experiment=experiment.name)
         for experiment in study.experiments
@@ -33,14 +39,18 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     request = study.requests[trial_id]
     trial, place = request.trial, forecaster.place(request.trial.ranks)
     probe = forecaster.probes.get(request.store)
-    measured, damaged = _measured(study, trial_id)
-    forecast = None if measured else forecaster.of(request)
-    skipped = measured is None and trial_id in study.skipped
-    is_known = forecast is not None and forecast.total_s is not None
+    path, outcome, status = Path(outcome_path(study.results, trial_id)), None, None
+    if path.exists():
+        try:
+            outcome = read_outcome(path, trial_id)
+            status = outcome.status
+        except Damaged:
+            status = Status.DAMAGED
+    forecast = Forecast() if outcome else forecaster.of(request)
+    skipped = outcome is None and trial_id in study.skipped
     hours, low, high = _hours(request, forecast)
-    if measured or skipped:
+    if outcome or skipped:
         hours = low = high = 0.0
-    allocated = place.devices_allocated * hours
     return PlanRow(
         experiment="",
         trial=trial_id,
@@ -51,8 +61,8 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         seed=trial.seed,
         ranks=trial.ranks,
         nodes=place.nodes,
-        source=MEASURED if measured else PREDICTED if is_known else ASKED,
-        status=measured.status if measured else Status.DAMAGED if damaged else None,
+        source=MEASURED if outcome else ASKED if forecast.total_s is None else PREDICTED,
+        status=status,
         skipped=skipped,
         continues=request.continues,
         walltime_h=request.walltime_min / 60,
@@ -60,29 +70,18 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         hours_used=trial.ranks * hours,
         hours_used_low=trial.ranks * low,
         hours_used_high=trial.ranks * high,
-        hours_allocated=allocated,
+        hours_allocated=place.devices_allocated * hours,
         node_hours=_node_hours(study, place, hours),
         steps_per_epoch=probe and steps_per_epoch(trial, probe.graph),
-        **(_of_outcome(measured) if measured else _of_forecast(forecast, hours)),
+        **(_of_outcome(outcome) if outcome else _of_forecast(forecast, hours)),
     )
 
 
-def _measured(study: Study, trial_id: str) -> tuple[Measured | None, bool]:
-    """What is measured of a trial, and whether a damaged outcome is why that is nothing."""
-    path = Path(outcome_path(study.results, trial_id))
-    if not path.exists():
-        return None, False
-    try:
-        return measured_of(read_outcome(path, trial_id)), False
-    except Damaged:
-        return None, True
-
-
-def _hours(request: Request, forecast: Forecast | None) -> tuple[float, float, float]:
+def _hours(request: Request, forecast: Forecast) -> tuple[float, float, float]:
     """Of one rank, with the ends of its interval: as predicted, but not beyond the walltime, which
     ends a trial; else the walltime."""
     asked = request.walltime_min / 60
-    if forecast is None or forecast.time is None or forecast.total_s is None:
+    if forecast.time is None or forecast.total_s is None:
         return asked, asked, asked
     longest = float("inf") if request.continues else asked
     hours, took = forecast.total_s / 3600, forecast.time
@@ -98,18 +97,23 @@ def _node_hours(study: Study, place: Geometry, hours: float) -> float:
     return hours * place.devices_allocated / study.site.devices_per_node
 
 
-def _of_outcome(measured: Measured) -> dict[str, object]:
+def _of_outcome(outcome: Outcome) -> dict[str, object]:
+    timing, accuracy = outcome.timing or Timing(), outcome.accuracy
+    total_s = timing.total_s  # of all its jobs; the dates are those of the last one
+    if total_s is None and outcome.started_at and outcome.finished_at:
+        began, ended = map(datetime.fromisoformat, (outcome.started_at, outcome.finished_at))
+        total_s = (ended - began).total_seconds()
     return {
-        "peak_memory_bytes": measured.peak_memory_bytes,
-        "epoch_s": measured.epoch_s,
-        "total_h": measured.total_h,
-        "test_accuracy": measured.test_accuracy,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "epoch_s": timing.epoch_median_s or timing.first_epoch_s,
+        "total_h": None if total_s is None else total_s / 3600,
+        "test_accuracy": accuracy and (accuracy.test_full or accuracy.test_sampled),
     }
 
 
-def _of_forecast(forecast: Forecast | None, hours: float) -> dict[str, object]:
+def _of_forecast(forecast: Forecast, hours: float) -> dict[str, object]:
     """hours: of one rank, still to be spent."""
-    if forecast is None or not forecast.is_known:
+    if not forecast.is_known:
         return {}
     memory, took, sample = forecast.memory, forecast.time, forecast.sample
     values: dict[str, object] = {
@@ -134,7 +138,7 @@ def _of_forecast(forecast: Forecast | None, hours: float) -> dict[str, object]:
             "epoch_high_s": took.high_s,
             "total_h": None if forecast.total_s is None else forecast.total_s / 3600,
             "time_source": took.source,
-            "time_basis": took.basis.value,
+            "time_basis": took.basis,
         }
     if forecast.energy_j is not None and forecast.total_s and hours:
         values |= {
@@ -142,3 +146,33 @@ def _of_forecast(forecast: Forecast | None, hours: float) -> dict[str, object]:
             "energy_source": forecast.energy_source,
         }
     return values
+
+
+def decide(study: Study, forecaster: Forecaster) -> Decisions:
+    """What is not run, and what jobs ask for; `with_hours` adds the budget."""
+    made_from, skipped, runtimes = inputs(study), {}, {}  # before any of it is read
+    skips = study.configuration.skip_predicted_out_of_memory
+    margin = study.configuration.walltime_from_prediction
+    for trial_id, request in study.requests.items() if has_guards(study) else ():
+        forecast = forecaster.of(request)
+        if skips and forecast.fits == NO_FIT:
+            skipped[trial_id] = {"model": model_version(), **memory_figures(forecast)}
+        elif margin is not None and (minutes := runtime(request, forecast, margin)) is not None:
+            runtimes[trial_id] = minutes
+    return Decisions(made_from, skipped, runtimes, node_hours=0.0)
+
+
+def with_hours(decisions: Decisions, study: Study, rows: Sequence[PlanRow]) -> Decisions:
+    """rows: of the study without what is skipped."""
+    hours = total("", distinct(rows)).node_hours
+    return replace(decisions, node_hours=hours, refusal=refusal(study, rows))
+
+
+def runtime(request: Request, forecast: Forecast, margin: float) -> int | None:
+    """Minutes that the trial's first job asks for: margin times what is estimated, but no less than
+    the end of its interval. None: its walltime."""
+    if forecast.time is None or forecast.total_s is None:
+        return None
+    high = forecast.time.high_s / forecast.time.epoch_s
+    minutes = math.ceil(max(margin, high) * forecast.total_s / 60 + START_UP_MIN)
+    return minutes if minutes < request.walltime_min else None

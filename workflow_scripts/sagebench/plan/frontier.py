@@ -1,4 +1,5 @@
-"""The memory of batch size x fanout: what the study asks for, and the cells between."""
+"""The memory frontier of the plan's page: batch size x fanout of one engine, as the study asks for
+them, and the cells between."""
 
 from __future__ import annotations
 
@@ -6,30 +7,38 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from sagebench.analysis.style import ALARM, INK, SOFT
 from sagebench.estimate.grid_cells import axes_of, cells_between
-from sagebench.estimate.memory import NO_FIT, verdict
+from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, verdict
 from sagebench.grid.expansion import Study
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import PlanRow
 from sagebench.records import Status
 from sagebench.units import GIB
 
+WIDE_IN = 8.6
+FIT_COLOURS = {FITS: "#cfe6dc", TIGHT: "#f7dfa5", NO_FIT: "#f0b9b3"}
+FIT_PALE = {FITS: "#eef6f2", TIGHT: "#fcf4de", NO_FIT: "#faeae8"}
+
 
 @dataclass(frozen=True)
 class Cell:
     """memory_bytes: what the fullest rank needs; where it was measured, its peak. asked: by the
-    study; else it is a cell between."""
+    study; else it is a cell between. ended: of what was measured."""
 
     memory_bytes: float | None
     fits: str | None
     asked: bool
-    measured: bool
-    ended: Status | None  # a measured end without a value
+    ended: Status | None = None
 
     @property
     def holds(self) -> bool | None:
         """Whether memory suffices, or may; None where nobody knows."""
-        if self.measured:
+        if self.ended:
             return self.ended != Status.OUT_OF_MEMORY
         return None if self.fits is None else self.fits != NO_FIT
 
@@ -42,9 +51,7 @@ class Cell:
     def text(self) -> str:
         """GiB; of a measured end without any, what it was."""
         if self.memory_bytes is None:
-            if self.ended is Status.OUT_OF_MEMORY or self.fits == NO_FIT:  # a pilot ran out
-                return "OOM"
-            return self.ended.words if self.ended else ""
+            return "OOM" if self.holds is False else self.ended.words if self.ended else ""
         gib = self.memory_bytes / GIB
         return f"{gib:.2g}" if gib < 1 else f"{gib:.1f}" if gib < 100 else f"{gib:,.0f}"
 
@@ -63,13 +70,14 @@ class Frontier:
 
 def frontiers(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[Frontier]:
     """One for each engine of which the memory of some trial is known."""
-    found = []
-    for engine in dict.fromkeys(row.engine for row in rows):
-        mine = [row for row in rows if row.engine == engine]
-        known = [row for row in mine if row.peak_memory_bytes is not None]
-        if known:
-            found.append(_frontier(study, engine, mine, forecaster))
-    return found
+    by_engine: dict[str, list[PlanRow]] = {}
+    for row in rows:
+        by_engine.setdefault(row.engine, []).append(row)
+    return [
+        _frontier(study, engine, mine, forecaster)
+        for engine, mine in by_engine.items()
+        if any(row.peak_memory_bytes is not None for row in mine)
+    ]
 
 
 def _frontier(
@@ -78,13 +86,12 @@ def _frontier(
     cells: dict[tuple[str, int], Cell] = {}
     for row in rows:
         memory = row.peak_memory_bytes if row.measured else row.needed_memory_bytes
-        cell = Cell(memory, row.fits, True, row.measured, row.status if row.measured else None)
+        cell = Cell(memory, row.fits, True, row.status if row.measured else None)
         before = cells.get((row.fanout, row.batch_size))
         if before is None or cell.demand > before.demand:
             cells[row.fanout, row.batch_size] = cell
     trials = [study.requests[row.trial].trial for row in rows]
     fanouts, batch_sizes = axes_of(trials)
-    limits = {(row.memory_limit_bytes, row.memory_limit) for row in rows}
     stores = {study.requests[row.trial].store for row in rows}
     probe = forecaster.probes.get(stores.pop()) if len(stores) == 1 else None
     for trial in cells_between(trials, probe.graph.train_nodes) if probe else ():
@@ -92,9 +99,12 @@ def _frontier(
         if estimate is not None:
             chance = estimate.out_of_memory_chance
             fits = None if chance is None else verdict(chance)
-            cell = Cell(estimate.needed_bytes, fits, False, False, None)
-            cells[str(trial.fanout), trial.batch_size] = cell
-    known = [f"{limit / GIB:.3g} GiB ({what})" for limit, what in limits if limit is not None]
+            cells[str(trial.fanout), trial.batch_size] = Cell(estimate.needed_bytes, fits, False)
+    limits = {
+        f"{row.memory_limit_bytes / GIB:.3g} GiB ({row.memory_limit})"
+        for row in rows
+        if row.memory_limit_bytes is not None
+    }
     middle = Counter(row.batch_size for row in rows).most_common(1)[0][0]
 
     def demand(fanout: str) -> float:
@@ -103,14 +113,77 @@ def _frontier(
             (c.memory_bytes or 0 for (f, _), c in cells.items() if f == fanout), default=0
         )
 
+    asked = len({row.fanout for row in rows}) + len({row.batch_size for row in rows})
     return Frontier(
         engine=engine,
         fanouts=sorted(map(str, fanouts), key=demand),
         batch_sizes=batch_sizes,
         cells=cells,
-        limit=", ".join(sorted(set(known))) or "no limit known",
-        left_out=len({r.fanout for r in rows})
-        - len(fanouts)
-        + len({r.batch_size for r in rows})
-        - len(batch_sizes),
+        limit=", ".join(sorted(limits)) or "no limit known",
+        left_out=asked - len(fanouts) - len(batch_sizes),
     )
+
+
+def memory_frontier(frontier: Frontier) -> Figure:
+    """Batch sizes across, fanouts down: the peak in GiB, and the line behind which none fits."""
+    columns, lines = frontier.batch_sizes, frontier.fanouts
+    figure = Figure(figsize=(WIDE_IN, 1.25 + 0.27 * len(lines)), layout="constrained")
+    axes = figure.subplots()
+    for row, fanout in enumerate(lines):
+        for column, batch_size in enumerate(columns):
+            if cell := frontier.cells.get((fanout, batch_size)):
+                _draw(axes, cell, row, column)
+    _staircase(axes, frontier)
+    axes.set_xlim(-0.55, len(columns) - 0.45)
+    axes.set_ylim(len(lines) - 0.5, -0.55)
+    axes.set_xticks(range(len(columns)), [f"{size:,}" for size in columns])
+    axes.set_yticks(range(len(lines)), [fanout.replace(",", ", ") for fanout in lines])
+    axes.set_xlabel("Batch size (training nodes a rank)")
+    axes.set_ylabel("Fanout")
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    cells = frontier.cells.values()
+    handles = [
+        Patch(color=colour, label=fits)
+        for fits, colour in FIT_COLOURS.items()
+        if any(cell.fits == fits for cell in cells)
+    ]
+    if any(cell.ended for cell in cells):
+        handles.append(Patch(facecolor="white", edgecolor=INK, label="measured"))
+    if any(not cell.asked for cell in cells):
+        handles.append(Patch(color="#f1f2f4", label="not in the study, estimated (pale)"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=5, handlelength=1.2)
+    return figure
+
+
+def _draw(axes: Axes, cell: Cell, row: int, column: int) -> None:
+    colours = {} if cell.ended else FIT_COLOURS if cell.asked else FIT_PALE
+    axes.add_patch(
+        Rectangle(
+            (column - 0.47, row - 0.44), 0.94, 0.88, facecolor=colours.get(cell.fits, "white"),
+            linewidth=1.2, edgecolor=INK if cell.ended else "none", zorder=2,
+        )
+    )  # fmt: skip
+    axes.text(
+        column, row, cell.text, ha="center", va="center", zorder=3,
+        size=8.5 if cell.asked else 7.5, color=INK if cell.asked else SOFT,
+        weight="bold" if cell.ended else "normal",
+    )  # fmt: skip
+
+
+def _staircase(axes: Axes, frontier: Frontier) -> None:
+    """The line between the last batch size that may fit and the first that does not."""
+    look = {"color": ALARM, "linewidth": 1.6, "zorder": 4, "solid_capstyle": "round"}
+    above = None
+    for row, fanout in enumerate(frontier.fanouts):
+        found = [frontier.cells.get((fanout, size)) for size in frontier.batch_sizes]
+        holds = [cell and cell.holds for cell in found]
+        edge = None
+        if False in holds:
+            last = max((k for k, held in enumerate(holds) if held), default=None)
+            edge = (holds.index(False) - 0.5) if last is None else last + 0.5
+            axes.plot([edge, edge], [row - 0.5, row + 0.5], **look)
+            if above is not None:
+                axes.plot([above, edge], [row - 0.5, row - 0.5], **look)
+        above = edge

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from sagebench.analysis import style
 from sagebench.analysis.report import TEMPLATES
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, UNLIKELY
 from sagebench.grid.expansion import Study
-from sagebench.plan import figures
 from sagebench.plan.as_text import device_word
 from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecaster
-from sagebench.plan.frontier import frontiers
-from sagebench.plan.limits import sentences
-from sagebench.plan.page_tables import MARKS, every_trial, experiments
-from sagebench.plan.rows import ASKED, PlanRow, distinct, total
+from sagebench.plan.frontier import frontiers, memory_frontier
+from sagebench.plan.limits import hints, sentences
+from sagebench.plan.rows import PlanRow, distinct, total
+from sagebench.plan.tables import MARKS, every_trial, experiments
 from sagebench.units import GIB, hours_text
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"
 ROWS_SHOWN = 1000
 """trials of the page's table; plan.csv has all"""
 OF_CPU = "a CPU's is not estimated: what there is, a pilot reached in some twenty steps"
-
-
-@dataclass(frozen=True)
-class Picture:
-    title: str
-    reading: str
-    uri: str
 
 
 def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str:
@@ -47,7 +41,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
     )
     trials = distinct(rows)
     found = total("all", trials)
-    unit = "GPU" if device_word(study) == "gpu" else "Device"
+    unit = device_word(study)
     verdicts = {
         fits: count
         for fits in (FITS, TIGHT, NO_FIT)
@@ -63,23 +57,15 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         unit=unit,
         total=found,
         hours=hours_text,
-        spread=found.hours_used_high > found.hours_used_low,
         verdicts=verdicts,
         marks=MARKS,
-        asked=sum(row.source == ASKED and row.to_run for row in trials),
-        unprobed=study.site.device == "cuda"
-        and sum(row.to_run and row.sampled is None and row.source == ASKED for row in trials),
+        hints=hints(study, rows, lambda target: f"snakemake {target}"),
         warnings=sentences(study, rows),
         experiments=experiments(rows, unit),
         memory=memory,
-        every_trial=every_trial(rows[:ROWS_SHOWN], unit),
+        every_trial=every_trial(rows[:ROWS_SHOWN], unit, details=True),
         left_out=max(0, len(rows) - ROWS_SHOWN),
-        skipped=_skipped(trials),
         basis=_basis(study, trials, forecaster),
-        of_cpu=study.site.device == "cpu",
-        needs_times=any(
-            row.to_run and row.epoch_s is None and row.fits != NO_FIT for row in trials
-        ),
         unlikely=UNLIKELY,
         configuration=yaml.safe_dump(
             study.configuration.complete(), sort_keys=False, allow_unicode=True
@@ -87,7 +73,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
     )
 
 
-def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[Picture]:
+def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[dict[str, str]]:
     pictures = []
     for frontier in frontiers(study, rows, forecaster):
         found = frontier.cells.values()
@@ -104,18 +90,17 @@ def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> li
             )
         if frontier.left_out:
             reading += f" {frontier.left_out} more fanouts and batch sizes have no room here."
-        pictures.append(
-            Picture(
-                f"Memory frontier, engine {frontier.engine}",
-                reading,
-                figures.as_uri(figures.memory_frontier(frontier)),
-            )
-        )
+        title = f"Memory frontier, engine {frontier.engine}"
+        uri = _as_uri(memory_frontier(frontier))
+        pictures.append({"title": title, "reading": reading, "uri": uri})
     return pictures
 
 
-def _skipped(trials: Sequence[PlanRow]) -> int:
-    return sum(row.skipped for row in trials)
+def _as_uri(figure: Figure) -> str:
+    """The figure as an SVG in a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _basis(
