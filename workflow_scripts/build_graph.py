@@ -12,6 +12,7 @@ from typing import Any
 from sagebench.errors import UserError, run_script
 from sagebench.graph import sources
 from sagebench.graph.store import GraphStore, write_store
+from sagebench.grid.configuration import checked_dataset
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
 
 def build(spec: dict[str, Any], out: Path, downloads: Path) -> GraphStore:
     try:
-        return write_store(out, source=spec, **sources.load(spec, downloads))
+        return write_store(out, source=spec, **sources.load(checked_dataset(spec), downloads))
     except UserError as error:
         raise UserError(f"data set {spec.get('name', spec.get('source'))}: {error}") from None
 

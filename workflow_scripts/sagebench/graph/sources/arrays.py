@@ -1,4 +1,6 @@
-"""A user's own graph: an .npz file, or a folder of .npy files, with these arrays.
+"""A user's own graph.
+
+An .npz file, or a folder of .npy files, with these arrays:
 
 edge_index         integers [2, E]: u (row 0) -> v (row 1); v aggregates u
 x                  numbers [N, F], stored as float32
@@ -18,42 +20,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagebench.errors import UserError
-from sagebench.graph.files import require_file, require_sha256, sha256_of
-from sagebench.graph.sources import flag
+from sagebench.graph.files import checked_sha256
 
-KEYS = ("path", "undirected", "num_classes", "unlabelled", "sha256")
+OPTIONS = {
+    "path": {
+        "type": "path",
+        "help": "an .npz file or a folder of .npy files: edge_index, x, y, train, valid, test",
+    },
+    "undirected": {
+        "type": "switch",
+        "default": None,
+        "help": "true: each edge counts in both directions",
+    },
+    "num_classes": {
+        "type": "whole",
+        "low": 2,
+        "example": 10,
+        "default": None,
+        "help": "null: the largest label and one; give it where a class has no node",
+    },
+    "unlabelled": {
+        "type": "switch",
+        "default": None,
+        "help": "true: y may be -1 for nodes in no split",
+    },
+    "sha256": {
+        "type": "sha256",
+        "default": None,
+        "help": "of the .npz; null: not checked, only recorded in the manifest",
+    },
+}
 ARRAYS = ("edge_index", "x", "y", "train", "valid", "test")
 
 
 def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
-    """path: the .npz or the folder, from the folder where the command runs.
-
-    undirected (false): each edge counts in both directions. num_classes (largest label + 1).
-    unlabelled (false): y may be -1 for nodes in no split. sha256: of the .npz, checked if given.
-    """
-    if not isinstance(spec.get("path"), str):
-        raise UserError("path is missing; give the path of an .npz file or a folder of .npy files")
-    num_classes = spec.get("num_classes")
-    if num_classes is not None and (type(num_classes) is not int or num_classes < 2):
-        raise UserError(f"num_classes: {num_classes!r} is no number of classes; write 2 or more")
     path = Path(spec["path"])
     provenance = {"path": str(path.resolve())}
     if path.is_dir():
         arrays = _read_folder(path)
     else:
-        require_file(path)
-        if "sha256" in spec:
-            require_sha256(path, str(spec["sha256"]))
-        provenance["sha256"] = sha256_of(path)
+        provenance["sha256"] = checked_sha256(path, spec["sha256"])
         arrays = _read_npz(path)
     return {
         "edge_index": arrays["edge_index"],
-        "undirected": flag(spec, "undirected"),
+        "undirected": bool(spec["undirected"]),
         "features": arrays["x"],
         "labels": arrays["y"],
         "splits": {name: arrays[name] for name in ("train", "valid", "test")},
-        "num_classes": num_classes,
-        "unlabelled": flag(spec, "unlabelled"),
+        "num_classes": spec["num_classes"],
+        "unlabelled": bool(spec["unlabelled"]),
         "provenance": provenance,
     }
 
