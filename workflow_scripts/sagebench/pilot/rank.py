@@ -14,7 +14,6 @@ from sagebench.pilot.window import WindowTimer
 from sagebench.records import PeakBytes
 from sagebench.training.early_end import Deadline
 from sagebench.training.setup import RankSetup
-from sagebench.training.trainer import synchronise_device
 
 
 class PilotRun(RankSetup):
@@ -44,7 +43,7 @@ class PilotRun(RankSetup):
 
     def _measure_window(self) -> None:
         timer = WindowTimer(
-            self.trainer, Deadline.read().check, self._note_first_step, self.node_energy_j
+            self.trainer, Deadline.read().check, self.note_first_step, self.node_energy_j
         )
         with self.peak:
             window = timer.measure()
@@ -54,11 +53,6 @@ class PilotRun(RankSetup):
             start_to_first_step_s=self.measured.start_to_first_step_s,
         )
         write_json(self.directory / WINDOW_PART, asdict(window))
-
-    def _note_first_step(self) -> None:
-        if self.measured.start_to_first_step_s is None:
-            synchronise_device(self.device)
-            self.measured.start_to_first_step_s = time.time() - self.started_at
 
     def _measure_evaluation(self) -> None:
         weights = self.engine.model.state_dict()

@@ -8,9 +8,8 @@ its masks from torch's stream, which every micro-step seeds anew (Trainer.micro_
 from __future__ import annotations
 
 import io
-import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,17 +21,17 @@ from sagebench.files import write_atomic
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.measure.memory import PeakMemory
+from sagebench.rank_records import Measurements
 from sagebench.records import Epoch
 from sagebench.stop_signals import StopSignals, checkpoint_path
-from sagebench.training.adam import Adam
 from sagebench.training.distributed import Communicator
 from sagebench.training.early_end import Deadline
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.progress import Progress
 from sagebench.training.stop import Stop
 
-FORMAT = 1
-"""of a checkpoint"""
+FORMAT = 2
+"""of a checkpoint; 1 had an Adam of our own"""
 
 
 class Continues(Exception):
@@ -80,25 +79,25 @@ class BestCheckpoint:
 
 @dataclass
 class TrainingState:
-    """Of one rank. epochs: those that are done. sums: of the epoch in hand.
+    """What training changes on one rank. measured: with the epochs that are done. sums: of the
+    epoch in hand.
 
     used_s: from the starts of the earlier jobs to the checkpoints that they were continued from.
     energy_j: None where it is not counted.
     """
 
     model: nn.Module
-    optimizer: Adam
+    optimizer: torch.optim.Optimizer
     best: BestCheckpoint
     peak: PeakMemory
+    measured: Measurements
     sums: EpochSums
-    epochs: list[Epoch] = field(default_factory=list)
-    start_to_first_step_s: float | None = None
     used_s: float = 0.0
     energy_j: float | None = None
 
     def next_epoch(self, done: Epoch) -> None:
         """The epoch in hand is done."""
-        self.epochs.append(done)
+        self.measured.epochs.append(done)
         self.sums = self.sums.of_next_epoch()
 
     def gathered(self, communicator: Communicator, elapsed_s: float) -> dict[str, Any]:
@@ -106,17 +105,13 @@ class TrainingState:
 
         elapsed_s: since this job's start. What every rank has alike is rank 0's.
         """
-        mine = {
-            "sums": self.sums.state(),
-            "peaks": self.peak.read(),
-            "energy_j": self.energy_j,
-        }
+        mine = {"sums": self.sums.state(), "peaks": self.peak.read(), "energy_j": self.energy_j}
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state(),
+            "optimizer": self.optimizer.state_dict(),
             "best": self.best.state(),
-            "epochs": json.dumps([asdict(epoch) for epoch in self.epochs]),
-            "start_to_first_step_s": self.start_to_first_step_s,
+            "epochs": [asdict(epoch) for epoch in self.measured.epochs],
+            "start_to_first_step_s": self.measured.start_to_first_step_s,
             "used_s": self.used_s + elapsed_s,
             "ranks": communicator.gather(mine),
         }
@@ -125,12 +120,12 @@ class TrainingState:
         """Go on from what `gathered` gave."""
         mine = state["ranks"][rank]
         self.model.load_state_dict(state["model"])
-        self.optimizer.restore(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.best.restore(state["best"])
         self.peak.raise_to(mine["peaks"])
         self.sums.restore(mine["sums"])
-        self.epochs = [Epoch.from_json(epoch) for epoch in json.loads(state["epochs"])]
-        self.start_to_first_step_s = state["start_to_first_step_s"]
+        self.measured.epochs = [Epoch.from_json(epoch) for epoch in state["epochs"]]
+        self.measured.start_to_first_step_s = state["start_to_first_step_s"]
         self.used_s = state["used_s"]
         self.energy_j = mine["energy_j"]
 
