@@ -24,20 +24,11 @@ def main() -> None:
         'for example {"name": "pubmed", "source": "pubmed", "split": "large"}',
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the store")
-    parser.add_argument(
-        "--downloads",
-        type=Path,
-        help="folder for downloaded archives, kept for the next build (default: .downloads "
-        "beside the store)",
-    )
     arguments = parser.parse_args()
     # A batch system ends a job with SIGTERM: as an exception it takes the half-written store along.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    store = build(
-        read_spec(arguments.spec),
-        arguments.out,
-        arguments.downloads or arguments.out.parent / ".downloads",
-    )
+    # Archives stay beside the store, for the next build.
+    store = build(read_spec(arguments.spec), arguments.out, arguments.out.parent / ".downloads")
     print(
         f"{store.path}: {store.num_nodes:,} nodes, {store.num_edges:,} directed edges, "
         f"{store.num_features} features, {store.num_classes} classes, "

@@ -15,7 +15,7 @@ from sagebench.graph.store import GraphStore
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
 
-CHUNK_EDGES = 1 << 22
+CHUNK_NODES = 1 << 16
 
 
 def main() -> None:
@@ -80,14 +80,12 @@ def _homophily(store: GraphStore) -> float:
     """Share of the edges whose two nodes have the same label."""
     same = 0
     degrees = np.diff(store.colptr)
-    first = 0
-    while first < store.num_nodes:
-        last = int(np.searchsorted(store.colptr, store.colptr[first] + CHUNK_EDGES))
-        last = min(max(last, first + 1), store.num_nodes)
-        source = store.labels[store.row[store.colptr[first] : store.colptr[last]]]
-        target = np.repeat(store.labels[first:last], degrees[first:last])
+    for first in range(0, store.num_nodes, CHUNK_NODES):
+        chunk = slice(first, first + CHUNK_NODES)
+        target = np.repeat(store.labels[chunk], degrees[chunk])
+        begin = store.colptr[first]
+        source = store.labels[store.row[begin : begin + len(target)]]
         same += int((source == target).sum())
-        first = last
     return same / max(store.num_edges, 1)
 
 

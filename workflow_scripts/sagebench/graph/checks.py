@@ -88,16 +88,12 @@ def check_labels(
                 f"0..{num_classes - 1}"
             )
         return labels, num_classes
-    if highest >= num_nodes:
+    classes = np.unique(labels[labels >= 0])
+    if len(classes) <= highest:
+        gap = int(np.argmax(classes != np.arange(len(classes))))
         raise UserError(
-            f"y[{int(labels.argmax())}] is {highest}, but there are only {num_nodes} nodes; "
-            "number the classes 0, 1, 2, ..."
-        )
-    empty = np.flatnonzero(np.bincount(labels[labels >= 0], minlength=1) == 0)
-    if len(empty):
-        raise UserError(
-            f"y has labels up to {highest} but none of class {empty[0]}; number the classes "
-            f"without gaps, or give num_classes: {highest + 1} in the data set's spec"
+            f"y has labels up to {highest} but none of class {gap}; number the classes without "
+            f"gaps, or give num_classes: {highest + 1} in the data set's spec"
         )
     if highest < 1:
         raise UserError("y has one class only; give at least two, or num_classes in the spec")

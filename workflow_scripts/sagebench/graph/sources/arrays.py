@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,9 @@ ARRAYS = ("edge_index", "x", "y", "train", "valid", "test")
 def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
     path = Path(spec["path"])
     provenance = {"path": str(path.resolve())}
-    if path.is_dir():
-        arrays = _read_folder(path)
-    else:
+    if not path.is_dir():
         provenance["sha256"] = checked_sha256(path, spec["sha256"])
-        arrays = _read_npz(path)
+    arrays = _read_folder(path) if path.is_dir() else _read_npz(path)
     return {
         "edge_index": arrays["edge_index"],
         "undirected": bool(spec["undirected"]),
@@ -73,29 +71,29 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
     }
 
 
+def _read_folder(folder: Path) -> dict[str, NDArray[Any]]:
+    files = {file.stem: file for file in folder.glob("*.npy")}
+    _require_all(folder, files)
+    return {
+        name: _read(files[name], lambda file: np.load(file, mmap_mode="r", allow_pickle=False))
+        for name in ARRAYS
+    }
+
+
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # Opened as a zip first: NumPy takes everything else for a pickle, and says so.
         with zipfile.ZipFile(path) as archive:
-            names = {Path(name).stem for name in archive.namelist() if name.endswith(".npy")}
-        _require_all(path, names)
+            _require_all(path, [Path(name).stem for name in archive.namelist()])
         with np.load(path, allow_pickle=False) as npz:
-            return {name: _read(f"{path}: {name}", lambda n=name: npz[n]) for name in ARRAYS}
+            return {name: _read(name, lambda name: npz[name], f"{path}: ") for name in ARRAYS}
     except zipfile.BadZipFile as error:
         raise UserError(
             f"{path} is no whole .npz file ({error}); write it with numpy.savez, and copy it whole"
         ) from None
 
 
-def _read_folder(folder: Path) -> dict[str, NDArray[Any]]:
-    _require_all(folder, {path.stem for path in folder.glob("*.npy")})
-    return {
-        name: _read(str(file), lambda f=file: np.load(f, mmap_mode="r", allow_pickle=False))
-        for name, file in ((name, folder / f"{name}.npy") for name in ARRAYS)
-    }
-
-
-def _require_all(path: Path, names: set[str]) -> None:
+def _require_all(path: Path, names: Collection[str]) -> None:
     missing = [name for name in ARRAYS if name not in names]
     if missing:
         raise UserError(
@@ -104,14 +102,13 @@ def _require_all(path: Path, names: set[str]) -> None:
         )
 
 
-def _read(place: str, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+def _read(place: Any, read: Callable[[Any], NDArray[Any]], within: str = "") -> NDArray[Any]:
     try:
-        return read()
-    except zipfile.BadZipFile:
-        raise
+        return read(place)
     except (ValueError, OSError, EOFError, zlib.error) as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise UserError(
-                f"{place} holds Python objects, which are never unpickled here; save plain numbers"
+                f"{within}{place} holds Python objects, which are never unpickled here; save plain "
+                "numbers"
             ) from None
-        raise UserError(f"{place} cannot be read ({error}); save it again") from None
+        raise UserError(f"{within}{place} cannot be read ({error}); save it again") from None

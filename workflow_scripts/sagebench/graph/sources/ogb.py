@@ -4,8 +4,8 @@ Of the ogb package only its table of data sets is read, as a file: importing ogb
 thread, asks questions, and loads processed files that newer torch versions refuse.
 Two layouts are known, both under one top folder of the zip:
 
-    csv     raw/{edge,node-feat,node-label,num-node-list,num-edge-list}.csv.gz
-    binary  raw/data.npz (edge_index, node_feat, num_nodes_list, num_edges_list)
+    csv     raw/{edge,node-feat,node-label}.csv.gz
+    binary  raw/data.npz (edge_index, node_feat)
             raw/node-label.npz (node_label)
     both    split/<scheme>/{train,valid,test}.csv.gz
 """
@@ -118,12 +118,10 @@ def _metadata(name: str) -> dict[str, str]:
 
 
 def _read_csv(raw: _Raw) -> dict[str, Any]:
-    nodes = int(raw.table("raw/num-node-list.csv.gz", int, columns=1).sum())
-    edges = int(raw.table("raw/num-edge-list.csv.gz", int, columns=1).sum())
     return {
-        "edge_index": raw.table("raw/edge.csv.gz", int, edges, columns=2).T,
-        "features": raw.table("raw/node-feat.csv.gz", float, nodes),
-        "labels": raw.table("raw/node-label.csv.gz", int, nodes, columns=1),
+        "edge_index": raw.table("raw/edge.csv.gz", int, columns=2).T,
+        "features": raw.table("raw/node-feat.csv.gz", float),
+        "labels": raw.table("raw/node-label.csv.gz", int, columns=1),
     }
 
 
@@ -149,10 +147,8 @@ class _Raw:
         self.top = names[0].split("/")[0] + "/" if names else ""
         self.names = {name.removeprefix(self.top) for name in names}
 
-    def table(
-        self, name: str, kind: type, rows: int | None = None, columns: int | None = None
-    ) -> NDArray[Any]:
-        """A csv.gz without a header: [rows, columns] of int64 (kind int) or float32 (float)."""
+    def table(self, name: str, kind: type, columns: int | None = None) -> NDArray[Any]:
+        """A csv.gz without a header: [lines, columns] of int64 (kind int) or float32 (float)."""
         print(f"reading {name}", file=sys.stderr, flush=True)
         import pyarrow as pa
         from pyarrow import csv as pa_csv
@@ -172,10 +168,6 @@ class _Raw:
                 )
             except pa.ArrowInvalid as error:
                 raise UserError(f"{name} is no table of numbers ({error})") from None
-        if rows not in (None, len(table)):
-            raise UserError(
-                f"{name} has {len(table):,} lines where {rows:,} are announced; get it again"
-            )
         values = np.empty((len(table), found), np.int64 if kind is int else np.float32)
         for column in range(found):
             values[:, column] = table[column].to_numpy()
