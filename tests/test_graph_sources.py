@@ -113,7 +113,7 @@ def test_synthetic_resembles_products_at_a_hundredth(tmp_path):
     store = built(tmp_path, source="synthetic", scale=0.01)
     assert store.num_nodes == 24_490 and (store.num_features, store.num_classes) == (100, 47)
     assert sizes(store) == (1966, 393, 22_131)
-    figures = describe_graph.describe(store, [10, 10, 10], 64, 3)
+    figures = describe_graph.describe(store)
     assert figures["homophily"] == pytest.approx(0.79, abs=0.03)
     assert figures["degree_median"] == pytest.approx(25, abs=2)
     assert figures["degree_mean"] == pytest.approx(46, rel=0.1)
@@ -206,10 +206,9 @@ def test_describe_counts_by_hand(tmp_path):
         test=[4],
     )
     store = built(tmp_path, source="arrays", path=str(tmp_path / "path.npz"), undirected=True)
-    figures = describe_graph.describe(store, [-1, -1], 1, 1)
+    figures = describe_graph.describe(store)
     assert figures["directed_edges"] == 6 and figures["isolated_nodes"] == 1
     assert figures["homophily"] == pytest.approx(4 / 6, abs=1e-4)
-    assert figures["distinct_input_nodes"] == 3
     assert figures["largest_class_share"] == 0.6
 
 

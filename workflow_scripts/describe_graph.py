@@ -1,19 +1,15 @@
-"""Describe a graph store: size, degrees, homophily, and how many nodes a sampled batch reads."""
+"""Describe a graph store: size, degrees, homophily."""
 
 from __future__ import annotations
 
 import argparse
-from itertools import islice
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
 from sagebench.errors import run_script
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
-from sagebench.sampling.cpu import CpuSampler
-from sagebench.sampling.order import SeedOrder, sample_key
 
 CHUNK_NODES = 1 << 16
 
@@ -21,37 +17,19 @@ CHUNK_NODES = 1 << 16
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", required=True, type=Path, help="folder of the store")
-    parser.add_argument(
-        "--fanout", type=int, nargs="+", default=[10, 10, 10], help="neighbors a hop (10 10 10)"
-    )
-    parser.add_argument("--batch-size", type=int, default=1024, help="seeds a batch (1024)")
-    parser.add_argument("--batches", type=int, default=5, help="batches to average (5)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--verify", action="store_true", help="compare all checksums, too")
     arguments = parser.parse_args()
-    store = GraphStore.open(arguments.store, verify=arguments.verify)
-    figures = describe(store, arguments.fanout, arguments.batch_size, arguments.batches)
+    figures = describe(GraphStore.open(arguments.store, verify=arguments.verify))
     for name, value in figures.items():
         print(f"{name:28} {value}")
     if arguments.json:
         write_json(arguments.json, figures)
 
 
-def describe(
-    store: GraphStore, fanout: list[int], batch_size: int, batches: int, seed: int = 0
-) -> dict[str, Any]:
-    """The store's figures. Degrees are in-degrees: the neighbors that a node aggregates.
-
-    distinct_input_nodes (seeds included), sampled_edges: means over the first batches of a trial's
-    first epoch.
-    """
+def describe(store: GraphStore) -> dict[str, Any]:
+    """The store's figures. Degrees are in-degrees: the neighbors that a node aggregates."""
     degrees = np.diff(store.colptr)
-    sampler = CpuSampler(store.colptr, store.row)
-    order = SeedOrder(store.train, batch_size, 1, 1, seed)
-    samples = [
-        sampler.sample(batch.seeds, fanout, sample_key(seed, 1, batch.index))
-        for batch in islice(order.micro_batches(1, 0), batches)
-    ]
     return {
         "name": store.manifest["source"].get("name"),
         "checksum": store.checksum,
@@ -69,10 +47,6 @@ def describe(
         "isolated_nodes": int((degrees == 0).sum()),
         "homophily": round(_homophily(store), 4),
         "largest_class_share": round(float(np.bincount(store.labels + 1).max()) / len(degrees), 4),
-        "fanout": fanout,
-        "batch_size": batch_size,
-        "distinct_input_nodes": round(mean(sum(sample.nodes_per_hop) for sample in samples)),
-        "sampled_edges": round(mean(sum(sample.edges_per_hop) for sample in samples)),
     }
 
 

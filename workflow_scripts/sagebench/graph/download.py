@@ -17,6 +17,8 @@ from sagebench.graph.files import checked_sha256
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 60.0
 SAY_EVERY_S = 5.0
+PASSING = (408, 429, *range(500, 600))
+"""answers that another try may better"""
 
 
 def fetch(
@@ -45,14 +47,10 @@ def fetch(
             break
         except (OSError, HTTPError) as error:  # those of requests are OSErrors
             trouble = error
-        answer = getattr(trouble, "response", None)
-        if answer is not None and answer.status_code not in (408, 429, *range(500, 600)):
-            raise UserError(
-                f"{url} answers {answer.status_code} {answer.reason}; download the file yourself "
-                "and give its path as archive"
-            )
         failed = 1 if _size(part) > before else failed + 1
-        if failed >= attempts:
+        answer = getattr(trouble, "response", None)
+        refused = answer is not None and answer.status_code not in PASSING
+        if refused or failed >= attempts:
             raise UserError(
                 f"{url} could not be downloaded ({trouble}); run again to continue after "
                 f"{_size(part):,} bytes, or download it yourself and give its path as archive"

@@ -21,11 +21,10 @@ from sagebench.measure.memory import lift_limit, release_memory
 from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
 from sagebench.records import Epoch, PeakBytes, Reason, Timing
 from sagebench.training.distributed import RankEnvironment
-from sagebench.training.early_end import Deadline, check_finite, explain
-from sagebench.training.epoch_sums import EpochSums
+from sagebench.training.early_end import check_finite, explain
 from sagebench.training.profiling import profile_steps
 from sagebench.training.progress import epoch_line
-from sagebench.training.resume import BestCheckpoint, Continuation, Continues, TrainingState
+from sagebench.training.resume import Continuation, Continues, TrainingState
 from sagebench.training.setup import RankSetup
 from sagebench.training.trainer import synchronise_device
 
@@ -94,23 +93,15 @@ class RankRun(RankSetup):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        trial, device = self.trial, self.device
-        self.continuation = Continuation(trial, Deadline.read(), self.started_at, self.progress)
+        self.continuation = Continuation()
         self.resumed = False  # until the first epoch of a job that goes on is flagged so
         self.gpu_state: dict[str, Any] | None = None
         self.build()
-        self.state = TrainingState(
-            self.engine.model,
-            self.trainer.optimizer,
-            BestCheckpoint(self.directory / "best.pt" if self.env.rank == 0 else None),
-            self.peak,
-            self.measured,
-            EpochSums(1, trial.layers, device),
-        )
+        self.state = TrainingState(self)
 
     def run(self) -> None:
         self.warm_up()
-        self.resumed = self.continuation.begin(self.state, self.store, self.communicator)
+        self.resumed = self.continuation.begin(self.state)
         self.begin_measuring()
         self.describe()
         self._write()
@@ -139,7 +130,7 @@ class RankRun(RankSetup):
 
     def _sum_up(self) -> None:
         """Memory, energy and times of the training, of all ranks."""
-        measured, peaks = self.measured, self.state.peak.read()
+        measured, peaks = self.measured, self.peak.read()
         mine = {**peaks, **machine.collect_allocator(self.device), "at_end": self.gpu_state}
         for rank, found in zip(measured.ranks, self.communicator.gather(mine), strict=True):
             rank |= found
@@ -158,7 +149,7 @@ class RankRun(RankSetup):
         if self.resumed and sums.micro_steps < self.trainer.micro_steps_per_epoch:
             sums.resumed, self.resumed = True, False
         energy_before = self.node_energy_j()
-        with self.state.peak:
+        with self.peak:
             epoch = self.trainer.epoch(sums, self.continuation.stops, self.note_first_step)
         if self.device.type == "cuda":  # before the GPU idles
             self.gpu_state = self.nvml.state(self.device.index)
@@ -197,7 +188,7 @@ class RankRun(RankSetup):
     def _time_phases(self) -> None:
         if self.trial.phase_window_steps:
             self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
-        self._time(total_s=self.state.used_s + time.time() - self.started_at)
+        self._time(total_s=self.state.elapsed_s)
         self.measured.complete = True
         self._write()
 
