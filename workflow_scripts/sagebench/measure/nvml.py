@@ -64,14 +64,13 @@ class Nvml:
         """A GPU at this moment: clocks in MHz, power in W, temperature in degrees Celsius, and why
         its clocks are below their highest."""
         reasons = self._ask(index, "CurrentClocksThrottleReasons")
+        names = [name for bit, name in THROTTLE_REASONS.items() if reasons and reasons & bit]
         return {
             "sm_clock_mhz": self._ask(index, "ClockInfo", SM_CLOCK),
             "memory_clock_mhz": self._ask(index, "ClockInfo", MEMORY_CLOCK),
             "power_w": self._thousandth(index, "PowerUsage"),
             "temperature_c": self._ask(index, "Temperature", GPU_SENSOR),
-            "throttle_reasons": None
-            if reasons is None
-            else [name for bit, name in THROTTLE_REASONS.items() if reasons & bit],
+            "throttle_reasons": None if reasons is None else names,
         }
 
     def _ask(self, index: int, what: str, *arguments: int) -> Any:

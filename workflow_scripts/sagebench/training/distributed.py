@@ -60,23 +60,13 @@ class RankEnvironment:
     def read(cls, environ: Mapping[str, str] = os.environ) -> RankEnvironment:
         """From the variables of torchrun (the launcher sets them too), else srun's, else alone."""
         if "RANK" in environ:
-            return cls(
-                rank=int(environ["RANK"]),
-                world_size=int(environ["WORLD_SIZE"]),
-                local_rank=int(environ["LOCAL_RANK"]),
-                local_world_size=int(environ["LOCAL_WORLD_SIZE"]),
-                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS"),
-            )
-        if "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:
-            ranks = int(environ["SLURM_NTASKS"])
-            return cls(
-                rank=int(environ["SLURM_PROCID"]),
-                world_size=ranks,
-                local_rank=int(environ["SLURM_LOCALID"]),
-                local_world_size=int(environ.get("SLURM_NTASKS_PER_NODE", ranks)),
-                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS"),
-            )
-        return cls()
+            names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        elif "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:
+            names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
+            environ = {"SLURM_NTASKS_PER_NODE": environ["SLURM_NTASKS"], **environ}
+        else:
+            return cls()
+        return cls(*(int(environ[name]) for name in names), environ.get("SAGEBENCH_RENDEZVOUS"))
 
 
 class Communicator:
@@ -91,16 +81,12 @@ class Communicator:
         self.device = device
         if env.world_size > 1:
             backend = backend or ("nccl" if device.type == "cuda" else "gloo")
+            store = None
+            if env.rendezvous:
+                store = meet(Path(env.rendezvous), env.rank, env.world_size, MEETING_TIMEOUT)
             dist.init_process_group(
                 backend,
-                store=meet(
-                    Path(env.rendezvous),
-                    env.rank,
-                    env.world_size,
-                    MEETING_TIMEOUT,
-                )
-                if env.rendezvous
-                else None,
+                store=store,
                 rank=env.rank,
                 world_size=env.world_size,
                 timeout=COLLECTIVE_TIMEOUT,
@@ -118,15 +104,15 @@ class Communicator:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""
-        return self._reduce(values, "SUM")
+        return self._reduce(values, dist.ReduceOp.SUM)
 
     def max(self, values: torch.Tensor) -> torch.Tensor:
         """Maximum over the ranks, in place."""
-        return self._reduce(values, "MAX")
+        return self._reduce(values, dist.ReduceOp.MAX)
 
-    def _reduce(self, values: torch.Tensor, operation: str) -> torch.Tensor:
+    def _reduce(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
         if self.world_size > 1:
-            dist.all_reduce(values, getattr(dist.ReduceOp, operation))
+            dist.all_reduce(values, operation)
         return values
 
     def broadcast(self, values: torch.Tensor, source: int) -> None:

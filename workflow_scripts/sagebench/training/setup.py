@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from pathlib import Path
+from threading import Thread
 
 import torch
 
@@ -23,11 +25,11 @@ from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
 from sagebench.measure.nvml import Nvml
 from sagebench.model.graphsage import GraphSAGE, parameter_count
 from sagebench.rank_records import Measurements
-from sagebench.records import StoreFacts
+from sagebench.records import Accuracy, StoreFacts
 from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.evaluation import Evaluator, sampled_test_nodes
+from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
 from sagebench.training.progress import Progress
-from sagebench.training.trainer import Trainer
+from sagebench.training.trainer import Trainer, synchronise_device
 
 
 class RankSetup:
@@ -63,10 +65,15 @@ class RankSetup:
     def build(self) -> None:
         """Open the store, and make engine, trainer and evaluator for it."""
         trial = self.trial
+        # torch.optim loads torch's compiler, a second or two that the store and the other ranks
+        # let pass. It is there before the engine imports anything, so that no two threads import.
+        compiler = Thread(target=importlib.import_module, args=("torch._dynamo",))
+        compiler.start()
         self.store = GraphStore.open(self.store_path)
         check_store(trial, self.store)
         set_precision(trial, self.device)
         self.communicator = Communicator(self.env, self.device)
+        compiler.join()
         torch.manual_seed(trial.seed)
         # Every engine starts from the same weights, whatever its layers draw at first.
         initial = GraphSAGE(**model_arguments(trial, self.store)).state_dict()
@@ -146,6 +153,12 @@ class RankSetup:
             measured.placement = self.engine.placement.to_json()
             self.progress.say(f"placement {self.engine.placement}")
 
+    def note_first_step(self) -> None:
+        """Note when the trial's first step was done: a job that goes on has an earlier one's."""
+        if self.measured.start_to_first_step_s is None:
+            synchronise_device(self.device)
+            self.measured.start_to_first_step_s = time.time() - self.started_at
+
     def node_energy_j(self) -> float | None:
         """The node's counter, read by its first rank for all of its ranks."""
         if self.device.type != "cuda" or self.env.local_rank != 0:
@@ -156,16 +169,22 @@ class RankSetup:
         """Accuracy of `weights` on the validation nodes, by the trial's method."""
         return self.evaluator.accuracy(weights, self.store.valid, self.trial.validation)
 
-    def test(self, weights: dict[str, torch.Tensor]) -> tuple[float, float]:
-        """Accuracies of `weights` on the test nodes: full, and sampled."""
+    def test(self, weights: dict[str, torch.Tensor]) -> Accuracy:
+        """Accuracy of `weights` on the test nodes: over the full graph, and sampled."""
         nodes = self.store.test
-        of_sampled = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
+        drawn = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
         evaluator = self._tester()
         full = evaluator.accuracy(weights, nodes, "full")
-        sampled = evaluator.accuracy(weights, of_sampled, "sampled")
+        sampled = evaluator.accuracy(weights, drawn, "sampled")
         del evaluator
         release_memory(self.device)
-        return full, sampled
+        return Accuracy(
+            validation_method=self.trial.validation,
+            test_full=full,
+            test_sampled=sampled,
+            test_sampled_nodes=len(drawn),
+            test_sampled_standard_error=standard_error(sampled, len(drawn), len(nodes)),
+        )
 
     def _tester(self) -> Evaluator:
         """The evaluator of the test, after training's memory is freed.
