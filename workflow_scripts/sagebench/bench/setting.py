@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-BEST_PYG = ("trimmed_csr", "trimmed_edge_index")
-"""nodes and edges as `trim_to_layer` leaves them, on PyG's fused kernels; the faster is best_pyg"""
+from sagebench.grid.trial_file import CHOICES
 
 BIPARTITE = "bipartite_csr"
 """beyond PyG's trimming: written out by hand, a layer computes only the rows that are read"""
 
-PEERS = (*BEST_PYG, BIPARTITE)
-"""sagebench.bench.peers makes these"""
+BEST_PYG = ("trimmed_csr", "trimmed_edge_index")
+"""nodes and edges as `trim_to_layer` leaves them, on PyG's fused kernels; the faster is best_pyg"""
 
-ENGINES = ("blocks", BIPARTITE, *BEST_PYG, "trimmed", "reference")
-"""in the order in which they take turns"""
+PEERS = (BIPARTITE, *BEST_PYG)
+"""made by sagebench.bench.peers"""
+
+ENGINES = tuple(dict.fromkeys(("blocks", *PEERS, *CHOICES["engine"])))
+"""in the order in which they take turns: the peers, and every engine that a trial may have"""
 
 
-@dataclass(frozen=True)
-class Size:
-    """A graph, a model and batches on it.
-
-    scale: share of ogbn-products' nodes. step_fanout, step_batch: of the engines' comparison.
-    fanout, batch: of the sampler.
-    """
+class Size(NamedTuple):
+    """scale: share of ogbn-products' nodes. step_fanout: where the engines are compared."""
 
     scale: float
     hidden_channels: int
+    batch_size: int
     step_fanout: tuple[int, ...]
-    step_batch: int
-    fanout: tuple[int, ...]
-    batch: int
-
-    @property
-    def dataset(self) -> dict[str, Any]:
-        return {"name": "bench", "source": "synthetic", "scale": self.scale}
+    sampler_fanout: tuple[int, ...]
 
 
 SIZES = {
-    "tiny": Size(0.001, 16, (3, 3, 2), 8, (4, 3, 2), 8),
-    "laptop": Size(0.1, 256, (5, 5, 5, 5, 5), 32, (15, 10, 10, 10, 10), 32),
-    "products": Size(1, 256, (5, 5, 5, 5, 5), 128, (15, 10, 10, 10, 10), 128),
+    "tiny": Size(0.001, 16, 8, (3, 3, 2), (4, 3, 2)),
+    "laptop": Size(0.1, 256, 32, (5, 5, 5, 5, 5), (15, 10, 10, 10, 10)),
+    "products": Size(1, 256, 128, (5, 5, 5, 5, 5), (15, 10, 10, 10, 10)),
 }
 """`tiny` is for tests, `laptop` for 8 GB of memory, `products` is what targets are given for"""
