@@ -50,7 +50,7 @@ def step(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
     `peak_bytes` is private memory (a GPU's: allocated) above the loaded graph and code;
     `host_bytes` all that the process had at most, mapped files included."""
     env = RankEnvironment.read()
-    device = choose_device(trial, env)
+    device = choose_device(trial.device, env)
     run = StepRun(trial, store, Path(), env, device, PhaseClock())
     run.build()
     run.warm_up()

@@ -45,6 +45,7 @@ class RankSetup:
         device: torch.device,
         clock: PhaseClock,
     ) -> None:
+        torch.set_num_threads(trial.threads_per_rank)
         self.trial = trial
         self.store_path = store_path
         self.directory = directory
