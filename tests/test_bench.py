@@ -7,8 +7,7 @@ import bench_engine
 import pytest
 from sagebench.bench import report, rows, worker
 from sagebench.bench.processes import Measured, MeasurementFailed
-from sagebench.bench.rows import Figure, figure, ratio
-from sagebench.bench.setting import ENGINES, SIZES
+from sagebench.bench.rows import ENGINES, SIZES, Figure, figure, ratio
 from trials import DATASET, make_trial, tiny_store
 
 SECONDS = {

@@ -19,8 +19,7 @@ from typing import Any
 
 from sagebench.bench.processes import SCRIPTS
 from sagebench.bench.report import json_line, table
-from sagebench.bench.rows import ROWS, Bench
-from sagebench.bench.setting import ENGINES, SIZES
+from sagebench.bench.rows import ENGINES, ROWS, SIZES, Bench
 from sagebench.errors import UserError, run_script
 from sagebench.graph.store import MANIFEST, GraphStore
 from sagebench.grid.trial import store_name

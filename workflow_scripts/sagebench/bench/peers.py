@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
-from sagebench.bench.setting import BIPARTITE
+from sagebench.bench.rows import BIPARTITE
 from sagebench.engines.base import Batch, GraphSizes, model_arguments
 from sagebench.engines.pyg import PygEngine
 from sagebench.grid.trial import Trial
@@ -43,7 +43,7 @@ class FusedPygGraphSAGE(PygGraphSAGE):
 
 
 class FusedPygEngine(PygEngine):
-    """The trial's engine is one of sagebench.bench.setting.PEERS."""
+    """The trial's engine is one of sagebench.bench.rows.PEERS."""
 
     @staticmethod
     def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:

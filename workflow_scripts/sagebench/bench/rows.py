@@ -1,4 +1,7 @@
-"""The rows of the benchmark: what each measures, and the figures that come of it."""
+"""The rows of the benchmark: what is compared at which size, and the figures that come of it.
+
+An engine that trials may have is compared without a line about it here.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,19 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from sagebench.bench.processes import MeasurementFailed, run_worker
-from sagebench.bench.setting import BEST_PYG, ENGINES, Size
+from sagebench.grid.trial_file import CHOICES
+
+BIPARTITE = "bipartite_csr"
+"""beyond PyG's trimming: written out by hand, a layer computes only the rows that are read"""
+
+BEST_PYG = ("trimmed_csr", "trimmed_edge_index")
+"""nodes and edges as `trim_to_layer` leaves them, on PyG's fused kernels; the faster is best_pyg"""
+
+PEERS = (BIPARTITE, *BEST_PYG)
+"""made by sagebench.bench.peers"""
+
+ENGINES = tuple(dict.fromkeys(("blocks", *PEERS, *CHOICES["engine"])))
+"""in the order in which they take turns: the peers, and every engine that a trial may have"""
 
 STEPS = {"blocks": 5, "reference": 1}
 """timed steps of a process; of the other engines 2. `reference` takes 20 s a step on two cores"""
@@ -19,6 +34,24 @@ PHASES = ("step_s", "sampling_s", "data_s")
 Result = dict[str, Any]
 Rounds = Sequence[Sequence[float]]
 """what was measured in each round, one value a repeat"""
+
+
+class Size(NamedTuple):
+    """scale: share of ogbn-products' nodes. step_fanout: where the engines are compared."""
+
+    scale: float
+    hidden_channels: int
+    batch_size: int
+    step_fanout: tuple[int, ...]
+    sampler_fanout: tuple[int, ...]
+
+
+SIZES = {
+    "tiny": Size(0.001, 16, 8, (3, 3, 2), (4, 3, 2)),
+    "laptop": Size(0.1, 256, 32, (5, 5, 5, 5, 5), (15, 10, 10, 10, 10)),
+    "products": Size(1, 256, 128, (5, 5, 5, 5, 5), (15, 10, 10, 10, 10)),
+}
+"""`tiny` is for tests, `laptop` for 8 GB of memory, `products` is what targets are given for"""
 
 
 class Figure(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from sagebench.bench.peers import FusedPygEngine
-from sagebench.bench.setting import PEERS
+from sagebench.bench.rows import PEERS
 from sagebench.engines.base import Engine
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial

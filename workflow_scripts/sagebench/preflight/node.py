@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -119,25 +118,3 @@ def files(own: Path, folders: Sequence[str], store: str | None) -> dict[str, Any
         except (UserError, OSError) as error:
             found["store"]["error"] = str(error)
     return found
-
-
-def gpus_with_context(pid: int, nvml: Any = None) -> list[int] | None:
-    """The node's GPUs, as NVML numbers them, on which a process has a CUDA context.
-
-    None: not known, since NVML does not see the process, as it is in a container with process
-    numbers of its own. nvml: the module to ask.
-    """
-    found = []
-    if nvml is None:
-        try:
-            import pynvml as nvml
-        except ImportError:
-            return None
-    with contextlib.suppress(nvml.NVMLError):
-        nvml.nvmlInit()
-        for index in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            if any(at.pid == pid for at in nvml.nvmlDeviceGetComputeRunningProcesses(handle)):
-                found.append(index)
-        return found or None
-    return None

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from sagebench.engines.side_stream import SideStream
 from sagebench.errors import UserError
 from sagebench.files import write_json
 from sagebench.measure.machine import collect_process
+from sagebench.measure.nvml import Nvml
 from sagebench.preflight import node
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.rank import choose_device
@@ -45,7 +45,6 @@ def check_rank(
             partial(node.machine, device, compiles),
             partial(node.files, _seen(home, env.rank), folders, store),
             partial(together, home, env, device),
-            partial(contexts, device, env.local_rank),
         ):
             record |= check()
             write_json(path, record)
@@ -61,7 +60,8 @@ def together(directory: Path, env: RankEnvironment, device: str) -> dict[str, An
     """Meet the other ranks; compare clocks and files with theirs; time an all-reduce.
 
     meeting_s: from the rank's arrival. clock_ahead_s: of rank 0's. all_reduce_gb_per_s: bus
-    bandwidth, 10^9 bytes. One rank has no meeting and no all-reduce: null.
+    bandwidth, 10^9 bytes. One rank has no meeting and no all-reduce: null. contexts: GPUs of the
+    node on which this process has one now; null on a CPU, and where that is not known.
     """
     began = time.monotonic()
     ranks = Communicator(
@@ -75,27 +75,13 @@ def together(directory: Path, env: RankEnvironment, device: str) -> dict[str, An
     found = {
         "clock_ahead_s": statistics.median(_clock_ahead_s(ranks) for _ in range(ROUNDS)),
         "unseen": [rank for rank in others if not _seen(directory, rank).exists()],
+        "meeting_s": meeting_s if env.world_size > 1 else None,
+        "all_reduce_gb_per_s": _bus_bandwidth(ranks) / 1e9 or None,
+        "contexts": Nvml().with_context(os.getpid()) if device == "cuda" else None,
     }
-    bytes_per_s = _bus_bandwidth(ranks)
     ranks.barrier()
     ranks.close()
-    if env.world_size == 1:
-        return {**found, "meeting_s": None, "all_reduce_gb_per_s": None}
-    return {**found, "meeting_s": meeting_s, "all_reduce_gb_per_s": bytes_per_s / 1e9}
-
-
-def contexts(kind: str, local_rank: int) -> dict[str, Any]:
-    """The GPUs of the node on which this process has a context; null on a CPU, and where that is
-    not known."""
-    if kind == "cpu":
-        return {"contexts": None}
-    # Once by background threads on a stream of their own, as samples are drawn: what they touch
-    # besides their stream's GPU is part of it.
-    device = torch.device(kind, local_rank)
-    side = SideStream(device)
-    for ones in side.ahead(partial(torch.ones, device=device), [1000] * 4, workers=2):
-        ones.sum().item()
-    return {"contexts": node.gpus_with_context(os.getpid())}
+    return found
 
 
 def _seen(directory: Path, rank: int) -> Path:
