@@ -73,6 +73,20 @@ class Nvml:
             "throttle_reasons": None if reasons is None else names,
         }
 
+    def with_context(self, pid: int) -> list[int] | None:
+        """The node's GPUs, as NVML numbers them, on which a process has a CUDA context; None: not
+        known, as NVML does not see the process, e.g. in a container with numbers of its own."""
+        if self._nvml is None:
+            return None
+        with contextlib.suppress(self._nvml.NVMLError):
+            gpus = range(self._nvml.nvmlDeviceGetCount())
+            handles = map(self._nvml.nvmlDeviceGetHandleByIndex, gpus)
+            running = map(self._nvml.nvmlDeviceGetComputeRunningProcesses, handles)
+            return [
+                n for n, processes in enumerate(running) if pid in {p.pid for p in processes}
+            ] or None
+        return None
+
     def _ask(self, index: int, what: str, *arguments: int) -> Any:
         """What NVML answers of a GPU of this process; None where it does not."""
         if self._nvml is None:

@@ -73,7 +73,12 @@ class Communicator:
     """The process group of a trial; with one rank every collective returns at once."""
 
     def __init__(
-        self, env: RankEnvironment, device: torch.device, backend: str | None = None
+        self,
+        env: RankEnvironment,
+        device: torch.device,
+        backend: str | None = None,
+        meeting_timeout: timedelta = MEETING_TIMEOUT,
+        collective_timeout: timedelta = COLLECTIVE_TIMEOUT,
     ) -> None:
         """backend: None is NCCL on GPUs, of which it wants one a rank, and else Gloo, which takes
         tensors on GPUs, too."""
@@ -83,13 +88,13 @@ class Communicator:
             backend = backend or ("nccl" if device.type == "cuda" else "gloo")
             store = None
             if env.rendezvous:
-                store = meet(Path(env.rendezvous), env.rank, env.world_size, MEETING_TIMEOUT)
+                store = meet(Path(env.rendezvous), env.rank, env.world_size, meeting_timeout)
             dist.init_process_group(
                 backend,
                 store=store,
                 rank=env.rank,
                 world_size=env.world_size,
-                timeout=COLLECTIVE_TIMEOUT,
+                timeout=collective_timeout,
             )
             if backend == "gloo":
                 _gloo_groups.append((dist.group.WORLD, dist.group.WORLD._get_backend(device)))

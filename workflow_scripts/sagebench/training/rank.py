@@ -50,7 +50,7 @@ def run_rank(
             f"the trial has {trial.ranks} ranks but {env.world_size} were started: start "
             f"{trial.ranks}, for instance with workflow_scripts/run_trial.py"
         )
-    device = choose_device(trial, env)
+    device = choose_device(trial.device, env)
     clock = PhaseClock(lambda: synchronise_device(device))
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -73,16 +73,15 @@ def run_rank(
     return 0
 
 
-def choose_device(trial: Trial, env: RankEnvironment) -> torch.device:
-    """The trial's device for this rank; a trial never falls back to another."""
-    torch.set_num_threads(trial.threads_per_rank)
-    if trial.device == "cpu":
+def choose_device(kind: str, env: RankEnvironment) -> torch.device:
+    """The rank's device, "cpu" or "cuda" as asked: there is no falling back to another."""
+    if kind == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count()
     if env.local_rank >= count:
         raise UserError(
-            f"the trial asks for device: cuda, but local rank {env.local_rank} finds {count} "
-            "GPUs here: start it where there are enough, or write device: cpu"
+            f"device: cuda is asked for, but local rank {env.local_rank} finds {count} GPUs here: "
+            "start it where there are enough, or write device: cpu"
         )
     torch.cuda.set_device(env.local_rank)
     return torch.device("cuda", env.local_rank)

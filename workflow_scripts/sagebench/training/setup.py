@@ -10,7 +10,7 @@ from threading import Thread
 
 import torch
 
-from sagebench.engines.base import model_arguments
+from sagebench.engines.base import Engine, model_arguments
 from sagebench.engines.loaders import LOADERS
 from sagebench.engines.make import make_engine
 from sagebench.engines.placement import Placement, choose_placement, placement_on
@@ -47,6 +47,7 @@ class RankSetup:
         device: torch.device,
         clock: PhaseClock,
     ) -> None:
+        torch.set_num_threads(trial.threads_per_rank)
         self.trial = trial
         self.store_path = store_path
         self.directory = directory
@@ -77,7 +78,7 @@ class RankSetup:
         torch.manual_seed(trial.seed)
         # Every engine starts from the same weights, whatever its layers draw at first.
         initial = GraphSAGE(**model_arguments(trial, self.store)).state_dict()
-        self.engine = make_engine(trial, self.store, self.device, self.placement())
+        self.engine = self.make_engine()
         self.engine.model.load_state_dict(initial)
         self.trainer = Trainer(
             trial, self.engine, self.store.train, self.communicator, self.clock, self.progress
@@ -91,6 +92,9 @@ class RankSetup:
             self.progress,
         )
         self.peak = PeakMemory(self.device)
+
+    def make_engine(self) -> Engine:
+        return make_engine(self.trial, self.store, self.device, self.placement())
 
     def placement(self) -> Placement:
         """One for all ranks: what the fullest device allows."""
