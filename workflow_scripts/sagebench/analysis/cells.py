@@ -102,13 +102,27 @@ def time_range(low: float, high: float) -> Cell:
     return Cell(durations(low, high), high - low, left=True)
 
 
-def share(value: float) -> Cell:
-    return Cell(f"{value:.1%}", value)
+def share(value: Any, digits: int = 1) -> Cell:
+    return NOTHING if is_missing(value) else Cell(f"{value:.{digits}%}", value)
 
 
 def fanout(value: str, place: int) -> Cell:
     """place: sorts it, in the order of the study."""
     return Cell(Fanout.parse(value).label, float(place), left=True)
+
+
+def status(value: str) -> Cell:
+    return text(words(value), mark=value)
+
+
+def names(joined: str) -> Cell:
+    """Of experiments, as tables join them."""
+    return text(joined.replace(";", ", "))
+
+
+def words(name: str) -> str:
+    """A status or a kind of limit, for people."""
+    return name.replace("_", " ")
 
 
 def short(digest: str) -> str:

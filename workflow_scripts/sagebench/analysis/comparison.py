@@ -9,8 +9,7 @@ import pandas as pd
 
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
-from sagebench.analysis.neighbor import EVALUATIONS, evaluation
-from sagebench.analysis.points import median, of_axis, rank_word
+from sagebench.analysis.points import EVALUATIONS, evaluation, median, of_axis, rank_word
 from sagebench.analysis.published import (
     LARGEST_BATCH,
     LARGEST_BATCH_MEMORY_GB,
@@ -109,7 +108,7 @@ def _fanout(rows: pd.DataFrame) -> HtmlTable | None:
             )
             reached = median(group[accuracy])
             body.append(row(place, series, reached, time, epoch, differences(group)))
-    name = EVALUATIONS[accuracy][0]
+    name = EVALUATIONS[accuracy]
     return cells.listed(
         f"The slides' top five fanouts (measured: medians; {name} evaluation)", body
     )

@@ -9,8 +9,7 @@ import pandas as pd
 
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
-from sagebench.analysis.neighbor import EVALUATIONS, evaluation
-from sagebench.analysis.points import AXES, among, median, of_axis
+from sagebench.analysis.points import AXES, EVALUATIONS, among, evaluation, median, of_axis
 from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
 from sagebench.analysis.words import trial_count
 from sagebench.grid.fanout import Fanout
@@ -109,8 +108,8 @@ def missing(trials: pd.DataFrame) -> HtmlTable | None:
         (
             {
                 "Trial": cells.text(row["trial_id"]),
-                "Experiment": cells.text(_joined(row["experiments"])),
-                "State": _status(row["status"]),
+                "Experiment": cells.names(row["experiments"]),
+                "State": cells.status(row["status"]),
                 "Why": cells.text(row["missing_because"]),
                 "Log": cells.text(row["log"]),
             }
@@ -127,7 +126,7 @@ def cut_short(trials: pd.DataFrame) -> HtmlTable | None:
         (
             {
                 "Trial": cells.text(row["trial_id"]),
-                "Ended": _status(row["status"]),
+                "Ended": cells.status(row["status"]),
                 "Rank": cells.whole(row["reason_rank"]),
                 "Phase": cells.text(row["reason_phase"]),
                 "Limit": cells.text(_limit(row)),
@@ -177,10 +176,12 @@ def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTabl
         if enough:
             row["95 % interval of the median"] = interval
         row["Peak memory"] = cells.memory(median(done["peak_memory_bytes"]))
-        row[f"Test accuracy ({EVALUATIONS[accuracy][0]})"] = cells.accuracy(median(done[accuracy]))
+        row[f"Test accuracy ({EVALUATIONS[accuracy]})"] = cells.accuracy(median(done[accuracy]))
         if axis == "ranks":
             row["Speed-up"] = cells.number(median(done["speed_up"]))
-        ended = ", ".join(f"{count} {_words(status)}" for status, count in counts(group).items())
+        ended = ", ".join(
+            f"{count} {cells.words(status)}" for status, count in counts(group).items()
+        )
         row["Ended"] = cells.text(ended, "" if len(done) == len(group) else "odd")
         body.append(row)
     return cells.listed("Configurations (medians of completed repeats)", body)
@@ -196,7 +197,7 @@ def top_fanouts(trials: pd.DataFrame) -> HtmlTable | None:
     groups = [(*key, group) for key, group in done.groupby(["series", "fanout"], sort=False)]
     groups.sort(key=lambda found: -found[2][accuracy].median())
     return cells.listed(
-        f"The {TOP} most accurate fanouts ({EVALUATIONS[accuracy][0]} evaluation, medians)",
+        f"The {TOP} most accurate fanouts ({EVALUATIONS[accuracy]} evaluation, medians)",
         (
             {
                 "Rank": cells.whole(place),
@@ -220,8 +221,8 @@ def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
         (
             {
                 "Trial": cells.text(row["trial_id"]),
-                "Experiment": cells.text(_joined(row["experiments"])),
-                "Status": _status(row["status"]),
+                "Experiment": cells.names(row["experiments"]),
+                "Status": cells.status(row["status"]),
                 "Engine": cells.text(row["engine"]),
                 "Batch size": cells.whole(row["batch_size"]),
                 "Accumulation": cells.whole(row["accumulation"]),
@@ -258,24 +259,12 @@ def _accuracy_range(values: pd.Series) -> Cell:
     return Cell(f"{low:.4f} to {high:.4f}", high - low, left=True)
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _status(status: str) -> Cell:
-    return cells.text(_words(status), mark=status)
-
-
-def _joined(experiments: str) -> str:
-    return experiments.replace(";", ", ")
-
-
 def _limit(row: dict[str, Any]) -> str | None:
     if cells.is_missing(row["limit_kind"]):
         return None
     value = row["limit_value"]
     amount = "" if cells.is_missing(value) else f" {significant(value)} {row['limit_unit']}"
-    return f"{_words(row['limit_kind'])}{amount}"
+    return f"{cells.words(row['limit_kind'])}{amount}"
 
 
 def _distinct(column: pd.Series) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,24 +15,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sagebench.analysis import cells, facts, predictions
 from sagebench.analysis.accounting import summary
-from sagebench.analysis.captions import AXIS_NAMES, CAPTIONS, PREDICTED_MEASURED, Caption
 from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUMNS
 from sagebench.analysis.comparison import comparisons
+from sagebench.analysis.figures import HEADINGS, Declaration, declared
 from sagebench.analysis.points import among
 from sagebench.analysis.published import SETTING, SOURCE, UNKNOWN
 from sagebench.analysis.words import common_notes
 from sagebench.errors import UserError
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page: its name, caption, and the SVG as a data URI."""
-
-    name: str
-    caption: Caption
-    uri: str
 
 
 def render(
@@ -67,10 +57,14 @@ def render(
         asked=len(trials),
         what_ran=facts.what_ran(trials),
         mixed=facts.mixed(trials),
-        sections=[_section(study, trials, axis, Path(figures)) for axis in _axes(study)],
+        sections=[
+            _section(study, trials, axis, Path(figures))
+            for axis in HEADINGS
+            if axis in {experiment["axis"] for experiment in study["experiments"]}
+        ],
         unknown=UNKNOWN,
         comparisons=comparisons(trials),
-        axis_names=AXIS_NAMES,
+        headings=HEADINGS,
         source=SOURCE,
         setting=SETTING,
         missing=facts.missing(trials),
@@ -107,15 +101,10 @@ def _predictions(trials: pd.DataFrame, figures: Path) -> dict[str, Any] | None:
     if data is None:
         return None
     return {
-        "picture": _picture(figures, "predicted_measured", PREDICTED_MEASURED),
+        "pictures": _pictures(figures, None),
         "sentences": predictions.summaries(trials) + predictions.out_of_memory(trials),
         "table": data,
     }
-
-
-def _axes(study: dict[str, Any]) -> list[str]:
-    there = {experiment["axis"] for experiment in study["experiments"]}
-    return [axis for axis in CAPTIONS if axis in there]
 
 
 def _section(
@@ -124,17 +113,20 @@ def _section(
     experiments = [entry for entry in study["experiments"] if entry["axis"] == axis]
     return {
         "axis": axis,
-        "name": AXIS_NAMES[axis],
+        "name": HEADINGS[axis],
         "experiments": [(entry, facts.configurations(trials, entry)) for entry in experiments],
-        "pictures": [_picture(figures, name, caption) for name, caption in CAPTIONS[axis].items()],
+        "pictures": _pictures(figures, axis),
         "top": facts.top_fanouts(trials) if axis == "fanout" else None,
         "notes": common_notes(among(trials, "axes", axis), axis),
     }
 
 
-def _picture(figures: Path, name: str, caption: Caption) -> Picture:
-    path = figures / f"{name}.svg"
+def _pictures(figures: Path, axis: str | None) -> list[tuple[Declaration, str]]:
+    """The figures of an axis, each with its SVG as a data URI."""
+    return [(one, _uri(figures / f"{one.name}.svg")) for one in declared() if one.axis == axis]
+
+
+def _uri(path: Path) -> str:
     if not path.exists():
         raise UserError(f"{path} does not exist: draw the figures first (make_figures.py).")
-    data = base64.b64encode(path.read_bytes()).decode()
-    return Picture(name, caption, f"data:image/svg+xml;base64,{data}")
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
