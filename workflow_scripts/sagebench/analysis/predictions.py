@@ -78,36 +78,21 @@ def table(trials: pd.DataFrame) -> HtmlTable | None:
     return cells.listed(
         "Predictions were made before the trials ran",
         (
-            {
-                "Trial": cells.text(row["trial_id"]),
-                "Ended": cells.status(row["status"]),
-                "Memory, predicted": cells.memory(row[MEMORY.predicted]),
-                "Memory, measured": cells.memory(row[MEMORY.measured]),
-                "Memory, error": _error(row, MEMORY),
-                "Epoch, predicted": cells.time(row[EPOCH.predicted]),
-                "Epoch, measured": cells.time(row[EPOCH.measured]),
-                "Epoch, error": _error(row, EPOCH),
-                "Time rests on": cells.text(row["prediction_source"]),
-            }
+            row | {"memory_error": _error(row, MEMORY), "time_error": _error(row, EPOCH)}
             for row in trials[known].to_dict("records")
         ),
+        "trial_id status predicted_peak_bytes peak_memory_bytes memory_error predicted_epoch_s "
+        "epoch_median_s time_error prediction_source",
     )
 
 
 def not_run(rows: pd.DataFrame) -> HtmlTable | None:
     """The trials that were left out: as estimated, or as their pilot found, they do not fit."""
+    columns = "trial_id experiments predicted_peak_bytes predicted_memory_limit_bytes"
     return cells.listed(
         "Will not fit in memory, and therefore not run",
-        (
-            {
-                "Trial": cells.text(row["trial_id"]),
-                "Experiment": cells.names(row["experiments"]),
-                "Peak memory, predicted": cells.memory(row["predicted_peak_bytes"]),
-                "Limit": cells.memory(row["predicted_memory_limit_bytes"]),
-                "Chance to run out": cells.share(row["out_of_memory_chance"], digits=0),
-            }
-            for row in rows.to_dict("records")
-        ),
+        rows.to_dict("records"),
+        f"{columns} out_of_memory_chance",
     )
 
 

@@ -13,13 +13,12 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sagebench.analysis import cells, facts, predictions
+from sagebench.analysis import cells, facts, predictions, published
 from sagebench.analysis.accounting import summary
 from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUMNS
 from sagebench.analysis.comparison import comparisons
 from sagebench.analysis.figures import HEADINGS, Declaration, declared
 from sagebench.analysis.points import among
-from sagebench.analysis.published import SETTING, SOURCE, UNKNOWN
 from sagebench.analysis.words import common_notes
 from sagebench.errors import UserError
 
@@ -30,14 +29,13 @@ def render(
     study: dict[str, Any],
     trials: pd.DataFrame,
     epochs: pd.DataFrame,
-    figures: str | Path,
+    not_run: pd.DataFrame,
+    figures: Path,
     links: Sequence[tuple[str, str]] = (),
     accounting: pd.DataFrame | None = None,
-    not_run: pd.DataFrame | None = None,
 ) -> str:
-    """The page. `links` are (name, relative address) of files that lie beside it; `accounting` is
-    what Slurm says of the attempts, None on a machine without Slurm; `not_run` are the trials that
-    were left out."""
+    """The page. not_run: the trials that were left out. links: (name, relative address) of files
+    that lie beside it. accounting: what Slurm says of the attempts, None without Slurm."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -45,39 +43,34 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    configuration = study.get("configuration") or {}
-    counts = facts.counts(trials)
-    measured = int(trials["missing_because"].isna().sum())
+    configuration, predicted = study.get("configuration") or {}, predictions.table(trials)
+    axes = {experiment["axis"] for experiment in study["experiments"]}
     return environment.get_template("report.html").render(
         study=study["study"],
         style=(TEMPLATES / "report.css").read_text(),
         script=(TEMPLATES / "report.js").read_text(),
-        counts=counts,
-        measured=measured,
+        counts=facts.counts(trials),
+        measured=int(trials["missing_because"].isna().sum()),
         asked=len(trials),
-        what_ran=facts.what_ran(trials),
+        what_ran=facts.what_ran(trials) or [("Nothing yet", ["No trial has an outcome."])],
         mixed=facts.mixed(trials),
-        sections=[
-            _section(study, trials, axis, Path(figures))
-            for axis in HEADINGS
-            if axis in {experiment["axis"] for experiment in study["experiments"]}
-        ],
-        unknown=UNKNOWN,
+        sections=[_section(study, trials, axis, figures) for axis in HEADINGS if axis in axes],
+        published=published,
         comparisons=comparisons(trials),
         headings=HEADINGS,
-        source=SOURCE,
-        setting=SETTING,
         missing=facts.missing(trials),
         cut_short=facts.cut_short(trials),
         far_off=facts.far_off(trials, epochs),
-        not_run=None if not_run is None else predictions.not_run(not_run),
-        predictions=_predictions(trials, Path(figures)),
+        not_run=predictions.not_run(not_run),
+        predicted=predicted,
+        predictions=predictions.summaries(trials) + predictions.out_of_memory(trials),
+        prediction_pictures=_pictures(figures, None) if predicted else [],
         all_trials=facts.all_trials(trials),
         accounting=None if accounting is None else summary(accounting),
-        columns=[
-            ("trials", TRIAL_COLUMNS + ([] if accounting is None else SLURM_COLUMNS)),
-            ("epochs", EPOCH_COLUMNS),
-        ],
+        columns={
+            "trials": TRIAL_COLUMNS + ([] if accounting is None else SLURM_COLUMNS),
+            "epochs": EPOCH_COLUMNS,
+        },
         links=links,
         command=study.get("command"),
         commits=[cells.short(commit) for commit in trials["git_commit"].dropna().unique()],
@@ -95,38 +88,30 @@ def relative_links(page: str | Path, folder: str | Path, names: Sequence[str]) -
     ]
 
 
-def _predictions(trials: pd.DataFrame, figures: Path) -> dict[str, Any] | None:
-    """What the section on predictions holds; None where no trial was predicted."""
-    data = predictions.table(trials)
-    if data is None:
-        return None
-    return {
-        "pictures": _pictures(figures, None),
-        "sentences": predictions.summaries(trials) + predictions.out_of_memory(trials),
-        "table": data,
-    }
-
-
 def _section(
     study: dict[str, Any], trials: pd.DataFrame, axis: str, figures: Path
 ) -> dict[str, Any]:
-    experiments = [entry for entry in study["experiments"] if entry["axis"] == axis]
     return {
         "axis": axis,
-        "name": HEADINGS[axis],
-        "experiments": [(entry, facts.configurations(trials, entry)) for entry in experiments],
         "pictures": _pictures(figures, axis),
-        "top": facts.top_fanouts(trials) if axis == "fanout" else None,
         "notes": common_notes(among(trials, "axes", axis), axis),
+        "top": facts.top_fanouts(trials) if axis == "fanout" else None,
+        "experiments": [
+            (one["title"] or one["name"], facts.configurations(trials, one))
+            for one in study["experiments"]
+            if one["axis"] == axis
+        ],
     }
 
 
 def _pictures(figures: Path, axis: str | None) -> list[tuple[Declaration, str]]:
-    """The figures of an axis, each with its SVG as a data URI."""
-    return [(one, _uri(figures / f"{one.name}.svg")) for one in declared() if one.axis == axis]
-
-
-def _uri(path: Path) -> str:
-    if not path.exists():
-        raise UserError(f"{path} does not exist: draw the figures first (make_figures.py).")
-    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    """The figures of an axis that were drawn, each with its SVG as a data URI."""
+    found = []
+    for one in declared():
+        path = figures / f"{one.name}.svg"
+        if one.axis == axis:
+            if not path.exists():
+                raise UserError(f"{path} does not exist: draw the figures first (make_figures.py).")
+            data = base64.b64encode(path.read_bytes()).decode()
+            found.append((one, f"data:image/svg+xml;base64,{data}"))
+    return found
