@@ -10,7 +10,7 @@ ROOT = Path(os.path.relpath(workflow.basedir))
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
-from sagebench.analysis.captions import AXIS_NAMES, CAPTIONS
+from sagebench.analysis.figures import HEADINGS, declared
 from sagebench.cluster.orphans import cancel_orphans
 from sagebench.cluster.plugin_waits import bound_waits
 from sagebench.cluster.stale_lock import hold_folder, keep_finished
@@ -75,11 +75,6 @@ if workflow.is_main_process:
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"
 
-# The heading that each figure stands under in Snakemake's own report.
-FIGURES = {
-    name: AXIS_NAMES[axis] for axis, figures in CAPTIONS.items() for name in figures
-} | {"predicted_measured": "Predictions"}
-
 
 def outcome_files(wildcards):
     """A function, so that the paths of a large study are made only for the rules that run."""
@@ -90,13 +85,10 @@ def outcome_files(wildcards):
     ]
 
 
-def captioned(path, category):
-    """A file for Snakemake's own report, with report/<its name>.rst as the caption."""
-    name = Path(path).stem
-    labels = {"what": name.replace("_", " ")}
-    return report(
-        path, caption=f"../report/{name}.rst", category=category, labels=labels
-    )
+def captioned(path, category, label, caption=None):
+    """A file for Snakemake's own report, with report/<its name>.rst as the caption unless given."""
+    caption = caption or f"../report/{Path(path).stem}.rst"
+    return report(path, caption=caption, category=category, labels={"what": label})
 
 
 def table_files(flagged=False):
@@ -105,16 +97,21 @@ def table_files(flagged=False):
         for table in ("trials", "epochs", "not_run")
         for kind in ("csv", "parquet")
     )
-    return [captioned(trials, "Tables") if flagged else trials, *others]
+    return [captioned(trials, "Tables", "trials") if flagged else trials, *others]
 
 
 def figure_files(flagged=False):
-    """Every figure, twice; Snakemake's own report shows the SVGs, with captions."""
-    drawings = {name: f"{STUDY}/figures/{name}.svg" for name in FIGURES}
-    return [
-        captioned(path, FIGURES[name]) if flagged else path
-        for name, path in drawings.items()
-    ] + [f"{STUDY}/figures/{name}.png" for name in FIGURES]
+    """Every figure as SVG, PNG and caption; Snakemake's own report shows the SVGs."""
+    files = []
+    for figure in declared():
+        path = f"{STUDY}/figures/{figure.name}"
+        drawing, caption = f"{path}.svg", f"{path}.rst"
+        if flagged:
+            drawing = captioned(
+                drawing, HEADINGS[figure.axis], figure.title, Path(caption).absolute()
+            )
+        files += [drawing, f"{path}.png", caption]
+    return files
 
 
 def report_file():
