@@ -22,12 +22,14 @@ STUDY = --profile "$$PROFILE" --configfile "$$CONFIG"
 # Beside a run that holds Snakemake's lock; these targets write files of their own.
 BESIDE := --nolock --quiet all
 
-.PHONY: help
+.PHONY: help not-moved install demo-device demo checked run plan preflight probe pilot \
+	status partial again image bench gpu bench-planning test test-cluster test-oldest lint \
+	format lock
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A folder that was moved or copied: its commands call the Python of the place they were made for.
-.PHONY: not-moved
 not-moved:
 	@test -L $(VENV) || test ! -e $(RUN)/pip || grep -qF "$(CURDIR)/$(RUN)/" $(RUN)/pip || { echo \
 	"error: $(VENV) was made for another folder than $(CURDIR), and was moved or copied here: delete \
@@ -37,14 +39,13 @@ $(VENV)/installed: envs/torch.txt envs/requirements.txt | not-moved
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later on the PATH: install one, or \
 	name it with make PYTHON=..." >&2; exit 1; }
 	@test ! -L $(VENV) || { echo "error: $(VENV) is a link, to $$(readlink $(VENV)), and what is \
-	there is no environment, or older than the files in envs/ here: delete the link (rm $(VENV)), and make makes an environment here" >&2; \
-	exit 1; }
+	there is no environment, or older than the files in envs/ here: delete the link (rm $(VENV)), and \
+	make makes an environment here" >&2; exit 1; }
 	@echo "making the environment in $(VENV): a few minutes, and 2 GB (with CUDA 6 GB)"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check -r envs/torch.txt -r envs/requirements.txt
 	touch $@
 
-.PHONY: install
 install: $(VENV)/installed ## make the environment (.venv); the other targets do it by themselves
 
 # On a GPU only where asked for, even where there is one: DEMO_DEVICE=cuda.
@@ -53,12 +54,10 @@ DEMO_cpu := demo profiles/local
 DEMO_cuda := demo-cuda profiles/workstation
 DEMO = $(or $(DEMO_$(DEMO_DEVICE)),$(error DEMO_DEVICE is '$(DEMO_DEVICE)': write cpu or cuda))
 
-.PHONY: demo-device
 demo-device: install
 	@test $(DEMO_DEVICE) != cuda || $(RUN)/python -c "import sys, torch; torch.cuda.is_available() or \
 	sys.exit('error: DEMO_DEVICE=cuda asks for a GPU, and torch finds none here: leave it out')"
 
-.PHONY: demo
 demo: CONFIG = config/$(word 1,$(DEMO)).yaml
 demo: PROFILE = $(word 2,$(DEMO))
 demo: install demo-device ## run the demo on this machine, to results/demo/report.html: make demo DEMO_DEVICE=cpu|cuda
@@ -66,7 +65,6 @@ demo: install demo-device ## run the demo on this machine, to results/demo/repor
 	@echo "The report: results/$(word 1,$(DEMO))/report.html"
 
 # Snakemake's own words for a mistake in a configuration name neither file nor line.
-.PHONY: checked
 checked: install
 	@$(RUN)/python workflow_scripts/check_study.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
 
@@ -74,64 +72,50 @@ checked: install
 DECIDE = $(RUN)/python workflow_scripts/plan.py --decisions-only --site "$$PROFILE/site.yaml" \
 	--configfile "$$CONFIG"
 
-.PHONY: run
 run: checked ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
 	@$(DECIDE)
 	$(SNAKEMAKE) $(STUDY)
 
-.PHONY: plan
 plan: install ## what a study costs, before it runs: make plan CONFIG=... PROFILE=...
 	@$(RUN)/python workflow_scripts/plan.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
 
-.PHONY: preflight
 preflight: install ## short jobs that check a cluster before the first study: make preflight PROFILE=...
 	@$(RUN)/python workflow_scripts/preflight.py --profile "$$PROFILE" --configfile "$$CONFIG"
 
-.PHONY: probe
 probe: checked ## sample a little of every trial and record a step of it, for the plan
 	$(SNAKEMAKE) probe $(STUDY)
 
-.PHONY: pilot
 pilot: checked ## time a few micro-steps of every configuration on its device, for the plan
 	$(SNAKEMAKE) pilot $(STUDY)
 
-.PHONY: status
 status: install ## where every trial stands, also while they run: make status CONFIG=... PROFILE=...
 	@$(RUN)/python workflow_scripts/status.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
 
-.PHONY: partial
 partial: checked ## tables, figures and report of what there is so far
 	@$(SNAKEMAKE) partial $(STUDY) $(BESIDE)
 
-.PHONY: again
 again: install ## run trials again on purpose: make again WHERE=status=out_of_memory CONFIG=...
 	$(RUN)/python workflow_scripts/again.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG" --where "$$WHERE"
 	@$(DECIDE)
 	$(SNAKEMAKE) $(STUDY)
 
-.PHONY: image
 image: checked ## build a cluster's container image, in a job there: make image PROFILE=...
 	$(SNAKEMAKE) image $(STUDY)
 
-.PHONY: bench
 bench: SIZE := products
 bench: install ## engines side by side, and the sampler: make bench SIZE=laptop|products BENCH="--only ..."
 	$(RUN)/python workflow_scripts/bench_engine.py --size $(SIZE) --json $(BENCH)
 
-.PHONY: gpu
 gpu: OUT := results/gpu
 gpu: install ## what is worth measuring on a GPU, in nine minutes: make gpu OUT=FOLDER
 	$(RUN)/python tests/gpu/campaign.py --out "$$OUT"
 
-.PHONY: bench-planning
 bench-planning: install ## the dry run of 10,000 trials against bare Snakemake, and their plan
 	$(RUN)/python tests/bench_planning.py
 
-.PHONY: test
 test: install ## every test that needs no root
 	$(RUN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: test-cluster
 test-cluster: install ## every test on a Slurm of two nodes with Apptainer, on this Debian, as root
 	$(RUN)/python -m pytest tests/cluster -p no:xdist --durations=0
 
@@ -149,24 +133,20 @@ $(OLDEST)/installed: envs/oldest.txt envs/container-slides.txt
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -r envs/oldest.txt
 	touch $@
 
-.PHONY: test-oldest
 test-oldest: $(OLDEST)/installed ## the tests of what a trial runs, on Python 3.10 and torch 2.1.2
 	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(OLDEST_TESTS)
 
-.PHONY: lint
 lint: install ## ruff, snakefmt and Snakemake's own linter
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/snakefmt --check Snakefile rules
 	$(RUN)/snakemake --lint
 
-.PHONY: format
 format: install ## put every file into the form that lint asks for
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 	$(RUN)/snakefmt Snakefile rules
 
-.PHONY: lock
 lock: install ## pin the newest versions of envs/requirements.in
 	$(RUN)/pip install --quiet uv
 	$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate \

@@ -76,7 +76,7 @@ rule report:
         script=script("make_report.py"),
         library=analysis_library("*.py", "*.html", "*.css", "*.js"),
     output:
-        captioned(report_file(), "Report"),
+        captioned(report_file(), "Report", "report"),
     log:
         f"{STUDY}/logs/report.txt",
     localrule: True

@@ -10,7 +10,7 @@ ROOT = Path(os.path.relpath(workflow.basedir))
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
-from sagebench.analysis.captions import AXIS_NAMES, CAPTIONS
+from sagebench.analysis.figures import HEADINGS, declared
 from sagebench.cluster.orphans import cancel_orphans
 from sagebench.cluster.plugin_waits import bound_waits
 from sagebench.cluster.stale_lock import hold_folder, keep_finished
@@ -32,12 +32,16 @@ from sagebench.grid.freeze import (
 )
 from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, load_study
 from sagebench.grid.submission import check_submission
-from sagebench.plan.decisions import (
-    check_decisions,
-    guarded,
-)
+from sagebench.launch.image import check_image
+from sagebench.plan.decisions import check_decisions, guarded
 
 lead_commands(SCRIPTS)
+
+
+def site_path():
+    """The site.yaml of this run: named by --config, or beside the profile."""
+    named = workflow.config_settings.config.get("site")
+    return named or profile_site(sys.argv) or ROOT / DEFAULT_SITE
 
 
 def read_study():
@@ -45,10 +49,10 @@ def read_study():
     if not workflow.is_main_process and announced_study():
         return thaw(announced_study())
     overrides = dict(workflow.config_settings.config)
-    site = overrides.pop("site", None) or profile_site(sys.argv) or ROOT / DEFAULT_SITE
+    overrides.pop("site", None)
     files = workflow.overwrite_configfiles or [ROOT / DEFAULT_CONFIGURATION]
     try:
-        study = load_study(files, site, overrides)
+        study = load_study(files, site_path(), overrides)
     except UserError as error:
         # A WorkflowError would bury the sentence under line numbers.
         sys.exit(f"error: {error}")
@@ -57,9 +61,9 @@ def read_study():
 
 def tell_refusal():
     """At the end of a dry run, which only then is known to be one."""
-    if workflow.dryrun:
+    if workflow.dryrun and workflow.dag is not None:
         try:
-            check_decisions(study)
+            check_run()
         except UserError as error:
             print(f"A run would be refused: {error}", file=sys.stderr)
 
@@ -75,10 +79,7 @@ if workflow.is_main_process:
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"
 
-# The heading that each figure stands under in Snakemake's own report.
-FIGURES = {
-    name: AXIS_NAMES[axis] for axis, figures in CAPTIONS.items() for name in figures
-} | {"predicted_measured": "Predictions"}
+SUBMITTED = {"trial", "store", "image", "probe", "pilot", "preflight"}
 
 
 def outcome_files(wildcards):
@@ -90,13 +91,10 @@ def outcome_files(wildcards):
     ]
 
 
-def captioned(path, category):
-    """A file for Snakemake's own report, with report/<its name>.rst as the caption."""
-    name = Path(path).stem
-    labels = {"what": name.replace("_", " ")}
-    return report(
-        path, caption=f"../report/{name}.rst", category=category, labels=labels
-    )
+def captioned(path, category, label, caption=None):
+    """A file for Snakemake's own report, with report/<its name>.rst as the caption unless given."""
+    caption = caption or f"../report/{Path(path).stem}.rst"
+    return report(path, caption=caption, category=category, labels={"what": label})
 
 
 def table_files(flagged=False):
@@ -105,16 +103,21 @@ def table_files(flagged=False):
         for table in ("trials", "epochs", "not_run")
         for kind in ("csv", "parquet")
     )
-    return [captioned(trials, "Tables") if flagged else trials, *others]
+    return [captioned(trials, "Tables", "trials") if flagged else trials, *others]
 
 
 def figure_files(flagged=False):
-    """Every figure, twice; Snakemake's own report shows the SVGs, with captions."""
-    drawings = {name: f"{STUDY}/figures/{name}.svg" for name in FIGURES}
-    return [
-        captioned(path, FIGURES[name]) if flagged else path
-        for name, path in drawings.items()
-    ] + [f"{STUDY}/figures/{name}.png" for name in FIGURES]
+    """Every figure as SVG, PNG and caption; Snakemake's own report shows the SVGs."""
+    files = []
+    for figure in declared():
+        path = f"{STUDY}/figures/{figure.name}"
+        drawing, caption = f"{path}.svg", f"{path}.rst"
+        if flagged:
+            drawing = captioned(
+                drawing, HEADINGS[figure.axis], figure.title, Path(caption).absolute()
+            )
+        files += [drawing, f"{path}.png", caption]
+    return files
 
 
 def report_file():
@@ -157,10 +160,25 @@ def trials_to_run():
     return trial_ids
 
 
+def rules_to_run():
+    """The names of the rules that have jobs to run, or, in a dry run, would have."""
+    jobs = workflow.dag.needrun_jobs(exclude_finished=False)
+    return {job.rule.name for job in jobs}
+
+
+def check_run():
+    """Raises UserError for what keeps this run's jobs from being started."""
+    rules = rules_to_run()
+    if "trial" in rules:
+        check_decisions(study)
+    if study.site.launcher == "slurm" and rules & {"trial", "pilot", "preflight"}:
+        make = f"make image PROFILE={Path(site_path()).parent}"
+        check_image(study.site.model_dump(), make)
+
+
 def before_run():
     """What comes before the first job: checks of what is to be submitted, and the frozen files."""
-    trials, stores, widths = trials_to_run(), to_run("store"), to_run("preflight")
-    pilots = any(job.rule.name == "pilot" for job in workflow.dag.needrun_jobs())
+    trials, stores = trials_to_run(), to_run("store")
     submitted = not workflow.executor_plugin.common_settings.local_exec
     if study.site.launcher == "local" and submitted:
         sys.exit(
@@ -168,9 +186,7 @@ def before_run():
             "here: add --config site=PATH of the cluster's site.yaml."
         )
     try:
-        if trials:
-            check_decisions(study)
-        if study.site.launcher == "slurm" and (trials or stores or widths or pilots):
+        if study.site.launcher == "slurm" and rules_to_run() & SUBMITTED:
             check_submission(
                 study.site,
                 folder=str(Path.cwd()),
@@ -180,6 +196,7 @@ def before_run():
                     workflow.executor_settings, "pass_command_as_script", True
                 ),
             )
+        check_run()
         if submitted:
             cancel_orphans(Path.cwd(), trials)
             bound_waits()
@@ -194,7 +211,7 @@ def before_run():
 
 def command_to_note(trials):
     """The command that was called, where it makes trials or the report, and not a plan, say."""
-    if trials or any(job.rule.name == "report" for job in workflow.dag.needrun_jobs()):
+    if trials or "report" in rules_to_run():
         return typed_command(sys.argv, Path.cwd())
     return None
 

@@ -1,9 +1,7 @@
-# Definitions become the container image, where a cluster's site names one.
+# Definitions become the container image, where a cluster's site names one: `make image`.
 
 
 rule image:
-    output:
-        temp(touch(IMAGE_BUILT)),
     log:
         f"{RESULTS}/image.log",
     resources:

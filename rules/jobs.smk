@@ -1,6 +1,5 @@
 # What jobs wait for and what they ask for, a site's way. No rules here.
 
-from sagebench.grid.environment import run_began_unix_s
 from sagebench.grid.resources import (
     cpu_job_resources,
     pilot_walltime_min,
@@ -8,57 +7,20 @@ from sagebench.grid.resources import (
     preflight_walltime_min,
     slurm_resources,
 )
-from sagebench.launch.image import is_current
 from sagebench.pilot.work import missing_of
 
 BY_SLURM = study.site.launcher == "slurm"
-LOST_STORES = {
-    store
-    for store in study.stores
-    if workflow.is_main_process and not Path(manifest_path(RESULTS, store)).exists()
-}
-
-
-def finished(trial_id):
-    """Whether the trial has an outcome."""
-    return Path(outcome_path(RESULTS, trial_id)).exists()
 
 
 def trial_store(wildcards):
-    """The manifest of a trial's store.
+    """The manifest of a trial's store: none of a finished trial whose store is lost.
 
-    A rebuilt store must not rerun what was measured on the same data: its age does not count. Of a
-    lost one `ancient` knows nothing: a finished trial does without.
+    A rebuilt store must not rerun what was measured on the same data: its age does not count.
     """
-    store = requested(wildcards.trial).store
-    if store in LOST_STORES and finished(wildcards.trial):
-        return []
-    return ancient(manifest_path(RESULTS, store))
-
-
-# Stands for the container image in the flow: by another name in every run, as an earlier run's file
-# tells nothing of an image that may be lost or out of date by now. A job has its run's name.
-IMAGE_BUILT = f".snakemake/sagebench/image-{run_began_unix_s()}.built"
-
-
-def image_to_build():
-    """What a job waits for where a cluster's image is lost, or was built from something else."""
-    site = study.site
-    if not workflow.is_main_process or not BY_SLURM:
-        return []
-    if site.image is None or site.image_definition is None:
-        return []
-    definition = Path(site.image_definition)
-    current = is_current(Path(site.image), definition, site.image_build_options)
-    return [] if current else [IMAGE_BUILT]
-
-
-IMAGE = image_to_build()
-
-
-def trial_image(wildcards):
-    """A finished trial does without an image: to Snakemake a missing input is one to run for."""
-    return [] if IMAGE and finished(wildcards.trial) else IMAGE
+    manifest = manifest_path(RESULTS, requested(wildcards.trial).store)
+    outcome = outcome_path(RESULTS, wildcards.trial)
+    lost = os.path.exists(outcome) and not os.path.exists(manifest)
+    return [] if lost else ancient(manifest)
 
 
 def by_job(asked, key):

@@ -5,7 +5,6 @@
 rule pilot:
     input:
         [ancient(manifest_path(RESULTS, store)) for store in study.stores],
-        image=IMAGE,
     log:
         f"{STUDY}/logs/pilot.txt",
     threads: trial_threads()

@@ -2,8 +2,6 @@
 
 
 rule preflight:
-    input:
-        IMAGE,
     output:
         f"{RESULTS}/preflight/{study.site.machine}/{{preflight}}.json",
     log:

@@ -11,7 +11,6 @@ rule trials:
 rule trial:
     input:
         store=trial_store,
-        image=trial_image,
     output:
         outcome_path(RESULTS, "{trial}"),
     log:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 from outcome_factory import GIB, StudyFiles, make_outcome, make_trial, trial_id
-from sagebench.analysis import batch, facts, predictions, style
+from sagebench.analysis import facts, predictions, style
 from sagebench.analysis.chart import NOT_RUN_LABEL
+from sagebench.analysis.drawing import draw
+from sagebench.analysis.figures import declared
 from sagebench.analysis.outcomes import not_run_records, read_records, read_study
 from sagebench.analysis.tables import build_tables, not_run_table
 from sagebench.errors import UserError
@@ -62,6 +63,16 @@ def tables(files, partial=False):
     return trials.to_pandas(), not_run_table(not_run_records(study, files.results)).to_pandas()
 
 
+def drawn(name, trials, not_run):
+    (one,) = [one for one in declared() if one.name == name]
+    with style.look():
+        return draw(one, trials, None, not_run)
+
+
+def legend(figure):
+    return [text.get_text() for one in figure.legends for text in one.get_texts()]
+
+
 def test_predictions_stand_beside_what_was_measured_with_their_errors(files):
     for batch_size, epoch_s, peak in ((64, 10.0, 4), (128, 8.0, 4), (256, 5.0, 4)):
         trial = make_trial(batch_size=batch_size)
@@ -78,9 +89,7 @@ def test_predictions_stand_beside_what_was_measured_with_their_errors(files):
     assert "0 of 3 lie" in first and "3 of 3 lie" in second
     table = predictions.table(trials)
     assert len(table.rows) == 3 and table.rows[1][-2].text == "-20.0%"
-    with style.look():
-        (figure,) = predictions.figures(trials).values()
-    assert len(figure.axes) == 2
+    assert len(drawn("predicted_measured", trials, trials.iloc[:0]).axes) == 2
 
 
 def test_a_prediction_for_another_store_does_not_count(files):
@@ -133,17 +142,9 @@ def test_left_out_trials_are_drawn_apart_from_measured_points(files):
         files.add("batch", make_outcome(make_trial(batch_size=batch_size), peak_bytes=4 * GIB))
     skip(files, make_trial(batch_size=512))
     trials, not_run = tables(files)
-    with style.look():
-        drawn = batch.figures(trials, not_run)
-        before = batch.figures(trials)
-    labels = [text.get_text() for text in drawn["batch_memory"].legends[0].get_texts()]
-    assert NOT_RUN_LABEL in labels
-    assert all(
-        NOT_RUN_LABEL not in [text.get_text() for text in legend.get_texts()]
-        for figure in (drawn["batch_time"], before["batch_memory"])
-        for legend in figure.legends
-    )
-    assert isinstance(not_run, pd.DataFrame)
+    assert NOT_RUN_LABEL in legend(drawn("batch_memory", trials, not_run))
+    assert NOT_RUN_LABEL not in legend(drawn("batch_time", trials, not_run))
+    assert NOT_RUN_LABEL not in legend(drawn("batch_memory", trials, not_run.iloc[:0]))
 
 
 def test_an_experiment_of_which_nothing_was_run_has_no_table(files):
@@ -153,7 +154,5 @@ def test_an_experiment_of_which_nothing_was_run_has_no_table(files):
     trials, not_run = tables(files)
     alone = {"name": "memory", "axis": "batch_size"}
     assert facts.configurations(trials, alone) is None
-    with style.look():
-        drawn = batch.figures(trials, not_run)["batch_memory"]
-    assert NOT_RUN_LABEL not in [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert NOT_RUN_LABEL not in legend(drawn("batch_memory", trials, not_run))
     assert predictions.not_run(not_run).rows[0][2].text == "–"

@@ -5,10 +5,9 @@ import sys
 
 import bench_engine
 import pytest
-from sagebench.bench import rows, table, worker
-from sagebench.bench.figures import Figure, figure, ratio
+from sagebench.bench import report, rows, worker
 from sagebench.bench.processes import Measured, MeasurementFailed
-from sagebench.bench.setting import ENGINES, SIZES
+from sagebench.bench.rows import ENGINES, SIZES, Figure, figure, ratio
 from trials import DATASET, make_trial, tiny_store
 
 SECONDS = {
@@ -27,10 +26,12 @@ def store(tmp_path_factory):
     return tiny_store(tmp_path_factory.mktemp("bench") / "store", train=800)
 
 
-def fake_worker(job, trial, store):
+def fake_worker(job, trial, store, steps):
     """Canned results in place of processes."""
-    if job["job"] == "sampler":
-        return Measured({"edges_per_s": [10e6 * job["threads"]]}, others_cores=0.5)
+    if job == "sampler":
+        rates = [[10e6], [20e6]]
+        found = {"edges_per_s": rates, "edges_per_s_as_blocks_uses_it": rates}
+        return Measured(found, others_cores=0.5)
     result = {
         "step_s": [SECONDS[trial["engine"]]],
         "sampling_s": [1.0],
@@ -77,8 +78,8 @@ def test_every_row_fills_its_keys_in_order(bench):
     assert found["blocks_vs_bipartite_csr_time_ratio"] == 2.5
     assert all(key in shown for key in KEYS)
     assert "round 3: reference" in progress
-    assert "sampler: other work kept up to 0.5 cores busy during 12 of 12" in shown
-    assert found["others_cores"]["sampler"] == [0.5] * 12
+    assert "sampler: other work kept up to 0.5 cores busy during 3 of 3" in shown
+    assert found["others_cores"]["sampler"] == [0.5] * 3
 
 
 def test_only_runs_the_named_rows_and_leaves_the_others_null(bench):
@@ -90,10 +91,10 @@ def test_only_runs_the_named_rows_and_leaves_the_others_null(bench):
 
 
 def test_a_failed_row_is_said_and_the_others_run(bench, monkeypatch):
-    def failing(job, trial, store):
-        if job["job"] == "sampler":
+    def failing(job, trial, store, steps):
+        if job == "sampler":
             raise MeasurementFailed("ended by SIGKILL (out of memory?)")
-        return fake_worker(job, trial, store)
+        return fake_worker(job, trial, store, steps)
 
     monkeypatch.setattr(rows, "run_worker", failing)
     code, found, shown, _ = bench()
@@ -105,10 +106,10 @@ def test_a_failed_row_is_said_and_the_others_run(bench, monkeypatch):
 
 
 def test_an_engine_without_memory_for_its_step_leaves_the_others_compared(bench, monkeypatch):
-    def failing(job, trial, store):
+    def failing(job, trial, store, steps):
         if trial["engine"] == "reference":
             raise MeasurementFailed("DefaultCPUAllocator: can't allocate memory")
-        return fake_worker(job, trial, store)
+        return fake_worker(job, trial, store, steps)
 
     monkeypatch.setattr(rows, "run_worker", failing)
     code, found, _, _ = bench("--only", "step")
@@ -128,7 +129,7 @@ def test_fewer_engines_on_purpose_is_no_failure(bench):
 def test_ratios_are_of_medians_and_spread_over_rounds():
     assert ratio([[10.0, 12.0], [30.0]], [[2.0], [3.0, 4.0]]) == Figure(4.0, 5.5, 30 / 3.5)
     assert ratio([[10.0]], [[2.0], [4.0]]) == Figure(10 / 3, 5.0, 5.0)
-    assert figure([3.0, 1.0, 2.0]) == Figure(2.0, 1.0, 3.0)
+    assert figure([[3.0], [1.0, 2.0]]) == Figure(2.0, 1.0, 3.0)
 
 
 def test_targets_stand_for_the_whole_graph_only(bench):
@@ -136,23 +137,19 @@ def test_targets_stand_for_the_whole_graph_only(bench):
     assert "met" not in shown
     large = rows.Bench(SIZES["products"], None, {}, "cpu", 2, 1)
     large.figures = {
-        "sampler_edges_per_s": figure([14e6]),
-        "sampler_two_thread_ratio": figure([1.5]),
+        "sampler_edges_per_s": figure([[14e6]]),
+        "sampler_two_thread_ratio": figure([[1.5]]),
     }
-    lines = table.table(large).splitlines()
-    assert ">= 12" in lines[1] and lines[1].endswith(" met")
-    assert lines[2].endswith("NOT MET")
-
-
-def job(store, **values):
-    trial = make_trial(fanout=[4, 3, 2], accumulation=1, **values).to_json()
-    return {"trial": trial, "store": str(store.path), "warm": 1, "steps": 2}
+    lines = report.table(large).splitlines()
+    assert ">= 12" in lines[2] and lines[2].endswith(" met")
+    assert lines[3].endswith("NOT MET")
 
 
 def test_every_engine_takes_the_same_step(store):
     """Dropout off: the same samples and the same first weights give the same loss."""
+    values = {"fanout": [4, 3, 2], "accumulation": 1, "dropout": 0.0, "dataset": DATASET}
     found = {
-        engine: worker.step(job(store, engine=engine, dropout=0.0, dataset=DATASET))
+        engine: worker.step(store.path, make_trial(engine=engine, **values), 2)
         for engine in ENGINES
     }
     for result in found.values():
@@ -164,8 +161,7 @@ def test_every_engine_takes_the_same_step(store):
 @pytest.mark.slow  # a process with torch in it
 def test_a_worker_runs_in_a_process_and_its_failure_is_told(store):
     trial = make_trial().to_json()
-    job = {"job": "sampler", "warm": 1, "steps": 2, "threads": 2, "relabel_last": False}
-    measured = rows.run_worker(job, trial, store.path)
-    assert len(measured.result["edges_per_s"]) == 2
+    rates = rows.run_worker("sampler", trial, store.path, 3).result["edges_per_s"]
+    assert [len(of_threads) for of_threads in rates] == [3, 3]
     with pytest.raises(MeasurementFailed, match="no graph store"):
-        rows.run_worker(job, trial, store.path.parent)
+        rows.run_worker("sampler", trial, store.path.parent, 3)

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
-from sagebench.cluster import accounting, sacct
+from sagebench.cluster import sacct
 from sagebench.cluster.accounting import COLUMNS, Asked, as_csv, collect, read_rows
 from sagebench.cluster.commands import NoAnswer
 from sagebench.cluster.sacct import Allocation
@@ -26,16 +26,17 @@ def ran(job_id="7", start=0, end=HOUR, state="COMPLETED", **values):
     """An allocation of two whole nodes, from `start` to `end` seconds after BEGIN_S."""
     return Allocation(
         **{
-            "job_id": job_id,
+            "slurm_job_id": job_id,
             "state": state,
             "exit_code": "0:0",
-            "submitted_s": BEGIN_S + start - 60,
-            "started_s": BEGIN_S + start,
-            "ended_s": None if end is None else BEGIN_S + end,
+            "submitted_at": iso(start - 60),
+            "started_at": iso(start),
+            "finished_at": None if end is None else iso(end),
             "elapsed_s": (end or HOUR) - start,
+            "queue_s": 60,
             "nodes": 2,
             "node_names": "tb[1-2]",
-            "gpus": 8,
+            "gpus_allocated": 8,
             "energy_j": 5e6,
             **values,
         }
@@ -62,7 +63,6 @@ def slurm(monkeypatch):
         return {one: said.known[one] for one in ids if one in said.known}
 
     monkeypatch.setattr(sacct, "allocations", allocations)
-    monkeypatch.setattr(accounting, "ASK_AGAIN_S", 0.01)
     return said
 
 
@@ -108,18 +108,10 @@ def test_a_trial_that_goes_on_in_the_next_job_has_not_failed(trial, slurm):
     assert [row["failed"] for row in collect([trial])] == [False]
 
 
-def test_what_still_runs_has_not_failed_and_is_not_waited_for(trial, slurm):
+def test_what_still_runs_has_not_failed(trial, slurm):
     attempt(trial, 1, status=None)
     slurm.known = {"7": [ran(end=None, state="RUNNING")]}
     assert [row["failed"] for row in collect([trial])] == [False]
-    assert slurm.asked == [["7"]]
-
-
-def test_a_job_whose_trial_has_ended_is_waited_for(trial, slurm):
-    attempt(trial, 1)
-    slurm.known = {"7": [ran(end=None, state="RUNNING")]}
-    collect([trial], settle_s=0.1)
-    assert len(slurm.asked) > 2 and slurm.asked[-1] == ["7"]
 
 
 def test_two_attempts_in_one_job_have_no_share_of_their_own(trial, slurm):
@@ -150,27 +142,11 @@ def test_without_accounting_the_row_says_why(trial, slurm, job_id, reason, said)
 
 def test_where_slurm_counts_no_gpus_the_site_s_word_holds(trial, slurm):
     attempt(trial, 1)
-    slurm.known = {"7": [ran(gpus=None)]}
+    slurm.known = {"7": [ran(gpus_allocated=None)]}
     (row,) = collect([trial])
     assert row["gpus_allocated"] is row["gpu_hours_used"] is None
     (row,) = collect([Asked(trial.folder, ranks=2, gpus=4)])
     assert (row["gpu_hours_allocated"], row["gpu_hours_used"]) == (4, 2)
-
-
-def test_an_outcome_tells_the_job_where_the_attempts_are_gone(trial, slurm):
-    outcome = {
-        "schema": 1,
-        "trial": {},
-        "trial_id": trial.folder.name,
-        "status": "completed",
-        "attempts": 3,
-        "started_at": iso(5),
-        "ranks": [{"slurm": {}}, {"slurm": {"slurm_job_id": "7"}}],
-    }
-    (trial.folder / "outcome.json").write_text(json.dumps(outcome))
-    slurm.known = {"7": [ran()]}
-    (row,) = collect([trial])
-    assert (row["attempt"], row["state"]) == (3, "COMPLETED")
 
 
 def test_what_slurm_has_forgotten_stays_and_is_not_asked_for_again(trial, slurm, tmp_path):
@@ -196,7 +172,7 @@ def test_what_was_not_final_is_asked_for_again(trial, slurm, tmp_path):
         ({"7": [ran()]}, "COMPLETED"),
     ):
         slurm.known = answer
-        path.write_text(as_csv(collect([trial], read_rows(path), settle_s=0)))
+        path.write_text(as_csv(collect([trial], read_rows(path))))
         assert [row["state"] for row in read_rows(path)] == [state]
 
 

@@ -56,7 +56,7 @@ def fake(folder, name, script):
 def test_a_job_on_two_nodes():
     (one,) = parse(REAL)["18"]
     assert (one.state, one.exit_code, one.elapsed_s, one.queue_s) == ("COMPLETED", "0:0", 4, 0)
-    assert (one.nodes, one.node_names, one.gpus) == (2, "tb[1-2]", 8)
+    assert (one.nodes, one.node_names, one.gpus_allocated) == (2, "tb[1-2]", 8)
     assert one.energy_j is None  # 0 is Slurm's word for no meter
     assert one.finished
 
@@ -79,7 +79,8 @@ def test_other_ends(job_id, state, elapsed_s, queue_s):
 
 def test_a_job_that_has_not_begun_is_not_finished():
     (one,) = parse(REAL)["26"]
-    assert (one.started_s, one.ended_s, one.node_names, one.gpus) == (None, None, "", None)
+    assert (one.started_at, one.finished_at, one.gpus_allocated) == (None, None, None)
+    assert one.node_names == ""
     assert not one.finished
 
 
@@ -93,7 +94,7 @@ def test_a_requeued_job_is_two_allocations_each_with_its_own_wait():
 
 def test_times_are_utc():
     (one,) = parse(REAL)["18"]
-    assert one.started_s == 1795365408.0
+    assert one.started_at == "2026-11-22T16:36:48+00:00"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_times_are_utc():
     ],
 )
 def test_gpus(tres, gpus):
-    assert job("1", tres=tres).gpus == gpus
+    assert job("1", tres=tres).gpus_allocated == gpus
 
 
 def test_the_energy_is_the_job_s_or_that_of_the_steps_that_saw_most():
@@ -164,5 +165,5 @@ def test_a_job_that_was_cancelled_while_it_waited_never_started():
     at = "2026-11-22T16:38:15"
     line = f"23|CANCELLED by 0|0:0|2026-11-22T16:36:48|{at}|{at}|0|1|None assigned||0"
     ((one,),) = sacct.parse(line).values()
-    assert (one.started_s, one.elapsed_s, one.node_names) == (None, 0, "")
-    assert one.ended_s is not None
+    assert (one.started_at, one.elapsed_s, one.node_names) == (None, 0, "")
+    assert one.finished_at is not None

@@ -296,7 +296,7 @@ def test_a_running_job_starts_then_trains(slurm):
 def test_a_job_that_is_gone_without_a_word(slurm):
     slurm.begin(slurm_job_id="31", host="mel2001", pid=1)
     assert (slurm.state().state, slurm.state().said) == ("failed", states.SILENT)
-    gone = sacct.Allocation("31", "NODE_FAIL", "0:0", None, None, None, 5.0, 1, "tb1", 4)
+    gone = sacct.Allocation("31", "NODE_FAIL", "0:0", None, None, None, 5, 0, 1, "tb1", 4)
     slurm.known = {"31": [gone]}
     assert slurm.state().said == "ended without a word: Slurm says NODE_FAIL"
 

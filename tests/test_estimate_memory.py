@@ -55,8 +55,6 @@ def test_a_step_between_two_that_are_recorded(sample, engine, aggregator):
     in_pieces = engine == "blocks" and aggregator == "max"
     tolerance = 0.011 if in_pieces else 1e-5
     assert found.peak_bytes == pytest.approx(itself.peak_bytes, rel=tolerance)
-    assert found.flops == pytest.approx(itself.flops, rel=tolerance)
-    assert found.bytes_moved == pytest.approx(itself.bytes_moved, rel=tolerance)
     if not in_pieces:
         sizes = zip(found.trace.events, itself.trace.events, strict=True)
         assert all(mine == pytest.approx(its, rel=5e-3) for mine, its in sizes)

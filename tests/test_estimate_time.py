@@ -28,7 +28,7 @@ def recorded():
 
 
 def time_of(trial, sample, cost, card=A100, nodes=1):
-    return roofline(trial, cost, sample, PRODUCTS, card, card.network(nodes))
+    return roofline(trial, cost, sample, PRODUCTS, card, nodes)
 
 
 def test_the_slides_hours_stand_in_the_ratios_of_recorded_steps(recorded):

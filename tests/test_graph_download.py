@@ -75,8 +75,7 @@ def test_a_whole_file(server, tmp_path, capfd):
     path = tmp_path / "new" / "graph.zip"
     get(server, path, sha256=hashlib.sha256(CONTENT).hexdigest())
     assert path.read_bytes() == CONTENT and files(path.parent) == ["graph.zip"]
-    lines = capfd.readouterr().err.splitlines()
-    assert lines[0] == "graph.zip: 0.000 of 0.003 GiB" and 2 < len(lines) <= 12
+    assert "graph.zip: 100%" in capfd.readouterr().err
     get(server, path)
     assert len(server.ranges) == 1  # it is there: nothing is asked
 

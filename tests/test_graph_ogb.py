@@ -130,8 +130,7 @@ def pairs(store):
         ("ogbn-papers100M", True, False),
     ],
 )
-def test_an_archive_is_read_back(tmp_path, monkeypatch, name, binary, undirected):
-    monkeypatch.setattr(ogb, "READ_BLOCK_BYTES", 500)  # several blocks a table
+def test_an_archive_is_read_back(tmp_path, name, binary, undirected):
     path = archive(tmp_path, name, members(name, binary))
     store = built(tmp_path, name, path)
     given = graph()
@@ -190,11 +189,13 @@ TRAIN = "split/sales_ranking/train.csv.gz"
 BAD = {
     "no edges": (without_file(EDGES), "has no products/raw/edge.csv.gz"),
     "no split": (without_file(TRAIN), "has no products/split"),
-    "edges missing": (lines_changed(EDGES, lambda x: x[:-1]), "199 lines where 200 are announced"),
-    "nodes missing": (lines_changed(FEATURES, lambda x: x[:-9]), "51 lines where 60"),
-    "labels too many": (lines_changed(LABELS, lambda x: [*x, "1"]), "61 lines where 60"),
+    "nodes missing": (lines_changed(FEATURES, lambda x: x[:-9]), "x has 51 nodes"),
+    "labels too many": (lines_changed(LABELS, lambda x: [*x, "1"]), r"y has shape \[61\]"),
     "id out of range": (lines_changed(EDGES, lambda x: ["0,60", *x[1:]]), "is 60; x has 60 nodes"),
-    "id beyond int32": (lines_changed(EDGES, lambda x: [f"0,{2**40}", *x[1:]]), "no node id"),
+    "id beyond int32": (
+        lines_changed(EDGES, lambda x: [f"0,{2**40}", *x[1:]]),
+        "is 1099511627776; x has",
+    ),
     "id as text": (lines_changed(EDGES, lambda x: ["0,a", *x[1:]]), "no table of numbers"),
     "three columns": (lines_changed(EDGES, lambda x: [f"{y},1" for y in x]), "3 columns, not 2"),
     "a short row": (lines_changed(FEATURES, lambda x: [*x[:-1], "1,2"]), "no table of numbers"),
@@ -207,7 +208,7 @@ BAD = {
         r"x\[1, 0\] is nan",
     ),
     "label out of range": (lines_changed(LABELS, lambda x: ["47", *x[1:]]), r"y\[0\] is 47"),
-    "no label": (lines_changed(LABELS, lambda x: ["", *x[1:]]), "59 lines|no table|y"),
+    "no label": (lines_changed(LABELS, lambda x: ["", *x[1:]]), r"y has shape \[59\]"),
     "label as text": (lines_changed(LABELS, lambda x: ["book", *x[1:]]), "no table of numbers"),
     "overlap": (lines_changed(TRAIN, lambda x: [*x, str(graph()["splits"]["test"][0])]), "in test"),
     "empty split": (with_file(TRAIN, gzip.compress(b"")), "train"),
@@ -245,8 +246,8 @@ def test_other_bad_specs(tmp_path):
     path = archive(tmp_path, "ogbn-products", members("ogbn-products"))
     with pytest.raises(UserError, match="SHA-256"):
         built(tmp_path, "ogbn-products", path, sha256="0" * 64)
-    for name in ("ogbn-mag", "products", None):
-        with pytest.raises(UserError, match="write one of ogbn-products, ogbn-arxiv"):
+    for name in ("ogbn-mag", "products"):
+        with pytest.raises(UserError, match=r"write .*ogbn-arxiv"):
             built(tmp_path, name, path)
 
 
@@ -268,7 +269,7 @@ def test_an_archive_is_fetched_once(tmp_path, monkeypatch):
         to.write_bytes(path.read_bytes())
 
     monkeypatch.setattr(ogb, "fetch", fake_fetch)
-    spec = {"name": "ogbn-arxiv", "source": "ogb"}
+    spec = {"name": "arxiv", "source": "ogb", "ogb_name": "ogbn-arxiv"}
     store = build_graph.build(spec, tmp_path / "store", tmp_path / "downloads")
     assert asked == ["http://127.0.0.1:9/arxiv.zip"]
     assert store.manifest["provenance"]["url"] == asked[0]

@@ -127,7 +127,8 @@ def test_an_empty_folder_is_no_obstacle_and_foreign_files_are(tmp_path):
 
 SLOW_BUILD = """
 import sys, time
-sys.argv = ["build_graph.py", "--spec", '{"source": "pubmed"}', "--out", sys.argv[1]]
+spec = '{"name": "pubmed", "source": "pubmed", "split": "large"}'
+sys.argv = ["build_graph.py", "--spec", spec, "--out", sys.argv[1]]
 import build_graph
 from sagebench.graph import store
 save = store._save

@@ -21,7 +21,6 @@ def site(tmp_path, monkeypatch):
     (tmp_path / AWFUL / "image.sif").write_text("")
     return {
         "image": str(tmp_path / AWFUL / "image.sif"),
-        "image_definition": None,
         "apptainer": "apptainer",
         "device": "cpu",
         "container_options": ["--no-home"],
@@ -59,14 +58,6 @@ def refusal(site):
         container_command(site, ["python"], [])
     (sentence,) = str(raised.value).splitlines()
     return sentence
-
-
-def test_a_missing_image_is_named_with_what_to_do(site):
-    brought = refusal({**site, "image": "gone.sif"})
-    assert brought.startswith("the image gone.sif is not there: ")
-    assert "correct image in the profile's site.yaml" in brought
-    built = refusal({**site, "image": "gone.sif", "image_definition": "container/current.def"})
-    assert "call the same command again, which builds it from container/current.def" in built
 
 
 def test_a_missing_bind_is_named_with_its_node(site):

@@ -16,7 +16,13 @@ from pathlib import Path
 import pytest
 from sagebench.errors import UserError
 from sagebench.launch import image as image_module
-from sagebench.launch.image import build_image, definition_files, image_digest, record_path
+from sagebench.launch.image import (
+    build_image,
+    check_image,
+    definition_files,
+    image_digest,
+    record_path,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "workflow_scripts" / "build_image.py"
@@ -55,8 +61,17 @@ class Bench:
     def does(self, deed: str) -> None:
         (self.tools / "deed").write_text(f'cd "$here"; {deed}\n')
 
+    def site(self, *options: str) -> dict:
+        return {
+            "image": str(self.image),
+            "image_definition": str(DEFINITION),
+            "image_build_options": list(options),
+            "apptainer": str(self.apptainer),
+            "modules": [],
+        }
+
     def build(self, *options: str) -> None:
-        build_image(self.image, DEFINITION, apptainer=str(self.apptainer), options=options)
+        build_image(self.site(*options))
 
     def builds(self) -> int:
         path = self.tools / "builds"
@@ -143,19 +158,32 @@ def test_missing_definition_and_apptainer_are_named(bench):
         bench.build()
 
 
+def test_what_a_run_needs_of_an_image_is_told(bench):
+    def refusal(**values):
+        with pytest.raises(UserError) as raised:
+            check_image({**bench.site(), **values}, "make image PROFILE=p")
+        return str(raised.value)
+
+    assert "is not there: build it with `make image PROFILE=p`, or correct image in" in refusal()
+    assert "is not there: copy it there, or correct image in" in refusal(image_definition=None)
+    bench.build()
+    check_image(bench.site(), "")
+    bench.lock.write_text("numpy==2\n")
+    assert re.search(
+        r"was not built from what container/some\.def is now: build it with `make image PROFILE=p`",
+        refusal(),
+    )
+    check_image({**bench.site(), "image_definition": None}, "")
+    check_image({**bench.site(), "image": None}, "")
+
+
 # --- the script -----------------------------------------------------------------------------------
 
 
 def script(bench: Bench) -> list[str]:
     study = bench.tools / "study.json"
-    site = {
-        "image": str(bench.image),
-        # Absolute: the script's own root is this repository.
-        "image_definition": str(bench.root / DEFINITION),
-        "image_build_options": [],
-        "apptainer": str(bench.apptainer),
-        "modules": [],
-    }
+    # Absolute: the script's own root is this repository.
+    site = {**bench.site(), "image_definition": str(bench.root / DEFINITION)}
     study.write_text(json.dumps({"site": site}))
     return [sys.executable, str(SCRIPT), "--study", str(study)]
 

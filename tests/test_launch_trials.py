@@ -394,9 +394,9 @@ def is_running(pid: int) -> bool:
 
 
 def slurm_study(folder: Path) -> list[str]:
-    """The options that name a frozen study of `make_trial()` on a cluster without its image."""
+    """The options that name a frozen study of `make_trial()` whose cluster lacks a bind."""
     site = {"launcher": "slurm", "device": "cpu", "modules": [], "environment": {},
-            "image": "gone.sif", "image_definition": None, "binds": []}  # fmt: skip
+            "image": "a.sif", "binds": ["/gone"]}  # fmt: skip
     study = {
         "site": site,
         "places": {"1": {"ranks_per_node": 1}},
@@ -411,7 +411,7 @@ def test_an_attempt_that_starts_no_rank_is_noted_too(store, tmp_path):
     result = run.finish()
     assert result.returncode != 0
     (said,) = result.stderr.splitlines()
-    assert said.startswith("error: the image gone.sif is not there")
+    assert said.startswith("error: /gone is to be bound into the container and is not there")
     (attempt,) = run.attempts
     assert attempt["status"] == "failed"
     assert f"error: {attempt['message']}" == said

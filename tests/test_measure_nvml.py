@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from sagebench.measure import machine
@@ -66,3 +72,60 @@ def test_the_rank_is_told_of_a_cpu():
     assert found["device"] == "cpu"
     assert {value for name, value in found.items() if name != "device"} == {None}
     assert set(machine.collect_allocator(torch.device("cpu")).values()) == {None}
+
+
+class SomeGpus:
+    """NVML of a node: which processes are on which of its GPUs."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, *gpus):
+        self.gpus = gpus
+
+    def nvmlDeviceGetCount(self):
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return self.gpus[index]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):
+        return [SimpleNamespace(pid=pid) for pid in handle]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "found"),
+    [
+        ([{7}, {8}, set()], [0]),
+        ([{8, 7}, {9}, {7}], [0, 2]),
+        ([{1}, {2}], None),  # a container's own numbers: NVML has the node's
+        ([], None),
+    ],
+)
+def test_contexts_are_those_that_nvml_sees_or_not_known(gpus, found):
+    nvml = Nvml()
+    nvml._nvml = SomeGpus(*gpus)
+    assert nvml.with_context(7) == found
+
+
+THREADS = """
+import os, torch
+from functools import partial
+from sagebench.engines.side_stream import SideStream
+from sagebench.measure.nvml import Nvml
+torch.cuda.set_device(1)
+device = torch.device("cuda", 1)
+for ones in SideStream(device).ahead(partial(torch.ones, device=device), [1000] * 4, workers=2):
+    ones.sum().item()
+print(Nvml().with_context(os.getpid()))
+"""
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: a thread starts on 0")
+def test_a_ranks_background_threads_stay_on_its_gpu():
+    scripts = Path(__file__).parents[1] / "workflow_scripts"
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], cwd=scripts, capture_output=True, text=True
+    )
+    assert re.fullmatch(r"None|\[\d+\]", done.stdout.strip()), done.stdout + done.stderr

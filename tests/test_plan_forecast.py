@@ -321,7 +321,7 @@ def test_memory_and_time_are_of_the_same_placement(tmp_path, monkeypatch, card_b
     cost = forecaster.probes[request.store].cost_of(request.trial, card.memory_bytes)
     assert cost.placement == ("device" if on_card else "host")
     assert ("graph and features" in forecast.memory.parts) == on_card
-    placed = roofline(request.trial, cost, forecast.sample, PRODUCTS, card, card.network(1))
+    placed = roofline(request.trial, cost, forecast.sample, PRODUCTS, card, 1)
     assert forecast.time == placed
 
 

@@ -70,7 +70,7 @@ def test_nothing_is_wrong_with_a_good_record():
     ("values", "sentence"),
     [
         (
-            {"devices": ["A100"], "error": "there is no GPU 3 for it"},
+            {"devices": ["A100"], "error": "device: cuda is asked for, but local rank 3 finds 1"},
             "rank 3 on mel1 sees 1 of the 4 GPUs of its node's ranks: write srun_options: "
             "[--gpu-bind=none] in the profile's site.yaml",
         ),

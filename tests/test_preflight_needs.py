@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
-import sys
 import sysconfig
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,55 +100,3 @@ def test_a_compiler_without_pythons_headers(own_compiler):
 def test_a_compiler_that_works(monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     assert node.compiler_error("C") is None
-
-
-class Nvml:
-    """NVML of a node: which processes are on which of its GPUs."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, *gpus):
-        self.gpus = gpus
-
-    def nvmlInit(self):
-        if not self.gpus:
-            raise self.NVMLError
-
-    def nvmlDeviceGetCount(self):
-        return len(self.gpus)
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        return self.gpus[index]
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle):
-        return [SimpleNamespace(pid=pid) for pid in handle]
-
-
-@pytest.mark.parametrize(
-    ("gpus", "found"),
-    [
-        ([{7}, {8}, set()], [0]),
-        ([{8, 7}, {9}, {7}], [0, 2]),
-        ([{1}, {2}], None),  # a container's own numbers: NVML has the node's
-        ([], None),
-    ],
-)
-def test_contexts_are_those_that_nvml_sees_or_not_known(gpus, found):
-    assert node.gpus_with_context(7, Nvml(*gpus)) == found
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: a thread starts on 0")
-def test_a_ranks_background_threads_stay_on_its_gpu(tmp_path):
-    script = (
-        "import torch; torch.cuda.set_device(1); from sagebench.preflight.rank import contexts; "
-        "print(contexts('cuda', 1)['contexts'])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=Path(__file__).parents[1] / "workflow_scripts",
-        capture_output=True,
-        text=True,
-    )
-    assert re.fullmatch(r"None|\[\d+\]", done.stdout.strip()), done.stdout + done.stderr

@@ -1,40 +1,51 @@
-"""Our Adam is torch's."""
+"""A trial's optimizer is Adam (Kingma, Ba 2015), and its results are those there have been."""
 
-import subprocess
-import sys
+from __future__ import annotations
 
+import pytest
 import torch
-from sagebench.training.adam import Adam
+from sagebench.engines.make import make_engine
+from sagebench.measure.clocks import PhaseClock
+from sagebench.training.distributed import Communicator, RankEnvironment
+from sagebench.training.epoch_sums import EpochSums
+from sagebench.training.progress import Progress
+from sagebench.training.trainer import Trainer
+from trials import make_trial, tiny_store
+
+CPU = torch.device("cpu")
 
 
-def parameters():
-    torch.manual_seed(0)
-    return [torch.nn.Parameter(torch.randn(shape)) for shape in ((5, 3), (7,), (2,))]
+@pytest.fixture
+def trainer(tmp_path):
+    trial, store = make_trial(dropout=0.5, sampling_workers=0), tiny_store(tmp_path / "tiny")
+    torch.manual_seed(trial.seed)
+    engine = make_engine(trial, store, CPU)
+    communicator = Communicator(RankEnvironment(), CPU)
+    return Trainer(trial, engine, store.train, communicator, PhaseClock(), Progress(False))
 
 
-def test_it_equals_torchs_to_the_bit():
-    ours, theirs = parameters(), parameters()
-    one, other = Adam(ours, lr=0.01), torch.optim.Adam(theirs, lr=0.01)
-    for step in range(10):
-        for mine, its in zip(ours, theirs, strict=True):
-            # The last has no gradient at times, and its moments and count stand still.
-            missing = mine.shape == (2,) and step % 3 == 1
-            mine.grad = None if missing else torch.randn_like(mine)
-            its.grad = None if missing else mine.grad.clone()
-        for optimizer in (one, other):
-            optimizer.step()
-            optimizer.zero_grad()
-    assert all(torch.equal(mine, its) for mine, its in zip(ours, theirs, strict=True))
-    assert all(mine.grad is None for mine in ours)
+def test_a_step_is_algorithm_1_of_the_paper(trainer):
+    parameters = list(trainer.engine.model.parameters())
+    values = [parameter.detach().double() for parameter in parameters]
+    means = [torch.zeros_like(value) for value in values]
+    squares = [torch.zeros_like(value) for value in values]
+    for t in range(1, 8):
+        for k, parameter in enumerate(parameters):
+            parameter.grad = torch.randn_like(parameter)
+            means[k] = 0.9 * means[k] + 0.1 * parameter.grad
+            squares[k] = 0.999 * squares[k] + 0.001 * parameter.grad.double() ** 2
+            rate = trainer.learning_rate / (1 - 0.9**t)
+            values[k] = values[k] - rate * means[k] / ((squares[k] / (1 - 0.999**t)) ** 0.5 + 1e-8)
+        trainer.optimizer_step()
+    assert all(parameter.grad is None for parameter in parameters)
+    for parameter, value in zip(parameters, values, strict=True):
+        torch.testing.assert_close(parameter.detach().double(), value, rtol=1e-4, atol=1e-6)
 
 
-def test_the_compiler_is_not_loaded():
-    """It takes a second of every trial's start."""
-    code = (
-        "import sys, torch; from sagebench.training.adam import Adam;"
-        "p = torch.nn.Parameter(torch.ones(2)); o = Adam([p], lr=1); p.sum().backward(); o.step();"
-        "sys.exit('torch._dynamo' in sys.modules)"
-    )
-    folder = next(path for path in sys.path if path.endswith("workflow_scripts"))
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": folder}, check=False)
-    assert done.returncode == 0
+def test_losses_are_those_of_the_adam_before(trainer):
+    """As they were with sagebench's own Adam, by torch 2.13 and 2.1."""
+    losses = [trainer.epoch(EpochSums(epoch, 3, CPU)).loss for epoch in (1, 2, 3)]
+    assert losses == pytest.approx(FORMER, rel=1e-5)
+
+
+FORMER = [1.4507795569216377, 1.3626392972499974, 1.341391406512812]

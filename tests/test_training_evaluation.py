@@ -145,5 +145,5 @@ def test_the_standard_error_is_that_of_drawing():
     drawn = [rng.choice(right, 250, replace=False).mean() for _ in range(4000)]
     assert standard_error(0.7, 250, 1000) == pytest.approx(np.std(drawn), rel=0.05)
     assert standard_error(0.7, 1000, 1000) == 0
-    assert np.isnan(standard_error(1.0, 1, 1000))
+    assert standard_error(1.0, 1, 1000) is None
     assert standard_error(0.8, 160_000, 2_200_000) == pytest.approx(0.001, rel=0.05)

@@ -68,7 +68,7 @@ def change(outcome):
 
 def test_it_follows_the_outcomes_and_fails_nothing_and_keeps_what_it_has(project):
     assert "Accounting" in run(project)
-    assert {row["reason"] for row in rows(project)} == {"no Slurm job ran it"}
+    assert rows(project) == []
     assert "Nothing to be done" in run(project)
     project.ran("make_tables")
     project.ran("run_trial")

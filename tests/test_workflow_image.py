@@ -37,10 +37,6 @@ class Clustered(Project):
         assert bool(done.returncode) is fails, done.stdout
         return done.stdout
 
-    def left_behind(self) -> set[Path]:
-        """The files that the rules keep in Snakemake's folder."""
-        return set((self.folder / ".snakemake" / "sagebench").iterdir())
-
     def built(self) -> bool:
         """Whether the image was built since the last look."""
         before, self.seen = getattr(self, "seen", None), self.image.stat().st_mtime_ns
@@ -52,63 +48,58 @@ def project(tmp_path) -> Clustered:
     return Clustered(tmp_path / "a checkout")
 
 
-def test_an_image_is_built_for_what_is_still_to_run_and_reruns_no_trial(project):
+def test_a_run_without_its_image_stops_before_its_first_job(project):
+    said = project.run("trials", fails=True)
+    assert "error: the image images/some image.sif is not there: build it with `make image" in said
+    assert project.ran("build_graph") == [] and not project.image.exists()
+    project.run("image")
     project.run("trials")
     assert project.built() and len(project.ran("run_trial")) == 3
+
+
+def test_another_definition_stops_what_is_still_to_run_and_reruns_no_trial(project):
+    project.run("image")
+    project.run("trials")
+    assert len(project.ran("run_trial")) == 3
 
     with project.definition.open("a") as definition:
         definition.write("# another version\n")
     assert "Nothing to be done" in project.run("trials")
     project.outcomes()[0].unlink()
-    project.run("trials")
-    assert project.built() and len(project.ran("run_trial")) == 1
-    assert "Nothing to be done" in project.run("trials")
-
-    project.image.unlink()
-    project.outcomes()[0].unlink()
-    project.run("trials")
-    assert project.built() and len(project.ran("run_trial")) == 1
-
-    project.place(image="images/another.sif", image_definition=None)
-    project.outcomes()[0].unlink()
-    project.run("trials")
-    assert not project.built() and len(project.ran("run_trial")) == 1
-
-
-def test_a_dry_run_tells_that_the_image_is_built_and_takes_nothing_away(project):
+    assert "was not built from what" in project.run("trials", fails=True)
     project.run("image")
-    assert project.built()
+    project.run("trials")
+    assert len(project.ran("run_trial")) == 1
+
+    # One that is brought is taken as it is.
     project.definition.write_text("From: another base\n")
-    before = project.left_behind()
-    said = project.snakemake("trials", "-n", "--config", "site=clustered.yaml").stdout
-    assert "Container image" in said
-    assert project.left_behind() == before and not project.built()
+    project.place(image="images/some image.sif", image_definition=None)
+    project.outcomes()[0].unlink()
     project.run("trials")
-    assert project.built() and len(project.ran("run_trial")) == 3
+    assert len(project.ran("run_trial")) == 1
 
 
-def test_a_lost_image_is_built_though_an_earlier_run_had_built_it(project):
-    project.run("image")
-    project.image.unlink()
-    project.run("trials")
-    assert project.built() and len(project.ran("run_trial")) == 3
+def test_a_dry_run_tells_that_the_image_is_missing_and_goes_on(project):
+    done = project.snakemake("trials", "-n", "--config", "site=clustered.yaml")
+    assert done.returncode == 0
+    assert "A run would be refused: the image images/some image.sif is not there" in done.stdout
+    assert "This was a dry-run" in done.stdout and not project.image.exists()
 
 
 def test_the_image_is_built_in_a_job_that_reads_what_its_run_decided(project):
     project.run("plan")
     (frozen,) = (project.folder / "results/small/frozen").glob("*.json")
     job = ["--mode", "remote", "--target-jobs", "image:", "--cores", "1", "--force", "--nolock"]
-    run = {"SAGEBENCH_FROZEN_STUDY": str(frozen), "SAGEBENCH_RUN_BEGAN": "1800000000.25"}
+    run = {"SAGEBENCH_FROZEN_STUDY": str(frozen)}
     done = project.snakemake(*job, "--no-hooks", "--ignore-incomplete", "--notemp", **run)
     assert done.returncode == 0, done.stdout
     assert project.built()
-    assert (project.folder / ".snakemake/sagebench/image-1800000000.25.built").exists()
 
 
-def test_a_failed_build_leaves_the_old_image_and_starts_no_trial(project):
+def test_a_failed_build_leaves_the_old_image(project):
     project.run("image")
     assert project.built()
     (project.folder / "fails").write_text("FATAL: no space left")
     project.definition.write_text("From: another base\n")
-    assert "FATAL: no space left" in project.run("trials", fails=True)
-    assert project.ran("run_trial") == [] and not project.built()
+    assert "FATAL: no space left" in project.run("image", fails=True)
+    assert not project.built()

@@ -73,9 +73,9 @@ assert all(have) or arguments.partial
 Path(arguments.out, "trials.csv").write_text(f"{sum(have)} of {len(have)}")
 """,
     "make_figures": """
-names = ("batch_time", "batch_memory", "accumulation_time", "accuracy_time", "memory_fanout",
-         "scaling_time", "speedup", "efficiency", "loss_curves", "predicted_measured")
-touch(arguments.out, *(f"{name}.{kind}" for name in names for kind in ("svg", "png")))
+from sagebench.analysis.figures import declared
+kinds = ("svg", "png", "rst")
+touch(arguments.out, *(f"{one.name}.{kind}" for one in declared() for kind in kinds))
 """,
     "make_report": "Path(arguments.out).write_text('report')",
 }

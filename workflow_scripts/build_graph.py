@@ -11,6 +11,7 @@ from typing import Any
 from sagebench.errors import UserError, run_script, script_parser
 from sagebench.graph import sources
 from sagebench.graph.store import GraphStore, write_store
+from sagebench.grid.configuration import checked_dataset
 
 
 def main() -> None:
@@ -22,20 +23,11 @@ def main() -> None:
         'for example {"name": "pubmed", "source": "pubmed", "split": "large"}',
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the store")
-    parser.add_argument(
-        "--downloads",
-        type=Path,
-        help="folder for downloaded archives, kept for the next build (default: .downloads "
-        "beside the store)",
-    )
     arguments = parser.parse_args()
     # A batch system ends a job with SIGTERM: as an exception it takes the half-written store along.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    store = build(
-        read_spec(arguments.spec),
-        arguments.out,
-        arguments.downloads or arguments.out.parent / ".downloads",
-    )
+    # Archives stay beside the store, for the next build.
+    store = build(read_spec(arguments.spec), arguments.out, arguments.out.parent / ".downloads")
     print(
         f"{store.path}: {store.num_nodes:,} nodes, {store.num_edges:,} directed edges, "
         f"{store.num_features} features, {store.num_classes} classes, "
@@ -45,7 +37,7 @@ def main() -> None:
 
 def build(spec: dict[str, Any], out: Path, downloads: Path) -> GraphStore:
     try:
-        return write_store(out, source=spec, **sources.load(spec, downloads))
+        return write_store(out, source=spec, **sources.load(checked_dataset(spec), downloads))
     except UserError as error:
         raise UserError(f"data set {spec.get('name', spec.get('source'))}: {error}") from None
 

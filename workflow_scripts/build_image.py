@@ -16,9 +16,7 @@ from sagebench.launch.image import build_image, image_digest
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument(
-        "--study", type=Path, required=True, metavar="FROZEN", help="the frozen study, for its site"
-    )
+    parser.add_argument("--study", type=Path, required=True, help="the frozen study, for its site")
     arguments = parser.parse_args()
     # A batch system ends a job with SIGTERM: as an exception it takes the half-built image along.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -30,13 +28,7 @@ def main() -> None:
         )
     image = Path(site["image"])
     try:
-        build_image(
-            image,
-            Path(site["image_definition"]),
-            apptainer=site["apptainer"],
-            options=site["image_build_options"],
-            modules=site["modules"],
-        )
+        build_image(site)
     except OSError as error:
         raise UserError(f"the image {image} cannot be written: {error}") from None
     print(f"{image}: {image.stat().st_size / 1e6:,.0f} MB, {image_digest(image)}")

@@ -1,56 +1,34 @@
-"""Describe a graph store: size, degrees, homophily, and how many nodes a sampled batch reads."""
+"""Describe a graph store: size, degrees, homophily."""
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
 from sagebench.errors import run_script, script_parser
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
-from sagebench.sampling.order import SeedOrder, sample_key
-from sagebench.sampling.uniform import Sampler as CpuSampler
 
-CHUNK_EDGES = 1 << 22
+CHUNK_NODES = 1 << 16
 
 
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--store", required=True, type=Path, help="folder of the store")
-    parser.add_argument(
-        "--fanout", type=int, nargs="+", default=[10, 10, 10], help="neighbors a hop (10 10 10)"
-    )
-    parser.add_argument("--batch-size", type=int, default=1024, help="seeds a batch (1024)")
-    parser.add_argument("--batches", type=int, default=5, help="batches to average (5)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--verify", action="store_true", help="compare all checksums, too")
     arguments = parser.parse_args()
-    store = GraphStore.open(arguments.store, verify=arguments.verify)
-    figures = describe(store, arguments.fanout, arguments.batch_size, arguments.batches)
+    figures = describe(GraphStore.open(arguments.store, verify=arguments.verify))
     for name, value in figures.items():
         print(f"{name:28} {value}")
     if arguments.json:
         write_json(arguments.json, figures)
 
 
-def describe(
-    store: GraphStore, fanout: list[int], batch_size: int, batches: int, seed: int = 0
-) -> dict[str, Any]:
-    """The store's figures. Degrees are in-degrees: the neighbors that a node aggregates.
-
-    distinct_input_nodes (seeds included), sampled_edges: means over the first batches of a trial's
-    first epoch.
-    """
+def describe(store: GraphStore) -> dict[str, Any]:
+    """The store's figures. Degrees are in-degrees: the neighbors that a node aggregates."""
     degrees = np.diff(store.colptr)
-    sampler = CpuSampler(store.colptr, store.row)
-    order = SeedOrder(store.train, batch_size, 1, 1, seed)
-    samples = [
-        sampler.sample(batch.seeds, fanout, sample_key(seed, 1, batch.index))
-        for batch in islice(order.micro_batches(1, 0), batches)
-    ]
     return {
         "name": store.manifest["source"].get("name"),
         "checksum": store.checksum,
@@ -68,10 +46,6 @@ def describe(
         "isolated_nodes": int((degrees == 0).sum()),
         "homophily": round(_homophily(store), 4),
         "largest_class_share": round(float(np.bincount(store.labels + 1).max()) / len(degrees), 4),
-        "fanout": fanout,
-        "batch_size": batch_size,
-        "distinct_input_nodes": round(mean(sum(sample.nodes_per_hop) for sample in samples)),
-        "sampled_edges": round(mean(sum(sample.edges_per_hop) for sample in samples)),
     }
 
 
@@ -79,14 +53,12 @@ def _homophily(store: GraphStore) -> float:
     """Share of the edges whose two nodes have the same label."""
     same = 0
     degrees = np.diff(store.colptr)
-    first = 0
-    while first < store.num_nodes:
-        last = int(np.searchsorted(store.colptr, store.colptr[first] + CHUNK_EDGES))
-        last = min(max(last, first + 1), store.num_nodes)
-        source = store.labels[store.row[store.colptr[first] : store.colptr[last]]]
-        target = np.repeat(store.labels[first:last], degrees[first:last])
+    for first in range(0, store.num_nodes, CHUNK_NODES):
+        chunk = slice(first, first + CHUNK_NODES)
+        target = np.repeat(store.labels[chunk], degrees[chunk])
+        begin = store.colptr[first]
+        source = store.labels[store.row[begin : begin + len(target)]]
         same += int((source == target).sum())
-        first = last
     return same / max(store.num_edges, 1)
 
 

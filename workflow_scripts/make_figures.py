@@ -1,30 +1,30 @@
-"""Draw a study's figures from its tables, each as SVG and as PNG."""
+"""Draw a study's figures from its tables, each as SVG, as PNG and with its caption."""
 
 from __future__ import annotations
 
-from sagebench.analysis import batch, loss, neighbor, predictions, scaling, style
+from pathlib import Path
+
+from sagebench.analysis import style
+from sagebench.analysis.drawing import draw
+from sagebench.analysis.figures import declared
 from sagebench.analysis.tables import read_table
 from sagebench.errors import run_script, script_parser
+from sagebench.files import write_atomic
 
 
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--tables", required=True, help="folder that make_tables.py wrote")
-    parser.add_argument("--out", required=True, help="folder for the .svg and .png files")
+    parser.add_argument("--out", required=True, help="folder for the .svg, .png and .rst files")
     arguments = parser.parse_args()
     trials, epochs, not_run = (
         read_table(arguments.tables, name) for name in ("trials", "epochs", "not_run")
     )
     with style.look():
-        for figures in (
-            batch.figures(trials, not_run),
-            neighbor.figures(trials, not_run),
-            scaling.figures(trials),
-            loss.figures(trials, epochs),
-            predictions.figures(trials),
-        ):
-            for name, figure in figures.items():
-                style.save(figure, arguments.out, name)
+        for one in declared():
+            style.save(draw(one, trials, epochs, not_run), arguments.out, one.name)
+            caption = f"**{one.title}.** {one.caption}\n"
+            write_atomic(Path(arguments.out, f"{one.name}.rst"), caption)
 
 
 if __name__ == "__main__":

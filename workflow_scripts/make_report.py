@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sagebench.analysis.accounting import read_accounting
 from sagebench.analysis.outcomes import read_study
 from sagebench.analysis.report import relative_links, render
@@ -23,10 +25,10 @@ def main() -> None:
         read_study(arguments.study),
         read_table(arguments.tables, "trials"),
         read_table(arguments.tables, "epochs"),
-        arguments.figures,
+        read_table(arguments.tables, "not_run"),
+        Path(arguments.figures),
         relative_links(arguments.out, arguments.tables, names),
         read_accounting(arguments.accounting),
-        read_table(arguments.tables, "not_run"),
     )
     write_atomic(arguments.out, page)
 

@@ -13,15 +13,13 @@ import sys
 from pathlib import Path
 
 from sagebench.errors import run_script
-from sagebench.estimate.memory import NO_FIT
-from sagebench.estimate.time import Basis
 from sagebench.files import write_atomic
 from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
 from sagebench.plan.as_text import as_csv, as_text, device_word
 from sagebench.plan.build import decide, plan_rows, with_hours
 from sagebench.plan.decisions import applied, has_guards, write_decisions
 from sagebench.plan.forecast import Forecaster
-from sagebench.plan.limits import sentences
+from sagebench.plan.limits import hints, sentences
 
 
 def main() -> None:
@@ -48,15 +46,8 @@ def main() -> None:
     page = Path(arguments.page or path.with_suffix(".html"))
     write_atomic(path, as_csv(rows, device_word(study)))
     print(as_text(study, rows, sentences(study, rows)), flush=True)
-    to_run = [row for row in rows if row.to_run]
-    if study.site.device == "cuda" and any(row.sampled is None for row in to_run):
-        command = make("probe", arguments)
-        print(f"`{command}` samples their graph and records a step of each, on a CPU.")
-    if any(row.time_basis in (None, Basis.MODEL) and row.fits != NO_FIT for row in to_run):
-        command = make("pilot", arguments)
-        print(f"`{command}` measures some twenty steps of each on the devices of this site.")
-    if study.site.device == "cpu":
-        print("A CPU's memory is not estimated; what is shown is what a pilot reached.")
+    for hint in hints(study, rows, lambda target: make(target, arguments)):
+        print(hint)
     from sagebench.plan.page import render  # the drawing takes seconds to import
 
     write_atomic(page, render(study, rows, forecaster))

@@ -9,9 +9,9 @@ not keep the others from being checked. Records and logs: RESULTS/preflight/MACH
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from sagebench.errors import run_script, script_parser
@@ -34,18 +34,20 @@ def main() -> int:
     widths = preflight_widths(study.site)
     folder = Path(study.results, "preflight", study.site.machine)
     paths = [folder / f"{ranks}.json" for ranks in widths]
+    folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
         path.unlink(missing_ok=True)
     waiting = ": the jobs wait their turn" if study.site.launcher == "slurm" else ""
-    numbers = " and ".join([", ".join(map(str, widths[:-1])), str(widths[-1])][-len(widths) :])
-    print(f"checking {study.site.machine} with {numbers} ranks{waiting}", flush=True)
+    numbers = ", ".join(map(str, widths[:-1])) + " and " if len(widths) > 1 else ""
+    print(f"checking {study.site.machine} with {numbers}{widths[-1]} ranks{waiting}", flush=True)
     log = folder / "snakemake.log"
     command = [sys.executable, "-m", "snakemake", *map(str, paths)]
     command += ["--profile", arguments.profile, "--configfile", *arguments.configfile]
     command += ["--snakefile", arguments.snakefile, "--forcerun", "preflight"]
     # Beside a run that holds Snakemake's lock; and once is enough to know.
     command += ["--nolock", "--retries", "0"]
-    run_to_its_end(command, log)
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake has it too, and cancels its jobs
     records = [
         read_json(path)
         if path.exists()
@@ -54,18 +56,6 @@ def main() -> int:
     ]
     print(table(records))
     return int(any(record["problems"] for record in records))
-
-
-def run_to_its_end(command: Sequence[str], log: Path) -> None:
-    """Run a command, whatever its exit code; `log` gets both its streams."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
-        while True:
-            try:
-                process.wait()
-                return
-            except KeyboardInterrupt:  # Snakemake has it too, and cancels its jobs
-                continue
 
 
 if __name__ == "__main__":

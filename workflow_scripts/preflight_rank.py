@@ -8,21 +8,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 
 from sagebench.errors import run_script, script_parser
 
 
 def main() -> int:
     parser = script_parser(__doc__)
-    parser.add_argument("--directory", type=Path, required=True, help="folder for the records")
-    parser.add_argument(
-        "--checks", type=json.loads, required=True, help="what check_rank takes, as JSON"
-    )
+    parser.add_argument("checks", type=json.loads, help="what check_rank takes, as JSON")
     arguments = parser.parse_args()
     from sagebench.preflight.rank import check_rank
 
-    error = check_rank(arguments.directory, **arguments.checks)
+    error = check_rank(**arguments.checks)
     if error is None:
         return 0
     # Peers may wait for this rank in a collective; a tidy shutdown would wait for them.

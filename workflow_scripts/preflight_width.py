@@ -15,14 +15,12 @@ from sagebench.preflight.width import check_width
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument(
-        "--study", type=Path, required=True, metavar="FROZEN", help="the frozen study"
-    )
+    parser.add_argument("--study", required=True, metavar="FROZEN", help="the frozen study")
     parser.add_argument("--ranks", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="the record to write")
     arguments = parser.parse_args()
-    study = thaw(arguments.study)
-    record = check_width(study, arguments.ranks, arguments.out.with_suffix(""))
+    directory = arguments.out.with_suffix("")
+    record = check_width(thaw(arguments.study), arguments.ranks, directory)
     write_json(arguments.out, record)
     for said in [*(record["problems"] or ["ok"]), *record["unknown"]]:
         print(said)

@@ -18,17 +18,18 @@ def significant(value: float, digits: int = 3) -> str:
 
 def duration(seconds: float, digits: int = 3) -> str:
     """Seconds in the unit that reads well: "12.3 s", "4.56 min", "7.22 h"."""
-    unit, size = _unit(seconds)
+    unit, size = time_unit(seconds)
     return f"{significant(seconds / size, digits)} {unit}"
 
 
 def durations(low: float, high: float) -> str:
     """ "3.77 to 3.79 min"."""
-    unit, size = _unit(high)
+    unit, size = time_unit(high)
     return f"{significant(low / size)} to {significant(high / size)} {unit}"
 
 
-def _unit(seconds: float) -> tuple[str, float]:
+def time_unit(seconds: float) -> tuple[str, float]:
+    """The unit in which a time reads well, and its seconds."""
     if seconds >= 2 * 3600:
         return "h", 3600.0
     return ("min", 60.0) if seconds >= 180 else ("s", 1.0)

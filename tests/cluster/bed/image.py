@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from bed.commands import BedError, run, say, write
 from bed.layout import Layout
@@ -29,14 +30,14 @@ BUILD_LIMIT_S = 1200
 
 def build_image(bed: Layout) -> Path:
     """The image's path; built where it is not there, or where what it is made of has changed."""
-    options = build_options(bed)
-    if image.is_current(bed.image, DEFINITION, options):
+    site = _site(bed)
+    if image.is_current(site):
         return bed.image
     prepare_base(bed)
     say(f"building {bed.image}")
     try:
         with _limit(BUILD_LIMIT_S), redirect_stdout(sys.stderr):
-            image.build_image(bed.image, DEFINITION, apptainer=str(bed.apptainer), options=options)
+            image.build_image(site)
     except UserError as error:
         raise BedError(str(error)) from None
     shutil.rmtree(_wheels(bed))
@@ -48,11 +49,22 @@ def prepare_base(bed: Layout) -> list[str]:
     the options to build it with, as a site's image_build_options has them."""
     if not bed.apptainer.exists():
         raise BedError("Apptainer is not here: run `testbed.py install` first")
-    options = build_options(bed)
-    if not image.is_current(bed.image, DEFINITION, options):
+    site = _site(bed)
+    if not image.is_current(site):
         _unpack_base(_rootfs(bed))
         _fetch_wheels(bed)
-    return options
+    return site["image_build_options"]
+
+
+def _site(bed: Layout) -> dict[str, Any]:
+    """What a site says of this image."""
+    return {
+        "image": str(bed.image),
+        "image_definition": str(DEFINITION),
+        "image_build_options": build_options(bed),
+        "apptainer": str(bed.apptainer),
+        "modules": [],
+    }
 
 
 def build_options(bed: Layout) -> list[str]:

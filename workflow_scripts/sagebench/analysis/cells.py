@@ -1,4 +1,4 @@
-"""Tables of the report: cells with a text for the eye and a key for sorting."""
+"""Tables of the pages: cells with a text for the eye and a key for sorting."""
 
 from __future__ import annotations
 
@@ -41,11 +41,27 @@ class HtmlTable:
         return [_kind(column) for column in zip(*self.rows, strict=True)]
 
 
-def listed(caption: str, rows: Iterable[dict[str, Cell]]) -> HtmlTable | None:
-    """The table of rows that have their cells by the columns' headings; None without a row."""
+def listed(caption: str, rows: Iterable[dict[str, Any]], columns: str = "") -> HtmlTable | None:
+    """The table of rows that hold their cells, or values, by column; None without a row.
+
+    columns: which of them, and in which order, with spaces between; all unless given.
+    """
     rows = list(rows)
-    cells = [list(row.values()) for row in rows]
-    return HtmlTable(caption, list(rows[0]), cells) if rows else None
+    if not rows:
+        return None
+    names = columns.split() or list(rows[0])
+    body = [[cell(name, row[name]) for name in names] for row in rows]
+    return HtmlTable(caption, [HEADINGS.get(name) or words(name) for name in names], body)
+
+
+def cell(column: str, value: Any) -> Cell:
+    """The value of a table's column, shown by what its name says of it."""
+    if isinstance(value, Cell):
+        return value
+    for end, shown in SHOWN.items():
+        if column.endswith(end):
+            return shown(value)
+    return text(value) if isinstance(value, str) else whole(value)
 
 
 PROSE_FROM = 36
@@ -102,8 +118,8 @@ def time_range(low: float, high: float) -> Cell:
     return Cell(durations(low, high), high - low, left=True)
 
 
-def share(value: float) -> Cell:
-    return Cell(f"{value:.1%}", value)
+def share(value: Any, digits: int = 1) -> Cell:
+    return NOTHING if is_missing(value) else Cell(f"{value:.{digits}%}", value)
 
 
 def fanout(value: str, place: int) -> Cell:
@@ -111,6 +127,57 @@ def fanout(value: str, place: int) -> Cell:
     return Cell(Fanout.parse(value).label, float(place), left=True)
 
 
+def status(value: str) -> Cell:
+    return text(value.replace("_", " "), mark=value)
+
+
+def words(name: str) -> str:
+    """A column's name, for people."""
+    return name[:1].upper() + name[1:].replace("_", " ")
+
+
 def short(digest: str) -> str:
     """A digest's first characters, as people quote it."""
     return digest.removeprefix("sha256:")[:12]
+
+
+SHOWN = {
+    "_s": time,
+    "_bytes": memory,
+    "_kj": number,
+    "_full": accuracy,
+    "_sampled": accuracy,
+    "speed_up": number,
+    "efficiency": share,
+    "_chance": lambda chance: share(chance, digits=0),
+    "status": status,
+    "experiments": lambda joined: text(joined.replace(";", ", ")),
+    "fanout": lambda value: text(Fanout.parse(value).label),
+}
+"""how a table's column is shown, by the end of its name"""
+
+HEADINGS = {
+    "trial_id": "Trial",
+    "experiments": "Experiment",
+    "missing_because": "Why",
+    "reason_rank": "Rank",
+    "reason_phase": "Phase",
+    "reason_message": "Message",
+    "n": "n",
+    "largest": "Largest batch size",
+    "interval": "95 % interval of the median",
+    "epoch_time_s": "Time per epoch",
+    "training_s": "All epochs",
+    "peak_memory_bytes": "Peak memory",
+    "test_accuracy_full": "Test accuracy (full)",
+    "test_accuracy_sampled": "Test accuracy (sampled)",
+    "speed_up": "Speed-up",
+    "energy_kj": "Energy, kJ",
+    "predicted_peak_bytes": "Peak memory, predicted",
+    "predicted_memory_limit_bytes": "Limit",
+    "predicted_epoch_s": "Time per epoch, predicted",
+    "epoch_median_s": "Time per epoch, measured",
+    "out_of_memory_chance": "Chance to run out",
+    "prediction_source": "Time rests on",
+}
+"""of columns whose name says it too short or too long"""

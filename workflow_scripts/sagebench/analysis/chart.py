@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from typing import NamedTuple
+
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sagebench.analysis import style
 from sagebench.analysis.drawing import (
     DASHES,
     MARKER,
-    Words,
+    Drawing,
     configuration_axis,
     handle,
     new_figure,
@@ -19,10 +20,11 @@ from sagebench.analysis.drawing import (
     value_axis,
     whiskers,
 )
-from sagebench.analysis.points import repeats, without_value
-from sagebench.analysis.style import ALARM, INK, SOFT, STRIP
-from sagebench.analysis.words import common_notes, where
+from sagebench.analysis.points import repeats, summarise, without_value
+from sagebench.analysis.style import ALARM, INK, SOFT, STRIP, looks
+from sagebench.analysis.words import common_notes, memory_label, where
 from sagebench.records import Status
+from sagebench.units import GIB, time_unit
 
 ENDS = {Status.OUT_OF_MEMORY: "X", Status.TIME_LIMIT: "P", Status.DIVERGED: "v"}
 """How a measured end without a value is drawn."""
@@ -35,61 +37,70 @@ STRIP_ROW = 0.075
 NOT_RUN_LABEL = "estimated, not run"
 
 
+class Value(NamedTuple):
+    """What the y axis shows: a column of the trials' table, in units of so many of its own."""
+
+    column: str
+    unit: float
+    label: str | None  # None: the caller sets the y axis
+
+
+def epoch_time(rows: pd.DataFrame) -> Value:
+    unit, seconds = time_unit(rows["epoch_time_s"].median())
+    return Value("epoch_time_s", seconds, f"Time per epoch, {unit}")
+
+
+def peak_memory(rows: pd.DataFrame) -> Value:
+    return Value("peak_memory_bytes", GIB, memory_label(rows))
+
+
 def over_axis(
-    title: str,
     rows: pd.DataFrame,
-    points: pd.DataFrame,
+    value: Value,
     axis: str,
-    labels: tuple[str, str | None],
+    label: str,
     *,
     x: str | None = None,
+    aside: tuple[pd.Series, str] | None = None,
     lead: str = "",
-    aside: str = "",
     line: str = "-",
-    ended: pd.DataFrame | None = None,
-    left_out: pd.DataFrame | None = None,
+    not_run: pd.DataFrame | None = None,
     limit: float | None = None,
-) -> tuple[Figure, Axes, Words]:
-    """A figure of `points` over the column `x` (`axis` unless given), still without its words.
+) -> Drawing:
+    """Medians of a value over the column `x` (`axis` unless given), which the label names.
 
-    points: columns series, x, n, median, low, high, and `aside` where it is true of those that no
-    line joins, which the argument of that name describes. labels: of x and y; without one of y, the
-    y axis is the caller's. lead: begins what is said of the values. ended: as `without_value` makes
-    it. left_out: predicted trials, drawn hollow. limit: a memory limit in GiB.
+    aside: which rows no line joins, and what the legend calls them. lead: begins what is said of
+    the values. line: what joins medians of a series. not_run: trials that were left out, drawn
+    hollow as estimated. limit: a memory limit in GiB.
     """
     x = x or axis
-    if left_out is None:
-        left_out = rows.iloc[:0].assign(median=[], low=[], high=[])
-    if "aside" not in points:
-        points = points.assign(aside=False)
-    if ended is None:
-        ended = without_value(rows, ["series", x])
-    series = [*rows["series"], *left_out["series"]]
-    colours, markers = style.colours(series), style.markers(series)
-    figure, (axes,) = new_figure()
-    configuration_axis(axes, [*rows[x], *left_out[x]], labels[0])
-    if labels[1] is not None:
-        values = [
-            value for frame in (points, left_out) for value in (*frame["low"], *frame["high"])
-        ]
-        value_axis(axes, [*values, *([limit] if limit else [])], labels[1])
+    left_out = rows.iloc[:0].assign(low=[], high=[]) if not_run is None else not_run
+    apart, apart_label = aside or (pd.Series(False, index=rows.index), "")
+    by = ["series", x, "aside"]
+    points = summarise(rows.assign(aside=apart), by, value.column, value.unit)
     points = points.sort_values(["aside", x], ascending=[False, True])  # what is joined is on top
-    for (name, apart), group in points.groupby(["series", "aside"], sort=False):
-        draw_points(axes, group, x, colours[name], markers[name], "none" if apart else line, apart)
-    if line != "none":
-        _say_other_n(axes, points, x)
+    ended = without_value(rows, ["series", x])
+    series = looks([*rows["series"], *left_out["series"]])
+    figure, (axes,) = new_figure()
+    configuration_axis(axes, [*rows[x], *left_out[x]], label)
+    if value.label is not None:
+        ends = [frame[end] for frame in (points, left_out) for end in ("low", "high")]
+        value_axis(axes, [*chain(*ends), limit or 0], value.label)
+    for (name, alone), group in points.groupby(["series", "aside"], sort=False):
+        look = series[name] | (hollow(series[name]["color"]) if alone else {"linestyle": line})
+        draw_points(axes, group, x, **look)
     for name, group in left_out.groupby("series", sort=False):
-        draw_points(axes, group, x, colours[name], "d", "none", hollow=True)
-    _strip(axes, ended, x, colours)
+        colour = series[name]["color"]
+        draw_points(axes, group, x, color=colour, marker="d", **hollow(colour))
+    _strip(axes, ended, x, series)
     if limit:
-        _limit_line(axes, limit, f"memory limit {limit:g} GiB")
+        _limit_line(axes, limit)
 
-    hollow = {"markerfacecolor": "white", "markeredgecolor": SOFT}
-    handles = series_handles(colours, markers, line)
+    handles = series_handles(series, line)
     if points["aside"].any():
-        handles.append(handle(aside, marker="o", **hollow))
+        handles.append(handle(apart_label, marker="o", **hollow(SOFT)))
     if len(left_out):
-        handles.append(handle(NOT_RUN_LABEL, marker="d", **hollow))
+        handles.append(handle(NOT_RUN_LABEL, marker="d", **hollow(SOFT)))
     handles += [
         handle(f"{status.words} (no value)", marker=marker, markeredgecolor=SOFT)
         for status, marker in ENDS.items()
@@ -97,55 +108,31 @@ def over_axis(
     ]
     said = f"{lead}; median" if lead else "Median"
     subtitle = f"{where(rows)}. {said} and range of repeats, {repeats(points)}."
-    return figure, axes, Words(title, subtitle, common_notes(rows, axis), handles)
+    return Drawing(figure, subtitle, common_notes(rows, axis), handles)
 
 
-def draw_points(
-    axes: Axes,
-    points: pd.DataFrame,
-    x: str,
-    colour: str,
-    marker: str,
-    line: str = "none",
-    hollow: bool = False,
-) -> None:
-    """Medians with their ranges, joined by `line`."""
-    face = {"markerfacecolor": "white", "markeredgecolor": colour} if hollow else {}
+def hollow(colour: str) -> dict[str, str]:
+    return {"markerfacecolor": "white", "markeredgecolor": colour}
+
+
+def draw_points(axes: Axes, points: pd.DataFrame, x: str, **look: object) -> None:
+    """Medians with their ranges."""
+    look = {"linestyle": "none", "linewidth": 1.5, "elinewidth": 1.1, "capsize": 2.5, **look}
     axes.errorbar(
         points[x].to_numpy(),
         points["median"].to_numpy(),
         yerr=whiskers(points, "median", "low", "high"),
-        marker=marker,
-        linestyle=line,
-        linewidth=1.5,
-        color=colour,
-        elinewidth=1.1,
-        capsize=2.5,
         zorder=3,
-        **{**MARKER, **face},
+        **{**MARKER, **look},
     )
 
 
-def _say_other_n(axes: Axes, points: pd.DataFrame, x: str) -> None:
-    """Say the n of every point that has not as many repeats as most."""
-    for point in points[~points["n"].isin(points["n"].mode()[:1])].to_dict("records"):
-        axes.annotate(
-            f"n={point['n']}",
-            (point[x], point["median"]),
-            xytext=(0, -12),
-            size=7.5,
-            textcoords="offset points",
-            color=SOFT,
-            ha="center",
-        )
-
-
-def _strip(axes: Axes, ended: pd.DataFrame, x: str, colours: dict[str, str]) -> None:
+def _strip(axes: Axes, ended: pd.DataFrame, x: str, series: dict[str, dict]) -> None:
     """The band on top: what has no value, at its configuration, a row a series.
 
     Where not all of the repeats ended so, a small "2/3" says how many did.
     """
-    rows = [name for name in colours if name in set(ended["series"])]
+    rows = [name for name in series if name in set(ended["series"])]
     if not rows:
         return
     place = (0, 1.01), 1, STRIP_ROW * len(rows)
@@ -154,10 +141,10 @@ def _strip(axes: Axes, ended: pd.DataFrame, x: str, colours: dict[str, str]) -> 
         Rectangle(*place, transform=axes.transAxes, facecolor=STRIP, linewidth=0, **unclipped)
     )
     across = axes.get_xaxis_transform()
-    for (value, series), group in ended.groupby([x, "series"], sort=False):
-        height = 1.01 + STRIP_ROW * (len(rows) - rows.index(series) - 0.5)
+    for (value, name), group in ended.groupby([x, "series"], sort=False):
+        height = 1.01 + STRIP_ROW * (len(rows) - rows.index(name) - 0.5)
         for shift, end in enumerate(group.to_dict("records")):
-            look = {"marker": ENDS[end["status"]], "color": colours[series], **END}
+            look = {"marker": ENDS[end["status"]], "color": series[name]["color"], **END}
             axes.plot([value], [height], transform=across, clip_on=False, zorder=4, **look)
             axes.annotate(
                 "" if end["count"] == end["of"] else f"{end['count']}/{end['of']}",
@@ -172,10 +159,10 @@ def _strip(axes: Axes, ended: pd.DataFrame, x: str, colours: dict[str, str]) -> 
             )
 
 
-def _limit_line(axes: Axes, limit: float, text: str) -> None:
+def _limit_line(axes: Axes, limit: float) -> None:
     axes.axhline(limit, color=ALARM, linewidth=1.0, linestyle=DASHES, zorder=1)
     axes.annotate(
-        text,
+        f"memory limit {limit:g} GiB",
         (0.005, limit),
         xycoords=("axes fraction", "data"),
         xytext=(3, 3),

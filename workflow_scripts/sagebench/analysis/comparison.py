@@ -2,134 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
 from sagebench.analysis import cells
+from sagebench.analysis import published as slides
 from sagebench.analysis.cells import Cell, HtmlTable
-from sagebench.analysis.neighbor import EVALUATIONS, evaluation
-from sagebench.analysis.points import median, of_axis, rank_word
-from sagebench.analysis.published import (
-    LARGEST_BATCH,
-    LARGEST_BATCH_MEMORY_GB,
-    OUT_OF_MEMORY_BATCHES,
-    SCALING,
-    TOP_FANOUTS,
-)
+from sagebench.analysis.points import EVALUATIONS, evaluation, median, of_axis, rank_word
 from sagebench.records import Status
 
-DIFFERS = "Differs from the slides in"
-_Row = dict[str, Cell]
-
-DATASET, MACHINE, CARD, ENGINE = "ogbn-products", "meluxina", "A100", "reference"
+DIFFERS = "differs_from_the_slides_in"
+Row = dict[str, Any]
 
 
 def differences(rows: pd.DataFrame) -> str:
     """In what the measured trials are known to differ from the slides' runs, in words."""
     found = []
-    names = ", ".join(rows["dataset_name"].unique())
-    if set(rows["dataset_name"]) != {DATASET}:
-        found.append(f"data set ({names})")
-    if set(rows["machine"]) != {MACHINE}:
-        found.append(f"machine ({', '.join(rows['machine'].unique())})")
-    devices = rows["device_names"].dropna()
-    if set(rows["device"]) != {"cuda"}:
-        found.append("CPU instead of GPUs")
-    elif not devices.str.contains(CARD).all():
-        found.append(f"card ({'; '.join(devices.unique())})")
-    if set(rows["engine"]) != {ENGINE}:
-        found.append(f"engine ({', '.join(rows['engine'].unique())})")
-    versions = rows["version_torch"].dropna() if "version_torch" in rows else pd.Series(dtype=str)
-    if not versions.str.startswith("2.1.2").all():
-        found.append(f"PyTorch ({', '.join(versions.unique())})")
+    recorded = {
+        "dataset_name": ("data set", slides.DATASET),
+        "machine": ("machine", slides.MACHINE),
+        "device_names": ("card", slides.CARD),
+        "engine": ("engine", slides.ENGINE),
+        "version_torch": ("PyTorch", slides.TORCH),
+    }
+    for column, (name, theirs) in recorded.items():
+        values = rows[column].dropna() if column in rows else pd.Series(dtype=str)
+        if column == "device_names" and set(rows["device"]) != {"cuda"}:
+            found.append("CPU instead of GPUs")
+        elif not values.str.contains(theirs, regex=False).all():
+            found.append(f"{name} ({', '.join(values.unique())})")
     return ", ".join(found) or "nothing that is recorded; see what is unknown"
 
 
-def comparisons(trials: pd.DataFrame) -> dict[str, HtmlTable | None]:
+def comparisons(trials: pd.DataFrame) -> dict[str, HtmlTable]:
     """Axis -> table, for the axes that the study has."""
     makers = {"batch_size": _batch, "fanout": _fanout, "ranks": _ranks}
     found = {axis: of_axis(trials, axis) for axis in makers}
     return {axis: makers[axis](rows) for axis, rows in found.items() if not rows.empty}
 
 
-def _batch(rows: pd.DataFrame) -> HtmlTable | None:
-    def row(
-        source: str, largest: Any, peak: Cell, full: Iterable[int], differs: str | None
-    ) -> _Row:
-        return {
-            "Source": cells.text(source),
-            "Largest batch size": cells.whole(largest),
-            "Peak memory there": peak,
-            "Out of memory at": cells.text(", ".join(map(str, full)) or "none"),
-            DIFFERS: cells.text(differs),
-        }
+def _rows(
+    published: list[Row], measured: pd.DataFrame, by: list[str], shown: Callable[..., Row]
+) -> list[Row]:
+    """The slides' rows, and of each group by series and `by` what is shown of it."""
+    rows = [{"source": "slides", DIFFERS: cells.NOTHING, **row} for row in published]
+    for (series, *key), group in measured.groupby(["series", *by], sort=False):
+        rows.append({"source": series, DIFFERS: differences(group), **shown(group, *key)})
+    return rows
 
-    about = Cell(f"about {LARGEST_BATCH_MEMORY_GB:g} GB")
-    body = [row("slides", LARGEST_BATCH, about, OUT_OF_MEMORY_BATCHES, None)]
-    for series, group in rows.groupby("series", sort=False):
+
+def _batch(rows: pd.DataFrame) -> HtmlTable:
+    def shown(group: pd.DataFrame) -> Row:
         done = group[group["status"].eq(Status.COMPLETED)]
         full = group[group["status"].eq(Status.OUT_OF_MEMORY)]
-        largest = done["batch_size"].max() if len(done) else None
+        largest = done["batch_size"].max()
         peak = median(done.loc[done["batch_size"].eq(largest), "peak_memory_bytes"])
-        at = sorted(full["batch_size"].unique())
-        body.append(row(series, largest, cells.memory(peak), at, differences(group)))
-    return cells.listed("Largest batch size that completed", body)
+        return row(largest, cells.memory(peak), sorted(full["batch_size"].unique()))
 
+    def row(largest: int, peak: Cell, full: list[int]) -> Row:
+        sizes = ", ".join(map(str, full)) or "none"
+        return {"largest": largest, "peak_memory_there": peak, "out_of_memory_at": sizes}
 
-def _fanout(rows: pd.DataFrame) -> HtmlTable | None:
-    accuracy = evaluation(rows)
-
-    def row(
-        place: int,
-        source: str,
-        accuracy: float | None,
-        time: Cell,
-        epoch: Cell,
-        differs: str | None,
-    ) -> _Row:
-        return {
-            "Fanout": cells.fanout(str(TOP_FANOUTS[place].fanout), place),
-            "Source": cells.text(source),
-            "Test accuracy": cells.accuracy(accuracy),
-            "Time (measured: all epochs)": time,
-            "Time per epoch": epoch,
-            DIFFERS: cells.text(differs),
-        }
-
-    body = []
-    for place, top in enumerate(TOP_FANOUTS):
-        time = Cell(f"{top.time_h:.2f} h", top.time_h * 3600)
-        body.append(row(place, "slides", top.test_accuracy, time, Cell("not given"), None))
-        same = rows[rows["fanout"].eq(str(top.fanout)) & rows["status"].eq(Status.COMPLETED)]
-        for series, group in same.groupby("series", sort=False):
-            time, epoch = (
-                cells.time(median(group[name])) for name in ("training_s", "epoch_time_s")
-            )
-            reached = median(group[accuracy])
-            body.append(row(place, series, reached, time, epoch, differences(group)))
-    name = EVALUATIONS[accuracy][0]
+    about = Cell(f"about {slides.LARGEST_BATCH_MEMORY_GB} GB")
+    published = [row(slides.LARGEST_BATCH, about, slides.OUT_OF_MEMORY_BATCHES)]
     return cells.listed(
-        f"The slides' top five fanouts (measured: medians; {name} evaluation)", body
+        "Largest batch size that completed",
+        _rows(published, rows, [], shown),
+        f"source largest peak_memory_there out_of_memory_at {DIFFERS}",
     )
 
 
-def _ranks(rows: pd.DataFrame) -> HtmlTable | None:
-    def row(
-        source: str, ranks: int, word: str, gain: float, share: float, differs: str | None
-    ) -> _Row:
-        return {
-            "Source": cells.text(source),
-            "Ranks": Cell(f"{ranks} {word}", float(ranks)),
-            "Speed-up": cells.number(gain),
-            "Efficiency": cells.share(share),
-            DIFFERS: cells.text(differs),
-        }
+def _fanout(rows: pd.DataFrame) -> HtmlTable:
+    accuracy, places = evaluation(rows), list(slides.TOP_FANOUTS)
+    columns = [accuracy, "training_s", "epoch_time_s"]
 
-    body = [row("slides", one.ranks, "GPUs", one.speed_up, one.efficiency, None) for one in SCALING]
+    def row(fanout: str, *values: Any) -> Row:
+        shown = cells.fanout(fanout, places.index(fanout))
+        return {"fanout": shown, **dict(zip(columns, values, strict=True))}
+
+    published = [
+        row(fanout, reached, Cell(f"{hours:.2f} h", hours * 3600), Cell("not given"))
+        for fanout, (reached, hours) in slides.TOP_FANOUTS.items()
+    ]
+    same = rows[rows["fanout"].isin(places) & rows["status"].eq(Status.COMPLETED)]
+    found = _rows(
+        published,
+        same,
+        ["fanout"],
+        lambda group, fanout: row(fanout, *(median(group[column]) for column in columns)),
+    )
+    return cells.listed(
+        f"The slides' top five fanouts (measured: medians; {EVALUATIONS[accuracy]} evaluation)",
+        sorted(found, key=lambda row: row["fanout"].key),
+        f"fanout source {' '.join(columns)} {DIFFERS}",
+    )
+
+
+def _ranks(rows: pd.DataFrame) -> HtmlTable:
+    def row(ranks: int, word: str, gain: float | None, share: float | None) -> Row:
+        return {"ranks": Cell(f"{ranks} {word}", ranks), "speed_up": gain, "efficiency": share}
+
+    def shown(group: pd.DataFrame, ranks: int) -> Row:
+        return row(ranks, rank_word(group), median(group["speed_up"]), median(group["efficiency"]))
+
+    published = [row(ranks, "GPUs", *gains) for ranks, gains in slides.SCALING.items()]
     fair = rows[rows["speed_up"].notna() & rows["ranks"].gt(1)]
-    for (series, ranks), group in fair.groupby(["series", "ranks"], sort=False):
-        gain, share = median(group["speed_up"]), median(group["efficiency"])
-        body.append(row(series, ranks, rank_word(group), gain, share, differences(group)))
-    return cells.listed("Speed-up and efficiency (measured: medians)", body)
+    return cells.listed(
+        "Speed-up and efficiency (measured: medians)",
+        _rows(published, fair, ["ranks"], shown),
+        f"source ranks speed_up efficiency {DIFFERS}",
+    )

@@ -1,4 +1,4 @@
-"""What all figures share: the frame with its words, the axes, the entries of the legend."""
+"""What all figures share: the frame with its words, the axes, the legend, labels of points."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,13 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
-from sagebench.analysis.captions import CAPTIONS
-from sagebench.analysis.style import INK, SOFT, WIDTH_IN, drawable
+from sagebench.analysis.figures import Declaration
+from sagebench.analysis.points import with_not_run
+from sagebench.analysis.style import INK, SOFT, WIDTH_IN
 
 PLOT_HEIGHT_IN = 3.1
 SUBTITLE_COLUMNS, NOTE_COLUMNS, LEGEND_COLUMNS = 74, 80, 72
@@ -26,16 +30,38 @@ LOG_FROM_RATIO = 10
 MARKER = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
 DASHES = (0, (4, 3))
 
+LABEL_PT = 7.5
+OFFSETS_PT = [
+    (right * reach, up * reach)
+    for reach in (8, 12, 16, 22)
+    for right, up in ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (1, 0), (0, -1), (-1, 0))
+]
+"""where the label of a point may stand, best first"""
+
 
 @dataclass
-class Words:
-    """What a figure says around its axes."""
+class Drawing:
+    """A figure's axes, and what is said around them."""
 
-    title: str
-    subtitle: str
+    figure: Figure
+    subtitle: str = ""
     notes: list[str] = field(default_factory=list)
     handles: list[Line2D] = field(default_factory=list)
-    key: list[str] = field(default_factory=list)  # short entries, set in columns
+
+
+def draw(
+    declared: Declaration, trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame
+) -> Figure:
+    """The figure, drawn by its module from the study's tables; a placeholder where it has nothing
+    to draw."""
+    module = import_module(f"sagebench.analysis.figures.{declared.name}")
+    if declared.axis:
+        trials, not_run = with_not_run(trials, not_run, declared.axis)
+    if trials.empty:
+        drawn = f"This study has no experiment with axis {declared.axis}."
+    else:
+        drawn = module.draw(trials, epochs, not_run)
+    return finish(_placeholder(drawn) if isinstance(drawn, str) else drawn, declared.title)
 
 
 def new_figure(
@@ -44,22 +70,27 @@ def new_figure(
     """A figure with `columns` axes side by side that share their y axis, unless told not to."""
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     axes = figure.subplots(1, columns, sharey=sharey, squeeze=False)[0]
-    for axis in axes:
-        sns.despine(ax=axis)
+    sns.despine(figure)
     return figure, axes
 
 
-def finish(figure: Figure, words: Words) -> Figure:
+def _placeholder(why: str) -> Drawing:
+    figure, (axes,) = new_figure(height_in=0.9)
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, why, ha="center", va="center", color=SOFT, size=9.5)
+    return Drawing(figure)
+
+
+def finish(drawing: Drawing, title: str) -> Figure:
     """Put the words around the axes; the figure grows by what they need."""
-    subtitle = wrap(words.subtitle, SUBTITLE_COLUMNS)
-    notes = [line for note in words.notes for line in wrap(note, NOTE_COLUMNS)]
-    rows, columns = _legend_shape([len(handle.get_label()) for handle in words.handles])
-    key_columns = max(1, NOTE_COLUMNS // (max(map(len, words.key), default=0) + 3))
-    key_rows = math.ceil(len(words.key) / key_columns)
+    figure, handles = drawing.figure, drawing.handles
+    subtitle = textwrap.wrap(drawing.subtitle, SUBTITLE_COLUMNS)
+    notes = [line for note in drawing.notes for line in textwrap.wrap(note, NOTE_COLUMNS)]
+    longest = max((len(one.get_label()) for one in handles), default=0)
+    columns = max(1, LEGEND_COLUMNS // (longest + 7))
     plot = figure.get_figheight()
-    header = 0.36 + 0.17 * len(subtitle) + 0.21 * rows
-    lines = len(notes) + key_rows + (0.4 if notes and key_rows else 0)
-    footer = 0.10 + 0.155 * lines if lines else 0.0
+    header = 0.36 + 0.17 * len(subtitle) + 0.21 * math.ceil(len(handles) / columns)
+    footer = 0.10 + 0.155 * len(notes) if notes else 0.0
     height = header + plot + footer
     figure.set_size_inches(WIDTH_IN, height)
     figure.get_layout_engine().set(
@@ -68,55 +99,26 @@ def finish(figure: Figure, words: Words) -> Figure:
     left = 0.10 / WIDTH_IN
 
     def write(top_in: float, text: str, **look: object) -> None:
-        look = {"size": 8, "color": SOFT, "va": "top", "linespacing": 1.35, "x": left, **look}
-        figure.text(y=1 - top_in / height, s=text, **look)
+        look = {"size": 8, "color": SOFT, "va": "top", "linespacing": 1.35, **look}
+        figure.text(left, 1 - top_in / height, text, **look)
 
-    write(0.10, drawable(words.title), weight="bold", size=11.5, color=INK)
+    write(0.10, title, weight="bold", size=11.5, color=INK)
     write(0.345, "\n".join(subtitle), size=8.5)
-    if words.handles:
-        spacing = {"borderaxespad": 0, "borderpad": 0, "labelspacing": 0.4, "columnspacing": 1.6}
+    write(height - 0.08, "\n".join(notes), va="bottom")
+    if handles:
         figure.legend(
-            handles=words.handles,
+            handles=handles,
             loc="upper left",
             ncols=columns,
             bbox_to_anchor=(left, 1 - (0.37 + 0.17 * len(subtitle)) / height),
             handletextpad=0.5,
             handlelength=1.7,
-            **spacing,
+            borderaxespad=0,
+            borderpad=0,
+            labelspacing=0.4,
+            columnspacing=1.6,
         )
-    write(height - 0.08, "\n".join(notes), va="bottom")
-    for i, entry in enumerate(words.key):
-        column, row = divmod(i, key_rows)
-        top_in = header + plot + 0.02 + 0.155 * row
-        write(top_in, entry, color=INK, x=left + column / key_columns * (1 - left))
     return figure
-
-
-def wrap(text: str, columns: int) -> list[str]:
-    return textwrap.wrap(drawable(text).replace("n = ", "n\u00a0=\u00a0"), columns)
-
-
-def _legend_shape(lengths: list[int]) -> tuple[int, int]:
-    """Rows and columns of a legend as wide as the figure at most; it is filled column by column."""
-    for rows in range(1, len(lengths) + 1):
-        columns = [lengths[i : i + rows] for i in range(0, len(lengths), rows)]
-        if sum(max(column) + 7 for column in columns) <= LEGEND_COLUMNS:
-            return rows, len(columns)
-    return len(lengths), 1
-
-
-def placeholder(title: str, why: str) -> Figure:
-    """A small figure that says that there is nothing to draw, and why."""
-    figure, (axes,) = new_figure(height_in=0.9)
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, drawable(why), ha="center", va="center", color=SOFT, size=9.5)
-    return finish(figure, Words(title, ""))
-
-
-def no_experiment(axis: str, *names: str) -> dict[str, Figure]:
-    """Placeholders for the figures `names` of an axis that the study has no experiment with."""
-    why = f"This study has no experiment with axis {axis}."
-    return {name: placeholder(CAPTIONS[axis][name].title, why) for name in names}
 
 
 def value_axis(axes: Axes, values: Iterable[float], label: str, which: str = "y") -> None:
@@ -139,16 +141,12 @@ def value_axis(axes: Axes, values: Iterable[float], label: str, which: str = "y"
 def configuration_axis(axes: Axes, values: Iterable[float], label: str) -> None:
     """The x axis: base-2 logarithm, a tick at every configuration, no two labels on each other."""
     ticks = sorted(set(values))
-    if len(ticks) > 1:
-        axes.set_xscale("log", base=2)
-        margin = (ticks[-1] / ticks[0]) ** 0.06
-    else:
-        margin = 1.5
-    axes.set_xlim(ticks[0] / margin, ticks[-1] * margin)
-    span = math.log(ticks[-1] / ticks[0]) if len(ticks) > 1 else 1.0
+    span = math.log2(ticks[-1] / ticks[0]) or 10.0
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(ticks[0] / 2 ** (0.06 * span), ticks[-1] * 2 ** (0.06 * span))
     shown: list[float] = []
     for tick in ticks:
-        if not shown or math.log(tick / shown[-1]) / span > 0.055:
+        if not shown or math.log2(tick / shown[-1]) > 0.055 * span:
             shown.append(tick)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -165,12 +163,50 @@ def whiskers(points: pd.DataFrame, middle: str, low: str, high: str) -> np.ndarr
 def handle(label: str, **look: object) -> Line2D:
     """An entry of the legend; a soft colour and no line, unless told."""
     look = {"color": SOFT, "linestyle": "none", **MARKER, **look}
-    return Line2D([], [], label=drawable(label), **look)
+    return Line2D([], [], label=label, **look)
 
 
-def series_handles(
-    colours: dict[str, str], markers: dict[str, str], line: str = "-"
-) -> list[Line2D]:
-    return [
-        handle(name, color=colours[name], marker=markers[name], linestyle=line) for name in colours
-    ]
+def series_handles(looks: dict[str, dict[str, str]], line: str = "-") -> list[Line2D]:
+    return [handle(name, linestyle=line, **look) for name, look in looks.items()]
+
+
+def label_points(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each (x, y, text, colour) near its point."""
+    axes.figure.canvas.draw()  # so that data becomes positions
+    points_pt = 72 / axes.figure.dpi
+    points = axes.transData.transform([label[:2] for label in labels]) * points_pt
+    offsets = choose_offsets(points, [len(label[2]) for label in labels])
+    for (x, y, text, colour), offset in zip(labels, offsets, strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=offset,
+            textcoords="offset points",
+            size=LABEL_PT,
+            color=colour,
+            ha="center",
+            va="center",
+            zorder=5,
+            annotation_clip=False,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )
+
+
+def choose_offsets(
+    points: Iterable[tuple[float, float]], lengths: Iterable[int]
+) -> list[tuple[float, float]]:
+    """For each point an offset of its label, all in typographic points: the first that overlaps
+    with the fewest points and labels already there."""
+    points = list(points)
+    taken = [Bbox.from_bounds(x - 3.5, y - 3.5, 7, 7) for x, y in points]
+    offsets = []
+    for (x, y), length in zip(points, lengths, strict=True):
+        width, height = length * LABEL_PT * 0.64 + 1, LABEL_PT + 1
+        boxes = [
+            Bbox.from_bounds(x + right - width / 2, y + up - height / 2, width, height)
+            for right, up in OFFSETS_PT
+        ]
+        best = min(range(len(boxes)), key=lambda i: boxes[i].count_overlaps(taken))
+        taken.append(boxes[best])
+        offsets.append(OFFSETS_PT[best])
+    return offsets

@@ -9,17 +9,26 @@ import pandas as pd
 
 from sagebench.analysis import cells
 from sagebench.analysis.cells import Cell, HtmlTable
-from sagebench.analysis.neighbor import EVALUATIONS, evaluation
-from sagebench.analysis.points import AXES, among, median, of_axis
+from sagebench.analysis.points import AXES, EVALUATIONS, among, evaluation, median, of_axis
 from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
 from sagebench.analysis.words import trial_count
-from sagebench.grid.fanout import Fanout
 from sagebench.records import MEASURED_ENDS, Status
 from sagebench.units import significant
 
 TOP = 5
 SEGMENTS = {True: "expandable segments", False: "torch's own segments"}
 """how a GPU's memory was taken"""
+ALIKE = {
+    "git_commit": "commits",
+    "image_digest": "container images",
+    "machine": "machines",
+    "device_names": "kinds of devices",
+    "drivers": "GPU drivers",
+    "expandable_segments": "ways of taking a GPU's memory",
+    "hosts": "sets of hosts",
+    "validation_method": "validation methods",
+}
+"""what a reader may think the same for all trials"""
 
 
 def counts(trials: pd.DataFrame) -> dict[str, int]:
@@ -32,10 +41,9 @@ def counts(trials: pd.DataFrame) -> dict[str, int]:
 def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """Topics and what is recorded about each, from the outcomes."""
     ran = trials[trials["status"].isin(MEASURED_ENDS)]
-    versions = [column for column in trials if column.startswith("version_")]
     packages = [
         f"{column.removeprefix('version_')} {' and '.join(_distinct(ran[column]))}"
-        for column in versions
+        for column in _versions(ran)
         if _distinct(ran[column])
     ]
     devices = _members(ran["device_names"])
@@ -45,7 +53,7 @@ def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
         ("Devices", devices),
         ("GPU driver", _members(ran["drivers"])),
         ("CPU", [name for name in _members(ran["cpu_models"]) if name not in devices]),
-        ("Data set", _datasets(ran)),
+        ("Data set", [_dataset(group) for _, group in ran.groupby("dataset", sort=False)]),
         ("Versions", [", ".join(packages)] if packages else []),
         ("Commit", _commits(ran)),
         ("Image", [cells.short(d) for d in _distinct(ran["image_digest"])] or ["no container"]),
@@ -59,25 +67,11 @@ def mixed(trials: pd.DataFrame) -> list[str]:
     """Sentences about what is not the same for all trials, though a reader may think so."""
     ran = trials[trials["status"].isin(MEASURED_ENDS)]
     sentences = []
-    topics = {
-        "git_commit": "commits",
-        "image_digest": "container images",
-        "machine": "machines",
-        "device_names": "kinds of devices",
-        "drivers": "GPU drivers",
-        "expandable_segments": "ways of taking a GPU's memory",
-        "hosts": "sets of hosts",
-        "validation_method": "validation methods",
-    }
-    topics |= {
-        column: f"versions of {column.removeprefix('version_')}"
-        for column in ran
-        if column.startswith("version_")
-    }
-    for column, name in topics.items():
+    versions = {name: f"versions of {name.removeprefix('version_')}" for name in _versions(ran)}
+    for column, name in {**ALIKE, **versions}.items():
         # Without an image, or without a package, is a way of running; a host that a trial which
         # ended early did not record is not.
-        told = column == "image_digest" or column.startswith("version_")
+        told = column == "image_digest" or column in versions
         values = ran[column].fillna("none") if told else ran[column].dropna()
         parts = values.value_counts(sort=False)
         if len(parts) > 1:
@@ -90,33 +84,13 @@ def mixed(trials: pd.DataFrame) -> list[str]:
         sentences.append(
             f"{dirty} of {len(ran)} trials ran with changes that no commit holds (dirty)."
         )
-    for name, group in ran.groupby("dataset_name", sort=False):
-        if group["store_checksum"].nunique() > 1:
-            sentences.append(f"{name}: {group['store_checksum'].nunique()} graph stores.")
     return sentences
-
-
-def _shown(column: str, value: Any) -> str:
-    if column == "expandable_segments":
-        return SEGMENTS[value]
-    return cells.short(value) if column in ("git_commit", "image_digest") else str(value)
 
 
 def missing(trials: pd.DataFrame) -> HtmlTable | None:
     rows = trials[trials["missing_because"].notna()].to_dict("records")
-    return cells.listed(
-        "Trials without an outcome",
-        (
-            {
-                "Trial": cells.text(row["trial_id"]),
-                "Experiment": cells.text(_joined(row["experiments"])),
-                "State": _status(row["status"]),
-                "Why": cells.text(row["missing_because"]),
-                "Log": cells.text(row["log"]),
-            }
-            for row in rows
-        ),
-    )
+    columns = "trial_id experiments status missing_because log"
+    return cells.listed("Trials without an outcome", rows, columns)
 
 
 def cut_short(trials: pd.DataFrame) -> HtmlTable | None:
@@ -124,17 +98,8 @@ def cut_short(trials: pd.DataFrame) -> HtmlTable | None:
     rows = trials[trials["status"].isin(MEASURED_ENDS[1:])].to_dict("records")
     return cells.listed(
         "Trials that ended early: measured results, not failures",
-        (
-            {
-                "Trial": cells.text(row["trial_id"]),
-                "Ended": _status(row["status"]),
-                "Rank": cells.whole(row["reason_rank"]),
-                "Phase": cells.text(row["reason_phase"]),
-                "Limit": cells.text(_limit(row)),
-                "Message": cells.text(row["reason_message"]),
-            }
-            for row in rows
-        ),
+        (row | {"limit": _limit(row)} for row in rows),
+        "trial_id status reason_rank reason_phase limit reason_message",
     )
 
 
@@ -145,137 +110,98 @@ def far_off(trials: pd.DataFrame, epochs: pd.DataFrame) -> HtmlTable | None:
         (trial, "time per epoch, among the repeats", time_s)
         for trial, time_s in zip(repeats["trial_id"], repeats["epoch_time_s"], strict=True)
     ]
-    slow = epochs[epochs["time_outlier"].eq(True)]
-    for trial, group in slow.groupby("trial_id"):
+    for trial, group in epochs[epochs["time_outlier"].eq(True)].groupby("trial_id"):
         which = ", ".join(map(str, group["epoch"]))
         found.append((trial, f"epoch {which}, among the trial's own", group["time_s"].max()))
-    return cells.listed(
-        "Times far from the others",
-        (
-            {"Trial": cells.text(trial), "What": Cell(what), "Time": cells.time(time_s)}
-            for trial, what, time_s in found
-        ),
-    )
+    rows = [
+        {"Trial": trial, "What": Cell(what), "Time": cells.time(time_s)}
+        for trial, what, time_s in found
+    ]
+    return cells.listed("Times far from the others", rows)
 
 
 def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTable | None:
     """A row for every configuration of an experiment: repeats, medians, ranges."""
     axis = experiment["axis"]
-    rows = of_axis(among(trials, "experiments", experiment["name"]), axis)
-    accuracy = evaluation(rows)
-    groups = list(rows.groupby(["series", *AXES[axis]], sort=False))
-    enough = any(len(group) >= INTERVAL_FROM_N for _, group in groups)
-    body = []
-    for place, ((series, *values), group) in enumerate(groups):
-        done = group[group["status"].eq(Status.COMPLETED)]
-        middle, spread, interval = _time_cells(done["epoch_time_s"].dropna().tolist())
-        row = {"Series": cells.text(series)}
-        for column, value in zip(AXES[axis], values, strict=True):
-            shown = cells.fanout(value, place) if axis == "fanout" else cells.whole(value)
-            row[column.replace("_", " ").capitalize()] = shown
-        row |= {"n": cells.whole(len(done)), "Time per epoch": middle, "Range": spread}
-        if enough:
-            row["95 % interval of the median"] = interval
-        row["Peak memory"] = cells.memory(median(done["peak_memory_bytes"]))
-        row[f"Test accuracy ({EVALUATIONS[accuracy][0]})"] = cells.accuracy(median(done[accuracy]))
-        if axis == "ranks":
-            row["Speed-up"] = cells.number(median(done["speed_up"]))
-        ended = ", ".join(f"{count} {_words(status)}" for status, count in counts(group).items())
-        row["Ended"] = cells.text(ended, "" if len(done) == len(group) else "odd")
-        body.append(row)
-    return cells.listed("Configurations (medians of completed repeats)", body)
+    found = of_axis(among(trials, "experiments", experiment["name"]), axis)
+    rows = _configurations(found, axis)
+    interval = "interval" if any(row["n"] >= INTERVAL_FROM_N for row in rows) else ""
+    speed_up = "speed_up" if axis == "ranks" else ""
+    columns = f"series {' '.join(AXES[axis])} n epoch_time_s range {interval} peak_memory_bytes"
+    columns += f" {evaluation(found)} {speed_up} ended"
+    return cells.listed("Configurations (medians of completed repeats)", rows, columns)
 
 
 def top_fanouts(trials: pd.DataFrame) -> HtmlTable | None:
     """The five best by median test accuracy, as in the slides."""
-    rows = of_axis(trials, "fanout")
-    if rows.empty:
-        return None
-    accuracy = evaluation(rows)
-    done = rows[rows["status"].eq(Status.COMPLETED) & rows[accuracy].notna()]
-    groups = [(*key, group) for key, group in done.groupby(["series", "fanout"], sort=False)]
-    groups.sort(key=lambda found: -found[2][accuracy].median())
+    found = of_axis(trials, "fanout")
+    accuracy = evaluation(found)
+    rows = [row for row in _configurations(found, "fanout") if row[accuracy] is not None]
     return cells.listed(
-        f"The {TOP} most accurate fanouts ({EVALUATIONS[accuracy][0]} evaluation, medians)",
-        (
-            {
-                "Rank": cells.whole(place),
-                "Fanout": cells.fanout(fanout, place),
-                "Series": cells.text(series),
-                "n": cells.whole(len(group)),
-                "Test accuracy": cells.accuracy(median(group[accuracy])),
-                "Range": _accuracy_range(group[accuracy]),
-                "Time per epoch": cells.time(median(group["epoch_time_s"])),
-                "All epochs": cells.time(median(group["training_s"])),
-                "Peak memory": cells.memory(median(group["peak_memory_bytes"])),
-            }
-            for place, (series, fanout, group) in enumerate(groups[:TOP], start=1)
-        ),
+        f"The {TOP} most accurate fanouts ({EVALUATIONS[accuracy]} evaluation, medians)",
+        sorted(rows, key=lambda row: -row[accuracy])[:TOP],
+        f"fanout series n {accuracy} epoch_time_s training_s peak_memory_bytes",
     )
+
+
+def _configurations(rows: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
+    found = []
+    groups = rows.groupby(["series", *AXES[axis]], sort=False)
+    for place, ((series, *values), group) in enumerate(groups):
+        done = group[group["status"].eq(Status.COMPLETED)]
+        ends = ", ".join(
+            f"{count} {status.replace('_', ' ')}" for status, count in counts(group).items()
+        )
+        row = {"series": series, **dict(zip(AXES[axis], values, strict=True)), "n": len(done)}
+        if axis == "fanout":
+            row["fanout"] = cells.fanout(row["fanout"], place)
+        for column in ("epoch_time_s", "training_s", "peak_memory_bytes", "speed_up", *EVALUATIONS):
+            row[column] = median(done[column])
+        row["range"], row["interval"] = _ranges(done["epoch_time_s"].dropna().tolist())
+        row["ended"] = cells.text(ends, "" if len(done) == len(group) else "odd")
+        found.append(row)
+    return found
+
+
+def _ranges(times: list[float]) -> tuple[Cell, Cell]:
+    """Range, and interval of the median; a dash for what the number of repeats does not give."""
+    if len(times) < 2:
+        return cells.NOTHING, cells.NOTHING
+    found = summary(times)
+    interval = cells.time_range(*found.interval) if found.interval else cells.NOTHING
+    return cells.time_range(found.low, found.high), interval
 
 
 def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
+    sampled = ["test_accuracy_sampled", "test_sampled_standard_error"]
+    rows = trials.assign(
+        energy_kj=trials["energy_nvml_j"] / 1000,
+        test_accuracy_sampled=[cells.accuracy(*values) for values in trials[sampled].to_numpy()],
+    )
     return cells.listed(
         "Every trial",
-        (
-            {
-                "Trial": cells.text(row["trial_id"]),
-                "Experiment": cells.text(_joined(row["experiments"])),
-                "Status": _status(row["status"]),
-                "Engine": cells.text(row["engine"]),
-                "Batch size": cells.whole(row["batch_size"]),
-                "Accumulation": cells.whole(row["accumulation"]),
-                "Fanout": cells.text(Fanout.parse(row["fanout"]).label),
-                "Ranks": cells.whole(row["ranks"]),
-                "Seed": cells.whole(row["seed"]),
-                "Time per epoch": cells.time(row["epoch_time_s"]),
-                "Peak memory": cells.memory(row["peak_memory_bytes"]),
-                "Test accuracy (full)": cells.accuracy(row["test_accuracy_full"]),
-                "Test accuracy (sampled)": cells.accuracy(
-                    row["test_accuracy_sampled"], row["test_sampled_standard_error"]
-                ),
-                "Energy, kJ": cells.number(row["energy_nvml_j"] / 1000),
-            }
-            for row in trials.to_dict("records")
-        ),
+        rows.to_dict("records"),
+        "trial_id experiments status engine batch_size accumulation fanout ranks seed epoch_time_s "
+        "peak_memory_bytes test_accuracy_full test_accuracy_sampled energy_kj",
     )
 
 
-def _time_cells(times: list[float]) -> tuple[Cell, Cell, Cell]:
-    """Median, range and interval; a dash for what the number of repeats does not give."""
-    if not times:
-        return cells.NOTHING, cells.NOTHING, cells.NOTHING
-    found = summary(times)
-    spread = cells.time_range(found.low, found.high) if found.n > 1 else cells.NOTHING
-    interval = cells.time_range(*found.interval) if found.interval else cells.NOTHING
-    return cells.time(found.median), spread, interval
+def _shown(column: str, value: Any) -> str:
+    if column == "expandable_segments":
+        return SEGMENTS[value]
+    return cells.short(value) if column in ("git_commit", "image_digest") else str(value)
 
 
-def _accuracy_range(values: pd.Series) -> Cell:
-    if len(values) < 2:
-        return cells.NOTHING
-    low, high = values.min(), values.max()
-    return Cell(f"{low:.4f} to {high:.4f}", high - low, left=True)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _status(status: str) -> Cell:
-    return cells.text(_words(status), mark=status)
-
-
-def _joined(experiments: str) -> str:
-    return experiments.replace(";", ", ")
-
-
-def _limit(row: dict[str, Any]) -> str | None:
+def _limit(row: dict[str, Any]) -> Cell:
     if cells.is_missing(row["limit_kind"]):
-        return None
+        return cells.NOTHING
     value = row["limit_value"]
     amount = "" if cells.is_missing(value) else f" {significant(value)} {row['limit_unit']}"
-    return f"{_words(row['limit_kind'])}{amount}"
+    return cells.text(row["limit_kind"].replace("_", " ") + amount)
+
+
+def _versions(rows: pd.DataFrame) -> list[str]:
+    return [column for column in rows if column.startswith("version_")]
 
 
 def _distinct(column: pd.Series) -> list[str]:
@@ -296,19 +222,16 @@ def _commits(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _datasets(rows: pd.DataFrame) -> list[str]:
-    found = []
-    for spec, group in rows.groupby("dataset", sort=False):
-        first = group.iloc[0]
-        values = json.loads(spec)
-        more = ", ".join(f"{key} {value}" for key, value in values.items() if key != "name")
-        found.append(
-            f"{values['name']} ({more}): {first['num_nodes']:,.0f} nodes, "
-            f"{first['num_edges']:,.0f} directed edges, split {first['train_nodes']:,.0f} / "
-            f"{first['valid_nodes']:,.0f} / {first['test_nodes']:,.0f}; "
-            f"checksum {cells.short(str(first['store_checksum']))}"
-        )
-    return found
+def _dataset(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    values = json.loads(first["dataset"])
+    more = ", ".join(f"{key} {value}" for key, value in values.items() if key != "name")
+    return (
+        f"{values['name']} ({more}): {first['num_nodes']:,.0f} nodes, "
+        f"{first['num_edges']:,.0f} directed edges, split {first['train_nodes']:,.0f} / "
+        f"{first['valid_nodes']:,.0f} / {first['test_nodes']:,.0f}; "
+        f"checksum {cells.short(str(first['store_checksum']))}"
+    )
 
 
 def _span(rows: pd.DataFrame) -> list[str]:

@@ -23,6 +23,8 @@ AXES = {
 ALWAYS_APART = ("dataset", "engine", "sampler", "precision", "device", "machine")
 """Values that make another series wherever they differ within one figure."""
 
+EVALUATIONS = {"test_accuracy_full": "full", "test_accuracy_sampled": "sampled"}
+
 WITHOUT_VALUE = (Status.OUT_OF_MEMORY, Status.TIME_LIMIT, Status.DIVERGED)
 
 
@@ -50,11 +52,11 @@ def of_axis(trials: pd.DataFrame, axis: str) -> pd.DataFrame:
 
 
 def with_not_run(
-    trials: pd.DataFrame, not_run: pd.DataFrame | None, axis: str
+    trials: pd.DataFrame, not_run: pd.DataFrame, axis: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of an axis, and of those that were left out by an estimate of their memory, with
     series of the same names; the latter with that estimate in GiB: median, low, high."""
-    if not_run is not None and len(not_run):
+    if len(not_run):
         trials = pd.concat([trials, not_run], ignore_index=True)
     rows = of_axis(trials, axis)
     skipped = rows["status"].eq(Status.SKIPPED)
@@ -147,6 +149,12 @@ def without_value(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         for key, group in ended.groupby([*by, "status"], sort=False)
     ]
     return pd.DataFrame(points, columns=[*by, "status", "count", "of"])
+
+
+def evaluation(rows: pd.DataFrame) -> str:
+    """The column of the test accuracy to show: the one that more completed trials have."""
+    done = rows[rows["status"].eq(Status.COMPLETED)]
+    return max(EVALUATIONS, key=lambda column: done[column].notna().sum())
 
 
 def repeats(points: pd.DataFrame) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 
 from sagebench.files import write_atomic
 
@@ -64,38 +63,21 @@ def look() -> Iterator[None]:
         yield
 
 
-def colours(series: Iterable[str]) -> dict[str, str]:
-    """Series -> colour; an engine's own name keeps its own colour."""
-    return dict(zip_cycled(_ordered(series), COLOURS))
-
-
-def markers(series: Iterable[str]) -> dict[str, str]:
-    """Series -> marker: colour is never the only difference."""
-    return dict(zip_cycled(_ordered(series), MARKERS))
+def looks(series: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Series -> colour and marker, so that colour is never the only difference; an engine's own
+    name keeps its own."""
+    names = list(dict.fromkeys(series))
+    places = [*FIRST_SERIES, *names] if set(names) & set(FIRST_SERIES) else names
+    return {
+        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        for i, name in enumerate(dict.fromkeys(places))
+        if name in names
+    }
 
 
 def shades(count: int) -> list[str]:
     """`count` colours of one ordered scale, light to dark, all legible on white."""
-    return [mpl.colors.to_hex(c) for c in sns.color_palette("viridis_r", count + 1)[1:]]
-
-
-def zip_cycled(names: Iterable[str | None], looks: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [(name, looks[i % len(looks)]) for i, name in enumerate(names) if name is not None]
-
-
-def _ordered(series: Iterable[str]) -> list[str | None]:
-    """The engines' places first, None where an engine is not there, if any engine is named."""
-    names = list(dict.fromkeys(series))
-    if not any(name in FIRST_SERIES for name in names):
-        return list(names)
-    first = [name if name in names else None for name in FIRST_SERIES]
-    return first + [name for name in names if name not in FIRST_SERIES]
-
-
-def drawable(text: str) -> str:
-    """`text` with `?` for every character that the figures' font cannot draw."""
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
-    return "".join(c if ord(c) in known else "?" for c in text)
+    return sns.color_palette("viridis_r", count + 1).as_hex()[1:]
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> None:

@@ -15,15 +15,6 @@ MEMORY_NAMES = {
 }
 
 
-def time_unit(seconds: pd.Series) -> tuple[str, float]:
-    """The unit in which the times read well, and its seconds."""
-    measured = seconds.dropna()
-    middle = measured.median() if len(measured) else 0.0
-    if middle >= 2 * 3600:
-        return "h", 3600.0
-    return ("min", 60.0) if middle >= 180 else ("s", 1.0)
-
-
 def trial_count(count: int) -> str:
     """ "1 trial", "3 trials"."""
     return f"{count} trial{'' if count == 1 else 's'}"

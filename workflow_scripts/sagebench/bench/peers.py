@@ -13,18 +13,19 @@ import warnings
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
-from sagebench.bench.setting import BIPARTITE
-from sagebench.engines.base import Batch, model_arguments
+from sagebench.bench.rows import BIPARTITE
+from sagebench.engines.base import Batch, GraphSizes, network_arguments
 from sagebench.engines.pyg import PygEngine
-from sagebench.model.reference import PygGraphSAGE
+from sagebench.grid.trial import Trial
+from sagebench.models.pyg import PygNetwork
 from sagebench.sampling.order import MicroBatch
 
 
-class FusedPygGraphSAGE(PygGraphSAGE):
+class FusedPygNetwork(PygNetwork):
     """The same layers over one prepared adjacency a layer."""
 
     def forward(self, x: Tensor, layers: list[tuple[Tensor, int, int]], seeds: int) -> Tensor:
@@ -33,13 +34,8 @@ class FusedPygGraphSAGE(PygGraphSAGE):
         x: float [n, in_channels] of the sampled nodes. layers: adjacency, nodes that are read and
         nodes that are computed, of each layer.
         """
-        for k, (conv, (adjacency, sources, destinations)) in enumerate(
-            zip(self.convs, layers, strict=True)
-        ):
-            if sources == destinations:
-                x = conv(x[:sources], adjacency)
-            else:
-                x = conv((x[:sources], x[:destinations]), adjacency)
+        for k, (adjacency, sources, rows) in enumerate(layers):
+            x = self.convs[k]((x[:sources], x[:rows]), adjacency)
             if k < len(self.norms):
                 x = F.relu(self.norms[k](x))
                 x = F.dropout(x, self.dropout, self.training)
@@ -47,11 +43,11 @@ class FusedPygGraphSAGE(PygGraphSAGE):
 
 
 class FusedPygEngine(PygEngine):
-    def __init__(self, trial, store, device, form: str) -> None:
-        """form: one of sagebench.bench.setting.PEERS."""
-        super().__init__(trial, store, device)
-        self.form = form
-        self.model = FusedPygGraphSAGE(**model_arguments(trial, store)).to(device)
+    """The trial's engine is one of sagebench.bench.rows.PEERS."""
+
+    @staticmethod
+    def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
+        return FusedPygNetwork(**network_arguments(trial, graph), layout="bipartite")
 
     def _batch(self, micro_batch: MicroBatch, data: Data) -> Batch:
         batch = super()._batch(micro_batch, data)
@@ -59,12 +55,13 @@ class FusedPygEngine(PygEngine):
         layers = []
         for k in range(len(edges)):
             sources, count = sum(nodes[: len(nodes) - k]), sum(edges[: len(edges) - k])
-            rows = sum(nodes[: len(nodes) - k - 1]) if self.form == BIPARTITE else sources
+            bipartite = self.trial.engine == BIPARTITE
+            rows = sum(nodes[: len(nodes) - k - 1]) if bipartite else sources
             layers.append((self._adjacency(edge_index[:, :count], sources, rows), sources, rows))
         return batch._replace(inputs=(x, layers, nodes[0]))
 
     def _adjacency(self, edge_index: Tensor, sources: int, rows: int) -> Tensor:
-        if self.form == "trimmed_edge_index":
+        if self.trial.engine == "trimmed_edge_index":
             cached = EdgeIndex(
                 edge_index.contiguous(), sparse_size=(sources, rows), sort_order="col"
             ).fill_cache_()

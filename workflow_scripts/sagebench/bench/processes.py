@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sagebench.grid.trial import Trial
-from sagebench.launch.start import local_environment, shared_environment
+from sagebench.launch.start import ROOT, local_environment, shared_environment
 
-SCRIPTS = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "workflow_scripts"
 
 
 class MeasurementFailed(Exception):
@@ -29,18 +29,18 @@ class Measured(NamedTuple):
     others_cores: float
 
 
-def run_worker(job: dict[str, Any], trial: dict[str, Any], store: Path) -> Measured:
+def run_worker(job: str, trial: dict[str, Any], store: Path, steps: int) -> Measured:
     """Run a job of `worker.py` with the environment of a trial's only rank."""
-    job = {**job, "trial": trial, "store": str(store)}
+    arguments = json.dumps({"job": job, "trial": trial, "store": str(store), "steps": steps})
     environment = {
         **os.environ,
         **shared_environment(Trial.from_json(trial), Path(), time.time()),
         **local_environment(ranks=1, rank=0),
         "PYTHONPATH": str(SCRIPTS),
     }
-    busy, own, start = machine_busy_s(), children_busy_s(), time.monotonic()
+    busy, start = others_busy_s(), time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "sagebench.bench.worker", json.dumps(job)],
+        [sys.executable, "-m", "sagebench.bench.worker", arguments],
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -49,22 +49,19 @@ def run_worker(job: dict[str, Any], trial: dict[str, Any], store: Path) -> Measu
     )
     if done.returncode:
         raise MeasurementFailed(_ending(done.returncode, done.stderr))
-    others = (machine_busy_s() - busy - children_busy_s() + own) / (time.monotonic() - start)
+    others = (others_busy_s() - busy) / (time.monotonic() - start)
     return Measured(json.loads(done.stdout.splitlines()[-1]), round(max(others, 0.0), 2))
 
 
-def machine_busy_s() -> float:
-    """CPU seconds that this machine has spent on anything, over all cores, since it started."""
+def others_busy_s() -> float:
+    """CPU seconds that this machine has spent since it started, over all cores, on anything but
+    the processes that this one has started and waited for."""
     user, nice, system, _, _, irq, softirq, steal = (
         int(text) for text in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
     )
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def children_busy_s() -> float:
-    """CPU seconds of the processes that this one has started and waited for."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    machine = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return machine - own.ru_utime - own.ru_stime
 
 
 def _ending(code: int, log: str) -> str:

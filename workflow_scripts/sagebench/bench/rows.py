@@ -1,28 +1,70 @@
-"""The rows of the benchmark: what each runs, and the figures it gives.
+"""The rows of the benchmark: what is compared at which size, and the figures that come of it.
 
-A row is a generator function: it yields a line of progress after each measurement, and fills
-`bench.figures` and `bench.details`.
+An engine that trials may have is compared without a line about it here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from sagebench.bench.figures import Figure, figure, flat, ratio
 from sagebench.bench.processes import MeasurementFailed, run_worker
-from sagebench.bench.setting import BEST_PYG, ENGINES, Size
+from sagebench.grid.trial_file import CHOICES
+
+BIPARTITE = "bipartite_csr"
+"""beyond PyG's trimming: written out by hand, a layer computes only the rows that are read"""
+
+BEST_PYG = ("trimmed_csr", "trimmed_edge_index")
+"""nodes and edges as `trim_to_layer` leaves them, on PyG's fused kernels; the faster is best_pyg"""
+
+PEERS = (BIPARTITE, *BEST_PYG)
+"""made by sagebench.bench.peers"""
+
+ENGINES = tuple(dict.fromkeys(("blocks", *PEERS, *CHOICES["engine"])))
+"""in the order in which they take turns: the peers, and every engine that a trial may have"""
 
 STEPS = {"blocks": 5, "reference": 1}
 """timed steps of a process; of the other engines 2. `reference` takes 20 s a step on two cores"""
+SAMPLER_STEPS = 8
+PHASES = ("step_s", "sampling_s", "data_s")
+
+Result = dict[str, Any]
+Rounds = Sequence[Sequence[float]]
+"""what was measured in each round, one value a repeat"""
+
+
+class Size(NamedTuple):
+    """scale: share of ogbn-products' nodes. step_fanout: where the engines are compared."""
+
+    scale: float
+    hidden_channels: int
+    batch_size: int
+    step_fanout: tuple[int, ...]
+    sampler_fanout: tuple[int, ...]
+
+
+SIZES = {
+    "tiny": Size(0.001, 16, 8, (3, 3, 2), (4, 3, 2)),
+    "laptop": Size(0.1, 256, 32, (5, 5, 5, 5, 5), (15, 10, 10, 10, 10)),
+    "products": Size(1, 256, 128, (5, 5, 5, 5, 5), (15, 10, 10, 10, 10)),
+}
+"""`tiny` is for tests, `laptop` for 8 GB of memory, `products` is what targets are given for"""
+
+
+class Figure(NamedTuple):
+    """A measured value and the range that its repeats span."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass
 class Bench:
-    """What is measured on, and what has been measured."""
+    """What is measured on, and what has been measured. steps: of a process; None: by the row."""
 
     size: Size
     store: Path
@@ -30,138 +72,138 @@ class Bench:
     device: str
     threads: int
     rounds: int
-    engines: tuple[str, ...] = ENGINES
+    engines: Sequence[str] = ENGINES
     steps: int | None = None
+    say: Callable[[str], None] = print
     figures: dict[str, Figure] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     others_cores: dict[str, list[float]] = field(default_factory=dict)
 
-    def trial(self, fanout: tuple[int, ...], **values: Any) -> dict[str, Any]:
+    def trial(self, fanout: Sequence[int], engine: str = "blocks") -> dict[str, Any]:
         return {
             "dataset": self.dataset,
+            "engine": engine,
             "layers": len(fanout),
             "hidden_channels": self.size.hidden_channels,
-            "dropout": 0.5,
+            "batch_size": self.size.batch_size,
             "accumulation": 1,
             "fanout": list(fanout),
-            "epochs": 1,
             "threads_per_rank": self.threads,
-            "learning_rate_scaling": "none",
-            "phase_window_steps": 0,
             "device": self.device,
             "machine": "bench",
-            **values,
         }
 
-    def work(self, job: str, trial: dict[str, Any], **values: Any) -> dict[str, Any]:
-        """The result of the row's job of the same name."""
-        measured = run_worker({"job": job, **values}, trial, self.store)
-        self.others_cores.setdefault(job, []).append(measured.others_cores)
-        return measured.result
+    def measure(
+        self,
+        row: str,
+        cases: Mapping[str, tuple[dict[str, Any], int]],
+        shown: Callable[[Result], str],
+    ) -> dict[str, list[Result]]:
+        """Run the row's job once a case and round; a case that fails is left out from then on.
+
+        cases: trial and timed steps, by name. Returns the results of each, one a round.
+        """
+        found: dict[str, list[Result]] = {}
+        for turn in range(1, self.rounds + 1):
+            for name in [name for name in cases if name not in self.failures]:
+                trial, steps = cases[name]
+                try:
+                    measured = run_worker(row, trial, self.store, self.steps or steps)
+                except MeasurementFailed as error:
+                    self.failures[name] = str(error)
+                    self.say(f"{name}: FAILED: {error}")
+                    continue
+                self.others_cores.setdefault(row, []).append(measured.others_cores)
+                found.setdefault(name, []).append(measured.result)
+                self.say(f"round {turn}: {name:18} {shown(measured.result)}")
+        return found
 
 
-def step(bench: Bench) -> Iterator[str]:
+def step(bench: Bench) -> None:
     """One optimizer step of every engine on the same samples, round after round."""
-    found: dict[str, list[dict[str, Any]]] = {engine: [] for engine in bench.engines}
-    for turn in range(1, bench.rounds + 1):
-        for engine in bench.engines:
-            if engine in bench.failures:
-                continue
-            trial = bench.trial(
-                bench.size.step_fanout, engine=engine, batch_size=bench.size.step_batch
-            )
-            steps = bench.steps or STEPS.get(engine, 2)
-            try:
-                result = bench.work("step", trial, warm=1, steps=steps)
-            except MeasurementFailed as error:
-                bench.failures[engine] = str(error)
-                yield f"{engine}: FAILED: {error}"
-                continue
-            found[engine].append(result)
-            yield (
-                f"round {turn}: {engine:18} {median(result['step_s']):8.3f} s"
-                f"  {result['peak_bytes'] / 1e9:6.2f} GB"
-            )
-    found = {engine: results for engine, results in found.items() if results}
-    bench.details["step"] = {engine: _step_summary(results) for engine, results in found.items()}
-    if "blocks" in found:
-        _compare(bench, found)
+    fanout = bench.size.step_fanout
+    found = bench.measure(
+        "step",
+        {name: (bench.trial(fanout, name), STEPS.get(name, 2)) for name in bench.engines},
+        lambda result: f"{median(result['step_s']):8.3f} s {result['peak_bytes'] / 1e9:7.2f} GB",
+    )
+    details = bench.details
+    details["step"] = {engine: _summary(results) for engine, results in found.items()}
+    fast = {engine: details["step"][engine]["step_s"] for engine in BEST_PYG if engine in found}
+    details["best_pyg"] = min(fast, key=lambda engine: fast[engine]["value"], default=None)
+    rivals = {engine: engine for engine in found if engine not in ("blocks", *BEST_PYG)}
+    if fast:
+        rivals["best_pyg"] = details["best_pyg"]
+    for name, engine in rivals.items() if "blocks" in found else ():
+        for kind, of in (("time", _step_s), ("memory", _peak_bytes)):
+            against = ratio(of(found[engine]), of(found["blocks"]))
+            bench.figures[f"blocks_vs_{name}_{kind}_ratio"] = against
+        whole = ratio(_step_and_sample_s(found[engine]), _step_and_sample_s(found["blocks"]))
+        details[f"blocks_vs_{name}_with_sampling_time_ratio"] = whole.value
 
 
-def _compare(bench: Bench, found: dict[str, list[dict[str, Any]]]) -> None:
-    """The ratios of the other engines to `blocks`. found: the results of each, one a round."""
-    times = {e: [result["step_s"] for result in results] for e, results in found.items()}
-    memory = {e: [[result["peak_bytes"]] for result in results] for e, results in found.items()}
-    candidates = [engine for engine in BEST_PYG if engine in found]
-    best = min(candidates, key=lambda engine: median(flat(times[engine])), default=None)
-    bench.details["best_pyg"] = best
-    for label, engine in (
-        ("reference", "reference"),
-        ("trimmed", "trimmed"),
-        ("best_pyg", best),
-        ("bipartite_csr", "bipartite_csr"),
-    ):
-        if engine not in found:
-            continue
-        bench.figures[f"blocks_vs_{label}_time_ratio"] = ratio(times[engine], times["blocks"])
-        whole, ours = ([_whole_steps(r) for r in found[e]] for e in (engine, "blocks"))
-        bench.details[f"blocks_vs_{label}_with_sampling_time_ratio"] = ratio(whole, ours).value
-        if label != "bipartite_csr":
-            bench.figures[f"blocks_vs_{label}_memory_ratio"] = ratio(
-                memory[engine], memory["blocks"]
-            )
+def _step_s(results: Iterable[Result]) -> Rounds:
+    return [result["step_s"] for result in results]
 
 
-def _whole_steps(result: dict[str, Any]) -> list[float]:
-    """Seconds of each step, with its sampling and loading."""
-    parts = (result["sampling_s"], result["data_s"], result["step_s"])
-    return [sum(phases) for phases in zip(*parts, strict=True)]
+def _step_and_sample_s(results: Iterable[Result]) -> Rounds:
+    """Of each step, with its sampling and loading."""
+    parts = ([result[name] for name in PHASES] for result in results)
+    return [[sum(step) for step in zip(*phases, strict=True)] for phases in parts]
 
 
-def _step_summary(results: list[dict[str, Any]]) -> dict[str, Any]:
-    summary: dict[str, Any] = {
-        name: figure([value for result in results for value in result[name]])._asdict()
-        for name in ("step_s", "sampling_s", "data_s")
+def _peak_bytes(results: Iterable[Result]) -> Rounds:
+    return [[result["peak_bytes"]] for result in results]
+
+
+def _summary(results: Sequence[Result]) -> dict[str, Any]:
+    times = {name: figure([result[name] for result in results])._asdict() for name in PHASES}
+    return {
+        **times,
+        "peak_bytes": figure(_peak_bytes(results))._asdict(),
+        "host_bytes": max(result["host_bytes"] for result in results),
+        "processes": len(results),
     }
-    summary["peak_bytes"] = figure([result["peak_bytes"] for result in results])._asdict()
-    summary["host_bytes"] = max(result["host_bytes"] for result in results)
-    summary["processes"] = len(results)
-    return summary
 
 
-def sampler(bench: Bench) -> Iterator[str]:
+def sampler(bench: Bench) -> None:
     """The CPU sampler alone: edges a second, with the last hop relabelled and without."""
-    rates: dict[tuple[bool, int], list[list[float]]] = {}
-    trial = bench.trial(bench.size.fanout, batch_size=bench.size.batch)
-    for turn in range(1, bench.rounds + 1):
-        for relabel in (True, False):
-            for threads in (1, 2):
-                given = {"threads": threads, "relabel_last": relabel}
-                result = bench.work("sampler", trial, warm=2, steps=bench.steps or 8, **given)
-                found = result["edges_per_s"]
-                rates.setdefault((relabel, threads), []).append(found)
-                yield (
-                    f"round {turn}: {threads} thread{'s' * (threads > 1)}, last hop "
-                    f"{'relabelled' if relabel else 'not relabelled'}: {median(found) / 1e6:.1f} M "
-                    "edges/s"
-                )
-    for relabel, suffix in ((True, ""), (False, "_as_blocks_uses_it")):
-        one, two = rates[relabel, 1], rates[relabel, 2]
-        bench.figures["sampler_edges_per_s" + suffix] = figure(flat(one))
+    found = bench.measure(
+        "sampler",
+        {"sampler": (bench.trial(bench.size.sampler_fanout), SAMPLER_STEPS)},
+        lambda result: f"{median(result['edges_per_s'][0]) / 1e6:8.1f} M edges/s on one thread",
+    )
+    for suffix in ("", "_as_blocks_uses_it") if found else ():
+        rates = [result["edges_per_s" + suffix] for result in found["sampler"]]
+        one, two = ([by_threads[k] for by_threads in rates] for k in (0, 1))
+        bench.figures["sampler_edges_per_s" + suffix] = figure(one)
         bench.figures["sampler_two_thread_ratio" + suffix] = ratio(two, one)
 
 
-ROWS: dict[str, tuple[Callable[[Bench], Iterator[str]], tuple[str, ...]]] = {
-    "step": (
-        step,
-        (
-            "blocks_vs_reference_time_ratio",
-            "blocks_vs_reference_memory_ratio",
-            "blocks_vs_trimmed_time_ratio",
-            "blocks_vs_best_pyg_time_ratio",
-        ),
-    ),
-    "sampler": (sampler, ("sampler_edges_per_s", "sampler_two_thread_ratio")),
+ROWS = {row.__name__: row for row in (step, sampler)}
+
+TARGETS = {
+    "blocks_vs_reference_time_ratio": 25,
+    "blocks_vs_reference_memory_ratio": 4,
+    "blocks_vs_trimmed_time_ratio": 5,
+    "blocks_vs_best_pyg_time_ratio": 3,
+    "sampler_edges_per_s": 12e6,
+    "sampler_two_thread_ratio": 1.7,
 }
-"""name -> (what runs it, the keys that it owes)"""
+"""what is to be reached at size `products` on two cores"""
+
+
+def figure(rounds: Rounds) -> Figure:
+    """Median and range of all repeats."""
+    repeats = [value for values in rounds for value in values]
+    return Figure(median(repeats), min(repeats), max(repeats))
+
+
+def ratio(numerators: Rounds, denominators: Rounds) -> Figure:
+    """Median over median of all repeats, and the range of the same ratio within the rounds that
+    both have."""
+    pairs = zip(numerators, denominators, strict=False)
+    rounds = [median(above) / median(below) for above, below in pairs]
+    whole = figure(numerators).value / figure(denominators).value
+    return Figure(whole, min(rounds), max(rounds))

@@ -12,125 +12,107 @@ import json
 import resource
 import sys
 import time
-from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise, product
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from sagebench.bench.peers import FusedPygEngine
-from sagebench.bench.setting import PEERS
-from sagebench.engines.base import Engine, model_arguments
-from sagebench.engines.make import make_engine
-from sagebench.engines.precision import set_precision
+from sagebench.bench.rows import PEERS
+from sagebench.engines.base import Engine
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
-from sagebench.measure.memory import PeakMemory, release_memory
-from sagebench.model.graphsage import GraphSAGE
 from sagebench.sampling.order import SeedOrder, sample_key
 from sagebench.sampling.uniform import Sampler as CpuSampler
-from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.progress import Progress
+from sagebench.training.distributed import RankEnvironment
 from sagebench.training.rank import choose_device
-from sagebench.training.trainer import Trainer, synchronise_device
+from sagebench.training.setup import RankSetup
+from sagebench.training.trainer import synchronise_device
 from sagebench.units import KIB
 
-
-def engine_of(trial: Trial, store: GraphStore, device: torch.device) -> Engine:
-    """Every engine starts from the same weights."""
-    initial = GraphSAGE(**model_arguments(trial, store)).state_dict()
-    if trial.engine in PEERS:
-        engine = FusedPygEngine(replace(trial, engine="trimmed"), store, device, trial.engine)
-    else:
-        engine = make_engine(trial, store, device)
-    engine.model.load_state_dict(initial)
-    return engine
+STEP_WARM_UP, SAMPLER_WARM_UP = 1, 2
+"""steps that are not timed"""
 
 
-def step(job: dict[str, Any]) -> dict[str, Any]:
-    """Optimizer steps, phase after phase. `warm` of them are left out of the times, not of the
-    memory: `peak_bytes` is private memory (a GPU's: allocated) above the loaded graph and code;
+class StepRun(RankSetup):
+    """A rank that is set up as a trial's, for the peers too."""
+
+    def make_engine(self) -> Engine:
+        if self.trial.engine in PEERS:
+            return FusedPygEngine(self.trial, self.store, self.device)
+        return super().make_engine()
+
+
+def step(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
+    """Optimizer steps, phase after phase. The warm-up is left out of the times, not of the memory:
+    `peak_bytes` is private memory (a GPU's: allocated) above the loaded graph and code;
     `host_bytes` all that the process had at most, mapped files included."""
-    trial, place = Trial.from_json(job["trial"]), RankEnvironment.read()
-    device = choose_device(trial, place)
-    set_precision(trial, device)
-    store = GraphStore.open(job["store"])
-    torch.manual_seed(trial.seed)
-    trainer = Trainer(
-        trial,
-        engine_of(trial, store, device),
-        store.train,
-        Communicator(place, device),
-        PhaseClock(),
-        Progress(speaks=False),
-    )
-    trainer.engine.model.train()
-    trainer.parallelise()
-    trainer.warm_up()
-    peak = PeakMemory(device)
-    release_memory(device)
-    peak.start()
+    env = RankEnvironment.read()
+    device = choose_device(trial.device, env)
+    run = StepRun(trial, store, Path(), env, device, PhaseClock())
+    run.build()
+    run.warm_up()
+    run.begin_measuring()
     on_gpu = device.type == "cuda"
-    loaded = torch.cuda.memory_allocated(device) if on_gpu else peak.host_bytes()
+    loaded = torch.cuda.memory_allocated(device) if on_gpu else run.peak.host_bytes()
 
     def now() -> float:
         synchronise_device(device)
         return time.perf_counter()
 
-    times: dict[str, list[float]] = {"sampling_s": [], "data_s": [], "step_s": []}
-    loss = torch.zeros(())
-    with peak:
-        micro_batches = trainer.order.micro_batches(1, 0)
-        for n, micro_batch in enumerate(islice(micro_batches, job["warm"] + job["steps"])):
+    engine, trainer, loss = run.engine, run.trainer, torch.zeros(())
+    steps_s = []
+    with run.peak:
+        for micro_batch in islice(trainer.order.micro_batches(1, 0), STEP_WARM_UP + steps):
             marks = [now()]
-            sampled = trainer.engine.sample(micro_batch)
+            sampled = engine.sample(micro_batch)
             marks.append(now())
-            batch = trainer.engine.load(sampled)
+            batch = engine.load(sampled)
             marks.append(now())
             loss, _ = trainer.micro_step(batch, synchronise=True)
             trainer.optimizer_step()
             marks.append(now())
-            if n >= job["warm"]:
-                for k, name in enumerate(times):
-                    times[name].append(marks[k + 1] - marks[k])
+            steps_s.append([end - start for start, end in pairwise(marks)])
             del sampled, batch
-    peaks = peak.read()
-    highest = peaks["peak_allocated_bytes" if on_gpu else "peak_host_private_bytes"]
+    sampling_s, data_s, step_s = zip(*steps_s[STEP_WARM_UP:], strict=True)
+    highest = run.peak.read()["peak_allocated_bytes" if on_gpu else "peak_host_private_bytes"]
     return {
-        **times,
+        "sampling_s": sampling_s,
+        "data_s": data_s,
+        "step_s": step_s,
         "peak_bytes": highest - loaded,
-        "loaded_bytes": loaded,
         "host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB,
         "loss": loss.item(),
     }
 
 
-def sampler(job: dict[str, Any]) -> dict[str, Any]:
-    """Edges a second of the CPU sampler, a figure a micro-batch."""
-    trial = Trial.from_json(job["trial"])
-    store = GraphStore.open(job["store"])
-    sampler = CpuSampler(store.colptr, store.row, threads=job["threads"])
-    order = SeedOrder(store.train, trial.batch_size, 1, 1, trial.seed)
-    edges_per_s = []
-    for n, micro_batch in enumerate(islice(order.micro_batches(1, 0), job["warm"] + job["steps"])):
-        key = sample_key(trial.seed, 1, micro_batch.index)
-        start = time.perf_counter()
-        blocks = sampler.sample(
-            micro_batch.seeds, trial.fanout, key, relabel_last=job["relabel_last"]
-        )
-        seconds = time.perf_counter() - start
-        if n >= job["warm"]:
-            edges_per_s.append(sum(blocks.edges_per_hop) / seconds)
-    return {"edges_per_s": edges_per_s}
-
-
-JOBS = {job.__name__: job for job in (step, sampler)}
+def sampler(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
+    """Edges a second of the CPU sampler with one thread and with two, a figure a micro-batch: as
+    PyG's engines use it, with the last hop relabelled, and as `blocks` does, without."""
+    graph = GraphStore.open(store)
+    order = SeedOrder(graph.train, trial.batch_size, 1, 1, trial.seed)
+    found: dict[str, list[list[float]]] = {"edges_per_s": [], "edges_per_s_as_blocks_uses_it": []}
+    for (name, rates), threads in product(found.items(), (1, 2)):
+        sampler = CpuSampler(graph.colptr, graph.row, threads=threads)
+        edges_per_s = []
+        for micro_batch in islice(order.micro_batches(1, 0), SAMPLER_WARM_UP + steps):
+            key = sample_key(trial.seed, 1, micro_batch.index)
+            start = time.perf_counter()
+            blocks = sampler.sample(
+                micro_batch.seeds, trial.fanout, key, relabel_last=name == "edges_per_s"
+            )
+            edges_per_s.append(sum(blocks.edges_per_hop) / (time.perf_counter() - start))
+        rates.append(edges_per_s[SAMPLER_WARM_UP:])
+    return found
 
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    print(json.dumps(JOBS[job["job"]](job)), flush=True)
+    measure = {"step": step, "sampler": sampler}[job["job"]]
+    found = measure(Path(job["store"]), Trial.from_json(job["trial"]), job["steps"])
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sagebench.attempts import Attempt, read_attempts
 from sagebench.cluster import sacct
 from sagebench.cluster.commands import NoAnswer
-from sagebench.records import Damaged, read_outcome
 
-SETTLE_S = 30.0
-"""how long to wait for the end of a job whose trial has ended: Slurm notes it a moment later"""
-ASK_AGAIN_S = 3.0
 CLOCKS_APART_S = 60.0
 """how far a node's clock and the controller's may differ"""
 
@@ -63,61 +58,49 @@ class Asked:
     gpus: int | None
 
 
-def collect(
-    trials: Iterable[Asked], before: Iterable[Row] = (), settle_s: float = SETTLE_S
-) -> list[Row]:
+def collect(trials: Iterable[Asked], before: Iterable[Row] = ()) -> list[Row]:
     """The rows of all attempts at the trials. before: the rows of an earlier call."""
     known = {_key(row): row for row in before if _is_final(row)}
-    rows = []
+    rows: list[Row] = []
     to_ask: list[tuple[Asked, Attempt, Row]] = []
     for trial in trials:
-        for attempt in attempts_of(trial.folder):
+        for attempt in read_attempts(trial.folder):
             row = _row(trial, attempt)
             rows.append(known.get(_key(row), row))
             if rows[-1] is row and attempt.slurm_job_id:
                 to_ask.append((trial, attempt, row))
-    attempts = [attempt for _, attempt, _ in to_ask]
     try:
-        answer = _ask(attempts, settle_s)
+        answer = sacct.allocations(row["slurm_job_id"] for _, _, row in to_ask)
     except NoAnswer as error:
         for _, _, row in to_ask:
             row["reason"] = str(error)
         return rows
-    found = [_allocation_of(attempt, answer) for attempt in attempts]
-    attempts_in = Counter((one.job_id, one.started_s) for one in found if one is not None)
+    found = [_begun_in(answer.get(row["slurm_job_id"], []), one) for _, one, row in to_ask]
+    attempts_in = Counter(found)
     for (trial, _, row), allocation in zip(to_ask, found, strict=True):
         if allocation is None:
             row["reason"] = "Slurm's accounting knows no such job"
             continue
-        row |= _figures(trial, allocation)
+        row |= asdict(allocation)
         row["failed"] = row["failed"] and allocation.finished
-        others = attempts_in[allocation.job_id, allocation.started_s] - 1
-        if others:
-            row |= dict.fromkeys(("gpu_hours_allocated", "gpu_hours_used", "energy_j"))
+        row["gpus_allocated"] = gpus = allocation.gpus_allocated or trial.gpus
+        if others := attempts_in[allocation] - 1:
+            row["energy_j"] = None
             row["reason"] = f"its job ran {others} other attempts: no share is its own"
+        elif gpus:
+            hours = allocation.elapsed_s / 3600
+            row["gpu_hours_allocated"] = gpus * hours
+            row["gpu_hours_used"] = min(trial.ranks, gpus) * hours
     return rows
-
-
-def attempts_of(folder: Path) -> list[Attempt]:
-    """A trial's attempts; where their records are gone, the one that its outcome tells of."""
-    attempts = read_attempts(folder)
-    if attempts or not (folder / "outcome.json").exists():
-        return attempts
-    try:
-        outcome = read_outcome(folder / "outcome.json", folder.name)
-    except Damaged:
-        return []
-    ids = (rank.get("slurm") or {} for rank in outcome.ranks)
-    job_id = next((found["slurm_job_id"] for found in ids if "slurm_job_id" in found), None)
-    number = outcome.attempts or 1
-    return [Attempt(number, outcome.started_at, slurm_job_id=job_id, status=outcome.status)]
 
 
 def as_csv(rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([_text(row[name]) for name in COLUMNS] for row in rows)
+    for row in rows:
+        values = [row[name] for name in COLUMNS]
+        writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in values])
     return text.getvalue()
 
 
@@ -152,64 +135,14 @@ def _row(trial: Asked, attempt: Attempt) -> Row:
     }
 
 
-def _figures(trial: Asked, allocation: sacct.Allocation) -> Row:
-    gpus = trial.gpus if allocation.gpus is None else allocation.gpus
-    hours = allocation.elapsed_s / 3600
-    return {
-        "state": allocation.state,
-        "exit_code": allocation.exit_code,
-        "submitted_at": _iso(allocation.submitted_s),
-        "started_at": _iso(allocation.started_s),
-        "finished_at": _iso(allocation.ended_s),
-        "elapsed_s": allocation.elapsed_s,
-        "queue_s": allocation.queue_s,
-        "nodes": allocation.nodes,
-        "node_names": allocation.node_names,
-        "gpus_allocated": gpus or None,
-        "gpu_hours_allocated": gpus * hours if gpus else None,
-        "gpu_hours_used": min(trial.ranks, gpus) * hours if gpus else None,
-        "energy_j": allocation.energy_j,
-    }
-
-
-def _ask(attempts: Sequence[Attempt], settle_s: float) -> dict[str, list[sacct.Allocation]]:
-    """Slurm's answer, once the jobs of the attempts that have ended are over, or settle_s later."""
-    answer = sacct.allocations(attempt.slurm_job_id or "" for attempt in attempts)
-    running = {attempt.slurm_job_id or "" for attempt in attempts if attempt.status is not None}
-    until = time.monotonic() + settle_s
-    while time.monotonic() < until:
-        running = {job for job in running if not all(one.finished for one in answer.get(job, []))}
-        if not running:
-            break
-        time.sleep(ASK_AGAIN_S)
-        answer |= sacct.allocations(running)
-    return answer
-
-
-def _allocation_of(
-    attempt: Attempt, answer: Mapping[str, Sequence[sacct.Allocation]]
-) -> sacct.Allocation | None:
-    """The allocation that the attempt began in: Slurm uses a number again after a requeue, and for
-    another job after years."""
-    held = list(answer.get(attempt.slurm_job_id or "", []))
-    if (began_s := attempt.started_unix_s) is not None:
-        held = [
-            one
-            for one in held
-            if one.started_s is not None
-            and one.started_s - CLOCKS_APART_S <= began_s
-            and (one.ended_s is None or began_s <= one.ended_s + CLOCKS_APART_S)
-        ]
-    return held[-1] if held else None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def _iso(unix_s: float | None) -> str | None:
-    if unix_s is None:
-        return None
-    return datetime.fromtimestamp(unix_s, timezone.utc).isoformat(timespec="seconds")
+def _begun_in(allocations: Sequence[sacct.Allocation], attempt: Attempt) -> sacct.Allocation | None:
+    """The last of a job number's allocations that started before the attempt: a requeued job has
+    several, and Slurm uses a number again after years."""
+    began_s = attempt.started_unix_s or float("inf")
+    before = [
+        one
+        for one in allocations
+        if one.started_at
+        and datetime.fromisoformat(one.started_at).timestamp() - CLOCKS_APART_S <= began_s
+    ]
+    return before[-1] if before else None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from sagebench.cluster.commands import ask
@@ -17,43 +17,36 @@ FIELDS = [
 JOBS_A_CALL = 8000
 """as many as go into one argument of a command"""
 LIMIT_S = 120.0
-
 UNFINISHED = {"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING"}
-
 NOT_RECORDED_J = 2**32 - 2
 """from here on an energy is one of Slurm's words for none"""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """A job from one start to its end; a requeued job has several. Times are Unix seconds.
+    """A job from one start to its end; a requeued job has several. Times are ISO texts in UTC.
 
-    state: Slurm's word, e.g. COMPLETED or NODE_FAIL. gpus: None where Slurm does not count them.
-    node_names: as Slurm writes them, e.g. tb[1-2]. energy_j: None where none is recorded.
+    state: Slurm's word, e.g. COMPLETED or NODE_FAIL. queue_s: from being submitted, or put back
+    into the queue, to the start. node_names: as Slurm writes them, e.g. tb[1-2]. gpus_allocated:
+    None where Slurm does not count them. energy_j: of the nodes; None where none is recorded.
     """
 
-    job_id: str
+    slurm_job_id: str
     state: str
     exit_code: str
-    submitted_s: float | None
-    started_s: float | None
-    ended_s: float | None
-    elapsed_s: float
+    submitted_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    elapsed_s: int
+    queue_s: int | None
     nodes: int
     node_names: str
-    gpus: int | None
+    gpus_allocated: int | None
     energy_j: float | None = None
 
     @property
     def finished(self) -> bool:
         return self.state not in UNFINISHED
-
-    @property
-    def queue_s(self) -> float | None:
-        """From being submitted, or put back into the queue, to the start."""
-        if self.submitted_s is None or self.started_s is None:
-            return None
-        return self.started_s - self.submitted_s
 
 
 def allocations(job_ids: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, list[Allocation]]:
@@ -70,55 +63,48 @@ def allocations(job_ids: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, l
 def parse(text: str) -> dict[str, list[Allocation]]:
     """The allocations in sacct's answer. A job's steps follow its own line; lines that are not
     whole are left out."""
-    rows = [line.split("|") for line in text.splitlines()]
-    jobs: list[list[dict[str, str]]] = []
-    for values in rows:
+    found: dict[str, list[Allocation]] = {}
+    for line in text.splitlines():
+        values = line.split("|")
         if len(values) != len(FIELDS):
             continue
         row = dict(zip(FIELDS, values, strict=True))
-        if "." not in row["JobIDRaw"]:
-            jobs.append([row])
-        elif jobs:
-            jobs[-1].append(row)
-    found: dict[str, list[Allocation]] = {}
-    for job, *steps in jobs:
-        found.setdefault(job["JobIDRaw"], []).append(_allocation(job, steps))
+        job_id, _, step = row["JobIDRaw"].partition(".")
+        if not step:
+            found.setdefault(job_id, []).append(_allocation(row))
+        elif same := found.get(job_id):
+            # Where only steps have an energy, that of the one that saw most: all read the counters
+            # of their nodes, so adding them up would count a node twice.
+            energy_j = max(same[-1].energy_j or 0.0, _joules(row)) or None
+            same[-1] = replace(same[-1], energy_j=energy_j)
     for same in found.values():
-        same.sort(key=lambda one: one.started_s or float("inf"))
+        same.sort(key=lambda one: one.started_at or "later")
     return found
 
 
-def _allocation(job: dict[str, str], steps: Sequence[dict[str, str]]) -> Allocation:
-    nowhere = job["NodeList"] == "None assigned"
+def _allocation(row: dict[str, str]) -> Allocation:
+    nowhere = row["NodeList"] == "None assigned"
+    submitted, ended = _time(row["Submit"]), _time(row["End"])
+    # Of a job that was cancelled while it waited, sacct may call that moment the start.
+    started = None if nowhere else _time(row["Start"])
     return Allocation(
-        job_id=job["JobIDRaw"],
-        state=(job["State"].split() or ["UNKNOWN"])[0],  # without the user in "CANCELLED by 1000"
-        exit_code=job["ExitCode"],
-        submitted_s=_time(job["Submit"]),
-        # Of a job that was cancelled while it waited, sacct may call that moment the start.
-        started_s=None if nowhere else _time(job["Start"]),
-        ended_s=_time(job["End"]),
-        elapsed_s=_number(job["ElapsedRaw"]),
-        nodes=int(_number(job["NNodes"])),
-        node_names="" if nowhere else job["NodeList"],
-        gpus=_gpus(job["AllocTRES"]),
-        energy_j=_energy(job, steps),
+        slurm_job_id=row["JobIDRaw"],
+        state=(row["State"].split() or ["UNKNOWN"])[0],  # without the user in "CANCELLED by 1000"
+        exit_code=row["ExitCode"],
+        submitted_at=submitted and submitted.isoformat(),
+        started_at=started and started.isoformat(),
+        finished_at=ended and ended.isoformat(),
+        elapsed_s=int(row["ElapsedRaw"] or 0),
+        queue_s=int((started - submitted).total_seconds()) if started and submitted else None,
+        nodes=int(row["NNodes"] or 0),
+        node_names="" if nowhere else row["NodeList"],
+        gpus_allocated=_gpus(row["AllocTRES"]),
+        energy_j=_joules(row) or None,
     )
 
 
-def _energy(job: dict[str, str], steps: Sequence[dict[str, str]]) -> float | None:
-    """Joules of the job; where only its steps have them, those of the steps that saw most.
-
-    Steps read their nodes' counters: .batch the first node's, .extern all of them, and both beside
-    the numbered ones. Adding all up would count a node twice.
-    """
-    numbered = sum(_joules(step) for step in steps if step["JobIDRaw"][-1].isdigit())
-    others = [_joules(step) for step in steps if not step["JobIDRaw"][-1].isdigit()]
-    return _joules(job) or max(numbered, *others, 0.0) or None
-
-
 def _joules(row: dict[str, str]) -> float:
-    joules = _number(row["ConsumedEnergyRaw"])
+    joules = float(row["ConsumedEnergyRaw"] or 0)
     return joules if joules < NOT_RECORDED_J else 0.0
 
 
@@ -128,16 +114,9 @@ def _gpus(tres: str) -> int | None:
     return sum(map(int, counts)) if counts else None
 
 
-def _number(text: str) -> float:
+def _time(text: str) -> datetime | None:
+    """None for "Unknown", "None" and the like."""
     try:
-        return float(text)
-    except ValueError:
-        return 0.0
-
-
-def _time(text: str) -> float | None:
-    """Unix seconds of a time in UTC; None for "Unknown", "None" and the like."""
-    try:
-        return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
+        return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
     except ValueError:
         return None

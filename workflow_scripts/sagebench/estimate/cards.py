@@ -1,10 +1,11 @@
-"""A small table of cards: data sheets, and the few constants that turn them into a time.
+"""A small table of cards: data sheets, and the few constants that make times and watts of them.
 
 A figure from here is a model's, not a measurement's: the plan says so.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from sagebench.errors import UserError
@@ -24,30 +25,20 @@ SAMPLED_EDGES_PER_S = 20e6
 """of the CPU sampler and thread: `make bench` on a core of an AMD EPYC (README.md)"""
 START_S = 20.0
 """of a trial on a GPU: imports, context, communicator; a judgement"""
+POWER_SHARE = 0.7
+"""of the power limit, while training, which is bound by memory and seldom by its power: a
+judgement, until a pilot has measured it"""
 RELATIVE_ERROR = 0.55
 """standard deviation of the logarithm of a roofline's time: within a factor 1.7 in two of three
 cases; a judgement"""
 
 
-@dataclass(frozen=True)
-class Network:
-    """An all-reduce between ranks: what one costs at least, and bytes a second of each rank on the
-    ring's 2 (R - 1) / R of them."""
-
-    latency_s: float
-    bytes_per_s: float
-
-    def all_reduce_s(self, size_bytes: float, ranks: int) -> float:
-        if ranks == 1:
-            return 0.0
-        return self.latency_s + 2 * (ranks - 1) / ranks * size_bytes / self.bytes_per_s
-
-
-BETWEEN_NODES = Network(latency_s=40e-6, bytes_per_s=20 * GB)
+NVLINK_LATENCY_S, INFINIBAND_LATENCY_S = 10e-6, 40e-6
+"""of an all-reduce at least, within a node and between nodes; the former:
+https://github.com/NVIDIA/nccl-tests/issues/331"""
+INFINIBAND_BYTES_PER_S = 20 * GB
 """one HDR InfiniBand link (25 GB/s) a rank at most: 85 % of the links' sum were measured over three
 nodes, https://github.com/NVIDIA/nccl-tests/issues/119"""
-NVLINK_LATENCY_S = 10e-6
-"""https://github.com/NVIDIA/nccl-tests/issues/331"""
 
 
 @dataclass(frozen=True)
@@ -77,9 +68,14 @@ class Card:
         arithmetic_s = flops / (peak * TERA)
         return (arithmetic_s + bytes_moved / (self.bandwidth_gb_per_s * GB)) / EFFICIENCY
 
-    def network(self, nodes: int) -> Network:
-        within = Network(NVLINK_LATENCY_S, self.all_reduce_gb_per_s * GB)
-        return within if nodes == 1 else BETWEEN_NODES
+    def all_reduce_s(self, size_bytes: float, ranks: int, nodes: int) -> float:
+        """Of the ring: each rank sends 2 (R - 1) / R of the bytes."""
+        if ranks == 1:
+            return 0.0
+        latency_s, bytes_per_s = NVLINK_LATENCY_S, self.all_reduce_gb_per_s * GB
+        if nodes > 1:
+            latency_s, bytes_per_s = INFINIBAND_LATENCY_S, INFINIBAND_BYTES_PER_S
+        return latency_s + 2 * (ranks - 1) / ranks * size_bytes / bytes_per_s
 
 
 A100_SHEET = (
@@ -111,22 +107,13 @@ CARDS = {
 }
 # fmt: on
 
-OF_DRIVER = {
-    "A100-SXM4-40GB": "A100-40GB",
-    "A100-SXM4-80GB": "A100-80GB",
-    "H100 80GB HBM3": "H100",
-    "H200": "H200",
-    "V100-SXM2-16GB": "V100-16GB",
-    "V100-SXM2-32GB": "V100-32GB",
-    "L40S": "L40S",
-}
-"""how the driver ends a card's name, after "NVIDIA " or "Tesla " """
+OF_DRIVER = re.compile(r"^(NVIDIA|Tesla) |-SXM\d| 80GB HBM3$")
+"""what the driver's name of a card has more: NVIDIA A100-SXM4-40GB, NVIDIA H100 80GB HBM3"""
 
 
 def find_card(name: str) -> Card | None:
     """The card of a name of the table, or of one that the driver gives it."""
-    bare = name.removeprefix("NVIDIA ").removeprefix("Tesla ")
-    return CARDS.get(OF_DRIVER.get(bare, name))
+    return CARDS.get(OF_DRIVER.sub("", name))
 
 
 def card_name(device_name: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -78,27 +78,23 @@ def make_sample(
     """full: some of the epoch's `whole` micro-batches of batch_size seeds. last: the one with
     fewer, if there is one."""
     hops = len(fanout) + 1
-    table = np.array(full or [last], float)
-    rest = None if last is None else np.array(last, float)
 
-    def spread(columns: slice, *, total: bool = False) -> Iterator[Spread]:
-        values, remaining = table[:, columns], None if rest is None else rest[columns]
-        if total:
-            values = values.sum(1, keepdims=True)
-            remaining = None if remaining is None else remaining.sum(keepdims=True)
-        for k, column in enumerate(values.T):
-            mean = column.mean()
-            epoch = mean if remaining is None else (whole * mean + remaining[k]) / (whole + 1)
-            std = column.std(ddof=1) if len(column) > 1 else 0.0
-            yield Spread(float(epoch), float(mean), float(std))
+    def with_sums(counts: Sequence[Counts]) -> np.ndarray:
+        table = np.array(counts, float)
+        return np.column_stack([table, table[:, :hops].sum(1), table[:, hops:].sum(1)])
 
-    nodes, edges = slice(0, hops), slice(hops, None)
+    table = with_sums(full or [last])
+    means = table.mean(0)
+    epoch = means if last is None else (whole * means + with_sums([last])[0]) / (whole + 1)
+    stds = table.std(0, ddof=1) if len(table) > 1 else np.zeros_like(means)
+    columns = zip(epoch.tolist(), means.tolist(), stds.tolist(), strict=True)
+    *spreads, nodes, edges = (Spread(*values) for values in columns)
     return Sample(
         fanout=list(fanout),
         batch_size=batch_size,
         batches=len(full) + (last is not None),
-        nodes_per_hop=list(spread(nodes)),
-        edges_per_hop=list(spread(edges)),
-        nodes=next(spread(nodes, total=True)),
-        edges=next(spread(edges, total=True)),
+        nodes_per_hop=spreads[:hops],
+        edges_per_hop=spreads[hops:],
+        nodes=nodes,
+        edges=edges,
     )

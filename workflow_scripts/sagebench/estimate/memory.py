@@ -11,6 +11,7 @@ what decides. Nothing is estimated for a CPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import hypot
 
 from sagebench.estimate.samples import (
@@ -67,7 +68,7 @@ class MemoryEstimate:
     std_bytes: int
     limit_bytes: int | None
 
-    @property
+    @cached_property
     def out_of_memory_chance(self) -> float | None:
         """That any of the trial's micro-batches needs more than the limit.
 

@@ -108,9 +108,11 @@ def probe_store(
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
     with hold(lock, f"{path} is being made already: waiting for that"):
-        probe = _still_good(path, store.checksum) or Probe(
-            store.checksum, GraphFacts.of_manifest(store.manifest)
-        )
+        probe = None
+        with contextlib.suppress(UserError):
+            probe = load_probe(path)
+        if probe is None or probe.store_checksum != store.checksum:
+            probe = Probe(store.checksum, GraphFacts.of_manifest(store.manifest))
         _sample(probe, store, trials, path, threads, say)
         _record(probe, trials, path, say)
     return probe
@@ -124,20 +126,15 @@ def _sample(
     threads: int,
     say: Callable[[str], None],
 ) -> None:
-    wanted = {sample_name(trial.fanout, trial.batch_size): trial for trial in trials}
-    missing = sorted(
-        (trial.fanout, trial.batch_size)
-        for name, trial in wanted.items()
-        if name not in probe.samples
-    )
+    wanted = {(trial.fanout, trial.batch_size) for trial in trials}
+    missing = sorted(pair for pair in wanted if sample_name(*pair) not in probe.samples)
     if not missing:
         return
     from sagebench.estimate.counting import Counter  # numba takes a second to import
 
     counter = Counter(store, threads)
     for done, (fanout, batch_size) in enumerate(missing, start=1):
-        sample = counter.take(fanout, batch_size)
-        name = sample_name(fanout, batch_size)
+        name, sample = sample_name(fanout, batch_size), counter.take(fanout, batch_size)
         probe.samples[name] = sample
         write_json(path, probe.to_json())
         say(
@@ -169,12 +166,3 @@ def _record(probe: Probe, trials: list[Trial], path: Path, say: Callable[[str], 
             write_json(path, probe.to_json())
             saved_s = time.monotonic()
             say(f"recorded {done} of {len(missing)} steps")
-
-
-def _still_good(path: Path, checksum: str) -> Probe | None:
-    """The probe that is there, if it is a whole one and of this very graph."""
-    with contextlib.suppress(UserError):
-        probe = load_probe(path)
-        if probe is not None and probe.store_checksum == checksum:
-            return probe
-    return None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from statistics import median
 
 from sagebench.estimate.cards import (
@@ -20,7 +19,6 @@ from sagebench.estimate.cards import (
     SAMPLED_EDGES_PER_S,
     START_S,
     Card,
-    Network,
 )
 from sagebench.estimate.samples import GraphFacts, Sample, StepCost
 from sagebench.grid.trial import Trial
@@ -42,17 +40,8 @@ PILOT_SPREAD, PILOT_SPREAD_OF_RANKS = 0.12, 0.3
 the same trial again differs by as much, README.md); of several ranks a judgement"""
 LIKE_SPREAD = 0.2
 """the same from one configuration to another that corrects it"""
-
-
-class Basis(str, Enum):
-    """What a time rests on."""
-
-    MODEL = "a model's"
-    PILOT = "measured steps"
-    OUTCOMES = "outcomes"
-
-    def __str__(self) -> str:
-        return self.value
+A_MODEL, MEASURED_STEPS, OUTCOMES = "a model's", "measured steps", "outcomes"
+"""the basis of a time"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +57,7 @@ class TimeEstimate:
     start_s: float
     evaluation_s: float | None
     test_s: float | None
-    basis: Basis
+    basis: str
     source: str
     used: tuple[str, ...] = ()
 
@@ -104,9 +93,9 @@ def micro_steps_per_epoch(trial: Trial, graph: GraphFacts) -> int:
 
 
 def roofline(
-    trial: Trial, cost: StepCost, sample: Sample, graph: GraphFacts, card: Card, network: Network
+    trial: Trial, cost: StepCost, sample: Sample, graph: GraphFacts, card: Card, nodes: int
 ) -> TimeEstimate | None:
-    """network: between the ranks. None for a precision that the card does not have."""
+    """nodes: of the ranks. None for a precision that the card does not have."""
     step_s = card.device_s(cost.flops, cost.bytes_moved, trial.precision)
     if step_s is None:
         return None
@@ -127,7 +116,7 @@ def roofline(
         serial_s = 0.0 if trial.sampling_workers else sampling_s
         micro_s = max(step_s + copy_s, waits_s) + serial_s
     epoch_s = micro_steps_per_epoch(trial, graph) * micro_s
-    epoch_s += _all_reduces_s(trial, cost, graph, network)
+    epoch_s += all_reduces_s(trial, cost, graph, card, nodes)
     full_s = _full_evaluation_s(trial, graph, card)
     sampled_s = step_s / PASSES / trial.batch_size  # a node
     tested = min(trial.sampled_test_nodes or graph.test_nodes, graph.test_nodes)
@@ -139,14 +128,14 @@ def roofline(
         start_s=START_S,
         evaluation_s=validation_s / trial.ranks,
         test_s=(full_s + sampled_s * tested) / trial.ranks,
-        basis=Basis.MODEL,
+        basis=A_MODEL,
         source=f"a recorded step against the data sheet of {card.name}",
     )
 
 
-def _all_reduces_s(trial: Trial, cost: StepCost, graph: GraphFacts, network: Network) -> float:
+def all_reduces_s(trial: Trial, cost: StepCost, graph: GraphFacts, card: Card, nodes: int) -> float:
     """Of an epoch, for the sum of the ranks' gradients."""
-    once_s = network.all_reduce_s(FLOAT * cost.parameters, trial.ranks)
+    once_s = card.all_reduce_s(FLOAT * cost.parameters, trial.ranks, nodes)
     return steps_per_epoch(trial, graph) * once_s
 
 
@@ -161,24 +150,23 @@ def from_pilot(
     pilot: Pilot,
     evaluation: Pilot | None,
     graph: GraphFacts,
-    cost: StepCost | None,
-    network: Network | None,
+    summing_s: float | None,
     modelled: TimeEstimate | None,
 ) -> TimeEstimate:
     """An epoch as so many measured micro-steps of one rank.
 
-    pilot: a completed one. cost, network: of several ranks on a card, for the sum of their
-    gradients, which no pilot measures; None where that is not known, and then it takes nothing.
-    modelled: whose validation and test stand for those that were not measured.
+    pilot: a completed one. summing_s: of several ranks on a card for the sum of their gradients,
+    which no pilot measures; None: not known, and taken as nothing. modelled: whose validation and
+    test stand for those that were not measured.
     """
     epoch_s = pilot.first_batch_s + micro_steps_per_epoch(trial, graph) * pilot.step_mean_s
-    source, error = "measured steps", PILOT_SPREAD
+    source, error = MEASURED_STEPS, PILOT_SPREAD
     if trial.ranks == 1:
         epoch_s = pilot.epoch_s or epoch_s
     else:
-        source, error = "measured steps of one rank", PILOT_SPREAD_OF_RANKS
-        if cost is not None and network is not None:
-            epoch_s += _all_reduces_s(trial, cost, graph, network)
+        source, error = f"{MEASURED_STEPS} of one rank", PILOT_SPREAD_OF_RANKS
+        if summing_s is not None:
+            epoch_s += summing_s
             source += ", and a model's all-reduce"
     evaluation_s = test_s = None
     if evaluation is not None and evaluation.test_s is not None:
@@ -194,7 +182,7 @@ def from_pilot(
         start_s=pilot.start_to_first_step_s or 0.0,
         evaluation_s=evaluation_s,
         test_s=test_s,
-        basis=Basis.PILOT,
+        basis=MEASURED_STEPS,
         source=source,
     )
 
@@ -210,18 +198,13 @@ class Observation:
     """An outcome of the machine, as far as it corrects estimates.
 
     exactly: what only trials share that differ in nothing that costs time. alike: what trials share
-    that correct one another. estimated_s: what would have been estimated of its epoch; None where
-    that is not known. start_s, evaluation_s, test_s: None where they were not measured.
+    that correct one another. measured: its times, of which some may be None. estimated_s: what
+    would have been estimated of its epoch; None where that is not known.
     """
 
-    trial_id: str
     exactly: str
     alike: tuple[object, ...]
-    epoch_s: float
-    micro_step_s: float
-    start_s: float | None
-    evaluation_s: float | None
-    test_s: float | None
+    measured: TimeEstimate
     estimated_s: float | None
 
 
@@ -234,44 +217,40 @@ def corrected(
     """The estimate after outcomes: their own times where they ran the very configuration, else
     times the median of measured over estimated of those that are alike. estimate: None where there
     is neither a card's data sheet nor a pilot."""
-    same = [seen for seen in observations if seen.exactly == exactly]
+    same = [seen.measured for seen in observations if seen.exactly == exactly]
     if same:
         return _of_outcomes(same, estimate)
-    ratios = {
-        seen.trial_id: seen.epoch_s / seen.estimated_s
-        for seen in observations
-        if seen.alike == alike and seen.estimated_s
-    }
-    if estimate is None or not ratios:
+    seen = [one for one in observations if one.alike == alike and one.estimated_s]
+    if estimate is None or not seen:
         return estimate
-    ratio = median(ratios.values())
+    ratios = [one.measured.epoch_s / one.estimated_s for one in seen]
+    ratio = median(ratios)
     return replace(
         estimate,
         epoch_s=ratio * estimate.epoch_s,
-        error=max(LIKE_SPREAD, _spread([*ratios.values()])),
+        error=max(LIKE_SPREAD, _spread(ratios)),
         micro_step_s=ratio * estimate.micro_step_s,
-        basis=Basis.OUTCOMES,
+        basis=OUTCOMES,
         source=f"{estimate.source}, times the median ratio of {_outcomes(len(ratios))}",
-        used=tuple(ratios),
+        used=tuple(name for one in seen for name in one.measured.used),
     )
 
 
-def _of_outcomes(same: Sequence[Observation], estimate: TimeEstimate | None) -> TimeEstimate:
+def _of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) -> TimeEstimate:
     def middle(name: str) -> float | None:
-        known = [getattr(seen, name) for seen in same if getattr(seen, name) is not None]
+        known = [getattr(one, name) for one in same if getattr(one, name) is not None]
         return median(known) if known else getattr(estimate, name, None)
 
-    times = [seen.epoch_s for seen in same]
-    return TimeEstimate(
-        epoch_s=median(times),
-        error=max(OUTCOMES_SPREAD, _spread(times)),
-        micro_step_s=median(seen.micro_step_s for seen in same),
+    return replace(
+        same[0],
+        epoch_s=middle("epoch_s"),
+        error=max(OUTCOMES_SPREAD, _spread([one.epoch_s for one in same])),
+        micro_step_s=middle("micro_step_s"),
         start_s=middle("start_s") or 0.0,
         evaluation_s=middle("evaluation_s"),
         test_s=middle("test_s"),
-        basis=Basis.OUTCOMES,
         source=f"{_outcomes(len(same))} of the same configuration",
-        used=tuple(seen.trial_id for seen in same),
+        used=tuple(name for one in same for name in one.used),
     )
 
 

@@ -8,7 +8,7 @@ a fraction of a second.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -78,18 +78,14 @@ class RecordedStep:
         return sum(self.batch_bytes) + self.trace.peak_bytes
 
     def towards(self, other: RecordedStep, share: float) -> RecordedStep:
-        """Between this one and one whose trace is alike: all by `share` nearer to the other's."""
+        """With every allocation by `share` nearer to that of one whose trace is alike."""
 
         def between(mine: int, its: int) -> int:
             return round(mine + share * (its - mine))
 
-        return RecordedStep(
-            batch_bytes=tuple(map(between, self.batch_bytes, other.batch_bytes)),
-            trace=AllocationTrace(map(between, self.trace.events, other.trace.events)),
-            flops=between(self.flops, other.flops),
-            bytes_moved=between(self.bytes_moved, other.bytes_moved),
-            operations=between(self.operations, other.operations),
-        )
+        batch_bytes = tuple(map(between, self.batch_bytes, other.batch_bytes))
+        trace = AllocationTrace(map(between, self.trace.events, other.trace.events))
+        return replace(self, batch_bytes=batch_bytes, trace=trace)
 
 
 class Recorder(TorchDispatchMode):

@@ -26,38 +26,33 @@ def check_edge_index(edge_index: Any, num_nodes: int) -> NDArray[np.integer[Any]
             f"edge_index has shape {list(edge_index.shape)}; give [2, E]: row 0 the u, row 1 "
             "the v of u -> v"
         )
-    _require_integers("edge_index", edge_index, "node ids")
-    _require_range("edge_index", edge_index, num_nodes, f"x has {num_nodes} nodes")
+    _require_ids("edge_index", edge_index, num_nodes)
     return edge_index
 
 
 def check_features(features: Any) -> NDArray[np.float32]:
     """`x` as float32 [N, F], C order, finite, at least one row and one column."""
     features = np.asarray(features)
-    if features.ndim != 2:
-        raise UserError(f"x has shape {list(features.shape)}; give [N, F]: one row a node")
-    if 0 in features.shape:
-        raise UserError(f"x has shape {list(features.shape)}; give at least one node and feature")
+    if features.ndim != 2 or 0 in features.shape:
+        raise UserError(
+            f"x has shape {list(features.shape)}; give [N, F]: one row a node, and at least one "
+            "node and feature"
+        )
     if features.dtype.kind not in "fiub":
         raise UserError(f"x has dtype {features.dtype}; give real numbers, for example float32")
     with np.errstate(over="ignore"):  # a float64 too large for float32 is found as inf below
         features = np.ascontiguousarray(features, dtype=np.float32)
     rows = max(1, CHUNK_VALUES // features.shape[1])
     for start in range(0, len(features), rows):
-        finite = np.isfinite(features[start : start + rows])
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            value = features[start + row, column]
-            raise UserError(
-                f"x[{start + row}, {column}] is {value} as float32; give finite numbers only"
-            )
+        if not np.isfinite(features[start : start + rows]).all():
+            _refuse_first(~np.isfinite(features), "x", features, "give finite float32 numbers only")
     return features
 
 
 def check_labels(
     labels: Any, num_nodes: int, num_classes: int | None = None, unlabelled: bool = False
 ) -> tuple[NDArray[np.int64], int]:
-    """`y` as int64 [N] and the number of classes. [N, 1] is taken as [N].
+    """`y` as int64 [N] and the number of classes. [N, 1] is taken as [N], and 1.0 as 1.
 
     Without `num_classes` the classes are 0..max, and each must have a node: a stray 99 among
     three classes is a mistake far more often than a hundredth class.
@@ -69,35 +64,26 @@ def check_labels(
     if labels.shape != (num_nodes,):
         raise UserError(f"y has shape {list(labels.shape)}; give [{num_nodes}], as x has rows")
     if labels.dtype.kind == "f":
-        labels = _whole_numbers("y", labels, "a class 0, 1, 2, ...")
-    _require_integers("y", labels, "classes 0, 1, 2, ...")
+        broken = ~np.isfinite(labels) | (labels != np.floor(labels))
+        _refuse_first(broken, "y", labels, "give a class 0, 1, 2, ...")
+    elif labels.dtype.kind not in "iu":
+        raise UserError(f"y has dtype {labels.dtype}; give classes 0, 1, 2, ... as integers")
     labels = labels.astype(np.int64)
-    lowest = -1 if unlabelled else 0
-    if labels.min() < lowest:
-        at = int(np.argmax(labels < lowest))
-        raise UserError(
-            f"y[{at}] is {labels[at]}; give a class from 0 on (a node without a label: -1, with "
-            "unlabelled: true in the data set's spec)"
-        )
+    advice = "give a class from 0 on"
+    if not unlabelled:
+        advice += " (a node without a label: -1, with unlabelled: true in the data set's spec)"
+    _refuse_first(labels < (-1 if unlabelled else 0), "y", labels, advice)
     highest = int(labels.max())
     if num_classes is not None:
-        if highest >= num_classes:
-            at = int(np.argmax(labels >= num_classes))
-            raise UserError(
-                f"y[{at}] is {labels[at]}; with num_classes: {num_classes} the classes are "
-                f"0..{num_classes - 1}"
-            )
+        advice = f"with num_classes: {num_classes} the classes are 0..{num_classes - 1}"
+        _refuse_first(labels >= num_classes, "y", labels, advice)
         return labels, num_classes
-    if highest >= num_nodes:
+    classes = np.unique(labels[labels >= 0])
+    if len(classes) <= highest:
+        gap = int(np.argmax(classes != np.arange(len(classes))))
         raise UserError(
-            f"y[{int(labels.argmax())}] is {highest}, but there are only {num_nodes} nodes; "
-            "number the classes 0, 1, 2, ..."
-        )
-    empty = np.flatnonzero(np.bincount(labels[labels >= 0], minlength=1) == 0)
-    if len(empty):
-        raise UserError(
-            f"y has labels up to {highest} but none of class {empty[0]}; number the classes "
-            f"without gaps, or give num_classes: {highest + 1} in the data set's spec"
+            f"y has labels up to {highest} but none of class {gap}; number the classes without "
+            f"gaps, or give num_classes: {highest + 1} in the data set's spec"
         )
     if highest < 1:
         raise UserError("y has one class only; give at least two, or num_classes in the spec")
@@ -109,13 +95,10 @@ def check_splits(splits: Mapping[str, Any], labels: NDArray[np.int64]) -> dict[s
 
     Each needs a node; no node may be in two of them or twice in one; each node needs a label.
     """
-    num_nodes = len(labels)
-    owner = np.full(num_nodes, -1, np.int8)
+    owner = np.full(len(labels), -1, np.int8)
     checked = {}
     for number, name in enumerate(SPLITS):
-        if name not in splits:
-            raise UserError(f"{name} is missing; give the ids of its nodes")
-        ids = _split_ids(name, np.asarray(splits[name]), num_nodes)
+        checked[name] = ids = _split_ids(name, np.asarray(splits[name]), len(labels))
         taken = ids[owner[ids] >= 0]
         if len(taken):
             other = SPLITS[owner[taken[0]]]
@@ -123,11 +106,12 @@ def check_splits(splits: Mapping[str, Any], labels: NDArray[np.int64]) -> dict[s
                 f"node {taken[0]} is in {other} and in {name} ({len(taken)} such nodes); give "
                 "splits that do not overlap"
             )
-        if labels[ids].min() < 0:
-            at = ids[labels[ids] < 0][0]
-            raise UserError(f"node {at} is in {name} but has no label; take it out of {name}")
+        unlabelled = ids[labels[ids] < 0]
+        if len(unlabelled):
+            raise UserError(
+                f"node {unlabelled[0]} is in {name} but has no label; take it out of {name}"
+            )
         owner[ids] = number
-        checked[name] = ids
     return checked
 
 
@@ -140,8 +124,7 @@ def _split_ids(name: str, ids: NDArray, num_nodes: int) -> NDArray[np.int64]:
         ids = np.flatnonzero(ids)
     if not len(ids):
         raise UserError(f"{name} is empty; give it at least one node")
-    _require_integers(name, ids, "node ids")
-    _require_range(name, ids, num_nodes, f"x has {num_nodes} nodes")
+    _require_ids(name, ids, num_nodes)
     ids = np.sort(ids.astype(np.int64))
     twice = ids[1:][ids[1:] == ids[:-1]]
     if len(twice):
@@ -149,24 +132,16 @@ def _split_ids(name: str, ids: NDArray, num_nodes: int) -> NDArray[np.int64]:
     return ids
 
 
-def _require_integers(name: str, values: NDArray, what: str) -> None:
-    if values.dtype.kind not in "iu":
-        raise UserError(f"{name} has dtype {values.dtype}; give {what} as integers")
-
-
-def _whole_numbers(name: str, values: NDArray, what: str) -> NDArray[np.int64]:
-    """Floats that are all whole numbers, as int64: some tools save labels as 1.0, 2.0."""
-    bad = ~np.isfinite(values) | (values != np.floor(values))
-    if bad.any():
-        at = int(np.argmax(bad))
-        raise UserError(f"{name}[{at}] is {values[at]}; give {what}")
-    return values.astype(np.int64)
-
-
-def _require_range(name: str, ids: NDArray, num_nodes: int, reason: str) -> None:
+def _require_ids(name: str, ids: NDArray, num_nodes: int) -> None:
+    if ids.dtype.kind not in "iu":
+        raise UserError(f"{name} has dtype {ids.dtype}; give node ids as integers")
     if ids.size and (ids.min() < 0 or ids.max() >= num_nodes):
-        bad = np.argwhere((ids < 0) | (ids >= num_nodes))[0]
-        place = ", ".join(str(i) for i in bad)
-        raise UserError(
-            f"{name}[{place}] is {ids[tuple(bad)]}; {reason}, so give 0 to {num_nodes - 1}"
-        )
+        advice = f"x has {num_nodes} nodes, so give 0 to {num_nodes - 1}"
+        _refuse_first((ids < 0) | (ids >= num_nodes), name, ids, advice)
+
+
+def _refuse_first(bad: NDArray[np.bool_], name: str, values: NDArray, advice: str) -> None:
+    """UserError for the first of the `values` that is `bad`, where one is."""
+    if bad.any():
+        at = np.argwhere(bad)[0]
+        raise UserError(f"{name}[{', '.join(map(str, at))}] is {values[tuple(at)]}; {advice}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import (
     AfterValidator,
@@ -14,9 +14,11 @@ from pydantic import (
     create_model,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from sagebench.errors import UserError
+from sagebench.graph import sources
 from sagebench.grid import messages
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
@@ -68,63 +70,48 @@ class Strict(BaseModel):
         return data
 
 
-class Graph(Strict):
-    """A data set."""
-
-    name: Name = Field(description="folder name of the graph store")
-
-
-class PubMed(Graph):
-    """The citation graph that ships with sagebench."""
-
-    source: Literal["pubmed"]
-    split: choice("public", "large") = Field(
-        description="public: 60 / 500 / 1,000 nodes; large: 18,217 / 500 / 1,000"
-    )
-
-
-SHA256 = matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null") | None
+SHA256 = matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null")
 # False is the same as not given, and so makes no other data set.
-OnlyTrue = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
+Switch = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
+OPTION_TYPES: dict[str, Callable[..., Any]] = {
+    "choice": lambda choices: choice(*choices),
+    "flag": lambda: Flag,
+    "switch": lambda: Switch,
+    "path": lambda: FilePath,
+    "sha256": lambda: SHA256,
+    "number": number,
+    "whole": whole,
+    "seed": lambda: whole(0, 0, SEED_MAX),
+}
+"""by the `type` of an option that a data source declares (graph/sources)"""
 
 
-class Ogb(Graph):
-    """A graph of the Open Graph Benchmark, from its raw archive."""
+def _option(*, type: str, help: str, default: Any = ..., **bounds: Any) -> tuple[Any, FieldInfo]:
+    kind = OPTION_TYPES[type](**bounds)
+    return kind | None if default is None else kind, Field(default, description=help)
 
-    source: Literal["ogb"]
-    ogb_name: choice("ogbn-products", "ogbn-arxiv") = Field(description="which graph")
-    archive: FilePath | None = Field(None, description="path of an archive; null: downloaded")
-    sha256: SHA256 = Field(None, description="of the archive; null: not checked, only recorded")
-    undirected: Flag | None = Field(
-        None, description="whether each edge counts in both directions; null: as OGB says"
+
+def _source(source: str) -> type[Strict]:
+    """The spec of a data set from this source."""
+    summary, options = sources.declaration(source)
+    return create_model(
+        source.capitalize(),
+        __base__=Strict,
+        __doc__=summary,
+        name=(Name, Field(description="folder name of the graph store")),
+        source=(Literal[source], ...),
+        **{key: _option(**option) for key, option in options.items()},
     )
 
 
-class Arrays(Graph):
-    """A user's own graph."""
-
-    source: Literal["arrays"]
-    path: FilePath = Field(
-        description="an .npz file or a folder of .npy files: edge_index, x, y, train, valid, test"
-    )
-    undirected: OnlyTrue = Field(None, description="true: each edge counts in both directions")
-    num_classes: whole(2, 10, none=True) = Field(
-        None, description="null: the largest label and one; give it where a class has no node"
-    )
-    unlabelled: OnlyTrue = Field(None, description="true: y may be -1 for nodes in no split")
-    sha256: SHA256 = Field(None, description="of the .npz; null: not checked, only recorded")
+SOURCES = {source: _source(source) for source in sources.names()}
+Dataset = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
 
 
-class Synthetic(Graph):
-    """A made graph of ogbn-products' size and degrees, with planted labels."""
+class DatasetAlone(Strict):
+    """A data set outside of a study."""
 
-    source: Literal["synthetic"]
-    scale: number(0.01, above=0, high=1) = Field(1.0, description="share of ogbn-products' nodes")
-    seed: whole(0, 0, SEED_MAX) = Field(0, description="of its random numbers")
-
-
-SOURCES = {"pubmed": PubMed, "ogb": Ogb, "arrays": Arrays, "synthetic": Synthetic}
-Dataset = Annotated[PubMed | Ogb | Arrays | Synthetic, Field(discriminator="source")]
+    dataset: Dataset
 
 
 def word(key: str) -> Any:
@@ -286,6 +273,11 @@ def checked(model: type[Strict], values: Any, root: str = "") -> Any:
         return model.model_validate(values)
     except ValidationError as error:
         raise UserError(messages.sentences(error, tags=SOURCES, root=root)) from None
+
+
+def checked_dataset(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A data set's spec, complete; raises UserError with one sentence for each bad value."""
+    return checked(DatasetAlone, {"dataset": spec}).dataset.model_dump()
 
 
 def json_schema() -> dict[str, Any]:

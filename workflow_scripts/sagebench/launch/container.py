@@ -52,17 +52,8 @@ def container_command(
 ) -> list[str]:
     """`command` inside the site's image, which sees the site's binds and `folders`.
 
-    Folders keep their names inside. Raises UserError for an image or a bind that is not there.
+    Folders keep their names inside. Raises UserError for a bind that is not there.
     """
-    image = Path(site["image"])
-    if not image.is_file():
-        definition = site["image_definition"]
-        advice = (
-            f"call the same command again, which builds it from {definition}"
-            if definition
-            else "build or copy it there, or correct image in the profile's site.yaml"
-        )
-        raise UserError(f"the image {image} is not there: {advice}")
     for bind in site["binds"]:
         if not Path(bind).exists():
             raise UserError(
@@ -76,7 +67,7 @@ def container_command(
         *site["container_options"],
         *(f"--mount={mount(folder)}" for folder in seen),
         *("--pwd", str(Path.cwd())),
-        str(image.resolve()),
+        str(Path(site["image"]).resolve()),
         *command,
     ]
 

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from sagebench.errors import UserError
 from sagebench.files import hold, read_object, write_json
@@ -43,20 +43,14 @@ def image_digest(image: Path) -> str | None:
     return f"sha256:{record['sha256']}"
 
 
-def build_image(
-    image: Path,
-    definition: Path,
-    *,
-    apptainer: str = "apptainer",
-    options: Sequence[str] = (),
-    modules: Sequence[str] = (),
-) -> None:
-    """Build `image` from `definition`, in the repository's root, to which the definition's paths
-    are relative; one that was built from the same is left alone.
+def build_image(site: Mapping[str, Any]) -> None:
+    """Build the site's image from its definition, in the repository's root, to which the
+    definition's paths are relative; one that was built from the same is left alone.
 
     What Apptainer says goes to stdout. A build that fails or is interrupted leaves the old image.
     One build at a time: a second waits, and finds the image there. Raises UserError where it fails.
     """
+    image, definition = Path(site["image"]), Path(site["image_definition"])
     if not (ROOT / definition).is_file():
         raise UserError(
             f"image_definition is {str(definition)!r}, which is no file: correct it in the "
@@ -66,14 +60,15 @@ def build_image(
     new = image.with_name(f".{image.name}.new")
     waiting = f"{image} is being built already: waiting for that"
     with hold(image.with_name(f".{image.name}.lock"), waiting) as lock:
-        if is_current(image, definition, options):
+        if is_current(site):
             print(f"{image} was built from the same: it stays as it is", flush=True)
             return
-        environment = loaded_environment(modules)
-        sources_sha256 = _sources_sha256(definition, options)
-        command = [apptainer, "build", "--force", *options, str(new.absolute()), str(definition)]
+        environment = loaded_environment(site["modules"])
+        sources_sha256 = _sources_sha256(site)
+        options = site["image_build_options"]
+        command = [site["apptainer"], "build", "--force", *options]
         try:
-            _run(command, environment, lock)
+            _run([*command, str(new.absolute()), str(definition)], environment, lock)
             with new.open("rb") as file:
                 os.fsync(file.fileno())
                 record = {"sha256": _sha256(file), **_stat(file)}
@@ -88,11 +83,31 @@ def build_image(
         write_json(record_path(image), record)
 
 
-def is_current(image: Path, definition: Path, options: Sequence[str]) -> bool:
+def check_image(site: Mapping[str, Any], make: str) -> None:
+    """Raises UserError where the site's image is not there, or was built from something else than
+    its definition is now. make: the command that builds it."""
+    image, definition = site["image"], site["image_definition"]
+    if image is None or (definition and is_current(site)):
+        return
+    if not Path(image).is_file():
+        advice = f"build it with `{make}`" if definition else "copy it there"
+        raise UserError(
+            f"the image {image} is not there: {advice}, or correct image in the profile's site.yaml"
+        )
+    if definition:
+        raise UserError(
+            f"the image {image} was not built from what {definition} is now: build it with "
+            f"`{make}`, or write image_definition: null in the profile's site.yaml, which takes it "
+            "as it is"
+        )
+
+
+def is_current(site: Mapping[str, Any]) -> bool:
     """Whether the image was built from what its definition, its files and the options are now."""
+    image = Path(site["image"])
     try:
         with image.open("rb") as file:
-            expected = {**_stat(file), "sources_sha256": _sources_sha256(definition, options)}
+            expected = {**_stat(file), "sources_sha256": _sources_sha256(site)}
     except FileNotFoundError:
         return False
     record = read_object(record_path(image)) or {}
@@ -131,9 +146,9 @@ def _sha256(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _sources_sha256(definition: Path, options: Sequence[str]) -> str:
-    digest = hashlib.sha256("\0".join(options).encode())
-    for path in definition_files(definition, ROOT):
+def _sources_sha256(site: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256("\0".join(site["image_build_options"]).encode())
+    for path in definition_files(Path(site["image_definition"]), ROOT):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

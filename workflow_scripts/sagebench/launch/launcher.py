@@ -139,7 +139,7 @@ def supervise(
     checkpoint_before = changed_at(job.checkpoint)
     try:
         ranks = ranks_of(job, attempt, walltime)
-    except (UserError, Interrupted) as error:  # the first: no modules, image or binds
+    except (UserError, Interrupted) as error:  # the first: no modules or binds
         interrupted = isinstance(error, Interrupted)
         log_attempt(attempt.home, attempt.ended(Verdict(None, str(error)), interrupted))
         raise

@@ -129,7 +129,7 @@ def local_site(device: str) -> dict[str, Any]:
 def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> RankGroup:
     """The trial's ranks, to be started.
 
-    Raises UserError where the site's modules, image or binds are not there.
+    Raises UserError where the site's modules or binds are not there.
     """
     arguments = [*job.program, "--trial", str(job.trial_path), "--store", str(job.store)]
     arguments += ["--out", str(attempt.directory)]
@@ -159,7 +159,7 @@ def rank_group(
 
     variables: of their environment, over what the site's modules make of this one, and under the
     site's own. directory: for logs and ends. folders: what the container shows besides the binds;
-    the first is where results lie. Raises UserError where modules, image or binds are not there.
+    the first is where results lie. Raises UserError where modules or binds are not there.
     """
     command = [sys.executable, *arguments]
     if site["launcher"] != "slurm":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,8 +37,9 @@ def collect_versions() -> dict[str, str | None]:
 
 
 def collect_cpu() -> dict[str, Any]:
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
-        "cpu_model": _cpu_model(),
+        "cpu_model": model and model[1],
         "cores": available_cores(),
         "load_1m": float(os.environ.get("SAGEBENCH_LOAD_1M", os.getloadavg()[0])),
         "memory_total_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -47,13 +49,6 @@ def collect_cpu() -> dict[str, Any]:
 def available_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0))
-
-
-def _cpu_model() -> str | None:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return None
 
 
 def collect_device(device: torch.device) -> dict[str, Any]:

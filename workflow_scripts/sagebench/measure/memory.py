@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import re
 import resource
 import threading
 import time
@@ -15,7 +16,7 @@ import torch
 
 from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES
 from sagebench.records import PeakBytes
-from sagebench.units import GIB
+from sagebench.units import GIB, KIB
 
 POLL_S = 0.01
 
@@ -34,7 +35,8 @@ def limit_memory(device: torch.device, limit_gib: float) -> None:
         return
     gc.collect()
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = private_virtual_bytes() + int(limit_gib * GIB)
+    taken_kib = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
+    limit = int(taken_kib) * KIB + int(limit_gib * GIB)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
@@ -51,30 +53,13 @@ def lift_limit(device: torch.device) -> None:
 
 def allocators_error(error: BaseException) -> BaseException | None:
     """The allocator's exception: `error` itself or one that caused it; None where there is none."""
-    seen = error
-    while seen is not None:
-        if isinstance(seen, (MemoryError, torch.cuda.OutOfMemoryError)):
-            return seen
-        if isinstance(seen, (RuntimeError, OSError)) and any(
-            words in str(seen).lower() for words in ALLOCATOR_MESSAGES
-        ):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
-def private_virtual_bytes() -> int:
-    """VmData of this process: what RLIMIT_DATA limits."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmData line")
-
-
-def private_resident_bytes(pid: int | str = "self") -> int:
-    """Anonymous resident memory: mapped files (libraries, the graph store) do not count."""
-    resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
-    return (int(resident) - int(shared)) * resource.getpagesize()
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return error
+    said = str(error).lower() if isinstance(error, (RuntimeError, OSError)) else ""
+    if any(words in said for words in ALLOCATOR_MESSAGES):
+        return error
+    cause = error.__cause__ or error.__context__
+    return None if cause is None else allocators_error(cause)
 
 
 def release_memory(device: torch.device) -> None:
@@ -127,8 +112,11 @@ class PeakMemory:
             if value is not None:
                 self._note(name, value)
 
-    def host_bytes(self) -> int:
-        return private_resident_bytes()
+    @staticmethod
+    def host_bytes() -> int:
+        """Private resident memory: mapped files (libraries, the graph store) do not count."""
+        resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
+        return (int(resident) - int(shared)) * resource.getpagesize()
 
     def _poll(self) -> None:
         while True:

@@ -64,15 +64,28 @@ class Nvml:
         """A GPU at this moment: clocks in MHz, power in W, temperature in degrees Celsius, and why
         its clocks are below their highest."""
         reasons = self._ask(index, "CurrentClocksThrottleReasons")
+        names = [name for bit, name in THROTTLE_REASONS.items() if reasons and reasons & bit]
         return {
             "sm_clock_mhz": self._ask(index, "ClockInfo", SM_CLOCK),
             "memory_clock_mhz": self._ask(index, "ClockInfo", MEMORY_CLOCK),
             "power_w": self._thousandth(index, "PowerUsage"),
             "temperature_c": self._ask(index, "Temperature", GPU_SENSOR),
-            "throttle_reasons": None
-            if reasons is None
-            else [name for bit, name in THROTTLE_REASONS.items() if reasons & bit],
+            "throttle_reasons": None if reasons is None else names,
         }
+
+    def with_context(self, pid: int) -> list[int] | None:
+        """The node's GPUs, as NVML numbers them, on which a process has a CUDA context; None: not
+        known, as NVML does not see the process, e.g. in a container with numbers of its own."""
+        if self._nvml is None:
+            return None
+        with contextlib.suppress(self._nvml.NVMLError):
+            gpus = range(self._nvml.nvmlDeviceGetCount())
+            handles = map(self._nvml.nvmlDeviceGetHandleByIndex, gpus)
+            running = map(self._nvml.nvmlDeviceGetComputeRunningProcesses, handles)
+            return [
+                n for n, processes in enumerate(running) if pid in {p.pid for p in processes}
+            ] or None
+        return None
 
     def _ask(self, index: int, what: str, *arguments: int) -> Any:
         """What NVML answers of a GPU of this process; None where it does not."""

@@ -7,29 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from enum import Flag, auto
 from typing import Any
 
 from sagebench.grid.trial import FIELD_NAMES, Trial, digest
 
-
-class Cost(Flag):
-    """STEP: a recorded step, on one graph store and one placement. PILOT: a measured micro-step.
-    EVALUATION: a measured validation and test. EPOCH: an epoch of a whole trial."""
-
-    NONE = 0
-    STEP = auto()
-    PILOT = auto()
-    EVALUATION = auto()
-    EPOCH = auto()
-
-
-STEP, PILOT, EVALUATION, EPOCH = Cost.STEP, Cost.PILOT, Cost.EVALUATION, Cost.EPOCH
-ANY = STEP | PILOT | EVALUATION | EPOCH
-MEASURED = PILOT | EVALUATION | EPOCH
+STEP, PILOT, EVALUATION, EPOCH = 1, 2, 4, 8
+"""costs: a recorded step, on one graph store and one placement; a measured micro-step; a measured
+validation and test; an epoch of a whole trial"""
 TRAINING = PILOT | EPOCH
+MEASURED = PILOT | EVALUATION | EPOCH
+ANY = STEP | MEASURED
 
-CHANGES: Mapping[str, tuple[Cost, Any]] = {
+CHANGES: Mapping[str, tuple[int, Any]] = {
     "dataset": (MEASURED, None),  # its store stands for it
     "sampler": (TRAINING, "sagebench"),  # evaluation samples by the uniform sampler
     "dropout": (STEP | TRAINING, 0.0),
@@ -38,15 +27,15 @@ CHANGES: Mapping[str, tuple[Cost, Any]] = {
     "ranks": (EPOCH, 1),
     "threads_per_rank": (MEASURED, None),
     "sampling_workers": (MEASURED, None),
-    "epochs": (Cost.NONE, 1),
+    "epochs": (0, 1),
     "optimizer": (TRAINING, "adam"),
-    "learning_rate": (Cost.NONE, 0.001),
-    "learning_rate_scaling": (Cost.NONE, "none"),
-    "evaluate_every_epochs": (Cost.NONE, 1),
-    "patience_evaluations": (Cost.NONE, None),
+    "learning_rate": (0, 0.001),
+    "learning_rate_scaling": (0, "none"),
+    "evaluate_every_epochs": (0, 1),
+    "patience_evaluations": (0, None),
     "validation": (EVALUATION | EPOCH, "full"),
-    "phase_window_steps": (Cost.NONE, 0),
-    "seed": (Cost.NONE, 0),
+    "phase_window_steps": (0, 0),
+    "seed": (0, 0),
     "precision": (STEP | TRAINING, "fp32"),  # evaluation is float32
     "device": (MEASURED, None),
     "machine": (MEASURED, None),
@@ -54,21 +43,16 @@ CHANGES: Mapping[str, tuple[Cost, Any]] = {
     "placement": (MEASURED, None),  # where it was chosen to be stands for it
     "compile": (TRAINING, False),
     "sampled_test_nodes": (EVALUATION | EPOCH, None),
-    "profile_steps": (Cost.NONE, 0),
+    "profile_steps": (0, 0),
 }
 """what a value changes, and what stands for it in the key of a measurement that it does not change;
 NEVER EDIT the latter, keys are made with it. A value that is not listed changes every cost."""
 
 
-def neutral(trial: Trial, costs: Cost) -> Trial:
+def neutral(trial: Trial, costs: int) -> Trial:
     """The trial without what changes none of `costs`."""
     without = {name: value for name, (changed, value) in CHANGES.items() if not changed & costs}
     return replace(trial, **without)
-
-
-def pilot_trial(trial: Trial) -> Trial:
-    """The trial on one rank, without what changes no cost of a micro-step."""
-    return neutral(trial, PILOT)
 
 
 def pilot_key(trial: Trial, store_checksum: str) -> str:
@@ -77,7 +61,7 @@ def pilot_key(trial: Trial, store_checksum: str) -> str:
         f"{trial.dataset['name']}-{trial.engine}-b{trial.batch_size}x{trial.accumulation}"
         f"-f{trial.fanout.readable}"
     )[:80]
-    return f"{readable}-{_digest(pilot_trial(trial), store_checksum)}"
+    return f"{readable}-{_digest(neutral(trial, PILOT), store_checksum)}"
 
 
 def evaluation_key(trial: Trial, store_checksum: str) -> str:

@@ -12,7 +12,6 @@ from sagebench.pilot.records import EVALUATION_PART, WINDOW_PART
 from sagebench.pilot.window import WindowTimer
 from sagebench.training.early_end import Deadline
 from sagebench.training.setup import RankSetup
-from sagebench.training.trainer import synchronise_device
 
 
 class PilotRun(RankSetup):
@@ -42,17 +41,12 @@ class PilotRun(RankSetup):
 
     def _measure_window(self) -> None:
         check = Deadline.read().check
-        timer = WindowTimer(self.trainer, check, self._note_first_step, self.node_energy_j)
+        timer = WindowTimer(self.trainer, check, self.note_first_step, self.node_energy_j)
         with self.peak:
             window = timer.measure()
         window["memory"] = self.peak.read()
         window["start_to_first_step_s"] = self.measured.start_to_first_step_s
         write_json(self.directory / WINDOW_PART, window)
-
-    def _note_first_step(self) -> None:
-        if self.measured.start_to_first_step_s is None:
-            synchronise_device(self.device)
-            self.measured.start_to_first_step_s = time.time() - self.started_at
 
     def _measure_evaluation(self) -> None:
         weights = self.engine.model.state_dict()

@@ -26,7 +26,7 @@ from sagebench.launch.locks import machine_alone, only_one
 from sagebench.launch.start import ROOT, Job
 from sagebench.launch.verdict import Verdict
 from sagebench.launch.walltime import Walltime
-from sagebench.pilot.costs import pilot_trial
+from sagebench.pilot.costs import PILOT, neutral
 from sagebench.pilot.records import (
     EVALUATION_PART,
     WINDOW_PART,
@@ -152,7 +152,7 @@ def records_of(work: Work, verdict: Verdict, directory: Path) -> list[Pilot]:
     records = []
     for part, key, trial, begun in (
         (EVALUATION_PART, measured.evaluation, measured.trial, comes_to_evaluation),
-        (WINDOW_PART, measured.pilot, pilot_trial(measured.trial), True),
+        (WINDOW_PART, measured.pilot, neutral(measured.trial, PILOT), True),
     ):
         values = read_object(directory / part) if part in work.parts else None
         about = {"key": key, "trial": trial.to_json(), **common}

@@ -18,11 +18,6 @@ ROWS_SHOWN = 200
 
 def device_word(study: Study) -> str:
     """What an hour is an hour of: a CPU rank is no GPU."""
-    return "gpu" if study.site.device == "cuda" else "device"
-
-
-def unit_of_hours(study: Study) -> str:
-    """The same for people, at the start of a heading."""
     return "GPU" if study.site.device == "cuda" else "Device"
 
 
@@ -31,7 +26,7 @@ def as_csv(rows: Sequence[PlanRow], device: str) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        f"{device}_{name}" if name.startswith("hours_") else name
+        f"{device.lower()}_{name}" if name.startswith("hours_") else name
         for name in (*PlanRow._fields, "measured")
     )
     for row in rows:
@@ -49,7 +44,7 @@ def _csv_cell(value: object) -> object:
 
 def as_text(study: Study, rows: Sequence[PlanRow], sentences: Sequence[str] = ()) -> str:
     """The plan for a terminal. sentences: what to know before submitting."""
-    unit = unit_of_hours(study)
+    unit = device_word(study)
     lines = [f"{study.name} on {study.site.machine}", ""]
     if len(rows) <= ROWS_SHOWN:
         lines += _lines(every_trial(rows, unit, details=False))

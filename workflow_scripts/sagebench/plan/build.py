@@ -138,7 +138,7 @@ def _of_forecast(forecast: Forecast, hours: float) -> dict[str, object]:
             "epoch_high_s": took.high_s,
             "total_h": None if forecast.total_s is None else forecast.total_s / 3600,
             "time_source": took.source,
-            "time_basis": took.basis.value,
+            "time_basis": took.basis,
         }
     if forecast.energy_j is not None and forecast.total_s and hours:
         values |= {

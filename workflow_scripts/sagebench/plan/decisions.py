@@ -9,7 +9,6 @@ are what it was made from; outcomes do not count.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,13 +69,12 @@ def fresh_decisions(study: Study) -> Decisions | None:
 
 def inputs(study: Study) -> str:
     """Hexadecimal digits that change with whatever a plan is made from, outcomes apart."""
-    asked = [
-        study.configuration.complete(),
-        study.site.model_dump(mode="json"),
-        sorted(study.requests),
-    ]
-    content = hashlib.sha256(digest([*asked, model_version()], 16).encode())
-    for path in _estimates(study):
+    site, configuration = study.site.model_dump(mode="json"), study.configuration.complete()
+    asked = [configuration, site, sorted(study.requests), model_version()]
+    content = hashlib.sha256(digest(asked, 16).encode())
+    probes = [Path(study.results, "probes", f"{store}.json") for store in sorted(study.stores)]
+    pilots = sorted(Path(study.results, "pilots", study.site.machine).glob("*.json"))
+    for path in (*filter(Path.exists, probes), *pilots):
         content.update(path.name.encode())
         content.update(path.read_bytes())
     return content.hexdigest()[:16]
@@ -89,13 +87,6 @@ def model_version() -> str:
         for path in sorted(library.glob(pattern)):
             code.update(path.read_bytes())
     return code.hexdigest()[:10]
-
-
-def _estimates(study: Study) -> Iterator[Path]:
-    """The files of its probes and its machine's pilots."""
-    probes = (Path(study.results, "probes", f"{store}.json") for store in sorted(study.stores))
-    yield from (path for path in probes if path.exists())
-    yield from sorted(Path(study.results, "pilots", study.site.machine).glob("*.json"))
 
 
 def guarded(study: Study) -> Study:
@@ -129,19 +120,13 @@ def check_decisions(study: Study) -> None:
     the plan refuses the run for its budget."""
     if not has_guards(study):
         return
-    decisions = fresh_decisions(study)
+    decisions, path = fresh_decisions(study), plan_path(study)
     if decisions is None:
-        raise UserError(no_fresh_plan(study))
+        lacks = "is of another study, probe or pilot" if path.exists() else "is not there"
+        raise UserError(
+            f"{study.name} leaves trials, walltimes or a budget to its plan, and {path} {lacks}: "
+            "call `make plan` (or Snakemake as now, with the target `plan`), and then this again; "
+            "`make run` does both"
+        )
     if decisions.refusal:
         raise UserError(decisions.refusal)
-
-
-def no_fresh_plan(study: Study) -> str:
-    """What to do where guards wait for a plan."""
-    path = plan_path(study)
-    lacks = "is of another study, probe or pilot" if path.exists() else "is not there"
-    return (
-        f"{study.name} leaves trials, walltimes or a budget to its plan, and {path} {lacks}: call "
-        "`make plan` (or Snakemake as now, with the target `plan`), and then this again; "
-        "`make run` does both"
-    )

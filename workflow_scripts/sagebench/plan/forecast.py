@@ -9,15 +9,16 @@ from functools import cached_property
 from pathlib import Path
 
 from sagebench.errors import UserError
-from sagebench.estimate.cards import Card, card_name, card_of
-from sagebench.estimate.energy import Power, measured_power, power_of
+from sagebench.estimate.cards import POWER_SHARE, Card, card_name, card_of
 from sagebench.estimate.memory import MemoryEstimate, available_bytes, card_memory, verdict
 from sagebench.estimate.probe import Probe, load_probe
 from sagebench.estimate.probe import path_of as probe_path
 from sagebench.estimate.samples import GraphFacts, Sample
 from sagebench.estimate.time import (
+    OUTCOMES,
     Observation,
     TimeEstimate,
+    all_reduces_s,
     corrected,
     from_pilot,
     micro_steps_per_epoch,
@@ -86,7 +87,6 @@ class Forecaster:
         self.without = frozenset(without)
         self.warn = warn
         self._times: dict[str, TimeEstimate | None] = {}
-        self._memories: dict[tuple[object, ...], MemoryEstimate | None] = {}
         self._places: dict[int, Geometry] = {}
 
     @cached_property
@@ -128,10 +128,6 @@ class Forecaster:
         return [one for one in found if one[0].machine == self.study.site.machine]
 
     @cached_property
-    def _power(self) -> Power:
-        return measured_power(outcome for _, outcome in self._outcomes)
-
-    @cached_property
     def _observations(self) -> list[Observation]:
         by_checksum = {probe.store_checksum: probe for probe in self.probes.values()}
         return [
@@ -145,17 +141,19 @@ class Forecaster:
     def _observe(self, trial: Trial, outcome: Outcome, probe: Probe) -> Observation:
         timing, estimated = outcome.timing, self._estimated(trial, probe)
         validations = [e.evaluation_s for e in outcome.epochs if e.evaluation_s is not None]
-        return Observation(
-            trial_id=outcome.trial_id,
-            exactly=epoch_key(trial, probe.store_checksum),
-            alike=_alike(trial),
+        measured = TimeEstimate(
             epoch_s=timing.epoch_median_s,
+            error=0.0,
             micro_step_s=timing.epoch_median_s / micro_steps_per_epoch(trial, probe.graph),
             start_s=timing.start_to_first_step_s,
             evaluation_s=sum(validations) / len(validations) if validations else None,
             test_s=timing.test_s,
-            estimated_s=estimated and estimated.epoch_s,
+            basis=OUTCOMES,
+            source="an outcome",
+            used=(outcome.trial_id,),
         )
+        key, alike = epoch_key(trial, probe.store_checksum), _alike(trial)
+        return Observation(key, alike, measured, estimated and estimated.epoch_s)
 
     def place(self, ranks: int) -> Geometry:
         if ranks not in self._places:
@@ -169,7 +167,7 @@ class Forecaster:
             return Forecast()
         took, pilot = self._time(trial, probe), self._pilot(trial, probe)
         total_s = took.total_s(trial) if took else None
-        power = power_of(trial, self.card, self._power, pilot) if total_s else None
+        power = self._power(trial, pilot) if total_s else None
         return Forecast(
             sample=probe.sample_of(trial),
             memory=self.memory(trial, probe),
@@ -182,17 +180,24 @@ class Forecaster:
             energy_source=power and power[1],
         )
 
+    def _power(self, trial: Trial, pilot: Pilot | None) -> tuple[float, str] | None:
+        """Watts of all of a trial's GPUs while it trains, and what they rest on, in words; hosts,
+        network and cooling are not in it. None on a CPU, and for a card that nobody knows."""
+        if pilot is not None and pilot.energy_j:
+            watts = pilot.energy_j / (pilot.micro_steps * pilot.step_mean_s)
+            return watts * trial.ranks, "power measured in its pilot"
+        if trial.device != "cuda" or self.card is None:
+            return None
+        limit_w = self.card.power_w
+        source = f"{POWER_SHARE:.0%} of the {limit_w:.0f} W of {self.card.name}"
+        return POWER_SHARE * limit_w * trial.ranks, source
+
     def memory(self, trial: Trial, probe: Probe) -> MemoryEstimate | None:
         """Of a card; None on a CPU, and for what was not probed."""
         sample, cost = probe.sample_of(trial), probe.cost_of(trial, self._card_bytes)
         if trial.device != "cuda" or sample is None or cost is None:
             return None
-        values = (trial.epochs, trial.ranks > 1, trial.sampling_workers, trial.memory_limit_gib)
-        key = (id(cost), *values)
-        if key not in self._memories:
-            made = card_memory(trial, cost, sample, probe.graph, self._card_bytes)
-            self._memories[key] = made
-        return self._memories[key]
+        return card_memory(trial, cost, sample, probe.graph, self._card_bytes)
 
     def _memory_limit(self, trial: Trial) -> str | None:
         """What sets the limit of a card's memory, in words."""
@@ -214,14 +219,15 @@ class Forecaster:
         """Before outcomes: measured steps where there is a pilot, else a roofline's figure."""
         graph, sample = probe.graph, probe.sample_of(trial)
         cost, pilot = probe.cost_of(trial, self._card_bytes), self._pilot(trial, probe)
-        modelled = network = None
+        modelled = summing_s = None
         if trial.device == "cuda" and self.card is not None and cost is not None:
-            network = self.card.network(self.place(trial.ranks).nodes)
-            modelled = sample and roofline(trial, cost, sample, graph, self.card, network)
+            on = (graph, self.card, self.place(trial.ranks).nodes)
+            summing_s = all_reduces_s(trial, cost, *on)
+            modelled = sample and roofline(trial, cost, sample, *on)
         if pilot is None or pilot.status is not Status.COMPLETED:
             return modelled
         evaluation = self._evaluation(trial, probe)
-        return from_pilot(trial, pilot, evaluation, graph, cost, network, modelled)
+        return from_pilot(trial, pilot, evaluation, graph, summing_s, modelled)
 
     def _pilot(self, trial: Trial, probe: Probe) -> Pilot | None:
         return self._on_this_card(pilot_key(trial, probe.store_checksum))

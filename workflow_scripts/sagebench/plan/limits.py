@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sagebench.estimate.memory import NO_FIT, TIGHT
+from sagebench.estimate.time import A_MODEL
 from sagebench.grid.expansion import Study
 from sagebench.plan.budget import over_budget
 from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total
@@ -125,6 +126,28 @@ def _machine(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
             f"{len(to_run)} jobs are to be submitted, one account of {site.machine} may have "
             f"{most} at a time: Snakemake keeps to it with --jobs {most} or less."
         )
+
+
+def hints(study: Study, rows: Sequence[PlanRow], command: Callable[[str], str]) -> list[str]:
+    """What would refine the plan. command: that makes a target."""
+    to_run = [row for row in distinct(rows) if row.to_run]
+    on_card = study.site.device == "cuda"
+    unprobed = sum(row.sampled is None for row in to_run)
+    untimed = sum(row.time_basis in (None, A_MODEL) and row.fits != NO_FIT for row in to_run)
+    found = []
+    if on_card and unprobed:
+        found.append(
+            f"{unprobed} of {len(to_run)} trials are not probed: `{command('probe')}` samples "
+            "their graph and records a step of each, on a CPU."
+        )
+    if untimed:
+        found.append(
+            f"{untimed} of {len(to_run)} trials have no measured time: `{command('pilot')}` "
+            f"measures some twenty steps of each on the devices of {study.site.machine}."
+        )
+    if to_run and not on_card:
+        found.append("A CPU's memory is not estimated; what is shown is what a pilot reached.")
+    return found
 
 
 def _trials(rows: Sequence[PlanRow]) -> str:

@@ -15,12 +15,12 @@ from sagebench.analysis import style
 from sagebench.analysis.report import TEMPLATES
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, UNLIKELY
 from sagebench.grid.expansion import Study
-from sagebench.plan.as_text import unit_of_hours
+from sagebench.plan.as_text import device_word
 from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import frontiers, memory_frontier
-from sagebench.plan.limits import sentences
-from sagebench.plan.rows import ASKED, PlanRow, distinct, total
+from sagebench.plan.limits import hints, sentences
+from sagebench.plan.rows import PlanRow, distinct, total
 from sagebench.plan.tables import MARKS, every_trial, experiments
 from sagebench.units import GIB, hours_text
 
@@ -41,7 +41,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
     )
     trials = distinct(rows)
     found = total("all", trials)
-    unit = unit_of_hours(study)
+    unit = device_word(study)
     verdicts = {
         fits: count
         for fits in (FITS, TIGHT, NO_FIT)
@@ -59,19 +59,13 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         hours=hours_text,
         verdicts=verdicts,
         marks=MARKS,
-        asked=sum(row.source == ASKED and row.to_run for row in trials),
-        unprobed=study.site.device == "cuda"
-        and sum(row.to_run and row.sampled is None and row.source == ASKED for row in trials),
+        hints=hints(study, rows, lambda target: f"snakemake {target}"),
         warnings=sentences(study, rows),
         experiments=experiments(rows, unit),
         memory=memory,
         every_trial=every_trial(rows[:ROWS_SHOWN], unit, details=True),
         left_out=max(0, len(rows) - ROWS_SHOWN),
         basis=_basis(study, trials, forecaster),
-        of_cpu=study.site.device == "cpu",
-        needs_times=any(
-            row.to_run and row.epoch_s is None and row.fits != NO_FIT for row in trials
-        ),
         unlikely=UNLIKELY,
         configuration=yaml.safe_dump(
             study.configuration.complete(), sort_keys=False, allow_unicode=True

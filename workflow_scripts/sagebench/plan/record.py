@@ -8,7 +8,7 @@ results/trials/<id>/prediction.json: {"format", "model", "made_at", "store_check
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,27 +22,19 @@ from sagebench.plan.forecast import Forecast, Forecaster
 FORMAT = 1
 
 
-def freeze_predictions(study: Study, trial_ids: Iterable[str]) -> None:
+def freeze_predictions(study: Study, trial_ids: Collection[str]) -> None:
     """Write the estimates of trials that are about to run; what was estimated of them before, goes.
     Of what was neither probed nor piloted there are none."""
-    trial_ids = list(trial_ids)
-    if not trial_ids:
-        return
-    for trial_id in trial_ids:
-        Path(prediction_path(study.results, trial_id)).unlink(missing_ok=True)
     forecaster = Forecaster(study, without=trial_ids)
-    if not forecaster.probes:
-        return
-    model, now = model_version(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    head = {"format": FORMAT, "model": model_version(), "made_at": now}
     for trial_id in trial_ids:
-        request = study.requests[trial_id]
+        request, path = study.requests[trial_id], Path(prediction_path(study.results, trial_id))
+        path.unlink(missing_ok=True)
         forecast = forecaster.of(request)
-        if not forecast.is_known:
-            continue
-        checksum = forecaster.probes[request.store].store_checksum
-        head = {"format": FORMAT, "model": model, "made_at": now, "store_checksum": checksum}
-        path = Path(prediction_path(study.results, trial_id))
-        write_json(path, {**head, **document(forecast)})
+        if forecast.is_known:
+            checksum = forecaster.probes[request.store].store_checksum
+            write_json(path, {**head, "store_checksum": checksum, **document(forecast)})
 
 
 def document(forecast: Forecast) -> dict[str, Any]:
@@ -50,11 +42,7 @@ def document(forecast: Forecast) -> dict[str, Any]:
     sample, memory, time = forecast.sample, forecast.memory, forecast.time
     return {
         "sample": sample
-        and {
-            "batches": sample.batches,
-            "nodes": sample.nodes.mean,
-            "edges": sample.edges.mean,
-        },
+        and {"batches": sample.batches, "nodes": sample.nodes.mean, "edges": sample.edges.mean},
         "memory": None
         if forecast.out_of_memory_chance is None and memory is None
         else {**memory_figures(forecast), "parts": memory and memory.parts},
@@ -64,7 +52,7 @@ def document(forecast: Forecast) -> dict[str, Any]:
             "low_s": time.low_s,
             "high_s": time.high_s,
             "total_s": forecast.total_s,
-            "basis": time.basis.value,
+            "basis": time.basis,
             "source": time.source,
             "used": list(time.used),
         },

@@ -93,7 +93,6 @@ class Total:
     hours_used_low: float
     hours_used_high: float
     hours_allocated: float
-    hours_asked: float  # of hours_used: the walltimes of what was not predicted
     node_hours: float
     energy_kj: float | None
     longest_h: float  # of one trial
@@ -119,18 +118,14 @@ def distinct(rows: Sequence[PlanRow]) -> list[PlanRow]:
 def total(name: str, rows: Sequence[PlanRow]) -> Total:
     to_run = [row for row in rows if row.to_run]
     energies = [row.energy_kj for row in to_run if row.energy_kj is not None]
+    sums = ("hours_used", "hours_used_low", "hours_used_high", "hours_allocated", "node_hours")
     return Total(
         name=name,
         trials=len(rows),
         measured=sum(row.measured for row in rows),
         skipped=sum(row.skipped for row in rows),
         predicted=sum(row.source == PREDICTED for row in to_run),
-        hours_used=sum(row.hours_used for row in to_run),
-        hours_used_low=sum(row.hours_used_low for row in to_run),
-        hours_used_high=sum(row.hours_used_high for row in to_run),
-        hours_allocated=sum(row.hours_allocated for row in to_run),
-        hours_asked=sum(row.hours_used for row in to_run if row.source == ASKED),
-        node_hours=sum(row.node_hours for row in to_run),
         energy_kj=sum(energies) if energies else None,
         longest_h=max((row.hours_used / row.ranks for row in to_run), default=0.0),
+        **{column: sum(getattr(row, column) for row in to_run) for column in sums},
     )

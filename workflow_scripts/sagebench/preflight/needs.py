@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sagebench.files import read_json
+from sagebench.files import read_object
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import geometry
@@ -19,40 +19,36 @@ BATCHES_AHEAD = 2
 def needs(study: Study) -> dict[str, Any]:
     """{"compiles": whether a trial has compile: true, "shared_memory_bytes": that the loader
     processes of a trial may fill on a node, of the trials whose graph store is built}"""
-    requests = study.requests.values()
-    manifests = {name: Path(manifest_path(study.results, name)) for name in study.stores}
-    sizes = {name: read_json(path) for name, path in manifests.items() if path.exists()}
+    sizes = {name: read_object(Path(manifest_path(study.results, name))) for name in study.stores}
+    trials = [(request.trial, sizes[request.store]) for request in study.requests.values()]
+    filled = (
+        geometry(trial.ranks, study.site).ranks_per_node * shared_memory_bytes(trial, graph)
+        for trial, graph in trials
+        if graph
+    )
     return {
-        "compiles": any(request.trial.compile for request in requests),
-        "shared_memory_bytes": max(
-            (
-                geometry(request.trial.ranks, study.site).ranks_per_node
-                * shared_memory_bytes(request.trial, sizes[request.store])
-                for request in requests
-                if request.store in sizes
-            ),
-            default=0,
-        ),
+        "compiles": any(trial.compile for trial, _ in trials),
+        "shared_memory_bytes": max(filled, default=0),
     }
 
 
-def shared_memory_bytes(trial: Trial, sizes: Mapping[str, int]) -> int:
+def shared_memory_bytes(trial: Trial, graph: Mapping[str, int]) -> int:
     """At most, of one rank. PyG's loader processes hand their batches over in /dev/shm, features
     and all; a batch lies there from when it is made until it is used."""
     if trial.engine == "blocks" or not trial.sampling_workers:
         return 0
-    return (BATCHES_AHEAD * trial.sampling_workers + 1) * batch_bytes(trial, sizes)
+    return (BATCHES_AHEAD * trial.sampling_workers + 1) * batch_bytes(trial, graph)
 
 
-def batch_bytes(trial: Trial, sizes: Mapping[str, int]) -> int:
+def batch_bytes(trial: Trial, graph: Mapping[str, int]) -> int:
     """At most, of one micro-batch: as if no two edges led to the same node, as far as the graph
-    goes. sizes: "num_nodes", "num_edges" and "num_features" of its store."""
-    nodes = new = min(trial.batch_size, sizes["num_nodes"])
+    goes. graph: "num_nodes", "num_edges" and "num_features" of its store."""
+    nodes = new = min(trial.batch_size, graph["num_nodes"])
     edges = 0
     for fanout in trial.fanout:
-        drawn = sizes["num_edges"] if fanout == -1 else new * fanout
-        edges = min(edges + drawn, sizes["num_edges"])
-        new = min(drawn, sizes["num_nodes"] - nodes)
+        drawn = graph["num_edges"] if fanout == -1 else new * fanout
+        edges = min(edges + drawn, graph["num_edges"])
+        new = min(drawn, graph["num_nodes"] - nodes)
         nodes += new
-    features, id_and_label, source_and_target = 4 * sizes["num_features"], 2 * 8, 2 * 8
+    features, id_and_label, source_and_target = 4 * graph["num_features"], 2 * 8, 2 * 8
     return nodes * (features + id_and_label) + edges * source_and_target

@@ -1,25 +1,58 @@
-"""What a node has for a rank, tried out in the rank's container: a compiler, /dev/shm, contexts."""
+"""What a node has for a rank, tried out in the rank's container."""
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shutil
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sagebench.engines.compilation import LANGUAGES, OLDEST, find_compiler, torch_version
+from sagebench.errors import UserError
+from sagebench.graph.store import GraphStore
+from sagebench.measure.machine import available_cores, collect_slurm, collect_versions
+from sagebench.measure.nvml import Nvml
 
 COMPILER_LIMIT_S = 60
 SOURCE = "#include <Python.h>\n"
 """Triton's launchers and torch's compiled code are Python extensions"""
 
 
+def machine(device: str, compiles: bool) -> dict[str, Any]:
+    """Versions, CPUs and devices, as they are inside of the container, and what trials use besides
+    them. compiles: a trial has compile: true."""
+    found: dict[str, Any] = {
+        "slurm": collect_slurm(),
+        "versions": collect_versions(),
+        "cores": available_cores(),
+        "cores_of_machine": os.cpu_count(),
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "driver": None,
+        "devices": [],
+        "device_error": None,
+        "too_old_to_compile": compiles and torch_version() < OLDEST,
+        "compiler": compiler(device, compiles),
+        "shared_memory": shared_memory(),
+    }
+    if device == "cuda":
+        found["driver"] = Nvml().driver()
+        try:
+            torch.cuda.init()
+            count = torch.cuda.device_count()
+            found["devices"] = [torch.cuda.get_device_name(index) for index in range(count)]
+        except (RuntimeError, AssertionError) as error:
+            found["device_error"] = str(error).strip().splitlines()[0]
+    return found
+
+
 def compiler(device: str, compiles: bool) -> dict[str, Any] | None:
-    """{"language", "error"} where trials on `device` compile code while they run; error: why that
-    does not work. compiles: a trial has compile: true."""
+    """{"language", "error"} where trials on `device` compile code while they run."""
     if not compiles or torch_version() < OLDEST:
         return None
     language = LANGUAGES[device]
@@ -35,16 +68,14 @@ def compiler_error(language: str) -> str | None:
     scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
     include = sysconfig.get_paths(scheme=scheme)["include"]
     with tempfile.TemporaryDirectory(prefix="sagebench-") as scratch:
-        source = Path(scratch, "nothing.c")
-        source.write_text(SOURCE)
-        words = [command, str(source), "-shared", "-fPIC", "-I", include, "-o", f"{source}.so"]
+        words = [command, "-xc", "-", "-shared", "-fPIC", "-I", include, "-o", f"{scratch}/x.so"]
         try:
             done = subprocess.run(
                 words,
+                input=SOURCE,
                 capture_output=True,
                 text=True,
                 errors="replace",
-                stdin=subprocess.DEVNULL,
                 timeout=COMPILER_LIMIT_S,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -60,29 +91,30 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> dict[str, Any]:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
-        held = os.statvfs(folder)
+        return {"free_bytes": shutil.disk_usage(folder).free, "error": None}
     except OSError as error:
         return {"free_bytes": None, "error": error.strerror}
-    return {"free_bytes": held.f_bavail * held.f_frsize, "error": None}
 
 
-def gpus_with_context(pid: int, nvml: Any = None) -> list[int] | None:
-    """The node's GPUs, as NVML numbers them, on which a process has a CUDA context.
-
-    None: not known, since NVML does not see the process, as it is in a container with process
-    numbers of its own. nvml: the module to ask.
-    """
-    found = []
-    if nvml is None:
+def files(own: Path, folders: Sequence[str], store: str | None) -> dict[str, Any]:
+    """Folders that cannot be read, by reason; whether the results can be written, and the store
+    opened. own: a file to write."""
+    found: dict[str, Any] = {"unreadable": {}, "unwritable": None, "store": None}
+    for folder in folders:
         try:
-            import pynvml as nvml
-        except ImportError:
-            return None
-    with contextlib.suppress(nvml.NVMLError):
-        nvml.nvmlInit()
-        for index in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            if any(at.pid == pid for at in nvml.nvmlDeviceGetComputeRunningProcesses(handle)):
-                found.append(index)
-        return found or None
-    return None
+            next(Path(folder).iterdir(), None)
+        except OSError as error:
+            found["unreadable"][folder] = error.strerror
+    try:
+        own.write_text("")
+    except OSError as error:
+        found["unwritable"] = error.strerror
+    if store is not None:
+        found["store"] = {"path": store, "error": None}
+        try:
+            opened = GraphStore.open(store)
+            found["store"]["num_nodes"] = opened.num_nodes
+            opened.features[0].sum()
+        except (UserError, OSError) as error:
+            found["store"]["error"] = str(error)
+    return found

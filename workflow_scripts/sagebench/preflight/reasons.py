@@ -14,7 +14,7 @@ LOGS = re.compile(r"^ *log: (.+) \(check log file", re.MULTILINE)
 def reason(said: str, path: Path, log: Path) -> str:
     """One sentence. said: all that Snakemake printed, which is in `log`. path: the record.
 
-    Where the width's own job did not fail, another did that it needs: the building of the image.
+    Where the width's own job did not fail, Snakemake refused the run, such as without its image.
     """
     blocks = re.split(r"^Error in rule ", said, flags=re.MULTILINE)[1:]
     mine = "\n".join(block for block in blocks if str(path) in block)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sagebench.preflight.findings import bandwidth
@@ -26,27 +26,28 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def row(record: Mapping[str, Any]) -> tuple[str, ...]:
     found = record.get("found", [])
-    meeting = [rank["meeting_s"] for rank in found if rank.get("meeting_s") is not None]
-    ahead = [rank["clock_ahead_s"] for rank in found if rank.get("clock_ahead_s") is not None]
-    speed = bandwidth(record) if found else None
-    count = len(record["problems"])
+
+    def known(name: str) -> list[Any]:
+        return [rank[name] for rank in found if rank.get(name) is not None]
+
+    on_cpus = record.get("device") == "cpu"
+    meeting, ahead = known("meeting_s"), known("clock_ahead_s")
+    speed, count = bandwidth(found), len(record["problems"])
     return (
         str(record["ranks"]),
-        said((rank["node"] for rank in found), ", "),
-        said("cpu" if record["device"] == "cpu" else _first_device(rank) for rank in found),
-        said(rank.get("driver") for rank in found),
-        said(rank.get("versions", {}).get("torch") for rank in found),
+        once(known("node"), ", "),
+        once("cpu" for _ in found)
+        if on_cpus
+        else once(gpus[0] for gpus in known("devices") if gpus),
+        once(known("driver")),
+        once(versions["torch"] for versions in known("versions")),
         f"{max(meeting):.1f} s" if meeting else "-",
         f"{speed:.1f} GB/s" if speed is not None else "-",
         f"{max(ahead) - min(ahead):.3f} s" if len(ahead) > 1 else "-",
-        "ok" if not count else f"{count} problem{'s' if count > 1 else ''}",
+        f"{count} problem{'s' if count > 1 else ''}" if count else "ok",
     )
 
 
-def _first_device(rank: Mapping[str, Any]) -> str | None:
-    return next(iter(rank.get("devices", [])), None)
-
-
-def said(values: Any, between: str = " / ") -> str:
+def once(values: Iterable[str], between: str = " / ") -> str:
     """What all ranks say, once; a dash where they say nothing."""
-    return between.join(dict.fromkeys(str(value) for value in values if value)) or "-"
+    return between.join(dict.fromkeys(values)) or "-"

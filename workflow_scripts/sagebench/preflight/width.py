@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,15 +36,15 @@ def check_width(study: Study, ranks: int, directory: Path) -> dict[str, Any]:
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    site = study.site.model_dump(mode="json")
+    site = study.site
     record: dict[str, Any] = {
         "format": FORMAT,
-        "machine": site["machine"],
-        "device": site["device"],
+        "machine": site.machine,
+        "device": site.device,
         "ranks": ranks,
-        "place": asdict(geometry(ranks, study.site)),
+        "place": asdict(geometry(ranks, site)),
         "needs": needs(study),
-        "image": site["image"] if site["launcher"] == "slurm" else None,
+        "image": site.image if site.launcher == "slurm" else None,
         "checked_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
         "host": os.uname().nodename,
@@ -55,7 +54,7 @@ def check_width(study: Study, ranks: int, directory: Path) -> dict[str, Any]:
     }
     began = time.monotonic()
     try:
-        running = start(study, site, record, directory)
+        running = start(study, record, directory)
         with handling_signals(running.stop), running:
             ends = running.wait(time.time() + LIMIT_S)
         record["ends"] = [summary(end) for end in ends]
@@ -71,26 +70,24 @@ def check_width(study: Study, ranks: int, directory: Path) -> dict[str, Any]:
     paths = [directory / f"rank-{rank}.json" for rank in range(ranks)]
     record["found"] = [read_json(path) for path in paths if path.exists()]
     record["network"] = network(directory / "rank-0.log")
-    record["problems"] = problems(record, site)
+    record["problems"] = problems(record, site.model_dump(mode="json"))
     record["unknown"] = unknown(record)
     return record
 
 
-def start(
-    study: Study, site: Mapping[str, Any], record: Mapping[str, Any], directory: Path
-) -> RankGroup:
+def start(study: Study, record: dict[str, Any], directory: Path) -> RankGroup:
     """The ranks, as those of a trial, but for what they run. Each opens a graph store of the study,
     where one is built."""
-    results = Path(study.results)
+    site, results = study.site.model_dump(mode="json"), Path(study.results)
     manifests = (Path(manifest_path(study.results, name)) for name in study.stores)
     built = [manifest.parent for manifest in manifests if manifest.exists()][:1]
     checks = {
+        "directory": str(directory),
         "device": site["device"],
         "folders": [*site["binds"], str(ROOT), str(results)],
         "store": str(built[0]) if built else None,
         "compiles": record["needs"]["compiles"],
     }
-    arguments = [str(RANK_SCRIPT), "--directory", str(directory), "--checks", json.dumps(checks)]
     variables = {
         "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
         "OMP_NUM_THREADS": "1",
@@ -99,19 +96,18 @@ def start(
         "NCCL_DEBUG": "INFO",
         "NCCL_DEBUG_SUBSYS": "INIT,NET",
     }
+    arguments = [str(RANK_SCRIPT), json.dumps(checks)]
     return rank_group(arguments, variables, directory, [results, *built], site, record["place"])
 
 
 def summary(end: RankEnd) -> dict[str, Any]:
     """How a rank ended. said: the last line of its log, or of srun's where it has none."""
-    lines = last_lines(end.log_tail)
-    said = lines[-1] if lines else None
+    said = [None, *last_lines(end.log_tail)][-1]
     return {"rank": end.rank, "code": end.code, "order": end.order, "said": said}
 
 
 def network(log: Path) -> str | None:
     """What NCCL says it uses between nodes: IB, Socket or a plugin's name; null without NCCL."""
-    if not log.exists():
-        return None
-    found = re.search(r"NCCL INFO Using network (.+)", log.read_text(errors="replace"))
+    said = log.read_text(errors="replace") if log.exists() else ""
+    found = re.search(r"NCCL INFO Using network (.+)", said)
     return found[1].strip() if found else None

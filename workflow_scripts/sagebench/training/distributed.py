@@ -60,30 +60,25 @@ class RankEnvironment:
     def read(cls, environ: Mapping[str, str] = os.environ) -> RankEnvironment:
         """From the variables of torchrun (the launcher sets them too), else srun's, else alone."""
         if "RANK" in environ:
-            return cls(
-                rank=int(environ["RANK"]),
-                world_size=int(environ["WORLD_SIZE"]),
-                local_rank=int(environ["LOCAL_RANK"]),
-                local_world_size=int(environ["LOCAL_WORLD_SIZE"]),
-                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS"),
-            )
-        if "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:
-            ranks = int(environ["SLURM_NTASKS"])
-            return cls(
-                rank=int(environ["SLURM_PROCID"]),
-                world_size=ranks,
-                local_rank=int(environ["SLURM_LOCALID"]),
-                local_world_size=int(environ.get("SLURM_NTASKS_PER_NODE", ranks)),
-                rendezvous=environ.get("SAGEBENCH_RENDEZVOUS"),
-            )
-        return cls()
+            names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        elif "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:
+            names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
+            environ = {"SLURM_NTASKS_PER_NODE": environ["SLURM_NTASKS"], **environ}
+        else:
+            return cls()
+        return cls(*(int(environ[name]) for name in names), environ.get("SAGEBENCH_RENDEZVOUS"))
 
 
 class Communicator:
     """The process group of a trial; with one rank every collective returns at once."""
 
     def __init__(
-        self, env: RankEnvironment, device: torch.device, backend: str | None = None
+        self,
+        env: RankEnvironment,
+        device: torch.device,
+        backend: str | None = None,
+        meeting_timeout: timedelta = MEETING_TIMEOUT,
+        collective_timeout: timedelta = COLLECTIVE_TIMEOUT,
     ) -> None:
         """backend: None is NCCL on GPUs, of which it wants one a rank, and else Gloo, which takes
         tensors on GPUs, too."""
@@ -91,19 +86,15 @@ class Communicator:
         self.device = device
         if env.world_size > 1:
             backend = backend or ("nccl" if device.type == "cuda" else "gloo")
+            store = None
+            if env.rendezvous:
+                store = meet(Path(env.rendezvous), env.rank, env.world_size, meeting_timeout)
             dist.init_process_group(
                 backend,
-                store=meet(
-                    Path(env.rendezvous),
-                    env.rank,
-                    env.world_size,
-                    MEETING_TIMEOUT,
-                )
-                if env.rendezvous
-                else None,
+                store=store,
                 rank=env.rank,
                 world_size=env.world_size,
-                timeout=COLLECTIVE_TIMEOUT,
+                timeout=collective_timeout,
             )
             if backend == "gloo":
                 _gloo_groups.append((dist.group.WORLD, dist.group.WORLD._get_backend(device)))
@@ -118,15 +109,15 @@ class Communicator:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""
-        return self._reduce(values, "SUM")
+        return self._reduce(values, dist.ReduceOp.SUM)
 
     def max(self, values: torch.Tensor) -> torch.Tensor:
         """Maximum over the ranks, in place."""
-        return self._reduce(values, "MAX")
+        return self._reduce(values, dist.ReduceOp.MAX)
 
-    def _reduce(self, values: torch.Tensor, operation: str) -> torch.Tensor:
+    def _reduce(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
         if self.world_size > 1:
-            dist.all_reduce(values, getattr(dist.ReduceOp, operation))
+            dist.all_reduce(values, operation)
         return values
 
     def broadcast(self, values: torch.Tensor, source: int) -> None:

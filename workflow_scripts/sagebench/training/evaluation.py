@@ -216,9 +216,10 @@ def sampled_test_nodes(nodes: np.ndarray, count: int | None) -> np.ndarray:
     return nodes[np.sort(np.argsort(keys, kind="stable")[:count])]
 
 
-def standard_error(accuracy: float, count: int, population: int) -> float:
+def standard_error(accuracy: float, count: int, population: int) -> float | None:
     """Of an accuracy on `count` nodes drawn without replacement from `population`, as an estimate
-    of the accuracy on all of them (Cochran 1977, "Sampling techniques", section 3.2)."""
+    of the accuracy on all of them (Cochran 1977, "Sampling techniques", section 3.2); None of a
+    single node."""
     if count < 2:
-        return math.nan
+        return None
     return math.sqrt(accuracy * (1 - accuracy) / (count - 1) * (1 - count / population))

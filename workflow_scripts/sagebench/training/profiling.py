@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import islice
@@ -53,14 +50,10 @@ def profile_steps(trainer: Trainer, epoch: int, steps: int, directory: Path | No
 
 
 def _write_trace(export: Callable[[str], None], path: Path) -> str:
-    """Compress what `export` writes into `path`; returns what became of it."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        plain, packed = Path(folder, "trace.json"), Path(folder, path.name)
-        export(str(plain))
-        with plain.open("rb") as source, gzip.open(packed, "wb") as target:
-            shutil.copyfileobj(source, target)
-        size = packed.stat().st_size
-        if size > TRACE_LIMIT_BYTES:
-            return f"their trace of {size / 2**20:.0f} MiB is not kept: write fewer profile_steps"
-        packed.replace(path)
-    return f"their trace: {path.name}"
+    """The trace by torch's `export`, which compresses it; returns what became of it."""
+    export(str(path))
+    size = path.stat().st_size
+    if size <= TRACE_LIMIT_BYTES:
+        return f"their trace: {path.name}"
+    path.unlink()
+    return f"their trace of {size / 2**20:.0f} MiB is not kept: write fewer profile_steps"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,12 @@ from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import lift_limit, release_memory
 from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
-from sagebench.records import Accuracy, Epoch, PeakBytes, Reason, Timing
+from sagebench.records import Epoch, PeakBytes, Reason, Timing
 from sagebench.training.distributed import RankEnvironment
-from sagebench.training.early_end import Deadline, check_finite, explain
-from sagebench.training.epoch_sums import EpochSums
-from sagebench.training.evaluation import sampled_test_nodes, standard_error
+from sagebench.training.early_end import check_finite, explain
 from sagebench.training.profiling import profile_steps
 from sagebench.training.progress import epoch_line
-from sagebench.training.resume import BestCheckpoint, Continuation, Continues, TrainingState
+from sagebench.training.resume import Continuation, Continues, TrainingState
 from sagebench.training.setup import RankSetup
 from sagebench.training.trainer import synchronise_device
 
@@ -53,7 +50,7 @@ def run_rank(
             f"the trial has {trial.ranks} ranks but {env.world_size} were started: start "
             f"{trial.ranks}, for instance with workflow_scripts/run_trial.py"
         )
-    device = choose_device(trial, env)
+    device = choose_device(trial.device, env)
     clock = PhaseClock(lambda: synchronise_device(device))
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -76,16 +73,15 @@ def run_rank(
     return 0
 
 
-def choose_device(trial: Trial, env: RankEnvironment) -> torch.device:
-    """The trial's device for this rank; a trial never falls back to another."""
-    torch.set_num_threads(trial.threads_per_rank)
-    if trial.device == "cpu":
+def choose_device(kind: str, env: RankEnvironment) -> torch.device:
+    """The rank's device, "cpu" or "cuda" as asked: there is no falling back to another."""
+    if kind == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count()
     if env.local_rank >= count:
         raise UserError(
-            f"the trial asks for device: cuda, but local rank {env.local_rank} finds {count} "
-            "GPUs here: start it where there are enough, or write device: cpu"
+            f"device: cuda is asked for, but local rank {env.local_rank} finds {count} GPUs here: "
+            "start it where there are enough, or write device: cpu"
         )
     torch.cuda.set_device(env.local_rank)
     return torch.device("cuda", env.local_rank)
@@ -96,39 +92,24 @@ class RankRun(RankSetup):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        trial, device = self.trial, self.device
-        self.continuation = Continuation(trial, Deadline.read(), self.started_at, self.progress)
+        self.continuation = Continuation()
         self.resumed = False  # until the first epoch of a job that goes on is flagged so
-        self.gpu_state: dict[str, Any] = {}
+        self.gpu_state: dict[str, Any] | None = None
         self.build()
-        self.state = TrainingState(
-            self.engine.model,
-            self.trainer.optimizer,
-            BestCheckpoint(self.directory / "best.pt" if self.env.rank == 0 else None),
-            self.peak,
-            EpochSums(1, trial.layers, device),
-        )
+        self.state = TrainingState(self)
 
     def run(self) -> None:
-        self._set_up()
+        self.warm_up()
+        self.resumed = self.continuation.begin(self.state)
+        self.begin_measuring()
+        self.describe()
+        self._write()
         self._train()
+        self._sum_up()
         self._test()
         self._time_phases()
         self._profile()
         self.communicator.close()
-
-    def _set_up(self) -> None:
-        self.warm_up()
-        self.resumed = self.continuation.begin(self.state, self.store, self.communicator)
-        self.begin_measuring()
-        self.describe()
-        self._write()
-
-    def _note_first_step(self) -> None:
-        """Of the trial: a job that goes on has an earlier one's."""
-        if self.state.start_to_first_step_s is None:
-            synchronise_device(self.device)
-            self.state.start_to_first_step_s = time.time() - self.started_at
 
     def _train(self) -> None:
         trial, state = self.trial, self.state
@@ -145,22 +126,20 @@ class RankRun(RankSetup):
             self.progress.say(
                 f"stopping early: no better validation in {trial.patience_evaluations} looks"
             )
-        peaks = self.communicator.gather(state.peak.read())
-        ends = self.communicator.gather(
-            {**machine.collect_allocator(self.device), "at_end": self.gpu_state or None}
+
+    def _sum_up(self) -> None:
+        """Memory, energy and times of the training, of all ranks."""
+        measured, peaks = self.measured, self.peak.read()
+        mine = {**peaks, **machine.collect_allocator(self.device), "at_end": self.gpu_state}
+        for rank, found in zip(measured.ranks, self.communicator.gather(mine), strict=True):
+            rank |= found
+        measured.memory = PeakBytes(
+            **{name: highest(rank[name] for rank in measured.ranks) for name in peaks}
         )
-        for rank, peak, end in zip(self.measured.ranks, peaks, ends, strict=True):
-            rank |= {**peak, **end}
-        self.measured.memory = PeakBytes(
-            **{
-                name: None if peaks[0][name] is None else max(peak[name] for peak in peaks)
-                for name in peaks[0]
-            }
-        )
-        energies = self.communicator.gather(state.energy_j)
+        energies = self.communicator.gather(self.state.energy_j)
         energies = [joules for joules in energies if joules is not None]
-        self.measured.energy = {"nvml_j": sum(energies) if energies else None}
-        self.measured.timing = timing(state.epochs, trial.ranks)
+        measured.energy = {"nvml_j": sum(energies) if energies else None}
+        measured.timing = timing(measured.epochs, self.trial.ranks)
         self._write()
 
     def _epoch(self) -> Epoch:
@@ -169,8 +148,8 @@ class RankRun(RankSetup):
         if self.resumed and sums.micro_steps < self.trainer.micro_steps_per_epoch:
             sums.resumed, self.resumed = True, False
         energy_before = self.node_energy_j()
-        with self.state.peak:
-            epoch = self.trainer.epoch(sums, self.continuation.stops, self._note_first_step)
+        with self.peak:
+            epoch = self.trainer.epoch(sums, self.continuation.stops, self.note_first_step)
         if self.device.type == "cuda":  # before the GPU idles
             self.gpu_state = self.nvml.state(self.device.index)
         self.state.energy_j = add(self.state.energy_j, energy_before, self.node_energy_j())
@@ -194,35 +173,21 @@ class RankRun(RankSetup):
         best = self.state.best
         self.progress.say(f"testing the weights of epoch {best.epoch}")
         start = time.perf_counter()
-        nodes = self.store.test
-        of_sampled = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
-        if (self.trial.sampled_test_nodes or 0) > len(nodes):
-            self.progress.say(
-                f"sampled_test_nodes is {self.trial.sampled_test_nodes:,}, and there are "
-                f"{len(nodes):,} test nodes: all of them are sampled"
-            )
         with self.clock("evaluation"):
-            full, sampled = self.test(best.weights)
-        error = standard_error(sampled, len(of_sampled), len(nodes))
-        self.measured.accuracy = Accuracy(
-            best_epoch=best.epoch,
-            best_validation=best.accuracy,
-            validation_method=self.trial.validation,
-            test_full=full,
-            test_sampled=sampled,
-            test_sampled_nodes=len(of_sampled),
-            test_sampled_standard_error=error if math.isfinite(error) else None,
-        )
+            tested = self.test(best.weights)
         self._time(test_s=time.perf_counter() - start)
+        self.measured.accuracy = replace(
+            tested, best_epoch=best.epoch, best_validation=best.accuracy
+        )
         self.progress.say(
-            f"test accuracy {full:.4f} full, {sampled:.4f} sampled"
-            + ("" if of_sampled is nodes else f" (+- {error:.4f}, {len(of_sampled):,} nodes)")
+            f"test accuracy {tested.test_full:.4f} full, {tested.test_sampled:.4f} sampled "
+            f"({tested.test_sampled_nodes:,} nodes)"
         )
 
     def _time_phases(self) -> None:
         if self.trial.phase_window_steps:
             self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
-        self._time(total_s=self.state.used_s + time.time() - self.started_at)
+        self._time(total_s=self.state.elapsed_s)
         self.measured.complete = True
         self._write()
 
@@ -242,12 +207,14 @@ class RankRun(RankSetup):
 
     def _write(self) -> None:
         if self.env.rank == 0:
-            self.measured.epochs = self.state.epochs
-            self.measured.start_to_first_step_s = self.state.start_to_first_step_s
             self.measured.write(self.directory)
 
     def _time(self, **seconds: float) -> None:
         self.measured.timing = replace(self.measured.timing, **seconds)
+
+
+def highest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def add(total: float | None, before: float | None, after: float | None) -> float | None:

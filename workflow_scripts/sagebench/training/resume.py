@@ -8,31 +8,27 @@ its masks from torch's stream, which every micro-step seeds anew (Trainer.micro_
 from __future__ import annotations
 
 import io
-import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sagebench.errors import UserError
 from sagebench.files import write_atomic
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
-from sagebench.measure.memory import PeakMemory
 from sagebench.records import Epoch
 from sagebench.stop_signals import StopSignals, checkpoint_path
-from sagebench.training.adam import Adam
-from sagebench.training.distributed import Communicator
 from sagebench.training.early_end import Deadline
 from sagebench.training.epoch_sums import EpochSums
-from sagebench.training.progress import Progress
+from sagebench.training.setup import RankSetup
 from sagebench.training.stop import Stop
 
-FORMAT = 1
-"""of a checkpoint"""
+FORMAT = 2
+"""of a checkpoint; 1 had an Adam of our own"""
 
 
 class Continues(Exception):
@@ -78,59 +74,55 @@ class BestCheckpoint:
             write_tensors(self._path, {**written, "model": self.weights})
 
 
-@dataclass
 class TrainingState:
-    """Of one rank. epochs: those that are done. sums: of the epoch in hand.
+    """What training changes on one rank.
 
-    used_s: from the starts of the earlier jobs to the checkpoints that they were continued from.
-    energy_j: None where it is not counted.
+    sums: of the epoch in hand. used_s: from the starts of the earlier jobs to the checkpoints that
+    they were continued from. energy_j: None where it is not counted.
     """
 
-    model: nn.Module
-    optimizer: Adam
-    best: BestCheckpoint
-    peak: PeakMemory
-    sums: EpochSums
-    epochs: list[Epoch] = field(default_factory=list)
-    start_to_first_step_s: float | None = None
-    used_s: float = 0.0
-    energy_j: float | None = None
+    def __init__(self, run: RankSetup) -> None:
+        self.run = run
+        self.best = BestCheckpoint(run.directory / "best.pt" if run.env.rank == 0 else None)
+        self.sums = EpochSums(1, run.trial.layers, run.device)
+        self.used_s = 0.0
+        self.energy_j: float | None = None
 
     def next_epoch(self, done: Epoch) -> None:
         """The epoch in hand is done."""
-        self.epochs.append(done)
+        self.run.measured.epochs.append(done)
         self.sums = self.sums.of_next_epoch()
 
-    def gathered(self, communicator: Communicator, elapsed_s: float) -> dict[str, Any]:
-        """The state of all ranks, for a checkpoint; a collective.
+    @property
+    def elapsed_s(self) -> float:
+        """Of all jobs so far."""
+        return self.used_s + time.time() - self.run.started_at
 
-        elapsed_s: since this job's start. What every rank has alike is rank 0's.
-        """
-        mine = {
-            "sums": self.sums.state(),
-            "peaks": self.peak.read(),
-            "energy_j": self.energy_j,
-        }
+    def gathered(self) -> dict[str, Any]:
+        """The state of all ranks, for a checkpoint; a collective. What every rank has alike is
+        rank 0's."""
+        run = self.run
+        mine = {"sums": self.sums.state(), "peaks": run.peak.read(), "energy_j": self.energy_j}
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state(),
+            "model": run.engine.model.state_dict(),
+            "optimizer": run.trainer.optimizer.state_dict(),
             "best": self.best.state(),
-            "epochs": json.dumps([asdict(epoch) for epoch in self.epochs]),
-            "start_to_first_step_s": self.start_to_first_step_s,
-            "used_s": self.used_s + elapsed_s,
-            "ranks": communicator.gather(mine),
+            "epochs": [asdict(epoch) for epoch in run.measured.epochs],
+            "start_to_first_step_s": run.measured.start_to_first_step_s,
+            "used_s": self.elapsed_s,
+            "ranks": run.communicator.gather(mine),
         }
 
-    def restore(self, state: dict[str, Any], rank: int) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `gathered` gave."""
-        mine = state["ranks"][rank]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.restore(state["optimizer"])
+        run, mine = self.run, state["ranks"][self.run.env.rank]
+        run.engine.model.load_state_dict(state["model"])
+        run.trainer.optimizer.load_state_dict(state["optimizer"])
+        run.measured.epochs = [Epoch.from_json(epoch) for epoch in state["epochs"]]
+        run.measured.start_to_first_step_s = state["start_to_first_step_s"]
+        run.peak.raise_to(mine["peaks"])
         self.best.restore(state["best"])
-        self.peak.raise_to(mine["peaks"])
         self.sums.restore(mine["sums"])
-        self.epochs = [Epoch.from_json(epoch) for epoch in json.loads(state["epochs"])]
-        self.start_to_first_step_s = state["start_to_first_step_s"]
         self.used_s = state["used_s"]
         self.energy_j = mine["energy_j"]
 
@@ -143,33 +135,28 @@ class Continuation:
     The file is written anew only with progress: a job that left it as it was came no further.
     """
 
-    def __init__(
-        self, trial: Trial, deadline: Deadline, started_at_unix_s: float, progress: Progress
-    ) -> None:
-        self.trial = trial
-        self.deadline = deadline
-        self.started_at_unix_s = started_at_unix_s
-        self.progress = progress
+    def __init__(self) -> None:
+        self.deadline = Deadline.read()
         self.path = checkpoint_path()
         # First of all: what is asked before training starts is heeded then.
         self._signals = None if self.path is None else StopSignals()
 
-    def begin(self, state: TrainingState, store: GraphStore, communicator: Communicator) -> bool:
+    def begin(self, state: TrainingState) -> bool:
         """Bring `state` to where the job before this one stopped; whether there was one.
 
         Raises UserError for a checkpoint that cannot be read, or is not this trial's.
         """
-        self._state, self._store, self._communicator = state, store, communicator
+        self._state = state
+        self._run = run = state.run
         if self.path is None:
             return False
-        saved = read_checkpoint(self.path, self.trial, store)
+        saved = read_checkpoint(self.path, run.trial, run.store)
         if saved is not None:
-            state.restore(saved, communicator.rank)
-            epoch, micro_steps = state.sums.position
-            self.progress.say(f"going on in epoch {epoch} after {micro_steps} of its micro-batches")
+            state.restore(saved)
+            run.progress.say("going on " + _where(state.sums))
         self._saved_at = state.sums.position
         self._stop = Stop(
-            communicator, self._signals, self.deadline, self.trial.accumulation, state.sums.position
+            run.communicator, self._signals, self.deadline, run.trial.accumulation, self._saved_at
         )
         return saved is not None
 
@@ -201,20 +188,22 @@ class Continuation:
 
     def _save(self) -> None:
         """No rank goes on before the checkpoint is there."""
-        if self._state.sums.position == self._saved_at:
+        run, position = self._run, self._state.sums.position
+        if position == self._saved_at:
             return
-        state = self._state.gathered(self._communicator, time.time() - self.started_at_unix_s)
-        if self._communicator.rank == 0:
-            write_checkpoint(self.path, self.trial, self._store, state)
-        self._communicator.barrier()
-        self._saved_at = self._state.sums.position
+        state = self._state.gathered()
+        if run.env.rank == 0:
+            write_checkpoint(self.path, run.trial, run.store, state)
+        run.communicator.barrier()
+        self._saved_at = position
 
     def _end(self) -> NoReturn:
-        epoch, micro_steps = self._state.sums.position
-        self.progress.say(
-            f"stopped in epoch {epoch} after {micro_steps} of its micro-batches, to be continued"
-        )
+        self._run.progress.say(f"stopped {_where(self._state.sums)}, to be continued")
         raise Continues
+
+
+def _where(sums: EpochSums) -> str:
+    return f"in epoch {sums.epoch} after {sums.micro_steps} of its micro-batches"
 
 
 def write_checkpoint(path: Path, trial: Trial, store: GraphStore, state: dict[str, Any]) -> None:

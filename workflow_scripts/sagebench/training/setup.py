@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from pathlib import Path
+from threading import Thread
 
 import torch
 
-from sagebench.engines.base import make_engine, network_arguments
+from sagebench.engines.base import Engine, make_engine, network_arguments
 from sagebench.engines.loaders import LOADERS
 from sagebench.engines.placement import Placement, choose_placement, placement_on
 from sagebench.engines.precision import set_precision
@@ -21,12 +23,12 @@ from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
 from sagebench.measure.nvml import Nvml
 from sagebench.models.base import Network, parameter_count
 from sagebench.rank_records import Measurements
-from sagebench.records import StoreFacts
+from sagebench.records import Accuracy, StoreFacts
 from sagebench.tensors import torch_view
 from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.evaluation import Evaluator, sampled_test_nodes
+from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
 from sagebench.training.progress import Progress
-from sagebench.training.trainer import Trainer
+from sagebench.training.trainer import Trainer, synchronise_device
 
 
 class RankSetup:
@@ -44,6 +46,7 @@ class RankSetup:
         device: torch.device,
         clock: PhaseClock,
     ) -> None:
+        torch.set_num_threads(trial.threads_per_rank)
         self.trial = trial
         self.store_path = store_path
         self.directory = directory
@@ -62,14 +65,19 @@ class RankSetup:
     def build(self) -> None:
         """Open the store, and make engine, trainer and evaluator for it."""
         trial = self.trial
+        # torch.optim loads torch's compiler, a second or two that the store and the other ranks
+        # let pass. It is there before the engine imports anything, so that no two threads import.
+        compiler = Thread(target=importlib.import_module, args=("torch._dynamo",))
+        compiler.start()
         self.store = GraphStore.open(self.store_path)
         check_store(trial, self.store)
         set_precision(trial, self.device)
         self.communicator = Communicator(self.env, self.device)
+        compiler.join()
         torch.manual_seed(trial.seed)
         # Every engine starts from the same weights, whatever its layers draw at first.
         initial = Network(**network_arguments(trial, self.store)).state_dict()
-        self.engine = make_engine(trial, self.store, self.device, self.placement())
+        self.engine = self.make_engine()
         self.engine.model.load_state_dict(initial)
         self.trainer = Trainer(
             trial, self.engine, self.store.train, self.communicator, self.clock, self.progress
@@ -83,6 +91,9 @@ class RankSetup:
             self.progress,
         )
         self.peak = PeakMemory(self.device)
+
+    def make_engine(self) -> Engine:
+        return make_engine(self.trial, self.store, self.device, self.placement())
 
     def placement(self) -> Placement:
         """One for all ranks: what the fullest device allows."""
@@ -145,6 +156,12 @@ class RankSetup:
             measured.placement = self.engine.placement.to_json()
             self.progress.say(f"placement {self.engine.placement}")
 
+    def note_first_step(self) -> None:
+        """Note when the trial's first step was done: a job that goes on has an earlier one's."""
+        if self.measured.start_to_first_step_s is None:
+            synchronise_device(self.device)
+            self.measured.start_to_first_step_s = time.time() - self.started_at
+
     def node_energy_j(self) -> float | None:
         """The node's counter, read by its first rank for all of its ranks."""
         if self.device.type != "cuda" or self.env.local_rank != 0:
@@ -155,16 +172,22 @@ class RankSetup:
         """Accuracy of `weights` on the validation nodes, by the trial's method."""
         return self.evaluator.accuracy(weights, self.store.valid, self.trial.validation)
 
-    def test(self, weights: dict[str, torch.Tensor]) -> tuple[float, float]:
-        """Accuracies of `weights` on the test nodes: full, and sampled."""
+    def test(self, weights: dict[str, torch.Tensor]) -> Accuracy:
+        """Accuracy of `weights` on the test nodes: over the full graph, and sampled."""
         nodes = self.store.test
-        of_sampled = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
+        drawn = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
         evaluator = self._tester()
         full = evaluator.accuracy(weights, nodes, "full")
-        sampled = evaluator.accuracy(weights, of_sampled, "sampled")
+        sampled = evaluator.accuracy(weights, drawn, "sampled")
         del evaluator
         release_memory(self.device)
-        return full, sampled
+        return Accuracy(
+            validation_method=self.trial.validation,
+            test_full=full,
+            test_sampled=sampled,
+            test_sampled_nodes=len(drawn),
+            test_sampled_standard_error=standard_error(sampled, len(drawn), len(nodes)),
+        )
 
     def _tester(self) -> Evaluator:
         """The evaluator of the test, after training's memory is freed.

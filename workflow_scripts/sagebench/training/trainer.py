@@ -21,7 +21,6 @@ from sagebench.measure.clocks import PhaseClock
 from sagebench.models.base import touch_parameters
 from sagebench.records import Epoch
 from sagebench.sampling.order import SeedOrder
-from sagebench.training.adam import Adam
 from sagebench.training.distributed import Communicator
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.progress import Progress
@@ -69,7 +68,7 @@ class Trainer:
         )
         self.module = LossModule(engine.model)
         self.learning_rate = scaled_learning_rate(trial)
-        self.optimizer = Adam(engine.model.parameters(), lr=self.learning_rate)
+        self.optimizer = torch.optim.Adam(engine.model.parameters(), lr=self.learning_rate)
         self._parallel: DistributedDataParallel | None = None
 
     def parallelise(self) -> None:

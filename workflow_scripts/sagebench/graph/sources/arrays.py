@@ -1,4 +1,6 @@
-"""A user's own graph: an .npz file, or a folder of .npy files, with these arrays.
+"""A user's own graph.
+
+An .npz file, or a folder of .npy files, with these arrays:
 
 edge_index         integers [2, E]: u (row 0) -> v (row 1); v aggregates u
 x                  numbers [N, F], stored as float32
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +20,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagebench.errors import UserError
-from sagebench.graph.files import require_file, require_sha256, sha256_of
-from sagebench.graph.sources import flag
+from sagebench.graph.files import checked_sha256
 
-KEYS = ("path", "undirected", "num_classes", "unlabelled", "sha256")
+OPTIONS = {
+    "path": {
+        "type": "path",
+        "help": "an .npz file or a folder of .npy files: edge_index, x, y, train, valid, test",
+    },
+    "undirected": {
+        "type": "switch",
+        "default": None,
+        "help": "true: each edge counts in both directions",
+    },
+    "num_classes": {
+        "type": "whole",
+        "low": 2,
+        "example": 10,
+        "default": None,
+        "help": "null: the largest label and one; give it where a class has no node",
+    },
+    "unlabelled": {
+        "type": "switch",
+        "default": None,
+        "help": "true: y may be -1 for nodes in no split",
+    },
+    "sha256": {
+        "type": "sha256",
+        "default": None,
+        "help": "of the .npz; null: not checked, only recorded in the manifest",
+    },
+}
 ARRAYS = ("edge_index", "x", "y", "train", "valid", "test")
 
 
 def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
-    """path: the .npz or the folder, from the folder where the command runs.
-
-    undirected (false): each edge counts in both directions. num_classes (largest label + 1).
-    unlabelled (false): y may be -1 for nodes in no split. sha256: of the .npz, checked if given.
-    """
-    if not isinstance(spec.get("path"), str):
-        raise UserError("path is missing; give the path of an .npz file or a folder of .npy files")
-    num_classes = spec.get("num_classes")
-    if num_classes is not None and (type(num_classes) is not int or num_classes < 2):
-        raise UserError(f"num_classes: {num_classes!r} is no number of classes; write 2 or more")
     path = Path(spec["path"])
     provenance = {"path": str(path.resolve())}
-    if path.is_dir():
-        arrays = _read_folder(path)
-    else:
-        require_file(path)
-        if "sha256" in spec:
-            require_sha256(path, str(spec["sha256"]))
-        provenance["sha256"] = sha256_of(path)
-        arrays = _read_npz(path)
+    if not path.is_dir():
+        provenance["sha256"] = checked_sha256(path, spec["sha256"])
+    arrays = _read_folder(path) if path.is_dir() else _read_npz(path)
     return {
         "edge_index": arrays["edge_index"],
-        "undirected": flag(spec, "undirected"),
+        "undirected": bool(spec["undirected"]),
         "features": arrays["x"],
         "labels": arrays["y"],
         "splits": {name: arrays[name] for name in ("train", "valid", "test")},
-        "num_classes": num_classes,
-        "unlabelled": flag(spec, "unlabelled"),
+        "num_classes": spec["num_classes"],
+        "unlabelled": bool(spec["unlabelled"]),
         "provenance": provenance,
+    }
+
+
+def _read_folder(folder: Path) -> dict[str, NDArray[Any]]:
+    files = {file.stem: file for file in folder.glob("*.npy")}
+    _require_all(folder, files)
+    return {
+        name: _read(files[name], lambda file: np.load(file, mmap_mode="r", allow_pickle=False))
+        for name in ARRAYS
     }
 
 
@@ -62,25 +84,16 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # Opened as a zip first: NumPy takes everything else for a pickle, and says so.
         with zipfile.ZipFile(path) as archive:
-            names = {Path(name).stem for name in archive.namelist() if name.endswith(".npy")}
-        _require_all(path, names)
+            _require_all(path, [Path(name).stem for name in archive.namelist()])
         with np.load(path, allow_pickle=False) as npz:
-            return {name: _read(f"{path}: {name}", lambda n=name: npz[n]) for name in ARRAYS}
+            return {name: _read(name, lambda name: npz[name], f"{path}: ") for name in ARRAYS}
     except zipfile.BadZipFile as error:
         raise UserError(
             f"{path} is no whole .npz file ({error}); write it with numpy.savez, and copy it whole"
         ) from None
 
 
-def _read_folder(folder: Path) -> dict[str, NDArray[Any]]:
-    _require_all(folder, {path.stem for path in folder.glob("*.npy")})
-    return {
-        name: _read(str(file), lambda f=file: np.load(f, mmap_mode="r", allow_pickle=False))
-        for name, file in ((name, folder / f"{name}.npy") for name in ARRAYS)
-    }
-
-
-def _require_all(path: Path, names: set[str]) -> None:
+def _require_all(path: Path, names: Collection[str]) -> None:
     missing = [name for name in ARRAYS if name not in names]
     if missing:
         raise UserError(
@@ -89,14 +102,13 @@ def _require_all(path: Path, names: set[str]) -> None:
         )
 
 
-def _read(place: str, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+def _read(place: Any, read: Callable[[Any], NDArray[Any]], within: str = "") -> NDArray[Any]:
     try:
-        return read()
-    except zipfile.BadZipFile:
-        raise
+        return read(place)
     except (ValueError, OSError, EOFError, zlib.error) as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise UserError(
-                f"{place} holds Python objects, which are never unpickled here; save plain numbers"
+                f"{within}{place} holds Python objects, which are never unpickled here; save plain "
+                "numbers"
             ) from None
-        raise UserError(f"{place} cannot be read ({error}); save it again") from None
+        raise UserError(f"{within}{place} cannot be read ({error}); save it again") from None

@@ -1,4 +1,4 @@
-"""PubMed, the citation graph in data/pubmed.npz (see data/README.md)."""
+"""PubMed, the citation graph that ships with sagebench (data/README.md)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sagebench.graph.files import require_sha256
-from sagebench.graph.sources import choice
+from sagebench.graph.files import checked_sha256
 
-KEYS = ("split",)
+OPTIONS = {
+    "split": {
+        "type": "choice",
+        "choices": ["public", "large"],
+        "help": "public: 60 / 500 / 1,000 nodes; large: 18,217 / 500 / 1,000",
+    },
+}
 ARCHIVE = Path(__file__).resolve().parents[4] / "data" / "pubmed.npz"
 SHA256 = "93c132f8e3c463cecb40b69a27ab2596466d4c83c509d104a632512a165f2460"
 
 
 def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
-    """split: public (60 / 500 / 1,000 nodes, the default) or large (18,217 / 500 / 1,000)."""
-    split = choice(spec, "split", ("public", "large"), "public")
-    require_sha256(ARCHIVE, SHA256)
+    checked_sha256(ARCHIVE, SHA256)
     with np.load(ARCHIVE, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     splits = {name: arrays[name] for name in ("train", "valid", "test")}
-    if split == "large":
+    if spec["split"] == "large":
         others = np.ones(len(arrays["y"]), bool)
         others[splits["valid"]] = others[splits["test"]] = False
         splits["train"] = np.flatnonzero(others)
@@ -34,7 +37,7 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
         "features": _dense(arrays),
         "labels": arrays["y"],
         "splits": splits,
-        "provenance": {"file": ARCHIVE.name, "sha256": SHA256, "split": split},
+        "provenance": {"file": ARCHIVE.name, "sha256": SHA256, "split": spec["split"]},
     }
 
 

@@ -1,4 +1,4 @@
-"""A graph of ogbn-products' size and shape, or a part of it, with planted labels.
+"""A made graph of ogbn-products' size and degrees, or smaller, with planted labels.
 
 Built so, in this order:
 
@@ -33,7 +33,17 @@ from numpy.typing import NDArray
 from sagebench.errors import UserError
 from sagebench.graph.csc import colptr_of, edge_keys, row_of, sorted_unique
 
-KEYS = ("scale", "seed")
+OPTIONS = {
+    "scale": {
+        "type": "number",
+        "above": 0,
+        "high": 1,
+        "example": 0.01,
+        "default": 1.0,
+        "help": "its number of nodes, as a share of ogbn-products'",
+    },
+    "seed": {"type": "seed", "default": 0, "help": "of its random numbers"},
+}
 
 # ogbn-products
 NUM_NODES = 2_449_029
@@ -60,12 +70,7 @@ FEATURE_ROWS_A_CHUNK = 1 << 14
 
 
 def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
-    """scale: share of ogbn-products' nodes, above 0 and at most 1 (1). seed: from 0 on (0)."""
-    scale, seed = spec.get("scale", 1), spec.get("seed", 0)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= 1:
-        raise UserError(f"scale: {scale!r} is no share of ogbn-products; write 0.01 or up to 1")
-    if type(seed) is not int or seed < 0:
-        raise UserError(f"seed: {seed!r} is no seed; write 0, 1, 2, ...")
+    scale, seed = spec["scale"], spec["seed"]
     num_nodes = round(scale * NUM_NODES)
     if num_nodes < 10 * NUM_CLASSES:
         raise UserError(
@@ -85,13 +90,11 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
         "features": features,
         "labels": _with_noise(seed, labels),
         "num_classes": NUM_CLASSES,
-        "splits": dict(
-            zip(
-                ("train", "valid", "test"),
-                np.split(np.arange(num_nodes), [train, train + valid]),
-                strict=True,
-            )
-        ),
+        "splits": {
+            "train": np.arange(train),
+            "valid": np.arange(train, train + valid),
+            "test": np.arange(train + valid, num_nodes),
+        },
         "provenance": {"recipe": 2},  # counted up when a change makes another graph
     }
 

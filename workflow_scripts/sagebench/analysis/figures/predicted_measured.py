@@ -1,0 +1,71 @@
+"""Predicted against measured: a panel for memory and one for time, a point a trial."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from sagebench.analysis.drawing import (
+    MARKER,
+    Drawing,
+    new_figure,
+    series_handles,
+    value_axis,
+    whiskers,
+)
+from sagebench.analysis.predictions import EPOCH, MEMORY, Quantity, compared
+from sagebench.analysis.style import FAINT, SOFT, looks
+from sagebench.units import GIB, time_unit
+
+TITLE = "Predicted against measured"
+CAPTION = (
+    "On the line, both are equal; the band is 20 % to either side, and bars are the predictions' "
+    "intervals, which are to hold nine of ten."
+)
+AXIS = None
+ORDER = 1
+
+
+def draw(trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame) -> Drawing | str:
+    unit, seconds = time_unit(trials[EPOCH.measured].median())
+    panels = [
+        (quantity, compared(trials, quantity), size, label)
+        for quantity, size, label in (
+            (MEMORY, GIB, "Peak memory, GiB"),
+            (EPOCH, seconds, f"Epoch time, {unit}"),
+        )
+    ]
+    panels = [panel for panel in panels if not panel[1].empty]
+    if not panels:
+        return "Nothing was estimated of a trial before it ran (make probe, make pilot)."
+    engines = looks(pd.concat([rows["engine"] for _, rows, _, _ in panels]))
+    figure, axes = new_figure(len(panels), 2.9, sharey=False)
+    for axis, panel in zip(axes, panels, strict=True):
+        _panel(axis, *panel, engines)
+    handles = series_handles(engines, line="none")
+    return Drawing(figure, f"Each point is a trial. {CAPTION}", handles=handles)
+
+
+def _panel(
+    axes: Axes, quantity: Quantity, rows: pd.DataFrame, size: float, label: str, looks: dict
+) -> None:
+    rows = rows.assign(**{name: rows[name] / size for name in quantity[1:]})
+    values = [value for name in quantity[1:] for value in rows[name]]
+    value_axis(axes, values, f"{label}, measured", "x")
+    value_axis(axes, values, "predicted")
+    ends = axes.get_xlim()
+    axes.plot(ends, ends, color=SOFT, linewidth=0.9, zorder=1)
+    low, high = [0.8 * end for end in ends], [1.2 * end for end in ends]
+    axes.fill_between(ends, low, high, color=FAINT, alpha=0.6, linewidth=0, zorder=0)
+    for engine, group in rows.groupby("engine", sort=False):
+        axes.errorbar(
+            group[quantity.measured],
+            group[quantity.predicted],
+            yerr=whiskers(group, quantity.predicted, quantity.low, quantity.high),
+            linestyle="none",
+            ecolor=(looks[engine]["color"], 0.45),
+            elinewidth=0.9,
+            zorder=3,
+            **looks[engine],
+            **MARKER,
+        )
