@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from sagebench.bench.processes import MeasurementFailed, run_worker
-from sagebench.grid.trial_file import CHOICES
+from sagebench.grid.trial import CHOICES
 
 BIPARTITE = "bipartite_csr"
 """beyond PyG's trimming: written out by hand, a layer computes only the rows that are read"""
