@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,7 @@ RING = '''"""A ring, whose nodes have the class of their number."""
 
 import numpy as np
 
+SOURCE = "a ring, whose nodes have the class of their number"
 OPTIONS = {
     "nodes": {"type": "whole", "low": 6, "example": 10, "default": 10, "help": "of the ring"}
 }
@@ -173,13 +175,6 @@ def load(spec, downloads):
         "splits": {"train": ids[:-4], "valid": ids[-4:-2], "test": ids[-2:]},
     }
 '''
-WITH_RING = """
-import sys
-from sagebench.graph import sources
-sources.__path__.append(sys.argv.pop(1))
-import build_graph
-build_graph.main()
-"""
 
 
 @pytest.mark.parametrize(
@@ -188,9 +183,9 @@ build_graph.main()
 def test_a_new_source_is_one_file(tmp_path, nodes, said):
     (tmp_path / "ring.py").write_text(RING)
     spec = json.dumps({"name": "mine", "source": "ring", "nodes": nodes})
-    command = [sys.executable, "-c", WITH_RING, tmp_path, "--spec", spec, "--out", tmp_path / "s"]
-    scripts = Path(build_graph.__file__).parent
-    done = subprocess.run(command, cwd=scripts, capture_output=True, text=True, check=False)
+    command = [sys.executable, build_graph.__file__, "--spec", spec, "--out", tmp_path / "s"]
+    environment = {**os.environ, "SAGEBENCH_PLUGINS": str(tmp_path / "ring.py")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert said in done.stdout + done.stderr
 
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sagebench import registry
 from sagebench.errors import UserError, run_script, script_parser
-from sagebench.graph import sources
 from sagebench.graph.store import GraphStore, write_store
 from sagebench.grid.configuration import checked_dataset
 
@@ -37,7 +37,9 @@ def main() -> None:
 
 def build(spec: dict[str, Any], out: Path, downloads: Path) -> GraphStore:
     try:
-        return write_store(out, source=spec, **sources.load(checked_dataset(spec), downloads))
+        checked = checked_dataset(spec)
+        source = registry.load("source", checked["source"])
+        return write_store(out, source=spec, **source.load(checked, downloads))
     except UserError as error:
         raise UserError(f"data set {spec.get('name', spec.get('source'))}: {error}") from None
 

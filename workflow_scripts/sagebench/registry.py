@@ -1,20 +1,32 @@
-"""What the benchmark can be extended by: a module in the kind's package, found by its name.
+"""What the benchmark is extended by: one module each, found by its name.
 
-A module belongs to a kind by a declaration at its top, such as MODEL = "what it is", beside other
-literals in upper case (OPTIONS, REQUIRES, ...). These are read without running the file, so that a
-plan needs no torch; the module is imported where it is used. Standard library only.
+A module is of a kind by a declaration at its top, e.g. MODEL = "what it is, in words", beside other
+literals in upper case (OPTIONS, ENGINES, ...). They are read without running the file, so that a
+configuration is checked and a grid planned without what the module needs; it is imported where it
+is used. docs/extending.md says what a module of each kind has. Plug-ins are files outside of the
+package, named by the environment variable SAGEBENCH_PLUGINS.
+
+OPTIONS maps a key of a configuration to its `type` (choice, flag, switch, path, sha256, number,
+whole or seed), `help`, `default` (without one the key is required; None: it may be null), and what
+bounds the type: `choices`, or `above`, `low`, `below`, `high` and `example`; `divides`: the key of
+a number that it must divide.
+
+Standard library only.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import os
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sagebench.errors import UserError
 
@@ -22,25 +34,67 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "model": ("models", "MODEL"),
     "engine": ("engines", "ENGINE"),
     "sampler": ("sampling", "SAMPLER"),
-    "device sampler": ("sampling.device", "SAMPLER"),
+    "device sampler": ("sampling.device", "DEVICE_SAMPLER"),
+    "source": ("graph.sources", "SOURCE"),
 }
 """the package of each kind, below sagebench, and its declaration"""
-RECORDED_AS: Mapping[str, str] = {"sagebench": "uniform"}
-"""names in trials that are older than the present ones"""
+PLUGINS = "SAGEBENCH_PLUGINS"
+"""environment variable: paths of files, separated by os.pathsep"""
+OLDER_NAMES: Mapping[str, str] = {"sagebench": "uniform"}
+"""names in trials that are older than the present ones; they stay in what is recorded"""
+
+
+class Inhabitant(NamedTuple):
+    """A module of a kind. literals: what stands in upper case at its top."""
+
+    path: Path
+    module: str
+    literals: dict[str, Any]
 
 
 def names(kind: str) -> tuple[str, ...]:
     """All of a kind, in alphabetical order."""
-    return tuple(sorted(_modules(kind)))
+    return tuple(sorted(_inhabitants(kind)))
+
+
+def recorded(name: str) -> str:
+    """The name by which trials record what a configuration calls `name`."""
+    return next((older for older, present in OLDER_NAMES.items() if present == name), name)
 
 
 def declared(kind: str, name: str) -> dict[str, Any]:
-    """The upper-case literals at the top of a module, by name; its kind's is what it is, in words.
+    """The literals at the top of a module. Raises UserError for a name that is not known."""
+    return _find(kind, name).literals
 
-    Raises UserError for a name that is not known.
-    """
+
+def described(kind: str, name: str) -> str:
+    """What it is, in words."""
+    return declared(kind, name)[KINDS[kind][1]]
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """The module, imported. Raises UserError for a name that is not known, or where a plug-in
+    cannot be imported."""
+    found = _find(kind, name)
+    if found.module.startswith("sagebench."):
+        return import_module(found.module)
+    if found.module not in sys.modules:
+        spec = spec_from_file_location(found.module, found.path)
+        module = sys.modules[found.module] = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[found.module]
+            raise UserError(
+                f"plug-in {found.path} cannot be imported ({type(error).__name__}: {error}): "
+                "mend it, or leave it out of plugins"
+            ) from error
+    return sys.modules[found.module]
+
+
+def _find(kind: str, name: str) -> Inhabitant:
     try:
-        return _modules(kind)[RECORDED_AS.get(name, name)]
+        return _inhabitants(kind)[OLDER_NAMES.get(name, name)]
     except KeyError:
         known = names(kind)
         near = difflib.get_close_matches(name, known, n=1)
@@ -49,25 +103,41 @@ def declared(kind: str, name: str) -> dict[str, Any]:
         ) from None
 
 
-def load(kind: str, name: str) -> ModuleType:
-    """The module, imported. Raises UserError for a name that is not known."""
-    declared(kind, name)
-    module = RECORDED_AS.get(name, name)
-    return import_module(f"sagebench.{KINDS[kind][0]}.{module}")
+def _inhabitants(kind: str) -> dict[str, Inhabitant]:
+    return _known(kind, os.environ.get(PLUGINS, ""))
 
 
 @lru_cache
-def _modules(kind: str) -> dict[str, dict[str, Any]]:
-    """Literals of the modules that have the kind's declaration."""
+def _known(kind: str, plugins: str) -> dict[str, Inhabitant]:
     package, declaration = KINDS[kind]
     folder = Path(__file__).parent / package.replace(".", "/")
-    literals = {path.stem: _literals(path) for path in folder.glob("*.py")}
-    return {name: values for name, values in literals.items() if declaration in values}
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        literals = _literals(path)
+        if declaration in literals:
+            module = f"sagebench.{package}.{path.stem}"
+            found[path.stem] = Inhabitant(path, module, literals)
+    for path in map(Path, filter(None, plugins.split(os.pathsep))):
+        literals = _literals(path)
+        if declaration not in literals:
+            continue
+        if path.stem in found:
+            raise UserError(
+                f"plug-in {path} has the name of another {kind}, {found[path.stem].path}: "
+                "rename the file"
+            )
+        found[path.stem] = Inhabitant(path, f"sagebench_plugins.{kind}.{path.stem}", literals)
+    return found
 
 
 def _literals(path: Path) -> dict[str, Any]:
+    """Raises UserError for a file that is no Python."""
     found = {}
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+    try:
+        statements = ast.parse(path.read_text(encoding="utf-8")).body
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"plug-in {path} cannot be read ({error}): mend it") from None
+    for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
                 try:

@@ -22,7 +22,9 @@ from sagebench.sampling.order import MicroBatch, sample_key
 from sagebench.tensors import torch_view
 
 ENGINE = "our samplers and kernels on bipartite blocks, sampled ahead of the step"
-REQUIRES = {"samplers": ["sagebench"], "placements": ["auto", "device", "host"]}
+TAKES = ["blocks"]
+PLACEMENTS = ["auto", "device", "host"]
+LOADS = "threads"
 
 
 class Engine:

@@ -33,7 +33,9 @@ class Loader:
     def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
         layer = layer_class(trial.model)
         self.gathers = self.always_gathers or not layer.reads_features
-        self.sampler, self.fanout = trial.sampler, trial.fanout
+        # Evaluation samples here whatever samples for training.
+        own = registry.declared("sampler", trial.sampler)["GIVES"] == "blocks"
+        self.sampler, self.fanout = trial.sampler if own else "uniform", trial.fanout
         self.device = device
         self.colptr, self.row, self.features = (
             self._keep(torch_view(array)) for array in (store.colptr, store.row, store.features)

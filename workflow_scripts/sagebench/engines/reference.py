@@ -5,7 +5,9 @@ from __future__ import annotations
 from sagebench.engines.pyg import PygEngine
 
 ENGINE = "PyG's loader and layers, every layer on every sampled node: the slides' path"
-REQUIRES = {"samplers": ["sagebench", "pyg_lib"], "placements": ["auto"]}
+TAKES = ["blocks", "pyg"]
+PLACEMENTS = ["auto"]
+LOADS = "processes"
 
 
 class Engine(PygEngine):

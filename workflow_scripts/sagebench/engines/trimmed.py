@@ -5,7 +5,9 @@ from __future__ import annotations
 from sagebench.engines.pyg import PygEngine
 
 ENGINE = "the same with PyG's trim_to_layer"
-REQUIRES = {"samplers": ["sagebench", "pyg_lib"], "placements": ["auto"]}
+TAKES = ["blocks", "pyg"]
+PLACEMENTS = ["auto"]
+LOADS = "processes"
 
 
 class Engine(PygEngine):

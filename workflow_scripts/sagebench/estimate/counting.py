@@ -9,10 +9,11 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from sagebench import registry
 from sagebench.estimate.samples import Sample, Spread
 from sagebench.graph.store import GraphStore
+from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
-from sagebench.sampling.uniform import Sampler as CpuSampler
 
 FEWEST_BATCHES, MOST_BATCHES = 6, 96
 STANDARD_ERROR = 0.008
@@ -30,14 +31,14 @@ class Counter:
     """
 
     def __init__(self, store: GraphStore, threads: int) -> None:
-        self.train = store.train
+        self.store, self.train = store, store.train
         self._threads = threads
+        self._law: str | None = None
         self._samplers: SimpleQueue[CpuSampler] = SimpleQueue()
-        for _ in range(threads):
-            self._samplers.put(CpuSampler(store.colptr, store.row))
 
-    def take(self, fanout: tuple[int, ...], batch_size: int) -> Sample:
+    def take(self, fanout: tuple[int, ...], batch_size: int, law: str = "uniform") -> Sample:
         """Sample until the means are known well enough, and the epoch's smaller last one."""
+        self._use(law)
         order = SeedOrder(self.train, batch_size, accumulation=1, ranks=1, seed=SEED)
         whole, rest = divmod(len(self.train), batch_size)
         most = min(whole, MOST_BATCHES)
@@ -51,6 +52,13 @@ class Counter:
                 wanted = min(most, max(wanted, batches_needed(full)))
         last = self.count(fanout, order.permutation(EPOCH)[-rest:], whole) if rest else None
         return make_sample(fanout, batch_size, full, last, whole)
+
+    def _use(self, law: str) -> None:
+        if law != self._law:
+            kind = registry.load("sampler", law).Sampler
+            self._law, self._samplers = law, SimpleQueue()
+            for _ in range(self._threads):
+                self._samplers.put(kind(self.store.colptr, self.store.row))
 
     def count(self, fanout: tuple[int, ...], seeds: np.ndarray, index: int) -> Counts:
         sampler = self._samplers.get()

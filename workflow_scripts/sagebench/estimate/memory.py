@@ -23,6 +23,7 @@ from sagebench.estimate.samples import (
     expected_maximum,
     maximum_quantile,
 )
+from sagebench.grid.together import samples_where_placed
 from sagebench.grid.trial import Trial
 from sagebench.units import GIB, KIB
 
@@ -175,7 +176,7 @@ def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> s
 
     device_bytes: of its card in all; None: not known, and taken as enough.
     """
-    if trial.engine != "blocks":
+    if not samples_where_placed(trial):
         return "host"
     if trial.placement != "auto":
         return trial.placement
@@ -197,7 +198,7 @@ def resident(trial: Trial, cost: StepCost, graph: GraphFacts) -> dict[str, int]:
         "optimizer": 2 * weights,
         "gradient buckets": weights if trial.ranks > 1 else 0,
         "workspace": BLAS_WORKSPACE_BYTES,
-        "labels": ID * graph.num_nodes * (2 if trial.engine == "blocks" else 1),
+        "labels": ID * graph.num_nodes * (2 if samples_where_placed(trial) else 1),
     }
     if cost.placement == "device":
         samplers = trial.sampling_workers + 1
@@ -209,7 +210,7 @@ def resident(trial: Trial, cost: StepCost, graph: GraphFacts) -> dict[str, int]:
 def batches_ahead(trial: Trial) -> int:
     """Micro-batches that wait sampled on the device while a step runs, beside its own
     (sagebench.engines.prefetch; PyG's loader keeps its own on the host)."""
-    return 2 * trial.sampling_workers if trial.engine == "blocks" else 0
+    return 2 * trial.sampling_workers if samples_where_placed(trial) else 0
 
 
 def sampler_bytes(trial: Trial, sample: Sample, graph: GraphFacts, placement: str) -> float:

@@ -25,6 +25,7 @@ from sagebench.estimate.samples import (
     sample_name,
 )
 from sagebench.files import hold, read_json, write_json
+from sagebench.grid.together import law_of, samples_where_placed
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import deciding_values, step_name
 
@@ -49,7 +50,7 @@ class Probe:
 
     def sample_of(self, trial: Trial) -> Sample | None:
         """What the trial samples; None where that was not probed."""
-        return self.samples.get(sample_name(trial.fanout, trial.batch_size))
+        return self.samples.get(_sample_name(trial))
 
     def cost_of(self, trial: Trial, device_bytes: int | None) -> StepCost | None:
         """Of the trial's step on a card of so many bytes; None where it was not probed."""
@@ -118,6 +119,10 @@ def probe_store(
     return probe
 
 
+def _sample_name(trial: Trial) -> str:
+    return sample_name(trial.fanout, trial.batch_size, law_of(trial))
+
+
 def _sample(
     probe: Probe,
     store: GraphStore,
@@ -126,15 +131,19 @@ def _sample(
     threads: int,
     say: Callable[[str], None],
 ) -> None:
-    wanted = {(trial.fanout, trial.batch_size) for trial in trials}
-    missing = sorted(pair for pair in wanted if sample_name(*pair) not in probe.samples)
+    wanted = {_sample_name(trial): trial for trial in trials}
+    missing = sorted(
+        (trial.fanout, trial.batch_size, name)
+        for name, trial in wanted.items()
+        if name not in probe.samples
+    )
     if not missing:
         return
     from sagebench.estimate.counting import Counter  # numba takes a second to import
 
     counter = Counter(store, threads)
-    for done, (fanout, batch_size) in enumerate(missing, start=1):
-        name, sample = sample_name(fanout, batch_size), counter.take(fanout, batch_size)
+    for done, (fanout, batch_size, name) in enumerate(missing, start=1):
+        sample = counter.take(fanout, batch_size, law_of(wanted[name]))
         probe.samples[name] = sample
         write_json(path, probe.to_json())
         say(
@@ -148,7 +157,7 @@ def _record(probe: Probe, trials: list[Trial], path: Path, say: Callable[[str], 
     for trial in trials:
         values = deciding_values(trial)
         micro_batches = probe.graph.micro_batches(trial.batch_size) * trial.epochs
-        for placement in PLACEMENTS if trial.engine == "blocks" else ("host",):
+        for placement in PLACEMENTS if samples_where_placed(trial) else ("host",):
             name = step_name(values, placement)
             known, most = probe.steps.get(name), missing.get(name, (trial, placement, 0))[2]
             if known is None or known.largest_z < expected_maximum(micro_batches):

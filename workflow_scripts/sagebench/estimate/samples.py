@@ -89,9 +89,10 @@ class Sample(FromJson):
     edges: Spread
 
 
-def sample_name(fanout: Sequence[int], batch_size: int) -> str:
-    """ "15,10,10/128": how a probe's record calls a sample."""
-    return f"{','.join(map(str, fanout))}/{batch_size}"
+def sample_name(fanout: Sequence[int], batch_size: int, law: str = "uniform") -> str:
+    """ "15,10,10/128": how a probe's record calls a sample. law: by which neighbors are drawn."""
+    drawn = "" if law == "uniform" else f"{law}:"
+    return f"{drawn}{','.join(map(str, fanout))}/{batch_size}"
 
 
 def sizes_at(sample: Sample, graph: GraphFacts, z: float) -> tuple[list[int], list[int]]:

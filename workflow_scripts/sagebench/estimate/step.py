@@ -30,13 +30,22 @@ SMALLEST_Z, NEAR_Z = -3.0, 0.5
 are taken as alike"""
 
 
-class FusedDropout(TorchFunctionMode):
-    """Dropout as it is on a GPU: one operation, which keeps a mask of one byte a value."""
+class AsOnGpu(TorchFunctionMode):
+    """What device `meta` cannot do, or does in another way than a GPU: dropout is one operation,
+    which keeps a mask of one byte a value; a mask that chooses columns is taken to keep all, as
+    PyG's search for self loops does, of which no graph store has any."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None) -> Any:
         if function is torch.nn.functional.dropout:
             function = _dropout
+        elif function is torch.Tensor.__getitem__ and _masks_columns(args[1]):
+            return args[0].clone()
         return function(*args, **(kwargs or {}))
+
+
+def _masks_columns(index: Any) -> bool:
+    mask = index[-1] if isinstance(index, tuple) else None
+    return isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.is_meta
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -84,7 +93,7 @@ class StepRecorder:
     def _step(self, batch: Batch) -> None:
         """As Trainer.micro_step, from gradients that are not there yet."""
         self.module.zero_grad(set_to_none=True)
-        with FusedDropout():
+        with AsOnGpu():
             loss, _ = self.module(batch.inputs, batch.labels)
             (loss / batch.micro_batch.step_seeds).backward()
 

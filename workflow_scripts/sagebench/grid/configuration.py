@@ -17,9 +17,10 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from sagebench import registry
 from sagebench.errors import UserError
-from sagebench.graph import sources
 from sagebench.grid import messages
+from sagebench.grid.together import model_options
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     SEED_MAX,
@@ -35,6 +36,7 @@ from sagebench.grid.values import (
     whole,
     whole_sentence,
 )
+from sagebench.registry import OLDER_NAMES
 
 RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
 
@@ -83,28 +85,29 @@ OPTION_TYPES: dict[str, Callable[..., Any]] = {
     "whole": whole,
     "seed": lambda: whole(0, 0, SEED_MAX),
 }
-"""by the `type` of an option that a data source declares (graph/sources)"""
+"""by the `type` of an option that a module declares (registry.py)"""
 
 
 def _option(*, type: str, help: str, default: Any = ..., **bounds: Any) -> tuple[Any, FieldInfo]:
+    bounds.pop("divides", None)  # of another key's value: grid/together.py
     kind = OPTION_TYPES[type](**bounds)
     return kind | None if default is None else kind, Field(default, description=help)
 
 
 def _source(source: str) -> type[Strict]:
     """The spec of a data set from this source."""
-    summary, options = sources.declaration(source)
+    declared = registry.declared("source", source)
     return create_model(
         source.capitalize(),
         __base__=Strict,
-        __doc__=summary,
+        __doc__=declared["SOURCE"],
         name=(Name, Field(description="folder name of the graph store")),
         source=(Literal[source], ...),
-        **{key: _option(**option) for key, option in options.items()},
+        **{key: _option(**option) for key, option in declared["OPTIONS"].items()},
     )
 
 
-SOURCES = {source: _source(source) for source in sources.names()}
+SOURCES = {source: _source(source) for source in registry.names("source")}
 Dataset = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
 
 
@@ -118,16 +121,30 @@ def word(key: str) -> Any:
     return choice(*CHOICES[key])
 
 
+def named(kind: str, default: str) -> tuple[Any, str, str]:
+    """A key whose values are the names of modules."""
+    told = (f"{name}: {registry.described(kind, name)}" for name in registry.names(kind))
+    known = AfterValidator(lambda name: OLDER_NAMES.get(name, name))
+    kinds = choice(*registry.names(kind), *(OLDER_NAMES if kind == "sampler" else ()))
+    return Annotated[kinds, known], default, "; ".join(told)
+
+
+def _of_models(key: str, models: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None, str]:
+    """An option of models, where it is given; its default is the model's own."""
+    kinds = tuple(_option(**option)[0] for option in models.values())
+    told = (
+        f"model {model}, {o['default']} unless given: {o['help']}" for model, o in models.items()
+    )
+    return Union[kinds] | None, None, "; ".join(told)  # noqa: UP007
+
+
 # Every flat key: its type, what it falls back to, what it is and its unit.
 KEYS: dict[str, tuple[Any, Any, str]] = {
-    "engine": (
-        word("engine"),
-        "blocks",
-        "blocks: bipartite blocks; reference: the slides' path, every layer on every sampled node; "
-        "trimmed: the same with PyG's trim_to_layer",
-    ),
-    "sampler": (word("sampler"), "sagebench", "our own, or PyG's where pyg-lib is installed"),
-    "layers": (whole(1, 5, 16), 5, "SAGE layers"),
+    "engine": named("engine", "blocks"),
+    "sampler": named("sampler", "uniform"),
+    "model": named("model", "sage"),
+    **{key: _of_models(key, models) for key, models in model_options().items()},
+    "layers": (whole(1, 5, 16), 5, "layers of the model"),
     "hidden_channels": (whole(1, 256), 256, "width of the hidden layers"),
     "dropout": (number(0.5, low=0, below=1), 0.5, "share of the hidden values that is dropped"),
     "aggregator": (word("aggregator"), "mean", "how neighbors are combined"),

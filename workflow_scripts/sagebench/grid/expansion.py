@@ -16,7 +16,9 @@ from sagebench.grid import messages
 from sagebench.grid.configuration import Configuration, Experiment
 from sagebench.grid.resources import fits, fitting
 from sagebench.grid.site import Site
+from sagebench.grid.together import model_options, options_of, wrong_together
 from sagebench.grid.trial import Trial, store_name
+from sagebench.registry import recorded
 
 Entries = dict[str, tuple[Any, str]]
 """values that go together, by key, each with where it is written"""
@@ -111,7 +113,11 @@ def _request(
     values = {key: value for key, (value, _) in entries.items()}
     for key, write in _wrong(values, site):
         raise UserError(messages.sentence(entries[key][1], values[key], write))
+    values["options"] = options_of(values)
+    for key in model_options():
+        del values[key]
     walltime_min, continues = values.pop("walltime_min"), values.pop("continue_after_walltime")
+    values["sampler"] = recorded(values["sampler"])
     trial = Trial(**values, dataset=dataset, device=site.device, machine=site.machine)
     return Request(trial, store, walltime_min, continues)
 
@@ -173,7 +179,7 @@ def _check_at_most(most: int, number: int, who: str, parts: Mapping[str, int], s
 def _wrong(values: dict[str, Any], site: Site) -> Iterator[tuple[str, str]]:
     """The keys whose values do not go with the others, and what to write instead."""
     fanout, layers = values["fanout"], values["layers"]
-    engine, sampler, ranks = values["engine"], values["sampler"], values["ranks"]
+    ranks = values["ranks"]
     if len(fanout) != layers:
         as_long = [*fanout[:layers], *[0] * (layers - len(fanout))]
         yield (
@@ -181,15 +187,7 @@ def _wrong(values: dict[str, Any], site: Site) -> Iterator[tuple[str, str]]:
             f"one number for each of the {layers} layers, e.g. {as_long}, "
             f"or set layers: {len(fanout)}",
         )
-    if engine == "blocks" and sampler != "sagebench":
-        yield "sampler", "sagebench, the sampler of engine blocks, or set engine: trimmed"
-    if engine != "blocks" and values["placement"] != "auto":
-        yield "placement", f"auto: engine {engine} always samples on the host"
-    if values["continue_after_walltime"] and sampler == "pyg_lib":
-        yield (
-            "continue_after_walltime",
-            "false: no checkpoint holds pyg_lib's random state, or set sampler: sagebench",
-        )
+    yield from wrong_together(values)
     if values["precision"] == "tf32" and site.device == "cpu":
         yield (
             "precision",

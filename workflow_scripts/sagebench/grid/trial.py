@@ -14,9 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sagebench import registry
 from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.grid.fanout import Fanout
+from sagebench.registry import recorded
 
 # The values that an id leaves out. NEVER EDIT OR REMOVE AN ENTRY: every id that exists was made
 # with it. A new field gets one entry more, the value that trials had before the field existed, so
@@ -62,8 +64,6 @@ DATASET_WHEREABOUTS = frozenset({"archive", "sha256"})
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "engine": ("blocks", "trimmed", "reference"),
-        "sampler": ("sagebench", "pyg_lib"),
         "aggregator": ("mean", "sum", "max"),
         "optimizer": ("adam",),
         "learning_rate_scaling": ("linear", "sqrt", "none"),
@@ -74,6 +74,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """the words that a trial's values may be, where they are words"""
+REGISTERED = ("engine", "model", "sampler")
+"""the values that name a module"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,9 @@ class Trial:
     @property
     def readable(self) -> str:
         """What the eye looks for in a folder listing; never more than 80 characters."""
+        model = "" if self.model == INTRODUCTION_DEFAULTS["model"] else f"-{self.model}"
         return (
-            f"{self.dataset['name']}-{self.engine}-b{self.batch_size}x{self.accumulation}"
+            f"{self.dataset['name']}{model}-{self.engine}-b{self.batch_size}x{self.accumulation}"
             f"-f{self.fanout.readable}-r{self.ranks}-s{self.seed}"
         )[:80]
 
@@ -183,7 +186,8 @@ def read_trial(path: Path) -> Trial:
             f"{path} cannot be read as a trial ({error}): delete what is there, and call the run "
             "again, which writes it anew"
         ) from None
-    for name, options in CHOICES.items():
+    named = {kind: [recorded(name) for name in registry.names(kind)] for kind in REGISTERED}
+    for name, options in {**named, **CHOICES}.items():
         if (value := getattr(trial, name)) not in options:
             raise UserError(f"{path}: {name} is {value!r}: write {one_of(value, options)}")
     return trial

@@ -13,8 +13,9 @@ from sagebench.models import base
 MODEL = "graph attention network (Velickovic et al. 2018), without dropout of the attention"
 OPTIONS = {
     "heads": {
-        "kind": "whole",
+        "type": "whole",
         "low": 1,
+        "example": 4,
         "default": 4,
         "divides": "hidden_channels",
         "help": "attention heads of a layer: side by side, and their mean in the last layer",

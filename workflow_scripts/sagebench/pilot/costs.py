@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from sagebench.grid.together import law_of, samples_where_placed
 from sagebench.grid.trial import FIELD_NAMES, Trial, digest
 
 STEP, PILOT, EVALUATION, EPOCH = 1, 2, 4, 8
@@ -20,7 +21,7 @@ ANY = STEP | MEASURED
 
 CHANGES: Mapping[str, tuple[int, Any]] = {
     "dataset": (MEASURED, None),  # its store stands for it
-    "sampler": (TRAINING, "sagebench"),  # evaluation samples by the uniform sampler
+    "sampler": (MEASURED, None),  # of a recorded step its law stands for it
     "dropout": (STEP | TRAINING, 0.0),
     "batch_size": (STEP | TRAINING, 1),
     "accumulation": (TRAINING, 1),
@@ -67,7 +68,7 @@ def pilot_key(trial: Trial, store_checksum: str) -> str:
 def evaluation_key(trial: Trial, store_checksum: str) -> str:
     """The name of the record of the trial's validation and test."""
     evaluated = neutral(trial, EVALUATION)
-    if trial.engine == "trimmed":  # as `reference`, it leaves sampling to PyG
+    if not samples_where_placed(trial):  # all alike: they leave sampling to PyG
         evaluated = replace(evaluated, engine="reference")
     return f"evaluation-{_digest(evaluated, store_checksum)}"
 
@@ -85,7 +86,10 @@ def deciding_values(trial: Trial) -> dict[str, Any]:
     """Those that a recorded step depends on, as JSON has them."""
     values = trial.to_json()
     kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (ANY,))[0] & STEP}
-    return {**kept, "dropout": kept["dropout"] > 0}
+    young = {"model": kept.pop("model"), "options": kept.pop("options"), "law": law_of(trial)}
+    # As if they were not there: so are the steps in probes that are older than they.
+    young = {name: value for name, value in young.items() if value not in ("sage", {}, "uniform")}
+    return {**kept, **young, "dropout": kept["dropout"] > 0}
 
 
 def step_name(values: Mapping[str, Any], placement: str) -> str:

@@ -10,6 +10,7 @@ from sagebench.files import read_object
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import geometry
+from sagebench.grid.together import samples_where_placed
 from sagebench.grid.trial import Trial
 
 BATCHES_AHEAD = 2
@@ -35,7 +36,7 @@ def needs(study: Study) -> dict[str, Any]:
 def shared_memory_bytes(trial: Trial, graph: Mapping[str, int]) -> int:
     """At most, of one rank. PyG's loader processes hand their batches over in /dev/shm, features
     and all; a batch lies there from when it is made until it is used."""
-    if trial.engine == "blocks" or not trial.sampling_workers:
+    if samples_where_placed(trial) or not trial.sampling_workers:
         return 0
     return (BATCHES_AHEAD * trial.sampling_workers + 1) * batch_bytes(trial, graph)
 

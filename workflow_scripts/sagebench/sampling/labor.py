@@ -14,6 +14,9 @@ from sagebench.sampling.cpu import ROWS_PER_TASK, CpuSampler, compiled, mix64
 from sagebench.sampling.random import LABOR_STREAM, NODE_STRIDE, fold
 
 SAMPLER = "LABOR-0: k neighbors of each node in expectation, shared between the rows"
+LAW = "labor"
+GIVES = "blocks"
+KEYED = True
 
 
 class Sampler(CpuSampler):

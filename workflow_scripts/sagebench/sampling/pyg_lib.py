@@ -14,6 +14,9 @@ from sagebench.graph.store import GraphStore
 from sagebench.tensors import torch_view
 
 SAMPLER = "PyG's NeighborLoader, where pyg-lib is installed"
+LAW = "uniform"
+GIVES = "pyg"
+KEYED = False
 
 
 def pyg_sampler(store: GraphStore, fanout: tuple[int, ...]) -> NeighborSampler:

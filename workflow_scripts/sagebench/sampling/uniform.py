@@ -8,6 +8,9 @@ from sagebench.sampling.cpu import CpuSampler, compiled, mix64
 from sagebench.sampling.random import GOLDEN, NODE_STRIDE, hop_key
 
 SAMPLER = "k neighbors of each node, uniformly without replacement"
+LAW = "uniform"
+GIVES = "blocks"
+KEYED = True
 
 
 class Sampler(CpuSampler):

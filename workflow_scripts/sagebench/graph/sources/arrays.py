@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sagebench.errors import UserError
 from sagebench.graph.files import checked_sha256
 
+SOURCE = "a graph of one's own, in NumPy arrays"
 OPTIONS = {
     "path": {
         "type": "path",

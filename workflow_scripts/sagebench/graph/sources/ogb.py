@@ -32,6 +32,7 @@ from sagebench.graph.csc import csc_from_edges
 from sagebench.graph.download import fetch
 from sagebench.graph.files import checked_sha256
 
+SOURCE = "a graph of the Open Graph Benchmark, from its raw archive"
 OPTIONS = {
     "ogb_name": {
         "type": "choice",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sagebench.graph.files import checked_sha256
 
+SOURCE = "the citation graph that ships with sagebench"
 OPTIONS = {
     "split": {
         "type": "choice",

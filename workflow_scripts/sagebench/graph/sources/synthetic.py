@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from sagebench.errors import UserError
 from sagebench.graph.csc import colptr_of, edge_keys, row_of, sorted_unique
 
+SOURCE = "a made graph of ogbn-products' size and degrees, with planted labels"
 OPTIONS = {
     "scale": {
         "type": "number",

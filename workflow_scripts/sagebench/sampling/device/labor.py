@@ -9,7 +9,7 @@ from sagebench.sampling.random import LABOR_STREAM, NODE_STRIDE, fold
 from sagebench.sampling.tensor import TensorSampler
 from sagebench.sampling.tensor_random import mix64, shift, signed
 
-SAMPLER = "on a device, in tensor operations"
+DEVICE_SAMPLER = "on a device, in tensor operations"
 EDGES_A_STEP = 1 << 23
 """edges asked at a time, about: 64 MiB an intermediate"""
 

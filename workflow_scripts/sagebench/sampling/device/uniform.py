@@ -9,7 +9,7 @@ from sagebench.sampling.random import GOLDEN, NODE_STRIDE, hop_key
 from sagebench.sampling.tensor import TensorSampler
 from sagebench.sampling.tensor_random import mix64, shift, signed
 
-SAMPLER = "on a device, in tensor operations"
+DEVICE_SAMPLER = "on a device, in tensor operations"
 DRAWS_A_STEP = 1 << 23
 """draws held at a time: 64 MiB an intermediate"""
 
