@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from sagebench import registry
 from sagebench.errors import UserError
 from sagebench.grid.configuration import KEYS
-from sagebench.grid.trial import CHOICES, read_trial
+from sagebench.grid.trial import CHOICES, REGISTERED, read_trial
 from trials import make_trial
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 TOLD = {
-    "engine": ("block", "blocks or trimmed or reference"),
-    "sampler": ("pyg", "pyg_lib or sagebench"),
+    "engine": ("block", "blocks or bipartite or reference or trimmed"),
+    "model": ("sagee", "sage or gat or gcn or gin"),
+    "sampler": ("pyg", "pyg_lib or labor or sagebench"),
     "aggregator": ("median", "mean or sum or max"),
     "optimizer": (None, "adam"),
     "learning_rate_scaling": ("linea", "linear or sqrt or none"),
@@ -42,10 +44,11 @@ def test_every_value_that_is_one_of_a_few_words_is_known():
     """What a configuration takes for such a value is what a trial.json may hold."""
     words = {key: get_args(get_args(kind)[0]) for key, (kind, _, _) in KEYS.items()}
     texts = {key: one for key, one in words.items() if one and isinstance(one[0], str)}
-    assert texts | {"device": CHOICES["device"]} == dict(CHOICES)
+    named = {kind: registry.names(kind) for kind in REGISTERED}
+    assert texts | {"device": CHOICES["device"]} == {**named, **CHOICES}
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", TOLD)
 def test_an_unknown_word_is_named_with_its_place_and_what_to_write(tmp_path, name):
     value, words = TOLD[name]
     path = trial_json(tmp_path, **{name: value})
@@ -68,6 +71,6 @@ def test_a_script_refuses_an_unknown_engine_before_it_starts_anything(tmp_path, 
     command = [sys.executable, SCRIPTS / f"{script}.py", "--trial", path, "--store", tmp_path]
     command += ["--outcome" if script == "run_trial" else "--out", tmp_path / "results" / "out"]
     ended = subprocess.run(command, capture_output=True, text=True)
-    said = f"error: {path}: engine is 'blok': write blocks or trimmed or reference\n"
+    said = f"error: {path}: engine is 'blok': write blocks or bipartite or reference or trimmed\n"
     assert (ended.returncode, ended.stderr) == (2, said)
     assert not (tmp_path / "results").exists()

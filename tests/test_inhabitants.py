@@ -24,7 +24,8 @@ def test_a_trial_completes_and_learns(tmp_path, store, model, engine, sampler):
         engine=engine if engine in engines else "reference",
         sampler=sampler,
         ranks=2,
-        epochs=3,
+        epochs=5,
+        learning_rate=0.03,
     )
     run = Run(tmp_path / "run", trial, store)
     finished = run.finish()

@@ -57,6 +57,11 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(_inhabitants(kind)))
 
 
+def present_name(name: str) -> str:
+    """The present name of what a trial or an older configuration calls `name`."""
+    return OLDER_NAMES.get(name, name)
+
+
 def recorded(name: str) -> str:
     """The name by which trials record what a configuration calls `name`."""
     return next((older for older, present in OLDER_NAMES.items() if present == name), name)
@@ -94,7 +99,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 def _find(kind: str, name: str) -> Inhabitant:
     try:
-        return _inhabitants(kind)[OLDER_NAMES.get(name, name)]
+        return _inhabitants(kind)[present_name(name)]
     except KeyError:
         known = names(kind)
         near = difflib.get_close_matches(name, known, n=1)

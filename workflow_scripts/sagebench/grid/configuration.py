@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -36,7 +37,7 @@ from sagebench.grid.values import (
     whole,
     whole_sentence,
 )
-from sagebench.registry import OLDER_NAMES
+from sagebench.registry import present_name
 
 RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
 
@@ -124,9 +125,8 @@ def word(key: str) -> Any:
 def named(kind: str, default: str) -> tuple[Any, str, str]:
     """A key whose values are the names of modules."""
     told = (f"{name}: {registry.described(kind, name)}" for name in registry.names(kind))
-    known = AfterValidator(lambda name: OLDER_NAMES.get(name, name))
-    kinds = choice(*registry.names(kind), *(OLDER_NAMES if kind == "sampler" else ()))
-    return Annotated[kinds, known], default, "; ".join(told)
+    present = BeforeValidator(lambda name: present_name(name) if isinstance(name, str) else name)
+    return Annotated[choice(*registry.names(kind)), present], default, "; ".join(told)
 
 
 def _of_models(key: str, models: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None, str]:
