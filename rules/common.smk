@@ -93,35 +93,31 @@ def outcome_files(wildcards):
 
 def captioned(path, category, label, caption=None):
     """A file for Snakemake's own report, with report/<its name>.rst as the caption unless given."""
-    caption = caption or f"../report/{Path(path).stem}.rst"
+    caption = Path(caption or ROOT / "report" / f"{Path(path).stem}.rst").absolute()
     return report(path, caption=caption, category=category, labels={"what": label})
 
 
-def table_files(flagged=False):
+def table_files():
     trials, *others = (
         f"{STUDY}/tables/{table}.{kind}"
         for table in ("trials", "epochs", "not_run")
         for kind in ("csv", "parquet")
     )
-    return [captioned(trials, "Tables", "trials") if flagged else trials, *others]
+    return [captioned(trials, "Tables", "trials"), *others]
 
 
-def figure_files(flagged=False):
+def figure_files():
     """Every figure as SVG, PNG and caption; Snakemake's own report shows the SVGs."""
     files = []
-    for figure in declared():
-        path = f"{STUDY}/figures/{figure.name}"
-        drawing, caption = f"{path}.svg", f"{path}.rst"
-        if flagged:
-            drawing = captioned(
-                drawing, HEADINGS[figure.axis], figure.title, Path(caption).absolute()
-            )
-        files += [drawing, f"{path}.png", caption]
+    for one in declared():
+        path = f"{STUDY}/figures/{one.name}"
+        drawing = captioned(f"{path}.svg", HEADINGS[one.axis], one.title, f"{path}.rst")
+        files += [drawing, f"{path}.png", f"{path}.rst"]
     return files
 
 
 def report_file():
-    return f"{STUDY}/report.html"
+    return captioned(f"{STUDY}/report.html", "Report", "report")
 
 
 def script(name):
