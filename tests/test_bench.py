@@ -126,6 +126,17 @@ def test_fewer_engines_on_purpose_is_no_failure(bench):
     assert found["blocks_vs_reference_time_ratio"] is None
 
 
+def test_an_engine_that_no_row_names_has_its_ratios(monkeypatch):
+    monkeypatch.setattr(rows, "run_worker", fake_worker)
+    monkeypatch.setitem(SECONDS, "new", 3.0)
+    said = []
+    bench = rows.Bench(SIZES["tiny"], None, {}, "cpu", 2, 1, ("blocks", "new"), say=said.append)
+    rows.step(bench)
+    assert bench.figures["blocks_vs_new_time_ratio"].value == 1.5
+    assert bench.figures["blocks_vs_new_memory_ratio"].value == 2.0
+    assert bench.details["blocks_vs_new_with_sampling_time_ratio"] == 5 / 4
+
+
 def test_ratios_are_of_medians_and_spread_over_rounds():
     assert ratio([[10.0, 12.0], [30.0]], [[2.0], [3.0, 4.0]]) == Figure(4.0, 5.5, 30 / 3.5)
     assert ratio([[10.0]], [[2.0], [4.0]]) == Figure(10 / 3, 5.0, 5.0)
