@@ -16,7 +16,7 @@ import pytest
 import yaml
 from configurations import CLUSTER, GOOD, WORKSTATION, study_of
 from outcome_factory import make_outcome, make_trial
-from sagebench.cluster import sacct, squeue, states
+from sagebench.cluster import squeue, states
 from sagebench.cluster.commands import NoAnswer
 from sagebench.cluster.states import STATES, TrialState, as_csv, as_text, look
 from sagebench.files import write_json
@@ -118,12 +118,11 @@ def local(tmp_path):
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """As `local`, on a cluster: slurm.queue holds squeue's lines, slurm.known sacct's jobs."""
+    """As `local`, on a cluster: slurm.queue holds squeue's lines."""
     files = Files(tmp_path / "results", CLUSTER)
-    files.queue, files.known = [], {}
+    files.queue = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(squeue, "jobs", lambda users: squeue.parse("\n".join(files.queue)))
-    monkeypatch.setattr(sacct, "allocations", lambda ids, limit_s: files.known)
     return files
 
 
@@ -304,9 +303,6 @@ def test_a_running_job_starts_then_trains(slurm):
 def test_a_job_that_is_gone_without_a_word(slurm):
     slurm.begin(slurm_job_id="31", host="mel2001", pid=1)
     assert (slurm.state().state, slurm.state().said) == ("failed", states.SILENT)
-    gone = sacct.Allocation("31", "NODE_FAIL", "0:0", None, None, None, 5, 0, 1, "tb1", 4)
-    slurm.known = {"31": [gone]}
-    assert slurm.state().said == "ended without a word: Slurm says NODE_FAIL"
 
 
 def test_a_job_that_began_after_the_queue_was_asked_runs(slurm):

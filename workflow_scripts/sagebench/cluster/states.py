@@ -5,7 +5,6 @@ A finished trial costs a listing and one small file, so that ten thousand take a
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
@@ -13,11 +12,11 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
 from sagebench.attempts import Attempt, read_attempts, read_ended_attempts
-from sagebench.cluster import sacct, squeue
+from sagebench.cluster import squeue
 from sagebench.cluster.commands import NoAnswer
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
@@ -45,7 +44,6 @@ STATES = (
 SILENT = "ended without a word: killed, or its node failed"
 SKIPPED_BECAUSE = "predicted to run out of memory"
 JUST_NOW_S = 5.0
-SACCT_LIMIT_S = 15.0
 LOG_TAIL_BYTES = 2000
 
 WIDTH = 100
@@ -102,7 +100,7 @@ def look(study: Study) -> tuple[list[TrialState], str | None]:
         else _by_queue(trial_id, queue.jobs.get(trial_id) if queue else None)
         for trial_id, request in study.requests.items()
     ]
-    return _with_slurms_word(states), reason
+    return states, reason
 
 
 def state_of(folder: Path, epochs: int, queue: Queue | None) -> TrialState:
@@ -208,20 +206,6 @@ def _ended(
     trial_id: str, state: Status, attempt: Attempt, said: str, log: str | None
 ) -> TrialState:
     return TrialState(trial_id, state, said, attempt.attempt, attempt.slurm_job_id, log=log)
-
-
-def _with_slurms_word(states: Sequence[TrialState]) -> list[TrialState]:
-    """Where an attempt ended without a word, Slurm may know why."""
-    silent = {one.slurm_job_id for one in states if one.said == SILENT and one.slurm_job_id}
-    found: dict[str, list[sacct.Allocation]] = {}
-    with contextlib.suppress(NoAnswer):
-        found = sacct.allocations(silent, SACCT_LIMIT_S)
-    return [
-        replace(one, said=f"ended without a word: Slurm says {found[one.slurm_job_id][-1].state}")
-        if one.said == SILENT and one.slurm_job_id in found
-        else one
-        for one in states
-    ]
 
 
 def _last_error(path: Path) -> str:
