@@ -91,6 +91,16 @@ def outcome_files(wildcards):
     ]
 
 
+def deleted_outcomes(wildcards):
+    """Those that are missing though the tables are there: Snakemake would see no need of them.
+
+    Not all of them: tables ask for these already, and both would cost twice the planning.
+    """
+    if not all(os.path.exists(path) for path in table_files()):
+        return []
+    return [path for path in outcome_files(wildcards) if not os.path.exists(path)]
+
+
 def captioned(path, category, label, caption=None):
     """A file for Snakemake's own report, with report/<its name>.rst as the caption unless given."""
     caption = Path(caption or ROOT / "report" / f"{Path(path).stem}.rst").absolute()
