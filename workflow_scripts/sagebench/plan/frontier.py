@@ -70,13 +70,10 @@ class Frontier:
 
 def frontiers(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[Frontier]:
     """One for each engine of which the memory of some trial is known."""
-    by_engine: dict[str, list[PlanRow]] = {}
-    for row in rows:
-        by_engine.setdefault(row.engine, []).append(row)
+    known = dict.fromkeys(row.engine for row in rows if row.peak_memory_bytes is not None)
     return [
-        _frontier(study, engine, mine, forecaster)
-        for engine, mine in by_engine.items()
-        if any(row.peak_memory_bytes is not None for row in mine)
+        _frontier(study, engine, [row for row in rows if row.engine == engine], forecaster)
+        for engine in known
     ]
 
 

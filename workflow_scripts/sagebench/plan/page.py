@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from sagebench.analysis import style
 from sagebench.analysis.report import TEMPLATES
-from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, UNLIKELY
+from sagebench.estimate.memory import NO_FIT, UNLIKELY
 from sagebench.grid.expansion import Study
 from sagebench.plan.as_text import device_word
 from sagebench.plan.decisions import model_version
@@ -27,7 +27,6 @@ from sagebench.units import GIB, hours_text
 OWN_TEMPLATES = Path(__file__).parent / "templates"
 ROWS_SHOWN = 1000
 """trials of the page's table; plan.csv has all"""
-OF_CPU = "a CPU's is not estimated: what there is, a pilot reached in some twenty steps"
 
 
 def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str:
@@ -42,11 +41,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
     trials = distinct(rows)
     found = total("all", trials)
     unit = device_word(study)
-    verdicts = {
-        fits: count
-        for fits in (FITS, TIGHT, NO_FIT)
-        if (count := sum(row.fits == fits for row in trials))
-    }
+    verdicts = {fits: sum(row.fits == fits for row in trials) for fits in MARKS}
     with style.look():
         memory = _memory(study, rows, forecaster)
     return environment.get_template("plan.html").render(
@@ -107,33 +102,21 @@ def _basis(
     study: Study, trials: Sequence[PlanRow], forecaster: Forecaster
 ) -> list[tuple[str, list[str]]]:
     """What the figures rest on, by topic."""
-    to_run = [row for row in trials if not row.measured]
-    sampled = sum(row.sampled is not None for row in to_run)
+    rows, site = [row for row in trials if not row.measured], study.site
+    billed = "the devices that a trial asks for are billed"
+    if site.whole_nodes:
+        billed = f"whole nodes of {site.devices_per_node} devices are billed"
+    limits = {
+        f"{row.memory_limit_bytes / GIB:.1f} GiB a rank ({row.memory_limit})"
+        for row in rows
+        if row.memory_limit_bytes
+    }
     topics = [
-        (
-            "Samples",
-            [
-                f"{sampled} of {len(to_run)} trials are probed: micro-batches were sampled on a "
-                "CPU, and a step of them recorded"
-            ],
-        ),
-        ("Times", sorted({row.time_source for row in to_run if row.time_source})),
-        ("Memory", [OF_CPU] if study.site.device == "cpu" else []),
-        ("Memory limit", sorted({_limit(row) for row in to_run if row.memory_limit_bytes})),
-        ("Energy", sorted({row.energy_source for row in to_run if row.energy_source})),
+        ("Times", sorted({row.time_source for row in rows if row.time_source})),
+        ("Memory limit", sorted(limits)),
+        ("Energy", sorted({row.energy_source for row in rows if row.energy_source})),
         ("Data sheet", [forecaster.card.data_sheet] if forecaster.card else []),
-        ("Model", [model_version()] if sampled else []),
-        (
-            "Hours",
-            [
-                f"whole nodes of {study.site.devices_per_node} devices are billed"
-                if study.site.whole_nodes
-                else "the devices that a trial asks for are billed"
-            ],
-        ),
+        ("Model", [model_version()] if any(row.sampled for row in rows) else []),
+        ("Hours", [billed]),
     ]
     return [(topic, values) for topic, values in topics if values]
-
-
-def _limit(row: PlanRow) -> str:
-    return f"{row.memory_limit_bytes / GIB:.1f} GiB a rank ({row.memory_limit})"
