@@ -248,12 +248,11 @@ ZIPPED = {
 TOO_MANY = [
     (
         {"batch": PRODUCT},
-        "experiments.batch asks for 1000 of product.batch_size x 1000 of product.epochs x "
-        "1000 of seeds = 1000000000 trials, and max_trials is 100000: ",
+        "experiments ask for 1000000000 of batch = 1000000000 trials, and max_trials is 100000: ",
     ),
     (
         {"batch": ZIPPED},
-        "experiments.batch asks for 1000 of zip x 1000 of list = 1000000 trials, and max_trials",
+        "experiments ask for 1000000 of batch = 1000000 trials, and max_trials is 100000: ",
     ),
     (
         {name: {**ZIPPED, "list": ZIPPED["list"][:60]} for name in ("a", "b")},
