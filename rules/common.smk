@@ -32,10 +32,7 @@ from sagebench.grid.freeze import (
 )
 from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, load_study
 from sagebench.grid.submission import check_submission
-from sagebench.plan.decisions import (
-    check_decisions,
-    guarded,
-)
+from sagebench.plan.decisions import check_decisions, guarded
 
 lead_commands(SCRIPTS)
 
@@ -149,17 +146,9 @@ def to_run(rule):
     return [getattr(job.wildcards, rule) for job in jobs if job.rule.name == rule]
 
 
-def trials_to_run():
-    """The trials that this run is going to run."""
-    trial_ids = to_run("trial")
-    for trial_id in trial_ids:
-        requested(trial_id)
-    return trial_ids
-
-
 def before_run():
     """What comes before the first job: checks of what is to be submitted, and the frozen files."""
-    trials, stores, widths = trials_to_run(), to_run("store"), to_run("preflight")
+    trials, stores, widths = to_run("trial"), to_run("store"), to_run("preflight")
     pilots = any(job.rule.name == "pilot" for job in workflow.dag.needrun_jobs())
     submitted = not workflow.executor_plugin.common_settings.local_exec
     if study.site.launcher == "local" and submitted:

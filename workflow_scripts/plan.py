@@ -28,7 +28,6 @@ from sagebench.plan.limits import sentences
 def main() -> None:
     parser = study_parser(__doc__)
     parser.add_argument("--out", metavar="CSV", help="default: results/<study>/plan.csv")
-    parser.add_argument("--page", metavar="HTML", help="default: plan.html beside it")
     parser.add_argument(
         "--decisions-only",
         action="store_true",
@@ -46,7 +45,7 @@ def main() -> None:
     if arguments.decisions_only:
         return
     path = Path(arguments.out or f"{study.results}/{study.name}/plan.csv")
-    page = Path(arguments.page or path.with_suffix(".html"))
+    page = path.with_suffix(".html")
     write_atomic(path, as_csv(rows, device_word(study)))
     print(as_text(study, rows, sentences(study, rows)), flush=True)
     to_run = [row for row in rows if row.to_run]
