@@ -23,14 +23,16 @@ from sagebench.grid.environment import (
     typed_command,
 )
 from sagebench.grid.freeze import (
+    DEFAULT_CONFIGURATION,
+    DEFAULT_SITE,
     Freezer,
+    load_study,
     manifest_path,
     outcome_path,
     store_spec_path,
     thaw,
     trial_path,
 )
-from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, load_study
 from sagebench.grid.submission import check_submission
 from sagebench.plan.decisions import check_decisions, guarded
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from configurations import CLUSTER, GOOD, REMOVED, WORKSTATION, changed, study_of
 from sagebench.errors import UserError
-from sagebench.grid.study import load_study
+from sagebench.grid.freeze import load_study
 
 FIXED = "experiments.batch.fixed"
 # where it is put, what is put there, what the sentence must hold beside the value: path and advice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sagebench.errors import UserError, run_script
 from sagebench.grid.again import EXAMPLE, KEYS, matches, parse_where, set_aside
-from sagebench.grid.study import study_of, study_parser
+from sagebench.grid.freeze import study_of, study_parser
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from sagebench.errors import run_script
 from sagebench.estimate.memory import NO_FIT
 from sagebench.estimate.time import Basis
 from sagebench.files import write_atomic
-from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
+from sagebench.grid.freeze import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
 from sagebench.plan.as_text import as_csv, as_text, device_word
 from sagebench.plan.build import plan_rows
 from sagebench.plan.deciding import decide, with_hours
