@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,28 +71,23 @@ def hold(
     BlockingIOError. flags: to open it; a folder can be read only.
     """
     descriptor = os.open(path, flags, 0o666)
+    until = time.monotonic() + within_s
     try:
-        until = time.monotonic() + within_s
-        while not _taken(descriptor):
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             if time.monotonic() < until:
                 time.sleep(0.05)
-                continue
-            if waiting is None:
+            elif waiting is None:
                 raise BlockingIOError(f"{path} is held by another process")
-            print(waiting, file=sys.stderr, flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            break
+            else:
+                print(waiting, file=sys.stderr, flush=True)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                break
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def umask() -> int:
