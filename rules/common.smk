@@ -23,14 +23,16 @@ from sagebench.grid.environment import (
     typed_command,
 )
 from sagebench.grid.freeze import (
+    DEFAULT_CONFIGURATION,
+    DEFAULT_SITE,
     Freezer,
+    load_study,
     manifest_path,
     outcome_path,
     store_spec_path,
     thaw,
     trial_path,
 )
-from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, load_study
 from sagebench.grid.submission import check_submission
 from sagebench.launch.image import check_image
 from sagebench.plan.decisions import check_decisions, guarded
@@ -158,14 +160,6 @@ def to_run(rule):
     return [getattr(job.wildcards, rule) for job in jobs if job.rule.name == rule]
 
 
-def trials_to_run():
-    """The trials that this run is going to run."""
-    trial_ids = to_run("trial")
-    for trial_id in trial_ids:
-        requested(trial_id)
-    return trial_ids
-
-
 def rules_to_run():
     """The names of the rules that have jobs to run, or, in a dry run, would have."""
     jobs = workflow.dag.needrun_jobs(exclude_finished=False)
@@ -184,7 +178,7 @@ def check_run():
 
 def before_run():
     """What comes before the first job: checks of what is to be submitted, and the frozen files."""
-    trials, stores = trials_to_run(), to_run("store")
+    trials, stores = to_run("trial"), to_run("store")
     submitted = not workflow.executor_plugin.common_settings.local_exec
     if study.site.launcher == "local" and submitted:
         sys.exit(

@@ -8,7 +8,8 @@ underscore is no source.
 OPTIONS is a literal, read without importing the module, so that a configuration is checked without
 what the source needs. It maps a key to its `type` (choice, flag, switch, path, sha256, number,
 whole or seed; grid/configuration.py), `help`, `default` (without one the key is required; None: it
-may be null), and what bounds the type: `choices`, or `above`, `low`, `below`, `high` and `example`.
+may be null), and what bounds the type: `choices`; `low`, `high` and `example` of a whole number;
+`gt`, `ge`, `lt`, `le` and `example` of another.
 """
 
 from __future__ import annotations

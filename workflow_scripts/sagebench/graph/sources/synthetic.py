@@ -36,8 +36,8 @@ from sagebench.graph.csc import colptr_of, edge_keys, row_of, sorted_unique
 OPTIONS = {
     "scale": {
         "type": "number",
-        "above": 0,
-        "high": 1,
+        "gt": 0,
+        "le": 1,
         "example": 0.01,
         "default": 1.0,
         "help": "its number of nodes, as a share of ogbn-products'",
