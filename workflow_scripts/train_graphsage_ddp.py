@@ -17,18 +17,14 @@ from sagebench.errors import run_script
 from sagebench.grid.trial_file import read_trial
 
 
-def parse_arguments(description: str) -> argparse.Namespace:
+def main(description: str = __doc__ or "") -> NoReturn:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
     parser.add_argument("--store", type=Path, required=True, help="the graph store's folder")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for measured.json and best.pt"
     )
-    return parser.parse_args()
-
-
-def main(description: str = __doc__ or "") -> NoReturn:
-    arguments = parse_arguments(description)
+    arguments = parser.parse_args()
     trial = read_trial(arguments.trial)
     from sagebench.training.rank import run_rank
 
