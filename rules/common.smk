@@ -138,9 +138,12 @@ def script(name):
 
 def analysis_library(*patterns):
     """The code behind the analysis, an input of it: a changed plot is drawn again."""
-    library = SCRIPTS / "sagebench" / "analysis"
+    rooms = [SCRIPTS / "sagebench" / room for room in ("analysis", "page")]
     return sorted(
-        str(path) for pattern in patterns or ["*.py"] for path in library.rglob(pattern)
+        str(path)
+        for room in rooms
+        for pattern in patterns or ["*.py"]
+        for path in room.rglob(pattern)
     )
 
 

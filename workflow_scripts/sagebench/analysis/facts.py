@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from sagebench.analysis import cells
-from sagebench.analysis.cells import Cell, HtmlTable
 from sagebench.analysis.points import AXES, EVALUATIONS, among, evaluation, median, of_axis
 from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
 from sagebench.analysis.words import trial_count
+from sagebench.page import cells
+from sagebench.page.cells import Cell, HtmlTable
 from sagebench.records import MEASURED_ENDS, Status
 from sagebench.units import significant
 

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from sagebench.analysis.style import ALARM, INK, SOFT
 from sagebench.estimate.grid_cells import axes_of, cells_between
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, verdict
 from sagebench.grid.expansion import Study
+from sagebench.page.style import ALARM, INK, SOFT
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import PlanRow
 from sagebench.records import Status

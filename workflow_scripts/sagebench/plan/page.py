@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
-
-from sagebench.analysis import style
-from sagebench.analysis.report import TEMPLATES
 from sagebench.estimate.memory import NO_FIT, UNLIKELY
 from sagebench.grid.expansion import Study
+from sagebench.page import style
+from sagebench.page.rendering import as_yaml, render_page, svg_uri
 from sagebench.plan.as_text import device_word
 from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecaster
@@ -24,31 +19,23 @@ from sagebench.plan.rows import PlanRow, distinct, total
 from sagebench.plan.tables import MARKS, every_trial, experiments
 from sagebench.units import GIB, hours_text
 
-OWN_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = Path(__file__).parent / "templates" / "plan.html"
 ROWS_SHOWN = 1000
 """trials of the page's table; plan.csv has all"""
 
 
 def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str:
     """The page of the plan that the rows are."""
-    environment = Environment(
-        loader=FileSystemLoader([OWN_TEMPLATES, TEMPLATES]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     trials = distinct(rows)
     found = total("all", trials)
     unit = device_word(study)
     verdicts = {fits: sum(row.fits == fits for row in trials) for fits in MARKS}
     with style.look():
         memory = _memory(study, rows, forecaster)
-    return environment.get_template("plan.html").render(
+    return render_page(
+        TEMPLATE,
         study=study.name,
         machine=study.site.machine,
-        style=(TEMPLATES / "report.css").read_text() + (OWN_TEMPLATES / "plan.css").read_text(),
-        script=(TEMPLATES / "report.js").read_text(),
         unit=unit,
         total=found,
         hours=hours_text,
@@ -62,13 +49,14 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         left_out=max(0, len(rows) - ROWS_SHOWN),
         basis=_basis(study, trials, forecaster),
         unlikely=UNLIKELY,
-        configuration=yaml.safe_dump(
-            study.configuration.complete(), sort_keys=False, allow_unicode=True
-        ),
+        configuration=as_yaml(study.configuration.complete()),
     )
 
 
-def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[dict[str, str]]:
+def _memory(
+    study: Study, rows: Sequence[PlanRow], forecaster: Forecaster
+) -> list[tuple[str, str, str]]:
+    """Title, caption and picture of each memory frontier."""
     pictures = []
     for frontier in frontiers(study, rows, forecaster):
         found = frontier.cells.values()
@@ -86,16 +74,12 @@ def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> li
         if frontier.left_out:
             reading += f" {frontier.left_out} more fanouts and batch sizes have no room here."
         title = f"Memory frontier, engine {frontier.engine}"
-        uri = _as_uri(memory_frontier(frontier))
-        pictures.append({"title": title, "reading": reading, "uri": uri})
+        drawn = io.BytesIO()
+        memory_frontier(frontier).savefig(
+            drawn, format="svg", metadata={"Date": None, "Creator": None}
+        )
+        pictures.append((title, reading, svg_uri(drawn.getvalue())))
     return pictures
-
-
-def _as_uri(figure: Figure) -> str:
-    """The figure as an SVG in a data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _basis(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sagebench.analysis import cells
-from sagebench.analysis.cells import NOTHING, Cell, HtmlTable
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT
 from sagebench.grid.fanout import Fanout
+from sagebench.page import cells
+from sagebench.page.cells import NOTHING, Cell, HtmlTable
 from sagebench.plan.rows import PlanRow, totals
 from sagebench.units import GIB, duration, durations, hours_text, significant
 
