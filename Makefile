@@ -19,6 +19,7 @@ export PROFILE CONFIG WHERE OUT
 # A target stands before the options: behind --configfile it would be read as another file.
 SNAKEMAKE = $(RUN)/snakemake
 STUDY = --profile "$$PROFILE" --configfile "$$CONFIG"
+OF_SITE = --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
 # Beside a run that holds Snakemake's lock; these targets write files of their own.
 BESIDE := --nolock --quiet all
 
@@ -66,18 +67,17 @@ demo: install demo-device ## run the demo on this machine, to results/demo/repor
 
 # Snakemake's own words for a mistake in a configuration name neither file nor line.
 checked: install
-	@$(RUN)/python workflow_scripts/check_study.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
+	@$(RUN)/python workflow_scripts/check_study.py $(OF_SITE)
 
 # What the plan decides, where the study leaves something to it.
-DECIDE = $(RUN)/python workflow_scripts/plan.py --decisions-only --site "$$PROFILE/site.yaml" \
-	--configfile "$$CONFIG"
+DECIDE = $(RUN)/python workflow_scripts/plan.py --decisions-only $(OF_SITE)
 
 run: checked ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
 	@$(DECIDE)
 	$(SNAKEMAKE) $(STUDY)
 
 plan: install ## what a study costs, before it runs: make plan CONFIG=... PROFILE=...
-	@$(RUN)/python workflow_scripts/plan.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
+	@$(RUN)/python workflow_scripts/plan.py $(OF_SITE)
 
 preflight: install ## short jobs that check a cluster before the first study: make preflight PROFILE=...
 	@$(RUN)/python workflow_scripts/preflight.py --profile "$$PROFILE" --configfile "$$CONFIG"
@@ -89,13 +89,13 @@ pilot: checked ## time a few micro-steps of every configuration on its device, f
 	$(SNAKEMAKE) pilot $(STUDY)
 
 status: install ## where every trial stands, also while they run: make status CONFIG=... PROFILE=...
-	@$(RUN)/python workflow_scripts/status.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
+	@$(RUN)/python workflow_scripts/status.py $(OF_SITE)
 
 partial: checked ## tables, figures and report of what there is so far
 	@$(SNAKEMAKE) partial $(STUDY) $(BESIDE)
 
 again: install ## run trials again on purpose: make again WHERE=status=out_of_memory CONFIG=...
-	$(RUN)/python workflow_scripts/again.py --site "$$PROFILE/site.yaml" --configfile "$$CONFIG" --where "$$WHERE"
+	$(RUN)/python workflow_scripts/again.py $(OF_SITE) --where "$$WHERE"
 	@$(DECIDE)
 	$(SNAKEMAKE) $(STUDY)
 

@@ -25,7 +25,7 @@ rule all:
     input:
         report_file(),
         table_files(),
-        outcome_files,  # not only what is made of them: a deleted outcome is made again
+        deleted_outcomes,
 
 
 include: "rules/plan.smk"

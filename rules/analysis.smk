@@ -32,7 +32,7 @@ rule tables:
         script=script("make_tables.py"),
         library=analysis_library(),
     output:
-        table_files(flagged=True),
+        table_files(),
     log:
         f"{STUDY}/logs/tables.txt",
     localrule: True
@@ -54,7 +54,7 @@ rule figures:
         script=script("make_figures.py"),
         library=analysis_library(),
     output:
-        figure_files(flagged=True),
+        figure_files(),
     log:
         f"{STUDY}/logs/figures.txt",
     localrule: True
@@ -76,7 +76,7 @@ rule report:
         script=script("make_report.py"),
         library=analysis_library("*.py", "*.html", "*.css", "*.js"),
     output:
-        captioned(report_file(), "Report", "report"),
+        report_file(),
     log:
         f"{STUDY}/logs/report.txt",
     localrule: True

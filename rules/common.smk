@@ -23,14 +23,16 @@ from sagebench.grid.environment import (
     typed_command,
 )
 from sagebench.grid.freeze import (
+    DEFAULT_CONFIGURATION,
+    DEFAULT_SITE,
     Freezer,
+    load_study,
     manifest_path,
     outcome_path,
     store_spec_path,
     thaw,
     trial_path,
 )
-from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, load_study
 from sagebench.grid.submission import check_submission
 from sagebench.launch.image import check_image
 from sagebench.plan.decisions import check_decisions, guarded
@@ -91,37 +93,43 @@ def outcome_files(wildcards):
     ]
 
 
+def deleted_outcomes(wildcards):
+    """Those that are missing though the tables are there: Snakemake would see no need of them.
+
+    Not all of them: tables ask for these already, and both would cost twice the planning.
+    """
+    if not all(os.path.exists(path) for path in table_files()):
+        return []
+    return [path for path in outcome_files(wildcards) if not os.path.exists(path)]
+
+
 def captioned(path, category, label, caption=None):
     """A file for Snakemake's own report, with report/<its name>.rst as the caption unless given."""
-    caption = caption or f"../report/{Path(path).stem}.rst"
+    caption = Path(caption or ROOT / "report" / f"{Path(path).stem}.rst").absolute()
     return report(path, caption=caption, category=category, labels={"what": label})
 
 
-def table_files(flagged=False):
+def table_files():
     trials, *others = (
         f"{STUDY}/tables/{table}.{kind}"
         for table in ("trials", "epochs", "not_run")
         for kind in ("csv", "parquet")
     )
-    return [captioned(trials, "Tables", "trials") if flagged else trials, *others]
+    return [captioned(trials, "Tables", "trials"), *others]
 
 
-def figure_files(flagged=False):
+def figure_files():
     """Every figure as SVG, PNG and caption; Snakemake's own report shows the SVGs."""
     files = []
-    for figure in declared():
-        path = f"{STUDY}/figures/{figure.name}"
-        drawing, caption = f"{path}.svg", f"{path}.rst"
-        if flagged:
-            drawing = captioned(
-                drawing, HEADINGS[figure.axis], figure.title, Path(caption).absolute()
-            )
-        files += [drawing, f"{path}.png", caption]
+    for one in declared():
+        path = f"{STUDY}/figures/{one.name}"
+        drawing = captioned(f"{path}.svg", HEADINGS[one.axis], one.title, f"{path}.rst")
+        files += [drawing, f"{path}.png", f"{path}.rst"]
     return files
 
 
 def report_file():
-    return f"{STUDY}/report.html"
+    return captioned(f"{STUDY}/report.html", "Report", "report")
 
 
 def script(name):
@@ -130,9 +138,12 @@ def script(name):
 
 def analysis_library(*patterns):
     """The code behind the analysis, an input of it: a changed plot is drawn again."""
-    library = SCRIPTS / "sagebench" / "analysis"
+    rooms = [SCRIPTS / "sagebench" / room for room in ("analysis", "page")]
     return sorted(
-        str(path) for pattern in patterns or ["*.py"] for path in library.rglob(pattern)
+        str(path)
+        for room in rooms
+        for pattern in patterns or ["*.py"]
+        for path in room.rglob(pattern)
     )
 
 
@@ -150,14 +161,6 @@ def to_run(rule):
     """What stands for the wildcard of the same name in the jobs of `rule` that this run does."""
     jobs = workflow.dag.needrun_jobs()
     return [getattr(job.wildcards, rule) for job in jobs if job.rule.name == rule]
-
-
-def trials_to_run():
-    """The trials that this run is going to run."""
-    trial_ids = to_run("trial")
-    for trial_id in trial_ids:
-        requested(trial_id)
-    return trial_ids
 
 
 def rules_to_run():
@@ -178,7 +181,7 @@ def check_run():
 
 def before_run():
     """What comes before the first job: checks of what is to be submitted, and the frozen files."""
-    trials, stores = trials_to_run(), to_run("store")
+    trials, stores = to_run("trial"), to_run("store")
     submitted = not workflow.executor_plugin.common_settings.local_exec
     if study.site.launcher == "local" and submitted:
         sys.exit(

@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from sagebench.errors import run_script  # noqa: E402
-from sagebench.grid.study import load_study  # noqa: E402
+from sagebench.grid.freeze import load_study  # noqa: E402
 
-TIME_RATIO = 1.5
-MEMORY_MIB = 60
+TIME_RATIO = 1.41
+MEMORY_MIB = 56
 PLAN_S = 15.0
 WIDTHS = 4  # numbers of ranks in the study, so that what trials ask for differs
 

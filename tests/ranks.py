@@ -12,8 +12,10 @@ from pathlib import Path
 from unittest import mock
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# The fork server imports once what every rank needs; not torch._dynamo, whose threads do not fork.
-CONTEXT.set_forkserver_preload(["sagebench.training.rank", "sagebench.engines.blocks"])
+# The fork server imports once what every rank needs.
+CONTEXT.set_forkserver_preload(
+    ["sagebench.training.rank", "sagebench.engines.blocks", "torch._dynamo"]
+)
 LIMIT_S = 120
 
 

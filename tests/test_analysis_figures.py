@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from outcome_factory import GIB, StudyFiles, make_outcome, make_trial
-from sagebench.analysis import style
 from sagebench.analysis.drawing import choose_offsets, draw
 from sagebench.analysis.figures import declared
 from sagebench.analysis.figures._batch_size import main_accumulation
@@ -28,6 +27,7 @@ from sagebench.analysis.points import (
 )
 from sagebench.analysis.tables import build_tables
 from sagebench.analysis.words import common_notes, memory_label
+from sagebench.page import style
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 FILES = {

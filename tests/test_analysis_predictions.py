@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from outcome_factory import GIB, StudyFiles, make_outcome, make_trial, trial_id
-from sagebench.analysis import facts, predictions, style
+from sagebench.analysis import facts, predictions
 from sagebench.analysis.chart import NOT_RUN_LABEL
 from sagebench.analysis.drawing import draw
 from sagebench.analysis.figures import declared
@@ -12,6 +12,7 @@ from sagebench.analysis.outcomes import not_run_records, read_records, read_stud
 from sagebench.analysis.tables import build_tables, not_run_table
 from sagebench.errors import UserError
 from sagebench.files import read_json, write_json
+from sagebench.page import style
 
 
 @pytest.fixture

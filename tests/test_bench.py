@@ -6,7 +6,7 @@ import sys
 import bench_engine
 import pytest
 from sagebench.bench import report, rows, worker
-from sagebench.bench.processes import Measured, MeasurementFailed
+from sagebench.bench.processes import MeasurementFailed
 from sagebench.bench.rows import ENGINES, SIZES, Figure, figure, ratio
 from trials import DATASET, make_trial, tiny_store
 
@@ -31,15 +31,15 @@ def fake_worker(job, trial, store, steps):
     if job == "sampler":
         rates = [[10e6], [20e6]]
         found = {"edges_per_s": rates, "edges_per_s_as_blocks_uses_it": rates}
-        return Measured(found, others_cores=0.5)
+        return found, 0.5
     result = {
         "step_s": [SECONDS[trial["engine"]]],
         "sampling_s": [1.0],
         "data_s": [1.0],
-        "peak_bytes": BYTES.get(trial["engine"], 200),
+        "peak_bytes": [BYTES.get(trial["engine"], 200)],
         "host_bytes": 7,
     }
-    return Measured(result, others_cores=0.0)
+    return result, 0.0
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_only_runs_the_named_rows_and_leaves_the_others_null(bench):
 def test_a_failed_row_is_said_and_the_others_run(bench, monkeypatch):
     def failing(job, trial, store, steps):
         if job == "sampler":
-            raise MeasurementFailed("ended by SIGKILL (out of memory?)")
+            raise MeasurementFailed("was ended by SIGKILL")
         return fake_worker(job, trial, store, steps)
 
     monkeypatch.setattr(rows, "run_worker", failing)
@@ -101,8 +101,8 @@ def test_a_failed_row_is_said_and_the_others_run(bench, monkeypatch):
     assert code == 1
     assert found["sampler_edges_per_s"] is None
     assert found["blocks_vs_trimmed_time_ratio"] == 5.5
-    assert found["failures"] == {"sampler": "ended by SIGKILL (out of memory?)"}
-    assert "! sampler FAILED: ended by SIGKILL" in shown
+    assert found["failures"] == {"sampler": "was ended by SIGKILL"}
+    assert "! sampler FAILED: was ended by SIGKILL" in shown
 
 
 def test_an_engine_without_memory_for_its_step_leaves_the_others_compared(bench, monkeypatch):
@@ -124,6 +124,17 @@ def test_fewer_engines_on_purpose_is_no_failure(bench):
     assert code == 0
     assert found["blocks_vs_trimmed_time_ratio"] == 5.5
     assert found["blocks_vs_reference_time_ratio"] is None
+
+
+def test_an_engine_that_no_row_names_has_its_ratios(monkeypatch):
+    monkeypatch.setattr(rows, "run_worker", fake_worker)
+    monkeypatch.setitem(SECONDS, "new", 3.0)
+    said = []
+    bench = rows.Bench(SIZES["tiny"], None, {}, "cpu", 2, 1, ("blocks", "new"), say=said.append)
+    rows.step(bench)
+    assert bench.figures["blocks_vs_new_time_ratio"].value == 1.5
+    assert bench.figures["blocks_vs_new_memory_ratio"].value == 2.0
+    assert bench.details["blocks_vs_new_with_sampling_time_ratio"] == 5 / 4
 
 
 def test_ratios_are_of_medians_and_spread_over_rounds():
@@ -161,7 +172,7 @@ def test_every_engine_takes_the_same_step(store):
 @pytest.mark.slow  # a process with torch in it
 def test_a_worker_runs_in_a_process_and_its_failure_is_told(store):
     trial = make_trial().to_json()
-    rates = rows.run_worker("sampler", trial, store.path, 3).result["edges_per_s"]
+    rates = rows.run_worker("sampler", trial, store.path, 3)[0]["edges_per_s"]
     assert [len(of_threads) for of_threads in rates] == [3, 3]
     with pytest.raises(MeasurementFailed, match="no graph store"):
         rows.run_worker("sampler", trial, store.path.parent, 3)

@@ -68,3 +68,10 @@ def test_the_plugin_asks_this_way(monkeypatch):
     assert plugin.query_job_status is not before
     loop = inspect.getsource(plugin.Executor.check_active_jobs)
     assert "await query_job_status(" in loop and f'status == "{GONE}"' in loop
+
+
+def test_a_plugin_that_asks_in_another_way_is_told_loudly(monkeypatch, capsys):
+    monkeypatch.delattr(plugin, "query_job_status")
+    bound_waits()
+    assert not hasattr(plugin, "query_job_status")
+    assert capsys.readouterr().err.startswith("WARNING: Snakemake's Slurm plugin of this version")

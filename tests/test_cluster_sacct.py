@@ -125,17 +125,14 @@ def test_lines_that_are_not_whole_are_left_out():
     assert list(parse(REAL + "28|RUNN"))[-1] == "27"
 
 
-def test_jobs_are_asked_for_in_few_calls_with_times_in_utc(tmp_path, monkeypatch):
+def test_jobs_are_asked_for_in_one_call_with_times_in_utc(tmp_path, monkeypatch):
     said = tmp_path / "said"
     fake(tmp_path, "sacct", f'echo "$TZ $SACCT_FORMAT $*" >> {said}')
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     monkeypatch.setenv("SACCT_FORMAT", "user's own")
-    monkeypatch.setattr(sacct, "JOBS_A_CALL", 2)
-    answer = allocations(["3", "1", "2", "3"])
-    assert answer == {}
-    lines = said.read_text().splitlines()
-    assert [line.split("--jobs ")[1] for line in lines] == ["1,2", "3"]
-    assert all(line.startswith("UTC0  --parsable2") for line in lines)
+    assert allocations([]) == allocations(["3", "1", "2", "3"]) == {}
+    (line,) = said.read_text().splitlines()
+    assert line.endswith("--jobs 1,2,3") and line.startswith("UTC0  --parsable2")
 
 
 @pytest.mark.parametrize(

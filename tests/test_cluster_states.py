@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -17,7 +16,7 @@ import pytest
 import yaml
 from configurations import CLUSTER, GOOD, WORKSTATION, study_of
 from outcome_factory import make_outcome, make_trial
-from sagebench.cluster import sacct, squeue, states
+from sagebench.cluster import squeue, states
 from sagebench.cluster.commands import NoAnswer
 from sagebench.cluster.states import STATES, TrialState, as_csv, as_text, look
 from sagebench.files import write_json
@@ -25,6 +24,8 @@ from sagebench.records import Status
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "status.py"
 HERE = os.uname().nodename
+GONE = 2**22 + 1
+"""no process has so high a number"""
 
 # As squeue of Slurm 22.05 printed it, with the plugin's comments on two jobs.
 REAL = """\
@@ -72,14 +73,14 @@ class Files:
         return folder
 
     def begin(self, number=0, attempt=1, **values):
-        """An attempt that has begun: by this process, unless values say otherwise."""
+        """An attempt that has begun: by a process that is gone, unless values say otherwise."""
         folder = self.folder(number) / "attempts" / str(attempt)
         folder.mkdir(parents=True)
         started = {
             "attempt": attempt,
             "started_at": datetime(2026, 3, 2, 8, tzinfo=timezone.utc).isoformat(),
             "host": HERE,
-            "pid": os.getpid(),
+            "pid": GONE,
             "slurm_job_id": None,
             "walltime_s": 600,
         } | values
@@ -117,12 +118,11 @@ def local(tmp_path):
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """As `local`, on a cluster: slurm.queue holds squeue's lines, slurm.known sacct's jobs."""
+    """As `local`, on a cluster: slurm.queue holds squeue's lines."""
     files = Files(tmp_path / "results", CLUSTER)
-    files.queue, files.known = [], {}
+    files.queue = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(squeue, "jobs", lambda users: squeue.parse("\n".join(files.queue)))
-    monkeypatch.setattr(sacct, "allocations", lambda ids, limit_s: files.known)
     return files
 
 
@@ -206,35 +206,42 @@ def test_a_failure_has_its_reason_and_its_log(local):
     assert (local.state().state, local.state().attempt) == ("interrupted", 2)
 
 
-def test_a_running_trial_says_how_far_it_is(local):
-    folder = local.begin()
-    with (local.folder() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = local.state()
-        assert (found.state, found.epoch, found.epochs, found.left_s) == ("running", 0, 3, None)
-        epoch = make_outcome(make_trial())["epochs"][0] | {"time_s": 40.0, "evaluation_s": 20.0}
-        (folder / "measured.json").write_text(json.dumps({"epochs": [epoch]}))
-        found = local.state()
-        assert (found.epoch, round(found.left_s)) == (1, 120)
-        (folder / "measured.json").write_text(json.dumps({"epochs": [epoch] * 3}))
-        assert (local.state().epoch, local.state().left_s) == (3, None)
+@pytest.fixture
+def launcher(local):
+    """A process that looks like the launcher of the first trial."""
+    command = [sys.executable, "-c", "print(flush=True); input()", local.ids[0]]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_running_trial_says_how_far_it_is(local, launcher):
+    folder = local.begin(pid=launcher.pid)
+    found = local.state()
+    assert (found.state, found.epoch, found.epochs, found.left_s) == ("running", 0, 3, None)
+    epoch = make_outcome(make_trial())["epochs"][0] | {"time_s": 40.0, "evaluation_s": 20.0}
+    (folder / "measured.json").write_text(json.dumps({"epochs": [epoch]}))
+    found = local.state()
+    assert (found.epoch, round(found.left_s)) == (1, 120)
+    (folder / "measured.json").write_text(json.dumps({"epochs": [epoch] * 3}))
+    assert (local.state().epoch, local.state().left_s) == (3, None)
+    launcher.kill()
+    launcher.wait()
     found = local.state()
     assert (found.state, found.said) == ("failed", states.SILENT)
     assert found.log == str(folder / "rank-0.log")
 
 
-def test_a_process_that_is_gone_does_not_run(local):
-    local.begin(pid=2**22 + 1)
-    with (local.folder() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert local.state().state == "failed"
+def test_a_later_process_of_the_same_number_is_no_launcher(local):
+    local.begin(pid=os.getpid())
+    assert local.state().state == "failed"
 
 
-def test_looking_takes_no_lock_from_a_trial_that_is_about_to_start(local, monkeypatch):
-    (local.folder() / ".lock").touch()
-    local.begin(1, pid=2**22 + 1)
-    monkeypatch.setattr(states, "_locked", lambda path: pytest.fail("it looked"))
-    assert [one.state for one in look(local.study)[0][:2]] == ["not_started", "failed"]
+def test_what_another_machine_began_is_taken_for_running(local):
+    local.begin(host="another")
+    assert local.state().state == "running"
 
 
 def test_what_a_launcher_says_before_it_begins(local):
@@ -252,7 +259,7 @@ def test_a_checkpoint_waits_to_be_continued(local):
     local.begin()
     local.end(status="continues")
     assert (local.state().state, local.state().attempt) == ("to_be_continued", 1)
-    local.begin(attempt=2, pid=2**22 + 1)  # killed: the checkpoint is still there
+    local.begin(attempt=2)  # killed: the checkpoint is still there
     assert local.state().state == "to_be_continued"
     local.end(attempt=2, message="boom")
     assert local.state().state == "failed"
@@ -296,9 +303,6 @@ def test_a_running_job_starts_then_trains(slurm):
 def test_a_job_that_is_gone_without_a_word(slurm):
     slurm.begin(slurm_job_id="31", host="mel2001", pid=1)
     assert (slurm.state().state, slurm.state().said) == ("failed", states.SILENT)
-    gone = sacct.Allocation("31", "NODE_FAIL", "0:0", None, None, None, 5, 0, 1, "tb1", 4)
-    slurm.known = {"31": [gone]}
-    assert slurm.state().said == "ended without a word: Slurm says NODE_FAIL"
 
 
 def test_a_job_that_began_after_the_queue_was_asked_runs(slurm):
@@ -311,11 +315,9 @@ def test_without_an_answer_of_the_queue(slurm, monkeypatch):
         raise NoAnswer("squeue is not installed here")
 
     monkeypatch.setattr(squeue, "jobs", jobs)
-    now = datetime.now(timezone.utc).isoformat()
-    slurm.begin(0, slurm_job_id="31", host="mel2001", started_at=now)
-    slurm.begin(1, slurm_job_id="32", host="mel2001")  # its walltime was over long ago
+    slurm.begin(slurm_job_id="31", host="mel2001")
     found, unknown = look(slurm.study)
-    assert [one.state for one in found[:3]] == ["running", "failed", "not_started"]
+    assert [one.state for one in found[:2]] == ["running", "not_started"]
     assert unknown == "squeue is not installed here"
     assert "unknown: squeue is not installed here." in as_text("good", found, unknown)
 

@@ -16,8 +16,8 @@ from sagebench.grid.configuration import (
     json_schema,
 )
 from sagebench.grid.files import laid_over, read_configuration
+from sagebench.grid.freeze import load_study
 from sagebench.grid.site import Limits, Site, read_site
-from sagebench.grid.study import load_study
 from workflow_project import ROOT
 
 CONFIG = ROOT / "config"

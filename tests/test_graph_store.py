@@ -38,7 +38,7 @@ def names(folder):
 def test_what_is_written_is_what_is_opened(tmp_path):
     given = graph()
     write_store(tmp_path / "tiny", **given)
-    store = GraphStore.open(tmp_path / "tiny" / "manifest.json", verify=True)
+    store = GraphStore.open(tmp_path / "tiny", verify=True)
     assert names(tmp_path) == ["tiny"]
     assert names(store.path) == sorted(["manifest.json", *(f"{name}.npy" for name in ARRAYS)])
     assert (store.num_nodes, store.num_features, store.num_classes) == (30, 4, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 from sagebench.grid.environment import profile_site, typed_command
@@ -47,17 +48,26 @@ AS_TYPED = "--profile 'profiles/my site' --config 'study=$(x)'"
 
 
 @pytest.mark.parametrize(
-    ("python", "typed"),
+    ("program", "typed"),
     [
-        ("{here}/.venv/bin/python", ".venv/bin/snakemake"),  # as make calls it
-        ("/opt/python/bin/python", "snakemake"),
+        (".venv/bin/snakemake", ".venv/bin/snakemake"),  # as make calls it
+        ("{here}/.venv/bin/snakemake", ".venv/bin/snakemake"),  # in an activated environment
+        ("/opt/python/bin/snakemake", "snakemake"),
+        ("/opt/python/lib/snakemake/__main__.py", "snakemake"),  # python -m snakemake
     ],
 )
-def test_the_command_can_be_typed_in_the_projects_folder(tmp_path, monkeypatch, python, typed):
+def test_the_command_can_be_typed_in_the_projects_folder(tmp_path, monkeypatch, program, typed):
     monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
-    monkeypatch.setattr(sys, "executable", python.format(here=tmp_path))
-    command = typed_command(["/any/path/snakemake", *OPTIONS], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    command = typed_command([program.format(here=tmp_path), *OPTIONS], tmp_path)
     assert command == f"{typed} {AS_TYPED}"
+
+
+def test_the_module_of_a_projects_own_environment_is_typed_as_its_program(monkeypatch):
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+    folder = Path(sys.executable).parents[2]
+    typed = Path(sys.executable).with_name("snakemake").relative_to(folder)
+    assert typed_command(["/x/snakemake/__main__.py", "-n"], folder) == f"{typed} -n"
 
 
 def test_a_profile_from_the_environment_is_part_of_the_command(monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ ONE = validate_site(WORKSTATION)
 
 def place_of(ranks, site):
     place = geometry(ranks, site)
-    assert place.ranks == ranks
+    assert place.nodes * place.ranks_per_node == ranks
     return place.nodes, place.ranks_per_node, place.devices_per_node, place.devices_allocated
 
 

@@ -13,7 +13,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from sagebench.cluster import states
 from sagebench.errors import UserError
 from sagebench.launch.locks import machine_alone, only_one
 
@@ -58,16 +57,6 @@ def test_waiting_for_a_trial_is_said_and_ends_with_whoever_runs_it(tmp_path, hol
         assert holder.wait(LIMIT_S) != 0
     said = capsys.readouterr().err
     assert f"already (process {holder.pid} on {os.uname().nodename}): waiting for its end" in said
-
-
-def test_a_look_at_the_lock_keeps_no_trial_from_running(tmp_path, capsys):
-    (tmp_path / "t").mkdir()
-    with (tmp_path / "t" / ".lock").open("w") as looking:
-        fcntl.flock(looking, fcntl.LOCK_SH)
-        threading.Timer(0.3, looking.close).start()
-        with only_one(tmp_path / "t", wait=False):
-            assert states._locked(tmp_path / "t" / ".lock")
-    assert capsys.readouterr().err == ""
 
 
 def test_a_file_system_without_locks_still_runs_trials(tmp_path, monkeypatch, capsys):

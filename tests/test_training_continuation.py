@@ -18,6 +18,7 @@ from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE
 from sagebench.records import Epoch
+from sagebench.training import resume
 from sagebench.training.rank import timing
 from sagebench.training.resume import read_checkpoint, write_checkpoint
 from trials import make_trial, tiny_store
@@ -307,7 +308,7 @@ def places(count: int, home: Path) -> list:
     return [RankEnvironment(k, count, k, count, str(home / "meet")) for k in range(count)]
 
 
-def test_a_checkpoint_that_is_not_the_trials_is_refused(tmp_path, store):
+def test_a_checkpoint_that_is_not_the_trials_is_refused(tmp_path, store, monkeypatch):
     trial, graph, path = make_trial(), GraphStore.open(store), tmp_path / "checkpoint.pt"
     assert read_checkpoint(path, trial, graph) is None
     write_checkpoint(path, trial, graph, {"model": {"w": torch.ones(3)}})
@@ -317,6 +318,11 @@ def test_a_checkpoint_that_is_not_the_trials_is_refused(tmp_path, store):
     tiny_store(tmp_path / "other", nodes=1000)
     with pytest.raises(UserError, match=r"checkpoint\.pt has store .*: delete it, and the trial"):
         read_checkpoint(path, trial, GraphStore.open(tmp_path / "other"))
+    with monkeypatch.context() as before:
+        before.setattr(resume, "FORMAT", 1)  # with the optimizer's state in another form
+        write_checkpoint(path, trial, graph, {})
+    with pytest.raises(UserError, match=r"has format 1, .* continued 2: delete it, and the trial"):
+        read_checkpoint(path, trial, graph)
     for content in (b"", b"not a checkpoint", path.read_bytes()[:-99]):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read .*: delete it, and"):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from probed import pilot, probe
-from sagebench.grid.study import load_study
+from sagebench.grid.freeze import load_study
 from workflow_project import ROOT, SMALL, Project
 
 QUICK = {"epochs": 1, "layers": 2, "fanout": [5, 5], "walltime_min": 60}

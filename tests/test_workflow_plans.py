@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import yaml
-from sagebench.grid.study import load_study
+from sagebench.grid.freeze import load_study
 from workflow_project import ROOT, SMALL, Project
 
 
@@ -132,7 +132,7 @@ def test_what_snakemake_parses_is_light():
     """No library that takes seconds to import is loaded to read a study."""
     code = """
 import sys
-from sagebench.grid import again, environment, freeze, study
+from sagebench.grid import again, environment, freeze
 from sagebench.plan import decisions
 heavy = {"torch", "numpy", "pandas", "matplotlib", "scipy", "numba", "torch_geometric"}
 print(sorted(heavy & set(sys.modules)))

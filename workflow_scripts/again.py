@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sagebench.errors import UserError, run_script
 from sagebench.grid.again import EXAMPLE, KEYS, matches, parse_where, set_aside
-from sagebench.grid.study import study_of, study_parser
+from sagebench.grid.freeze import study_of, study_parser
 
 
 def main() -> None:
@@ -14,16 +14,13 @@ def main() -> None:
         required=True,
         help=f"conditions that must all hold, of {', '.join(KEYS)}; e.g. {EXAMPLE}",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say which")
     arguments = parser.parse_args()
     found = list(matches(study_of(arguments), parse_where(arguments.where)))
     if not found:
         raise UserError(f"no outcome of the study has {arguments.where}: nothing to measure again.")
     for match in found:
-        where = "" if arguments.dry_run else f" -> {set_aside(match)}"
-        print(f"{match.trial} ({match.status}){where}")
-    verb = "would be measured" if arguments.dry_run else "will be measured"
-    print(f"{len(found)} of the study's outcomes {verb} again by the next run.")
+        print(f"{match.trial} ({match.status}) -> {set_aside(match)}")
+    print(f"{len(found)} of the study's outcomes will be measured again by the next run.")
 
 
 if __name__ == "__main__":

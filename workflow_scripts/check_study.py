@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sagebench.errors import run_script
-from sagebench.grid.study import study_of, study_parser
+from sagebench.grid.freeze import study_of, study_parser
 
 
 def main() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sagebench.analysis import style
 from sagebench.analysis.drawing import draw
 from sagebench.analysis.figures import declared
 from sagebench.analysis.tables import read_table
 from sagebench.errors import run_script, script_parser
 from sagebench.files import write_atomic
+from sagebench.page import style
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ is never measured again. Exit code 0 means that all of it is there.
 from __future__ import annotations
 
 from sagebench.errors import run_script
-from sagebench.grid.study import study_of, study_parser
+from sagebench.grid.freeze import study_of, study_parser
 from sagebench.pilot.series import Series
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sagebench.errors import run_script
 from sagebench.files import write_atomic
-from sagebench.grid.study import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
+from sagebench.grid.freeze import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
 from sagebench.plan.as_text import as_csv, as_text, device_word
 from sagebench.plan.build import decide, plan_rows, with_hours
 from sagebench.plan.decisions import applied, has_guards, write_decisions
@@ -25,7 +25,6 @@ from sagebench.plan.limits import hints, sentences
 def main() -> None:
     parser = study_parser(__doc__)
     parser.add_argument("--out", metavar="CSV", help="default: results/<study>/plan.csv")
-    parser.add_argument("--page", metavar="HTML", help="default: plan.html beside it")
     parser.add_argument(
         "--decisions-only",
         action="store_true",
@@ -43,7 +42,7 @@ def main() -> None:
     if arguments.decisions_only:
         return
     path = Path(arguments.out or f"{study.results}/{study.name}/plan.csv")
-    page = Path(arguments.page or path.with_suffix(".html"))
+    page = path.with_suffix(".html")
     write_atomic(path, as_csv(rows, device_word(study)))
     print(as_text(study, rows, sentences(study, rows)), flush=True)
     for hint in hints(study, rows, lambda target: make(target, arguments)):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from sagebench.errors import run_script, script_parser
 from sagebench.files import read_json
+from sagebench.grid.freeze import DEFAULT_CONFIGURATION, load_study
 from sagebench.grid.resources import preflight_widths
-from sagebench.grid.study import DEFAULT_CONFIGURATION, load_study
 from sagebench.grid.submission import check_filled_in
 from sagebench.preflight.reasons import reason
 from sagebench.preflight.table import table

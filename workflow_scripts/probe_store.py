@@ -13,8 +13,7 @@ from sagebench.errors import run_script
 from sagebench.estimate.grid_cells import trials_to_probe
 from sagebench.estimate.probe import path_of, probe_store
 from sagebench.graph.store import GraphStore
-from sagebench.grid.freeze import manifest_path
-from sagebench.grid.study import study_of, study_parser
+from sagebench.grid.freeze import manifest_path, study_of, study_parser
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (torchrun), or Slurm's (srun).
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import os
 import sys
@@ -17,18 +16,14 @@ from sagebench.errors import run_script, script_parser
 from sagebench.grid.trial import read_trial
 
 
-def parse_arguments(description: str) -> argparse.Namespace:
+def main(description: str = __doc__ or "") -> NoReturn:
     parser = script_parser(description)
     parser.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
     parser.add_argument("--store", type=Path, required=True, help="the graph store's folder")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for measured.json and best.pt"
     )
-    return parser.parse_args()
-
-
-def main(description: str = __doc__ or "") -> NoReturn:
-    arguments = parse_arguments(description)
+    arguments = parser.parse_args()
     trial = read_trial(arguments.trial)
     from sagebench.training.rank import run_rank
 

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,36 +62,24 @@ def hold(
     waiting: str | None = None,
     *,
     flags: int = os.O_RDWR | os.O_CREAT,
-    within_s: float = 0.0,
 ) -> Iterator[int]:
     """Hold a file's lock, which goes with the process, however that ends; yields its descriptor.
 
-    waiting: what to say, and then wait, where another holds it for longer than `within_s`; None:
-    BlockingIOError. flags: to open it; a folder can be read only.
+    waiting: what to say, and then wait, where another holds it; None: BlockingIOError. flags: to
+    open it; a folder can be read only.
     """
     descriptor = os.open(path, flags, 0o666)
     try:
-        until = time.monotonic() + within_s
-        while not _taken(descriptor):
-            if time.monotonic() < until:
-                time.sleep(0.05)
-                continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             if waiting is None:
-                raise BlockingIOError(f"{path} is held by another process")
+                raise
             print(waiting, file=sys.stderr, flush=True)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            break
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def umask() -> int:

@@ -8,8 +8,8 @@ package, named by the environment variable SAGEBENCH_PLUGINS.
 
 OPTIONS maps a key of a configuration to its `type` (choice, flag, switch, path, sha256, number,
 whole or seed), `help`, `default` (without one the key is required; None: it may be null), and what
-bounds the type: `choices`, or `above`, `low`, `below`, `high` and `example`; `divides`: the key of
-a number that it must divide.
+bounds the type: `choices`; `low`, `high` and `example` of a whole number, `gt`, `ge`, `lt`, `le`
+and `example` of another; `divides`: the key of a number that it must divide.
 
 Standard library only.
 """

@@ -37,8 +37,6 @@ def time_unit(seconds: float) -> tuple[str, float]:
 
 def hours_text(hours: float) -> str:
     """Hours without a unit: two decimals, more of a small number and fewer of a large one."""
-    if hours and hours < 0.0095:
-        return f"{hours:.2g}"
-    if hours and hours < 0.095:
-        return f"{hours:.3f}"
+    if 0 < hours < 0.095:
+        return significant(hours, 2)
     return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}"

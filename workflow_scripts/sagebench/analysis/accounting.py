@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from sagebench.analysis import cells
 from sagebench.analysis.columns import SLURM_COLUMNS
+from sagebench.page import cells
 from sagebench.units import duration, significant
 
 TEXTS = ("trial_id", "slurm_job_id", "state", "node_names", "attempt_status", "reason")

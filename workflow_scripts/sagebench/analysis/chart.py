@@ -21,8 +21,8 @@ from sagebench.analysis.drawing import (
     whiskers,
 )
 from sagebench.analysis.points import repeats, summarise, without_value
-from sagebench.analysis.style import ALARM, INK, SOFT, STRIP, looks
 from sagebench.analysis.words import common_notes, memory_label, where
+from sagebench.page.style import ALARM, INK, SOFT, STRIP, looks
 from sagebench.records import Status
 from sagebench.units import GIB, time_unit
 

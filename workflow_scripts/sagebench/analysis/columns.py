@@ -1,19 +1,24 @@
 """The columns of the two tables: name, type, where the value lies in an outcome, and its meaning.
 
-A dotted source is a path into outcome.json; "" marks a column that tables.py works out.
+A dotted source is a path into outcome.json, with the column's own name behind a last dot; ""
+marks a column that tables.py works out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pyarrow as pa
+
+from sagebench.grid.configuration import Values
+from sagebench.grid.fanout import Fanout
+from sagebench.grid.trial import FIELD_NAMES, Trial
 
 STR, INT, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One column of a table; units stand in the name (_s, _bytes, _per_s, _j, _gib)."""
 
     name: str
@@ -21,42 +26,41 @@ class Column:
     source: str
     meaning: str
 
+    @property
+    def path(self) -> str:
+        return self.source + self.name if self.source.endswith(".") else self.source
 
-FIRST_VALUES = [
-    Column("dataset", STR, "", "the data set's specification, as JSON"),
-    Column("engine", STR, "engine", "how the model is computed on a sample"),
-    Column("sampler", STR, "sampler", "who draws the neighbors"),
-    Column("layers", INT, "layers", "GraphSAGE layers"),
-    Column("hidden_channels", INT, "hidden_channels", "width of the hidden layers"),
-    Column("dropout", REAL, "dropout", "dropout probability"),
-    Column("aggregator", STR, "aggregator", "mean, sum or max"),
-    Column("batch_size", INT, "batch_size", "training nodes a rank and micro-batch"),
-    Column("accumulation", INT, "accumulation", "micro-batches a rank adds up before each step"),
-    Column("fanout", STR, "", "neighbors sampled a hop, first hop first; -1 is every neighbor"),
-    Column("ranks", INT, "ranks", "processes that train together, one a device"),
-    Column("threads_per_rank", INT, "threads_per_rank", "CPU threads of one rank"),
-    Column("sampling_workers", INT, "sampling_workers", "background samplers of one rank"),
-    Column("epochs", INT, "epochs", "epochs asked for"),
-    Column("optimizer", STR, "optimizer", "optimizer"),
-    Column("learning_rate", REAL, "learning_rate", "base learning rate, before scaling"),
-    Column("learning_rate_scaling", STR, "learning_rate_scaling", "how it grows with the ranks"),
-    Column("evaluate_every_epochs", INT, "evaluate_every_epochs", "epochs between validations"),
-    Column("patience_evaluations", INT, "patience_evaluations", "validations without a gain"),
-    Column("validation", STR, "validation", "how the model is chosen: full or sampled"),
-    Column("phase_window_steps", INT, "phase_window_steps", "micro-steps of the phase window"),
-    Column("precision", STR, "precision", "number format of the arithmetic"),
-    Column("device", STR, "device", "cpu or cuda"),
-    Column("machine", STR, "machine", "the site's name for the machine"),
-    Column("memory_limit_gib", REAL, "memory_limit_gib", "cap on the memory of one device"),
-    Column("seed", INT, "seed", "seed of the repeat"),
-    Column("sampled_test_nodes", INT, "sampled_test_nodes", "asked for; empty: every test node"),
-]
-LATER_VALUES = [
-    Column("compile", FLAG, "compile", "whether torch.compile was asked for"),
-    Column("placement", STR, "placement", "asked for: auto, device or host"),
-    Column("profile_steps", INT, "profile_steps", "micro-steps profiled behind everything else"),
-]
-"""behind the other columns, where these had been as text, so that no column moves"""
+
+TYPES = {str: STR, int: INT, float: REAL, bool: FLAG, dict[str, Any]: STR, Fanout: STR}
+AS_TEXT = ("dataset", "fanout")
+"""keys of a trial that are no plain values"""
+OTHER_KEYS = {
+    "dataset": "the data set's specification, as JSON",
+    "device": "cpu or cuda",
+    "machine": "the site's name for the machine",
+    "seed": "seed of the repeat",
+}
+"""keys of a trial that a configuration does not give by these names"""
+
+
+def _values(names: Iterable[str]) -> list[Column]:
+    """Columns of keys of a trial: typed as there, explained as in a configuration."""
+    keys, types = Values.model_fields, get_type_hints(Trial)
+    found = []
+    for name in names:
+        kind = next(TYPES[one] for one in (types[name], *get_args(types[name])) if one in TYPES)
+        meaning = OTHER_KEYS.get(name) or keys[name].description
+        found.append(Column(name, kind, "" if name in AS_TEXT else name, meaning))
+    return found
+
+
+_LATER = ("compile", "placement", "profile_steps")
+_LAST = ("seed", "sampled_test_nodes")
+_FIRST = FIELD_NAMES[: FIELD_NAMES.index("placement")]
+_FIRST = (*(one for one in _FIRST if one not in _LAST), *_LAST)
+FIRST_VALUES = _values(_FIRST)
+LATER_VALUES = _values([*_LATER, *(one for one in FIELD_NAMES if one not in _FIRST + _LATER)])
+"""behind the other columns, so that no column moves"""
 TRIAL_VALUES = [*FIRST_VALUES, *LATER_VALUES]
 
 PREDICTION_COLUMNS = [
@@ -67,7 +71,7 @@ PREDICTION_COLUMNS = [
     Column("predicted_epoch_low_s", REAL, "time.low_s", "nine of ten are between this"),
     Column("predicted_epoch_high_s", REAL, "time.high_s", "and this"),
     Column("predicted_memory_limit_bytes", REAL, "memory.limit_bytes", "what a rank may use"),
-    Column("out_of_memory_chance", REAL, "memory.out_of_memory_chance", "of an epoch"),
+    Column("out_of_memory_chance", REAL, "memory.", "of an epoch"),
     Column("prediction_source", STR, "time.source", "what the predicted time rests on"),
     Column("prediction_model", STR, "model", "digest of the predictions' code"),
 ]
@@ -98,23 +102,21 @@ TRIAL_COLUMNS = [
     Column("epoch_time_outlier", FLAG, "", "far from the other repeats (flagged, not dropped)"),
     Column("speed_up", REAL, "", "against the fewest ranks; empty where oversubscribed"),
     Column("efficiency", REAL, "", "share of the ideal speed-up"),
-    Column("start_to_first_step_s", REAL, "timing.start_to_first_step_s", "start-up"),
-    Column("first_epoch_s", REAL, "timing.first_epoch_s", "first epoch, warm-up included"),
-    Column("epoch_median_s", REAL, "timing.epoch_median_s", "median epoch without the first"),
-    Column("epoch_min_s", REAL, "timing.epoch_min_s", "fastest of them"),
-    Column("epoch_max_s", REAL, "timing.epoch_max_s", "slowest of them"),
-    Column("epochs_timed", INT, "timing.epochs_timed", "how many they are"),
+    Column("start_to_first_step_s", REAL, "timing.", "start-up"),
+    Column("first_epoch_s", REAL, "timing.", "first epoch, warm-up included"),
+    Column("epoch_median_s", REAL, "timing.", "median epoch without the first"),
+    Column("epoch_min_s", REAL, "timing.", "fastest of them"),
+    Column("epoch_max_s", REAL, "timing.", "slowest of them"),
+    Column("epochs_timed", INT, "timing.", "how many they are"),
     Column("epochs_run", INT, "", "epochs that were trained"),
     Column("epochs_resumed", INT, "", "epochs continued after an interruption"),
-    Column("steps_per_epoch", INT, "timing.steps_per_epoch", "optimizer steps an epoch"),
-    Column("seeds_per_s", REAL, "timing.seeds_per_s", "training nodes a second"),
-    Column(
-        "seeds_per_s_per_device", REAL, "timing.seeds_per_s_per_device", "the same, of one device"
-    ),
-    Column("edges_per_s", REAL, "timing.edges_per_s", "sampled edges a second"),
-    Column("training_s", REAL, "timing.training_s", "all epochs, evaluation not included"),
-    Column("evaluation_s", REAL, "timing.evaluation_s", "all evaluations"),
-    Column("total_s", REAL, "timing.total_s", "the whole trial"),
+    Column("steps_per_epoch", INT, "timing.", "optimizer steps an epoch"),
+    Column("seeds_per_s", REAL, "timing.", "training nodes a second"),
+    Column("seeds_per_s_per_device", REAL, "timing.", "the same, of one device"),
+    Column("edges_per_s", REAL, "timing.", "sampled edges a second"),
+    Column("training_s", REAL, "timing.", "all epochs, evaluation not included"),
+    Column("evaluation_s", REAL, "timing.", "all evaluations"),
+    Column("total_s", REAL, "timing.", "the whole trial"),
     Column("phase_micro_steps", INT, "phases.micro_steps", "micro-steps behind the phases"),
     Column("phase_sampling_s", REAL, "phases.sampling_s", "median a micro-step, overlap off"),
     Column("phase_data_s", REAL, "phases.data_s", "median a micro-step, overlap off"),
@@ -124,31 +126,29 @@ TRIAL_COLUMNS = [
     Column("phase_optimizer_s", REAL, "phases.optimizer_s", "median a micro-step, overlap off"),
     Column("peak_memory_bytes", REAL, "", "CPU: host private; CUDA: reserved; the fullest rank"),
     Column("memory_kind", STR, "", "which of the counters below peak_memory_bytes is"),
-    Column("peak_allocated_bytes", REAL, "memory.peak_allocated_bytes", "CUDA allocator, in use"),
-    Column("peak_reserved_bytes", REAL, "memory.peak_reserved_bytes", "CUDA allocator, held"),
+    Column("peak_allocated_bytes", REAL, "memory.", "CUDA allocator, in use"),
+    Column("peak_reserved_bytes", REAL, "memory.", "CUDA allocator, held"),
     Column(
         "peak_device_used_bytes",
         REAL,
-        "memory.peak_device_used_bytes",
+        "memory.",
         "no peak: in use on the whole device, by all processes, where an epoch ends; the "
         "highest of these readings (cudaMemGetInfo)",
     ),
-    Column(
-        "peak_host_private_bytes", REAL, "memory.peak_host_private_bytes", "a rank's own memory"
-    ),
+    Column("peak_host_private_bytes", REAL, "memory.", "a rank's own memory"),
     Column("energy_nvml_j", REAL, "energy.nvml_j", "GPU energy by NVML's counter"),
     *PREDICTION_COLUMNS,
     Column("final_loss", REAL, "", "training loss of the last epoch"),
-    Column("best_epoch", INT, "accuracy.best_epoch", "epoch of the chosen model"),
+    Column("best_epoch", INT, "accuracy.", "epoch of the chosen model"),
     Column("best_validation_accuracy", REAL, "accuracy.best_validation", "its validation"),
-    Column("validation_method", STR, "accuracy.validation_method", "full or sampled"),
+    Column("validation_method", STR, "accuracy.", "full or sampled"),
     Column("test_accuracy_full", REAL, "accuracy.test_full", "chosen model, every neighbor"),
     Column("test_accuracy_sampled", REAL, "accuracy.test_sampled", "chosen model, own fanout"),
-    Column("test_sampled_nodes", INT, "accuracy.test_sampled_nodes", "nodes it is measured on"),
+    Column("test_sampled_nodes", INT, "accuracy.", "nodes it is measured on"),
     Column(
         "test_sampled_standard_error",
         REAL,
-        "accuracy.test_sampled_standard_error",
+        "accuracy.",
         "of test_accuracy_sampled against all test nodes; 0 where all were sampled",
     ),
     Column("nodes_per_hop", STR, "", "new nodes a hop and micro-batch (mean), seeds first"),
@@ -157,23 +157,18 @@ TRIAL_COLUMNS = [
     Column("oversubscribed", FLAG, "oversubscribed", "more ranks x threads than cores"),
     Column("cores", INT, "cores", "cores the trial could use"),
     Column("store_checksum", STR, "store.checksum", "checksum of the graph store"),
-    Column("num_nodes", INT, "store.num_nodes", "nodes of the graph"),
-    Column("num_edges", INT, "store.num_edges", "directed edges of the graph"),
-    Column("num_features", INT, "store.num_features", "features a node"),
-    Column("num_classes", INT, "store.num_classes", "classes"),
-    Column("train_nodes", INT, "store.train_nodes", "training nodes"),
-    Column("valid_nodes", INT, "store.valid_nodes", "validation nodes"),
-    Column("test_nodes", INT, "store.test_nodes", "test nodes"),
-    Column("git_commit", STR, "provenance.git_commit", "commit that ran"),
-    Column("git_dirty", FLAG, "provenance.git_dirty", "with changes that no commit holds"),
-    Column("image_digest", STR, "provenance.image_digest", "container image"),
-    Column(
-        "expandable_segments",
-        FLAG,
-        "provenance.expandable_segments",
-        "whether torch took a GPU's memory in segments that can grow; null on a CPU",
-    ),
-    Column("command", STR, "provenance.command", "command line of the trial's launcher"),
+    Column("num_nodes", INT, "store.", "nodes of the graph"),
+    Column("num_edges", INT, "store.", "directed edges of the graph"),
+    Column("num_features", INT, "store.", "features a node"),
+    Column("num_classes", INT, "store.", "classes"),
+    Column("train_nodes", INT, "store.", "training nodes"),
+    Column("valid_nodes", INT, "store.", "validation nodes"),
+    Column("test_nodes", INT, "store.", "test nodes"),
+    Column("git_commit", STR, "provenance.", "commit that ran"),
+    Column("git_dirty", FLAG, "provenance.", "with changes that no commit holds"),
+    Column("image_digest", STR, "provenance.", "container image"),
+    Column("expandable_segments", FLAG, "provenance.", "segments of GPU memory may grow"),
+    Column("command", STR, "provenance.", "command line of the trial's launcher"),
     Column("hosts", STR, "", "hosts of the ranks"),
     Column("device_names", STR, "", "devices of the ranks (CPU model on CPU)"),
     Column("device_uuids", STR, "", "UUIDs of the GPUs"),
@@ -184,19 +179,9 @@ TRIAL_COLUMNS = [
     Column("memory_total_bytes", REAL, "", "memory of the smallest host"),
     Column("slurm", STR, "", "Slurm's ids of rank 0, as JSON"),
     *LATER_VALUES,
-    Column(
-        "placement_chosen",
-        STR,
-        "placement.chosen",
-        "where graph and features were: device, host or mapped; empty for PyG's engines",
-    ),
-    Column(
-        "num_alloc_retries",
-        INT,
-        "",
-        "how often CUDA allocators freed their cache and asked again, all ranks of the last job",
-    ),
-    Column("num_ooms", INT, "", "how often they then failed, all ranks of the last job"),
+    Column("placement_chosen", STR, "placement.chosen", "device, host or mapped; of blocks"),
+    Column("num_alloc_retries", INT, "", "CUDA allocators freed their cache and asked again"),
+    Column("num_ooms", INT, "", "how often they then failed, all ranks"),
 ]
 
 SLURM_COLUMNS = [
@@ -206,16 +191,9 @@ SLURM_COLUMNS = [
     Column("slurm_elapsed_s", REAL, "elapsed_s", "how long it ran"),
     Column("slurm_nodes", STR, "node_names", "its nodes, as Slurm writes them"),
     Column("slurm_gpus_allocated", INT, "gpus_allocated", "GPUs it was given, of whole nodes all"),
-    Column(
-        "slurm_energy_j", REAL, "energy_j", "energy of its nodes; empty where the site records none"
-    ),
+    Column("slurm_energy_j", REAL, "energy_j", "of its nodes; empty where the site records none"),
     Column("slurm_gpu_hours_used", REAL, "gpu_hours_used", "ranks x time, of the last attempt"),
-    Column(
-        "slurm_gpu_hours_allocated",
-        REAL,
-        "gpu_hours_allocated",
-        "GPUs given x time, of the last attempt",
-    ),
+    Column("slurm_gpu_hours_allocated", REAL, "gpu_hours_allocated", "GPUs given x its time"),
     Column("slurm_gpu_hours_allocated_total", REAL, "", "the same, of all attempts"),
     Column("slurm_missing_because", STR, "reason", "why Slurm's accounting says nothing of it"),
 ]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from sagebench.analysis import cells
 from sagebench.analysis import published as slides
-from sagebench.analysis.cells import Cell, HtmlTable
 from sagebench.analysis.points import EVALUATIONS, evaluation, median, of_axis, rank_word
+from sagebench.page import cells
+from sagebench.page.cells import Cell, HtmlTable
 from sagebench.records import Status
 
 DIFFERS = "differs_from_the_slides_in"

@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox
 
 from sagebench.analysis.figures import Declaration
 from sagebench.analysis.points import with_not_run
-from sagebench.analysis.style import INK, SOFT, WIDTH_IN
+from sagebench.page.style import INK, SOFT, WIDTH_IN
 
 PLOT_HEIGHT_IN = 3.1
 SUBTITLE_COLUMNS, NOTE_COLUMNS, LEGEND_COLUMNS = 74, 80, 72

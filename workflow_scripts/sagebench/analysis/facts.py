@@ -7,28 +7,29 @@ from typing import Any
 
 import pandas as pd
 
-from sagebench.analysis import cells
-from sagebench.analysis.cells import Cell, HtmlTable
 from sagebench.analysis.points import AXES, EVALUATIONS, among, evaluation, median, of_axis
 from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
 from sagebench.analysis.words import trial_count
+from sagebench.page import cells
+from sagebench.page.cells import Cell, HtmlTable
 from sagebench.records import MEASURED_ENDS, Status
 from sagebench.units import significant
 
 TOP = 5
 SEGMENTS = {True: "expandable segments", False: "torch's own segments"}
 """how a GPU's memory was taken"""
-ALIKE = {
-    "git_commit": "commits",
-    "image_digest": "container images",
-    "machine": "machines",
-    "device_names": "kinds of devices",
-    "drivers": "GPU drivers",
-    "expandable_segments": "ways of taking a GPU's memory",
-    "hosts": "sets of hosts",
-    "validation_method": "validation methods",
+RECORDED = {
+    "machine": ("Machine", "machines"),
+    "hosts": ("Hosts", "sets of hosts"),
+    "device_names": ("Devices", "kinds of devices"),
+    "drivers": ("GPU driver", "GPU drivers"),
+    "cpu_models": ("CPU", "sets of CPU models"),
+    "git_commit": ("Commit", "commits"),
+    "image_digest": ("Image", "container images"),
+    "expandable_segments": ("GPU memory", "ways of taking a GPU's memory"),
+    "validation_method": ("Validation", "validation methods"),
 }
-"""what a reader may think the same for all trials"""
+"""what a reader may think the same for all trials: one of it, and several"""
 
 
 def counts(trials: pd.DataFrame) -> dict[str, int]:
@@ -41,25 +42,21 @@ def counts(trials: pd.DataFrame) -> dict[str, int]:
 def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """Topics and what is recorded about each, from the outcomes."""
     ran = trials[trials["status"].isin(MEASURED_ENDS)]
+    topics = [("Data set", [_dataset(group) for _, group in ran.groupby("dataset", sort=False)])]
+    for column, (topic, _) in RECORDED.items():
+        values = _with_none(ran, column).unique()
+        said = {part for one in values for part in _shown(column, one).split("; ")}
+        topics.append((topic, sorted(said.difference(*(known for _, known in topics)))))
     packages = [
-        f"{column.removeprefix('version_')} {' and '.join(_distinct(ran[column]))}"
+        f"{column.removeprefix('version_')} {' and '.join(ran[column].dropna().unique())}"
         for column in _versions(ran)
-        if _distinct(ran[column])
+        if ran[column].notna().any()
     ]
-    devices = _members(ran["device_names"])
-    topics = [
-        ("Machine", _distinct(ran["machine"])),
-        ("Hosts", _members(ran["hosts"])),
-        ("Devices", devices),
-        ("GPU driver", _members(ran["drivers"])),
-        ("CPU", [name for name in _members(ran["cpu_models"]) if name not in devices]),
-        ("Data set", [_dataset(group) for _, group in ran.groupby("dataset", sort=False)]),
-        ("Versions", [", ".join(packages)] if packages else []),
-        ("Commit", _commits(ran)),
-        ("Image", [cells.short(d) for d in _distinct(ran["image_digest"])] or ["no container"]),
-        ("GPU memory", [SEGMENTS[value] for value in ran["expandable_segments"].dropna().unique()]),
-        ("Ran", _span(ran)),
-    ]
+    topics.append(("Versions", [", ".join(packages)] if packages else []))
+    start, end = ran["started_at"].dropna(), ran["finished_at"].dropna()
+    if len(start) and len(end):
+        first, last = (one[:16].replace("T", " ") for one in (start.min(), end.max()))
+        topics.append(("Ran", [f"{first} to {last} UTC"]))
     return [(topic, values) for topic, values in topics if values]
 
 
@@ -67,18 +64,15 @@ def mixed(trials: pd.DataFrame) -> list[str]:
     """Sentences about what is not the same for all trials, though a reader may think so."""
     ran = trials[trials["status"].isin(MEASURED_ENDS)]
     sentences = []
+    names = {column: several for column, (_, several) in RECORDED.items()}
     versions = {name: f"versions of {name.removeprefix('version_')}" for name in _versions(ran)}
-    for column, name in {**ALIKE, **versions}.items():
-        # Without an image, or without a package, is a way of running; a host that a trial which
-        # ended early did not record is not.
-        told = column == "image_digest" or column in versions
-        values = ran[column].fillna("none") if told else ran[column].dropna()
-        parts = values.value_counts(sort=False)
+    for column, several in {**names, **versions}.items():
+        parts = _with_none(ran, column).value_counts(sort=False)
         if len(parts) > 1:
             listed = ", ".join(
                 f"{_shown(column, value)} ({trial_count(count)})" for value, count in parts.items()
             )
-            sentences.append(f"{len(parts)} {name}: {listed}.")
+            sentences.append(f"{len(parts)} {several}: {listed}.")
     dirty = int(ran["git_dirty"].eq(True).sum())
     if dirty:
         sentences.append(
@@ -186,6 +180,14 @@ def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
     )
 
 
+def _with_none(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Without an image, or without a package, is a way of running; a host that a trial which ended
+    early did not record is not."""
+    without = "no container" if column == "image_digest" else "none"
+    told = column == "image_digest" or column.startswith("version_")
+    return rows[column].fillna(without) if told else rows[column].dropna()
+
+
 def _shown(column: str, value: Any) -> str:
     if column == "expandable_segments":
         return SEGMENTS[value]
@@ -204,24 +206,6 @@ def _versions(rows: pd.DataFrame) -> list[str]:
     return [column for column in rows if column.startswith("version_")]
 
 
-def _distinct(column: pd.Series) -> list[str]:
-    return [str(value) for value in column.dropna().unique()]
-
-
-def _members(column: pd.Series) -> list[str]:
-    return sorted({part for value in column.dropna().unique() for part in value.split("; ")})
-
-
-def _commits(rows: pd.DataFrame) -> list[str]:
-    pairs = rows[["git_commit", "git_dirty"]].drop_duplicates()
-    return [
-        "not recorded"
-        if cells.is_missing(commit)
-        else f"{cells.short(commit)}{', with uncommitted changes' if dirty is True else ''}"
-        for commit, dirty in pairs.itertuples(index=False, name=None)
-    ]
-
-
 def _dataset(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
     values = json.loads(first["dataset"])
@@ -232,10 +216,3 @@ def _dataset(rows: pd.DataFrame) -> str:
         f"{first['valid_nodes']:,.0f} / {first['test_nodes']:,.0f}; "
         f"checksum {cells.short(str(first['store_checksum']))}"
     )
-
-
-def _span(rows: pd.DataFrame) -> list[str]:
-    start, end = rows["started_at"].dropna(), rows["finished_at"].dropna()
-    if start.empty or end.empty:
-        return []
-    return [f"{start.min()[:16].replace('T', ' ')} to {end.max()[:16].replace('T', ' ')} UTC"]

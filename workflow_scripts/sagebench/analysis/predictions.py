@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sagebench.analysis import cells
-from sagebench.analysis.cells import Cell, HtmlTable
 from sagebench.analysis.words import trial_count
+from sagebench.page import cells
+from sagebench.page.cells import Cell, HtmlTable
 from sagebench.records import Status
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +9,19 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sagebench.analysis import cells, facts, predictions, published
+from sagebench.analysis import facts, predictions, published
 from sagebench.analysis.accounting import summary
 from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUMNS
 from sagebench.analysis.comparison import comparisons
-from sagebench.analysis.figures import HEADINGS, Declaration, declared
+from sagebench.analysis.figures import HEADINGS, declared
 from sagebench.analysis.points import among
 from sagebench.analysis.words import common_notes
 from sagebench.errors import UserError
+from sagebench.page import cells
+from sagebench.page.rendering import as_yaml, render_page, svg_uri
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 
 
 def render(
@@ -36,19 +35,11 @@ def render(
 ) -> str:
     """The page. not_run: the trials that were left out. links: (name, relative address) of files
     that lie beside it. accounting: what Slurm says of the attempts, None without Slurm."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     configuration, predicted = study.get("configuration") or {}, predictions.table(trials)
     axes = {experiment["axis"] for experiment in study["experiments"]}
-    return environment.get_template("report.html").render(
+    return render_page(
+        TEMPLATE,
         study=study["study"],
-        style=(TEMPLATES / "report.css").read_text(),
-        script=(TEMPLATES / "report.js").read_text(),
         counts=facts.counts(trials),
         measured=int(trials["missing_because"].isna().sum()),
         asked=len(trials),
@@ -74,7 +65,7 @@ def render(
         links=links,
         command=study.get("command"),
         commits=[cells.short(commit) for commit in trials["git_commit"].dropna().unique()],
-        configuration=yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True),
+        configuration=as_yaml(configuration),
     )
 
 
@@ -104,14 +95,13 @@ def _section(
     }
 
 
-def _pictures(figures: Path, axis: str | None) -> list[tuple[Declaration, str]]:
-    """The figures of an axis that were drawn, each with its SVG as a data URI."""
+def _pictures(figures: Path, axis: str | None) -> list[tuple[str, str, str]]:
+    """Title, caption and picture of the figures of an axis."""
     found = []
     for one in declared():
         path = figures / f"{one.name}.svg"
         if one.axis == axis:
             if not path.exists():
                 raise UserError(f"{path} does not exist: draw the figures first (make_figures.py).")
-            data = base64.b64encode(path.read_bytes()).decode()
-            found.append((one, f"data:image/svg+xml;base64,{data}"))
+            found.append((one.title, one.caption, svg_uri(path.read_bytes())))
     return found

@@ -97,10 +97,10 @@ def dig(value: Any, path: str) -> Any:
 def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
     trial, outcome, fanout = record.trial, record.outcome, Fanout(record.trial["fanout"])
     row: Row = {
-        column.name: dig(trial if column in TRIAL_VALUES else outcome, column.source)
+        column.name: dig(trial if column in TRIAL_VALUES else outcome, column.path)
         for column in TRIAL_COLUMNS
     }
-    row |= {column.name: dig(record.prediction, column.source) for column in PREDICTION_COLUMNS}
+    row |= {column.name: dig(record.prediction, column.path) for column in PREDICTION_COLUMNS}
     row |= {
         "trial_id": record.trial_id,
         "experiments": ";".join(record.experiments),
@@ -164,7 +164,7 @@ def _machine(ranks: list[Row]) -> Row:
 def _epoch_rows(record: Record) -> list[Row]:
     epochs = record.outcome.epochs if record.outcome else []
     rows = [
-        {column.name: dig(epoch, column.source) for column in EPOCH_COLUMNS if column.source}
+        {column.name: dig(epoch, column.path) for column in EPOCH_COLUMNS if column.source}
         | {"trial_id": record.trial_id, "loss": _finite(epoch.loss), "time_outlier": False}
         for epoch in epochs
     ]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sagebench.grid.trial import Trial
 from sagebench.launch.start import ROOT, local_environment, shared_environment
+from sagebench.launch.verdict import RankEnd, ending
 
 SCRIPTS = ROOT / "workflow_scripts"
 
@@ -22,15 +21,13 @@ class MeasurementFailed(Exception):
     """A process ended without a result; the message says how."""
 
 
-class Measured(NamedTuple):
-    """others_cores: cores that anything else kept busy meanwhile."""
+def run_worker(
+    job: str, trial: dict[str, Any], store: Path, steps: int
+) -> tuple[dict[str, Any], float]:
+    """Run a job of `worker.py` with the environment of a trial's only rank.
 
-    result: dict[str, Any]
-    others_cores: float
-
-
-def run_worker(job: str, trial: dict[str, Any], store: Path, steps: int) -> Measured:
-    """Run a job of `worker.py` with the environment of a trial's only rank."""
+    Returns its result, and how many cores anything else kept busy meanwhile.
+    """
     arguments = json.dumps({"job": job, "trial": trial, "store": str(store), "steps": steps})
     environment = {
         **os.environ,
@@ -48,9 +45,9 @@ def run_worker(job: str, trial: dict[str, Any], store: Path, steps: int) -> Meas
         errors="replace",
     )
     if done.returncode:
-        raise MeasurementFailed(_ending(done.returncode, done.stderr))
-    others = (others_busy_s() - busy) / (time.monotonic() - start)
-    return Measured(json.loads(done.stdout.splitlines()[-1]), round(max(others, 0.0), 2))
+        raise MeasurementFailed(ending(RankEnd(0, done.returncode, 0, done.stderr)))
+    others_cores = (others_busy_s() - busy) / (time.monotonic() - start)
+    return json.loads(done.stdout.splitlines()[-1]), round(max(others_cores, 0.0), 2)
 
 
 def others_busy_s() -> float:
@@ -60,13 +57,5 @@ def others_busy_s() -> float:
         int(text) for text in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
     )
     machine = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    own = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return machine - own.ru_utime - own.ru_stime
-
-
-def _ending(code: int, log: str) -> str:
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    lines = [line for line in log.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit code {code}"
+    own = os.times()
+    return machine - own.children_user - own.children_system

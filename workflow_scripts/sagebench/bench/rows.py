@@ -5,7 +5,7 @@ An engine that trials may have is compared without a line about it here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -109,14 +109,14 @@ class Bench:
             for name in [name for name in cases if name not in self.failures]:
                 trial, steps = cases[name]
                 try:
-                    measured = run_worker(row, trial, self.store, self.steps or steps)
+                    result, others_cores = run_worker(row, trial, self.store, self.steps or steps)
                 except MeasurementFailed as error:
                     self.failures[name] = str(error)
                     self.say(f"{name}: FAILED: {error}")
                     continue
-                self.others_cores.setdefault(row, []).append(measured.others_cores)
-                found.setdefault(name, []).append(measured.result)
-                self.say(f"round {turn}: {name:18} {shown(measured.result)}")
+                self.others_cores.setdefault(row, []).append(others_cores)
+                found.setdefault(name, []).append(result)
+                self.say(f"round {turn}: {name:18} {shown(result)}")
         return found
 
 
@@ -126,7 +126,7 @@ def step(bench: Bench) -> None:
     found = bench.measure(
         "step",
         {name: (bench.trial(fanout, name), STEPS.get(name, 2)) for name in bench.engines},
-        lambda result: f"{median(result['step_s']):8.3f} s {result['peak_bytes'] / 1e9:7.2f} GB",
+        lambda result: f"{median(result['step_s']):8.3f} s {result['peak_bytes'][0] / 1e9:7.2f} GB",
     )
     details = bench.details
     details["step"] = {engine: _summary(results) for engine, results in found.items()}
@@ -136,35 +136,31 @@ def step(bench: Bench) -> None:
     if fast:
         rivals["best_pyg"] = details["best_pyg"]
     for name, engine in rivals.items() if "blocks" in found else ():
-        for kind, of in (("time", _step_s), ("memory", _peak_bytes)):
-            against = ratio(of(found[engine]), of(found["blocks"]))
-            bench.figures[f"blocks_vs_{name}_{kind}_ratio"] = against
-        whole = ratio(_step_and_sample_s(found[engine]), _step_and_sample_s(found["blocks"]))
+        pair = found[engine], found["blocks"]
+        time, memory, whole = (
+            ratio(*(rounds(results, *parts) for results in pair))
+            for parts in (["step_s"], ["peak_bytes"], PHASES)
+        )
+        bench.figures[f"blocks_vs_{name}_time_ratio"] = time
+        bench.figures[f"blocks_vs_{name}_memory_ratio"] = memory
         details[f"blocks_vs_{name}_with_sampling_time_ratio"] = whole.value
 
 
-def _step_s(results: Iterable[Result]) -> Rounds:
-    return [result["step_s"] for result in results]
-
-
-def _step_and_sample_s(results: Iterable[Result]) -> Rounds:
-    """Of each step, with its sampling and loading."""
-    parts = ([result[name] for name in PHASES] for result in results)
-    return [[sum(step) for step in zip(*phases, strict=True)] for phases in parts]
-
-
-def _peak_bytes(results: Iterable[Result]) -> Rounds:
-    return [[result["peak_bytes"]] for result in results]
-
-
 def _summary(results: Sequence[Result]) -> dict[str, Any]:
-    times = {name: figure([result[name] for result in results])._asdict() for name in PHASES}
+    names = (*PHASES, "peak_bytes")
     return {
-        **times,
-        "peak_bytes": figure(_peak_bytes(results))._asdict(),
+        **{name: figure(rounds(results, name))._asdict() for name in names},
         "host_bytes": max(result["host_bytes"] for result in results),
         "processes": len(results),
     }
+
+
+def rounds(results: Sequence[Result], *names: str) -> Rounds:
+    """The sum of these values, of every repeat in each round."""
+    return [
+        [sum(parts) for parts in zip(*(result[name] for name in names), strict=True)]
+        for result in results
+    ]
 
 
 def sampler(bench: Bench) -> None:
@@ -204,6 +200,6 @@ def ratio(numerators: Rounds, denominators: Rounds) -> Figure:
     """Median over median of all repeats, and the range of the same ratio within the rounds that
     both have."""
     pairs = zip(numerators, denominators, strict=False)
-    rounds = [median(above) / median(below) for above, below in pairs]
+    of_rounds = [median(above) / median(below) for above, below in pairs]
     whole = figure(numerators).value / figure(denominators).value
-    return Figure(whole, min(rounds), max(rounds))
+    return Figure(whole, min(of_rounds), max(of_rounds))

@@ -82,7 +82,7 @@ def step(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
         "sampling_s": sampling_s,
         "data_s": data_s,
         "step_s": step_s,
-        "peak_bytes": highest - loaded,
+        "peak_bytes": [highest - loaded],
         "host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB,
         "loss": loss.item(),
     }

@@ -7,6 +7,8 @@ Slurm has forgotten, since nobody asked in time. Its question is answered here i
 
 from __future__ import annotations
 
+import inspect
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,10 +23,20 @@ Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None
 
 
 def bound_waits() -> None:
-    """Have the plugin of this process ask by way of `bounded`."""
+    """Have the plugin of this process ask by way of `bounded`; where it has no such function to ask
+    with any more, say so, loudly."""
     import snakemake_executor_plugin_slurm as plugin  # here: a plan needs none of it
 
-    plugin.query_job_status = bounded(plugin.query_job_status)
+    query = getattr(plugin, "query_job_status", None)
+    loop = inspect.getsource(plugin.Executor.check_active_jobs)
+    if not inspect.iscoroutinefunction(query) or "await query_job_status(" not in loop:
+        print(
+            "WARNING: Snakemake's Slurm plugin of this version asks for its jobs in another way "
+            "than that of envs/requirements.txt: one that Slurm forgets may be waited for for ever",
+            file=sys.stderr,
+        )
+        return
+    plugin.query_job_status = bounded(query)
 
 
 def bounded(query: Query, clock: Callable[[], float] = time.monotonic) -> Query:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import os
 import sys
@@ -12,26 +13,22 @@ from typing import TextIO
 FOLDER = Path(".snakemake")
 
 
-def hold_folder(folder: Path) -> TextIO | None:
+def hold_folder(folder: Path) -> TextIO:
     """Say that this process works in `folder`, for as long as what this returns is open; where no
     other does, take away the lock that a killed Snakemake left there.
 
-    The kernel's locks end with their process, Snakemake's does not. None where the file system has
-    no such locks. They may reach no further than one machine, so what another one left is not
-    touched.
+    The kernel's locks end with their process, Snakemake's does not. They may reach no further than
+    one machine, so what another one left is not touched; nor is anything where the file system has
+    no such locks.
     """
     path = folder / FOLDER / "sagebench" / "in-use"
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = path.open("a+")
-    try:
+    with contextlib.suppress(OSError):  # another process works here
         fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _clear(folder, mark)
-    except BlockingIOError:
-        pass
-    except OSError:
-        mark.close()
-        return None
-    fcntl.flock(mark, fcntl.LOCK_SH)
+    with contextlib.suppress(OSError):
+        fcntl.flock(mark, fcntl.LOCK_SH)
     return mark
 
 

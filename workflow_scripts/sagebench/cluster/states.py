@@ -5,20 +5,18 @@ A finished trial costs a listing and one small file, so that ten thousand take a
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import fcntl
 import io
 import os
 import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
 from sagebench.attempts import Attempt, read_attempts, read_ended_attempts
-from sagebench.cluster import sacct, squeue
+from sagebench.cluster import squeue
 from sagebench.cluster.commands import NoAnswer
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
@@ -46,8 +44,6 @@ STATES = (
 SILENT = "ended without a word: killed, or its node failed"
 SKIPPED_BECAUSE = "predicted to run out of memory"
 JUST_NOW_S = 5.0
-WALLTIME_GRACE_S = 300.0
-SACCT_LIMIT_S = 15.0
 LOG_TAIL_BYTES = 2000
 
 WIDTH = 100
@@ -78,44 +74,48 @@ class TrialState:
 
 @dataclass(frozen=True)
 class Queue:
-    """What Slurm's queue holds of a study. by_slurm, answered: whether there is one to ask, and
-    whether it answered."""
+    """What Slurm's queue holds: the study's jobs by trial, and the ids of all that run, from
+    wherever they were submitted."""
 
     asked_s: float
-    by_slurm: bool = False
-    answered: bool = False
-    jobs: dict[str, squeue.Job] = field(default_factory=dict)  # by trial
-    running_ids: frozenset[str] = frozenset()  # of all jobs, from wherever they were submitted
+    jobs: dict[str, squeue.Job] = field(default_factory=dict)
+    running_ids: frozenset[str] = frozenset()
 
 
 def look(study: Study) -> tuple[list[TrialState], str | None]:
     """The state of every trial, in the study's order; and why nobody knows Slurm's queue."""
     trials = Path(outcome_path(study.results, "ID")).parents[1]
-    queue, reason = _queue(study, trials)
+    queue, reason = None, None
+    if study.site.launcher == "slurm":
+        try:
+            queue = _queue(trials)
+        except NoAnswer as error:
+            reason = str(error)
     there = _names(trials)
     states = [
         TrialState(trial_id, Status.SKIPPED, SKIPPED_BECAUSE)
         if trial_id in study.skipped
         else state_of(trials / trial_id, request.trial.epochs, queue)
         if trial_id in there
-        else _by_queue(trial_id, queue.jobs.get(trial_id))
+        else _by_queue(trial_id, queue.jobs.get(trial_id) if queue else None)
         for trial_id, request in study.requests.items()
     ]
-    return _with_slurms_word(states), reason
+    return states, reason
 
 
-def state_of(folder: Path, epochs: int, queue: Queue) -> TrialState:
-    """The state of the trial in `folder`, which asks for so many epochs."""
+def state_of(folder: Path, epochs: int, queue: Queue | None) -> TrialState:
+    """The state of the trial in `folder`, which asks for so many epochs. queue: None where there is
+    no Slurm, or no answer of it."""
     names = _names(folder)
     if "outcome.json" in names:
         return _measured(folder)
     trial_id = folder.name
     attempts = read_attempts(folder) if names & {"attempts", "attempts.jsonl"} else []
     last = attempts[-1] if attempts else None
-    job = queue.jobs.get(trial_id)
+    job = queue.jobs.get(trial_id) if queue else None
     if job is not None and job.waits:
         return _by_queue(trial_id, job)
-    if last is not None and last.status is None and _alive(last, folder, queue):
+    if last is not None and last.status is None and _alive(last, trial_id, queue):
         return _running(last, folder, epochs)
     if job is not None and (last is None or last.slurm_job_id != job.job_id):
         return _by_queue(trial_id, job)
@@ -136,18 +136,12 @@ def state_of(folder: Path, epochs: int, queue: Queue) -> TrialState:
     return _ended(trial_id, state, last, last.why, last.log)
 
 
-def _queue(study: Study, trials: Path) -> tuple[Queue, str | None]:
+def _queue(trials: Path) -> Queue:
     now = time.time()
-    if study.site.launcher != "slurm":
-        return Queue(now), None
     owner = trials.stat().st_uid if trials.exists() else os.geteuid()
-    try:
-        jobs = squeue.jobs({os.geteuid(), owner})
-    except NoAnswer as error:
-        return Queue(now, by_slurm=True), str(error)
+    jobs = squeue.jobs({os.geteuid(), owner})
     ours = {job.trial_id: job for job in squeue.of_trials(jobs, Path.cwd())}
-    running_ids = frozenset(job.job_id for job in jobs if not job.waits)
-    return Queue(now, True, True, ours, running_ids), None
+    return Queue(now, ours, frozenset(job.job_id for job in jobs if not job.waits))
 
 
 def _by_queue(trial_id: str, job: squeue.Job | None) -> TrialState:
@@ -175,32 +169,18 @@ def _where(reason: Reason | None) -> str:
     return f"rank {reason.rank}, {reason.phase}" if reason else ""
 
 
-def _alive(attempt: Attempt, folder: Path, queue: Queue) -> bool:
-    """Whether an attempt that noted no end still runs."""
-    began_s = attempt.started_unix_s or 0.0
-    if attempt.slurm_job_id and queue.by_slurm:
-        if queue.answered:
-            just_began = began_s > queue.asked_s - JUST_NOW_S
-            return attempt.slurm_job_id in queue.running_ids or just_began
-        walltime_s = attempt.walltime_s
-        return walltime_s is None or queue.asked_s < began_s + walltime_s + WALLTIME_GRACE_S
-    here = attempt.host == os.uname().nodename
-    if here and not Path(f"/proc/{attempt.pid}").exists():
-        return False
-    return _locked(folder / ".lock")
-
-
-def _locked(path: Path) -> bool:
-    """Whether a launcher holds the trial's lock. Looking takes a shared lock for an instant, so a
-    launcher that starts at that instant would be refused: only look where one seems to run."""
-    try:
-        with path.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _alive(attempt: Attempt, trial_id: str, queue: Queue | None) -> bool:
+    """Whether an attempt that noted no end still runs, as far as can be known here."""
+    if attempt.slurm_job_id and queue is not None:
+        just_began = (attempt.started_unix_s or 0.0) > queue.asked_s - JUST_NOW_S
+        return attempt.slurm_job_id in queue.running_ids or just_began
+    if attempt.host not in (None, os.uname().nodename):
         return True
+    try:
+        command = Path(f"/proc/{attempt.pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return False
+    return trial_id.encode() in command  # and no later process of the same number
 
 
 def _running(attempt: Attempt, folder: Path, epochs: int) -> TrialState:
@@ -226,20 +206,6 @@ def _ended(
     trial_id: str, state: Status, attempt: Attempt, said: str, log: str | None
 ) -> TrialState:
     return TrialState(trial_id, state, said, attempt.attempt, attempt.slurm_job_id, log=log)
-
-
-def _with_slurms_word(states: Sequence[TrialState]) -> list[TrialState]:
-    """Where an attempt ended without a word, Slurm may know why."""
-    silent = {one.slurm_job_id for one in states if one.said == SILENT and one.slurm_job_id}
-    found: dict[str, list[sacct.Allocation]] = {}
-    with contextlib.suppress(NoAnswer):
-        found = sacct.allocations(silent, SACCT_LIMIT_S)
-    return [
-        replace(one, said=f"ended without a word: Slurm says {found[one.slurm_job_id][-1].state}")
-        if one.said == SILENT and one.slurm_job_id in found
-        else one
-        for one in states
-    ]
 
 
 def _last_error(path: Path) -> str:

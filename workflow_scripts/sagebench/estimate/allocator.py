@@ -19,15 +19,13 @@ class FreePieces:
         self._end_of: dict[int, int] = {}
         self._start_of: dict[int, int] = {}
 
-    def add(self, start: int, end: int) -> tuple[int, int]:
-        """Add a range; returns the one that it is now part of."""
+    def add(self, start: int, end: int) -> None:
         if start in self._start_of:
             start = self.remove(self._start_of[start])[0]
         if end in self._end_of:
             end = self.remove(end)[1]
         self._end_of[start], self._start_of[end] = end, start
         insort(self._by_size, (end - start, start))
-        return start, end
 
     def remove(self, start: int) -> tuple[int, int]:
         end = self._end_of.pop(start)

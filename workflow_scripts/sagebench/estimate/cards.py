@@ -116,14 +116,6 @@ def find_card(name: str) -> Card | None:
     return CARDS.get(OF_DRIVER.sub("", name))
 
 
-def card_name(device_name: str | None) -> str | None:
-    """One name for a card, however the driver writes it; another card keeps the driver's."""
-    if device_name is None:
-        return None
-    card = find_card(device_name)
-    return card.name if card else device_name
-
-
 def card_of(name: str) -> Card:
     """Raises UserError for a card that the table does not have."""
     card = find_card(name)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from sagebench.grid.fanout import Fanout
 from sagebench.grid.trial import Trial
@@ -29,8 +28,9 @@ def trials_to_probe(trials: Sequence[Trial], train_nodes: int) -> list[Trial]:
 
 def axes_of(trials: Sequence[Trial]) -> tuple[list[Fanout], list[int]]:
     """The fanouts and batch sizes that are asked for most."""
-    fanouts = _most_asked((trial.fanout for trial in trials), MOST_FANOUTS)
-    return fanouts, sorted(_most_asked((trial.batch_size for trial in trials), MOST_BATCH_SIZES))
+    fanouts = Counter(trial.fanout for trial in trials).most_common(MOST_FANOUTS)
+    sizes = Counter(trial.batch_size for trial in trials).most_common(MOST_BATCH_SIZES)
+    return [fanout for fanout, _ in fanouts], sorted(size for size, _ in sizes)
 
 
 def cells_between(trials: Sequence[Trial], train_nodes: int) -> list[Trial]:
@@ -51,10 +51,6 @@ def cells_between(trials: Sequence[Trial], train_nodes: int) -> list[Trial]:
             if batch_size not in there and near and batch_size <= train_nodes:
                 between.append(replace(there[nearest], batch_size=batch_size))
     return between
-
-
-def _most_asked(values: Iterable[Any], most: int) -> list[Any]:
-    return [value for value, _ in Counter(values).most_common(most)]
 
 
 def _ratio(a: float, b: float) -> float:

@@ -112,9 +112,8 @@ def roofline(
             edges / SAMPLED_EDGES_PER_S + FLOAT * graph.num_features * sample.nodes.mean / (GB * 5)
         )
         copy_s = sum(cost.batch_bytes) / (card.pcie_gb_per_s * GB)
-        waits_s = sampling_s / trial.sampling_workers if trial.sampling_workers else 0.0
-        serial_s = 0.0 if trial.sampling_workers else sampling_s
-        micro_s = max(step_s + copy_s, waits_s) + serial_s
+        micro_s, workers = step_s + copy_s, trial.sampling_workers
+        micro_s = max(micro_s, sampling_s / workers) if workers else micro_s + sampling_s
     epoch_s = micro_steps_per_epoch(trial, graph) * micro_s
     epoch_s += all_reduces_s(trial, cost, graph, card, nodes)
     full_s = _full_evaluation_s(trial, graph, card)

@@ -53,13 +53,11 @@ class GraphStore:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], verify: bool = False) -> GraphStore:
-        """Map the store in `folder` (or of a path to its manifest.json).
+        """Map the store in `folder`.
 
         `verify` reads every byte and compares checksums. UserError: no store, or not a whole one.
         """
         folder = Path(folder)
-        if folder.name == MANIFEST:
-            folder = folder.parent
         manifest = _read_manifest(folder)
         arrays = {name: _open_array(folder, name, manifest["arrays"]) for name in ARRAYS}
         store = cls(path=folder, manifest=manifest, **arrays)

@@ -31,6 +31,7 @@ from sagebench.grid.values import (
     Name,
     Text,
     choice,
+    key,
     matching,
     number,
     wanted,
@@ -146,7 +147,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     **{key: _of_models(key, models) for key, models in model_options().items()},
     "layers": (whole(1, 5, 16), 5, "layers of the model"),
     "hidden_channels": (whole(1, 256), 256, "width of the hidden layers"),
-    "dropout": (number(0.5, low=0, below=1), 0.5, "share of the hidden values that is dropped"),
+    "dropout": (number(0.5, ge=0, lt=1), 0.5, "share of the hidden values that is dropped"),
     "aggregator": (word("aggregator"), "mean", "how neighbors are combined"),
     "batch_size": (whole(1, 128), 128, "seeds of one micro-batch of one rank"),
     "accumulation": (whole(1, 5), 5, "micro-batches of one optimizer step of one rank"),
@@ -160,7 +161,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     "sampling_workers": (whole(0, 4), 1, "background samplers of one rank; 0: none"),
     "epochs": (whole(1, 10), 10, "passes over the training nodes"),
     "optimizer": (word("optimizer"), "adam", "the optimizer"),
-    "learning_rate": (number(0.001, above=0), 0.001, "of one rank, before scaling"),
+    "learning_rate": (number(0.001, gt=0), 0.001, "of one rank, before scaling"),
     "learning_rate_scaling": (word("learning_rate_scaling"), "linear", "with the number of ranks"),
     "evaluate_every_epochs": (whole(1, 5), 5, "epochs from one validation to the next"),
     "patience_evaluations": (
@@ -183,7 +184,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     ),
     "compile": (Flag, False, "the model's dense parts by torch.compile"),
     "placement": (word("placement"), "auto", "of graph and features, engine blocks; auto: by size"),
-    "memory_limit_gib": (number(40, above=0, none=True), None, "of one rank; null: its device's"),
+    "memory_limit_gib": (number(40, gt=0, none=True), None, "of one rank; null: its device's"),
     "walltime_min": (whole(1, 60), 60, "minutes asked for; decides nothing of what is run"),
     "continue_after_walltime": (Flag, False, "true: the next job goes on; false: time_limit"),
 }
@@ -221,52 +222,40 @@ class EqualColumns(Columns):
 class Experiment(Strict):
     """A named part of the grid: what is crossed, what goes together, what is fixed."""
 
-    title: Text = Field("", description="a line of text for tables and figures; else its name")
-    axis: choice("batch_size", "fanout", "ranks") = Field(
-        description="what it studies, and so which figures it feeds"
+    title: Text = key("", "a line of text for tables and figures; else its name")
+    axis: choice("batch_size", "fanout", "ranks") = key(
+        ..., "what it studies, and so which figures it feeds"
     )
-    dataset: Dataset | None = Field(None, description="instead of the study's data set")
+    dataset: Dataset | None = key(None, "instead of the study's data set")
     fixed: Values = Field(default_factory=Values, description="instead of the study's defaults")
-    product: Columns | None = Field(None, description="a list for each key; all are crossed")
-    zipped: EqualColumns | None = Field(
-        None, alias="zip", description="lists of equal length; entries at one place go together"
+    product: Columns | None = key(None, "a list for each key; all are crossed")
+    zipped: EqualColumns | None = key(
+        None, "lists of equal length; entries at one place go together", alias="zip"
     )
-    rows: _not_empty(list[Values]) | None = Field(
-        None, alias="list", description="explicit rows of keys and values"
-    )
-    seeds: _not_empty(list[whole(0, 0, SEED_MAX)]) = Field([0], description="one repeat for each")
+    rows: _not_empty(list[Values]) | None = key(None, "rows of keys and values", alias="list")
+    seeds: _not_empty(list[whole(0, 0, SEED_MAX)]) = key([0], "one repeat for each")
 
 
 class Configuration(Strict):
     """A study: its data, the defaults of its trials, and its experiments."""
 
-    extends: FilePath | None = Field(
-        None,
-        description="another file, beside this one, that this one is laid over",
+    extends: FilePath | None = key(
+        None, "another file beside this one, which this one is laid over"
     )
-    study: Annotated[Name, AfterValidator(_not_reserved)] = Field(
-        description="its name, and its folder below results"
+    study: Annotated[Name, AfterValidator(_not_reserved)] = key(
+        ..., "its name, and its folder below results"
     )
-    results: FilePath = Field("results", description="folder for everything that is made")
-    dataset: Dataset = Field(description="the data set of every experiment without its own")
+    results: FilePath = key("results", "folder for everything that is made")
+    dataset: Dataset = key(..., "the data set of every experiment without its own")
     defaults: Values = Field(
         default_factory=Values, description="values of every trial that no experiment sets"
     )
-    experiments: _not_empty(dict[Name, Experiment]) = Field(description="the experiments, by name")
-    max_trials: whole(1, 100_000) = Field(
-        100_000, description="a study that asks for more is refused before any is made"
-    )
-    budget_node_hours: number(100, above=0, none=True) = Field(
-        None,
-        description="a run whose trials take more is refused before its first job; null: none",
-    )
-    skip_predicted_out_of_memory: Flag = Field(
-        False, description="true: trials predicted not to fit in memory are not run"
-    )
-    walltime_from_prediction: number(1.5, low=1, none=True) = Field(
-        None,
-        description="jobs ask for so many times the predicted time, walltime_min at most; null: "
-        "for walltime_min",
+    experiments: _not_empty(dict[Name, Experiment]) = key(..., "the experiments, by name")
+    max_trials: whole(1, 100_000) = key(100_000, "a study that asks for more is refused")
+    budget_node_hours: number(100, gt=0, none=True) = key(None, "a run that takes more is refused")
+    skip_predicted_out_of_memory: Flag = key(False, "true: what will not fit is not run")
+    walltime_from_prediction: number(1.5, ge=1, none=True) = key(
+        None, "jobs ask for so many times their estimated time; null: for walltime_min"
     )
 
     def complete(self) -> dict[str, Any]:

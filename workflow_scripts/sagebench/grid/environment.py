@@ -63,9 +63,11 @@ def typed_command(arguments: Sequence[str], folder: Path) -> str:
     """Snakemake's command line, its sys.argv, as one types it in `folder`.
 
     The program is `snakemake` by its path below `folder`, as `make` calls it, which needs no
-    activated environment; the bare name where it lies elsewhere.
+    activated environment; the bare name where it lies elsewhere, also for `python -m snakemake`.
     """
-    path = Path(sys.executable).with_name("snakemake")
+    path = Path(arguments[0]).absolute()
+    if path.name != "snakemake":  # the module's own file
+        path = Path(sys.executable).with_name("snakemake")
     name = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
     profile = os.environ.get("SNAKEMAKE_PROFILE")
     before = f"SNAKEMAKE_PROFILE={shlex.quote(profile)} " if profile else ""

@@ -159,20 +159,12 @@ def _given(values: Any, path: str) -> Entries:
 def _check_number(grid: Mapping[str, Mapping[str, list[Entries]]], most: int) -> None:
     """Raises UserError for more trials than max_trials, before any is made: that takes minutes, and
     the memory of the machine. A trial of two experiments counts twice."""
-    asked = {}
-    for name, axes in grid.items():
-        lengths = {where: len(rows) for where, rows in axes.items() if len(rows) > 1}
-        asked[name] = math.prod(lengths.values())
-        _check_at_most(most, asked[name], f"experiments.{name} asks for", lengths, " x ")
-    _check_at_most(most, sum(asked.values()), "experiments ask for", asked, " + ")
-
-
-def _check_at_most(most: int, number: int, who: str, parts: Mapping[str, int], sign: str) -> None:
-    if number > most:
-        named = sign.join(f"{count} of {what}" for what, count in parts.items())
+    asked = {name: math.prod(map(len, axes.values())) for name, axes in grid.items()}
+    if sum(asked.values()) > most:
+        named = " + ".join(f"{number} of {name}" for name, number in asked.items())
         raise UserError(
-            f"{who} {named} = {number} trials, and max_trials is {most}: "
-            "write shorter lists, or a larger max_trials."
+            f"experiments ask for {named} = {sum(asked.values())} trials, and max_trials is "
+            f"{most}: write shorter lists, or a larger max_trials."
         )
 
 

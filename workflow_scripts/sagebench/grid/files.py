@@ -40,10 +40,8 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): write the path of a file.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: of a single value
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{path}{line} is no YAML ({problem}): write key: value.") from None
+        problem = " ".join(str(error).split())  # of several lines, the place among them
+        raise UserError(f"{path} is no YAML ({problem}): write key: value.") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no keys: write keys and their values, key: value.")
     return values

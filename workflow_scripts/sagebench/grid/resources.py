@@ -21,10 +21,6 @@ class Geometry:
     devices_per_node: int  # that the job is given, and billed for
 
     @property
-    def ranks(self) -> int:
-        return self.nodes * self.ranks_per_node
-
-    @property
     def devices_allocated(self) -> int:
         return self.nodes * self.devices_per_node
 

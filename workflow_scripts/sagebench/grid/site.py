@@ -21,6 +21,7 @@ from sagebench.grid.values import (
     Name,
     Text,
     choice,
+    key,
     matching,
     number,
     whole,
@@ -46,60 +47,40 @@ PLACEHOLDER = "EDIT"
 class Limits(Strict):
     """What the site lets one have."""
 
-    max_submitted_jobs: whole(1, 100, none=True) = Field(None, description="jobs of one account")
-    walltime_max_min: whole(1, 2880, none=True) = Field(None, description="minutes of one job")
-    max_devices: whole(1, 200, none=True) = Field(
-        None, description="devices that all running jobs of one account may have together"
-    )
-    node_hours: number(1000, above=0, none=True) = Field(
-        None, description="node-hours that the account has left"
-    )
+    max_submitted_jobs: whole(1, 100, none=True) = key(None, "jobs of one account")
+    walltime_max_min: whole(1, 2880, none=True) = key(None, "minutes of one job")
+    max_devices: whole(1, 200, none=True) = key(None, "devices of one account's running jobs")
+    node_hours: number(1000, gt=0, none=True) = key(None, "node-hours that the account has left")
 
 
 class Site(Strict):
     """One machine: a workstation or a cluster's partition."""
 
-    machine: Name = Field(description="its label; part of every trial's identity")
-    device: choice(*CHOICES["device"]) = Field(description="what a rank computes on")
-    nodes: whole(1, 8) = Field(1, description="the most nodes one trial may have")
-    devices_per_node: whole(1, 4) = Field(description="the most ranks of one node")
-    card: Text | None = Field(
-        None, description="the GPU, for predictions where none was measured, e.g. A100-40GB"
-    )
-    cpus_per_node: whole(1, 64, none=True) = Field(None, description="cores; null: counted")
-    memory_per_node_gib: number(480, above=0, none=True) = Field(
-        None, description="GiB of one node's memory; null: not asked for"
-    )
-    whole_nodes: Flag = Field(
-        False, description="true: a job is given, and billed, all of its nodes"
-    )
-    launcher: choice("local", "slurm") = Field("local", description="what starts the ranks")
-    account: SlurmName | None = Field(None, description="Slurm account")
-    qos: SlurmName | None = Field(None, description="Slurm QOS of the jobs")
-    partition_gpu: SlurmName | None = Field(None, description="Slurm partition of the trials")
-    partition_cpu: SlurmName | None = Field(None, description="Slurm partition of data and image")
-    gres: SlurmName | None = Field(
-        None, description="Slurm's name of the devices, e.g. gpu or gpu:a100; null: none asked for"
-    )
-    sbatch_options: list[Option] = Field([], description="further options of a trial's sbatch")
-    srun_options: list[Option] = Field([], description="further options of a trial's srun")
-    image: FilePath | None = Field(
-        None, description="the container image; null: the ranks run without one"
-    )
-    image_definition: FilePath | None = Field(
-        None, description="what the image is built from; null: it is brought, not built"
-    )
-    image_build_options: list[Option] = Field([], description="options of apptainer build")
-    apptainer: FilePath = Field("apptainer", description="the command")
-    container_options: list[Option] = Field([], description="options of apptainer exec")
-    modules: list[ModuleName] = Field([], description="modules loaded before Apptainer is called")
-    binds: list[FilePath] = Field([], description="folders that the container sees")
-    environment: dict[Variable, Text] = Field(
-        {}, description="variables of every rank, e.g. NCCL's"
-    )
-    expandable_segments: Flag = Field(
-        False, description="true: torch takes a GPU's memory in segments that can grow"
-    )
+    machine: Name = key(..., "its label; part of every trial's identity")
+    device: choice(*CHOICES["device"]) = key(..., "what a rank computes on")
+    nodes: whole(1, 8) = key(1, "the most nodes one trial may have")
+    devices_per_node: whole(1, 4) = key(..., "the most ranks of one node")
+    card: Text | None = key(None, "the GPU, where none was measured, e.g. A100-40GB")
+    cpus_per_node: whole(1, 64, none=True) = key(None, "cores; null: counted")
+    memory_per_node_gib: number(480, gt=0, none=True) = key(None, "null: not asked for")
+    whole_nodes: Flag = key(False, "true: a job is given, and billed, all of its nodes")
+    launcher: choice("local", "slurm") = key("local", "what starts the ranks")
+    account: SlurmName | None = key(None, "Slurm account")
+    qos: SlurmName | None = key(None, "Slurm QOS of the jobs")
+    partition_gpu: SlurmName | None = key(None, "Slurm partition of the trials")
+    partition_cpu: SlurmName | None = key(None, "Slurm partition of data and image")
+    gres: SlurmName | None = key(None, "the devices, e.g. gpu or gpu:a100; null: none asked for")
+    sbatch_options: list[Option] = key([], "further options of a trial's sbatch")
+    srun_options: list[Option] = key([], "further options of a trial's srun")
+    image: FilePath | None = key(None, "the container image; null: the ranks run without one")
+    image_definition: FilePath | None = key(None, "its source; null: it is brought, not built")
+    image_build_options: list[Option] = key([], "options of apptainer build")
+    apptainer: FilePath = key("apptainer", "the command")
+    container_options: list[Option] = key([], "options of apptainer exec")
+    modules: list[ModuleName] = key([], "modules loaded before Apptainer is called")
+    binds: list[FilePath] = key([], "folders that the container sees")
+    environment: dict[Variable, Text] = key({}, "variables of every rank, e.g. NCCL's")
+    expandable_segments: Flag = key(False, "true: torch's memory segments on a GPU can grow")
     limits: Limits = Field(default_factory=Limits, description="what the site lets one have")
 
     @model_validator(mode="after")

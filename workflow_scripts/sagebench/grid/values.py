@@ -26,6 +26,8 @@ SEED_MAX = 2**63 - 1
 HOP_MAX = 10_000
 """neighbors of one hop, where it is not every one"""
 
+BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
 
 def wanted(what: str) -> PydanticCustomError:
     """The error of a bad value; `what` completes the sentence "write ..."."""
@@ -56,15 +58,11 @@ def whole(low: int, example: int, high: int = COUNT_MAX, *, none: bool = False) 
     return _number(kind, f"a whole number from {low} to {high}", example, none)
 
 
-def number(
-    example: float, *, above: float | None = None, low: float | None = None,
-    below: float | None = None, high: float | None = None, none: bool = False,
-) -> Any:  # fmt: skip
-    """A finite float between the bounds (above and below: excluded; low and high: included)."""
-    words = {"above": above, "at least": low, "below": below, "at most": high}
-    bounds = " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
-    kind = Annotated[float, Field(gt=above, ge=low, lt=below, le=high, allow_inf_nan=False)]
-    return _number(kind, f"a number {bounds}", example, none)
+def number(example: float, *, none: bool = False, **bounds: float) -> Any:
+    """A finite float between `bounds`, by pydantic's names of them, or null where `none`."""
+    words = " and ".join(f"{BOUNDS[name]} {bound}" for name, bound in bounds.items())
+    kind = Annotated[float, Field(**bounds, allow_inf_nan=False)]
+    return _number(kind, f"a number {words}", example, none)
 
 
 def _number(kind: Any, what: str, example: float, none: bool) -> Any:
@@ -93,6 +91,11 @@ def _unquoted(value: Any) -> str:
         return ""
     text = text if "." in text else text.replace("e", ".0e")
     return f"{text} without quotes (YAML reads {value} as text)"
+
+
+def key(default: Any, text: str, alias: str | None = None) -> Any:
+    """A key of a mapping, with what it is; it must be given where its default is `...`."""
+    return Field(default, description=text, alias=alias)
 
 
 def choice(*options: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,9 +14,12 @@ from typing import Any
 from sagebench.attempts import STARTED_ONLY, Attempt
 from sagebench.files import write_json
 from sagebench.grid.trial import Trial
+from sagebench.launch.image import image_digest
 from sagebench.launch.verdict import Verdict
 from sagebench.rank_records import Measurements
 from sagebench.records import Epoch, HopMeans, Outcome, Status, Timing
+
+SOURCE = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,30 @@ def compose_outcome(
         provenance={**provenance, "versions": measured.versions},
         **parts,
     )
+
+
+def collect_provenance(
+    command: str, image: Path | None, expandable_segments: bool | None
+) -> dict[str, Any]:
+    """Commit and dirtiness of the checkout, the image's digest, and how the ranks were told to take
+    memory; null where there is none."""
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": None if status is None else bool(status),
+        "image_digest": None if image is None else image_digest(image),
+        "expandable_segments": expandable_segments,
+        "command": command,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(SOURCE), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def hop_means(epochs: Sequence[Epoch]) -> HopMeans | None:

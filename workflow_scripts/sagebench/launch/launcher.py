@@ -18,9 +18,8 @@ from sagebench.attempts import log_attempt
 from sagebench.errors import UserError
 from sagebench.grid.environment import run_began_unix_s
 from sagebench.grid.trial import read_trial
-from sagebench.launch.attempt import CurrentAttempt, compose_outcome
+from sagebench.launch.attempt import CurrentAttempt, collect_provenance, compose_outcome
 from sagebench.launch.locks import machine_alone, only_one
-from sagebench.launch.provenance import collect_provenance
 from sagebench.launch.start import Job, ranks_of
 from sagebench.launch.verdict import Verdict, decide
 from sagebench.launch.walltime import Walltime

@@ -13,9 +13,6 @@ from pathlib import Path
 from sagebench.errors import UserError
 from sagebench.files import hold
 
-LOOK_S = 1.0
-"""how long the trial's lock may be held by those who only look whether it is (cluster/states.py)"""
-
 
 @contextmanager
 def only_one(home: Path, wait: bool) -> Iterator[None]:
@@ -28,7 +25,7 @@ def only_one(home: Path, wait: bool) -> Iterator[None]:
     with ExitStack() as held:
         try:
             try:
-                lock = held.enter_context(hold(path, within_s=LOOK_S))
+                lock = held.enter_context(hold(path))
             except BlockingIOError:
                 holder = path.read_text(errors="replace").strip() or "by another process"
                 running = f"{home.name} is being run already ({holder})"

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +39,6 @@ class Ranks(RankGroup):
         super().__init__(directory, continues)
         self.command = command
         self.environments = environments
-        self.processes: list[subprocess.Popen[bytes]] = []
         self._copier: threading.Thread | None = None
         self._oom_kills_before = oom_kills()
 
@@ -70,15 +68,12 @@ class Ranks(RankGroup):
         """Whether the kernel's out-of-memory killer has struck since these ranks were made."""
         return oom_kills() > self._oom_kills_before
 
-    def _running(self) -> bool:
-        return len(self._codes()) < len(self.processes)
-
     def _codes(self) -> dict[int, int]:
         codes = {rank: process.poll() for rank, process in enumerate(self.processes)}
         return {rank: code for rank, code in codes.items() if code is not None}
 
-    def _ask_for_checkpoint(self) -> None:
-        self._signal_all(signal.SIGUSR1)
+    def _signal(self, process: subprocess.Popen[bytes], number: int) -> None:
+        os.killpg(process.pid, number)
 
     def _ends(self, stopped: bool) -> list[RankEnd]:
         if self._copier is not None:
@@ -93,24 +88,6 @@ class Ranks(RankGroup):
             )
             for rank, process in enumerate(self.processes)
         ]
-
-    def _end_all(self) -> None:
-        """SIGTERM, then SIGKILL, to every rank that still runs."""
-        for number, wait_s in ((signal.SIGTERM, GRACE_AFTER_SIGNAL_S), (signal.SIGKILL, None)):
-            running = self._signal_all(number)
-            deadline = None if wait_s is None else time.monotonic() + wait_s
-            for process in running:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(left)
-
-    def _signal_all(self, number: int) -> list[subprocess.Popen[bytes]]:
-        """Signal every rank that still runs; returns those."""
-        running = [process for process in self.processes if process.poll() is None]
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-        return running
 
 
 def oom_kills() -> int:

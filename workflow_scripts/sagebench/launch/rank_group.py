@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -21,7 +23,7 @@ class RankGroup(ABC):
     """`with ... as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
     directory: for `rank-N.log`. continues: ranks that are asked to stop may first write a
-    checkpoint.
+    checkpoint. processes: what was started here, ranks or srun.
     """
 
     grace_after_failure_s: ClassVar[float]
@@ -30,6 +32,7 @@ class RankGroup(ABC):
     def __init__(self, directory: Path, continues: bool = False) -> None:
         self.directory = directory
         self.continues = continues
+        self.processes: list[subprocess.Popen[bytes]] = []
         self.timed_out = False
         self.ended: list[int] = []  # ranks, in the order of their ends
         self.asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
@@ -61,7 +64,7 @@ class RankGroup(ABC):
                 if not self.continues:
                     break
                 told_to_stop = self.asked_to_stop
-                self._ask_for_checkpoint()
+                self._signal_all(signal.SIGUSR1)  # for a checkpoint; srun hands it on
                 # SIGUSR1 is a warning: how long before the end, only the site knows.
                 if told_to_stop != signal.SIGUSR1:
                     give_up = min(give_up, time.time() + GRACE_FOR_CHECKPOINT_S)
@@ -85,18 +88,33 @@ class RankGroup(ABC):
     def killed_for_memory(self) -> bool:
         """Whether the kernel or Slurm ended any of the ranks for its memory."""
 
+    def _running(self) -> bool:
+        return any(process.poll() is None for process in self.processes)
+
+    def _end_all(self) -> None:
+        """SIGTERM, then SIGKILL, to every process that still runs."""
+        for number, wait_s in ((signal.SIGTERM, GRACE_AFTER_SIGNAL_S), (signal.SIGKILL, None)):
+            running = self._signal_all(number)
+            deadline = None if wait_s is None else time.monotonic() + wait_s
+            for process in running:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(left)
+
+    def _signal_all(self, number: int) -> list[subprocess.Popen[bytes]]:
+        """Signal every process that still runs; returns those."""
+        running = [process for process in self.processes if process.poll() is None]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                self._signal(process, number)
+        return running
+
     @abstractmethod
-    def _running(self) -> bool: ...
+    def _signal(self, process: subprocess.Popen[bytes], number: int) -> None: ...
 
     @abstractmethod
     def _codes(self) -> dict[int, int]:
         """The exit codes of the ranks that have ended."""
-
-    @abstractmethod
-    def _ask_for_checkpoint(self) -> None: ...
-
-    @abstractmethod
-    def _end_all(self) -> None: ...
 
     @abstractmethod
     def _ends(self, stopped: bool) -> list[RankEnd]:

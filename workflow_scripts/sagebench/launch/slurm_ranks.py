@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +15,7 @@ from typing import Any
 from sagebench.cluster.commands import NoAnswer, ask
 from sagebench.launch.processes import die_with_parent, tail
 from sagebench.launch.rank_end import log_path, read_ends
-from sagebench.launch.rank_group import GRACE_AFTER_SIGNAL_S, RankGroup
+from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.verdict import RankEnd
 
 START_RANK = Path(__file__).resolve().parents[2] / "start_rank.py"
@@ -91,7 +89,6 @@ class SlurmRanks(RankGroup):
         ]
         self.environment = without_step(environment)
         self.count = place["nodes"] * place["ranks_per_node"]
-        self._srun: subprocess.Popen[bytes] | None = None
 
     @property
     def srun_log(self) -> Path:
@@ -101,7 +98,7 @@ class SlurmRanks(RankGroup):
         with self.srun_log.open("wb") as log:
             log.write(f"{shlex.join(self.command)}\n".encode())
             log.flush()
-            self._srun = subprocess.Popen(
+            srun = subprocess.Popen(
                 self.command,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -110,6 +107,7 @@ class SlurmRanks(RankGroup):
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
+        self.processes.append(srun)
         return self
 
     def killed_for_memory(self) -> bool:
@@ -126,32 +124,17 @@ class SlurmRanks(RankGroup):
         before, SlurmRanks.steps_killed = SlurmRanks.steps_killed, states.count("OUT_OF_ME")
         return SlurmRanks.steps_killed > before
 
-    def _running(self) -> bool:
-        assert self._srun is not None
-        return self._srun.poll() is None
+    def _signal(self, process: subprocess.Popen[bytes], number: int) -> None:
+        process.send_signal(number)  # srun kills its ranks at once when it is told to end
 
     def _codes(self) -> dict[int, int]:
         ends = read_ends(self.directory, self.count)
         return {end.rank: end.code for end in ends if end.code is not None}
 
-    def _ask_for_checkpoint(self) -> None:
-        assert self._srun is not None
-        self._srun.send_signal(signal.SIGUSR1)  # srun hands it on to the ranks
-
-    def _end_all(self) -> None:
-        """End srun, which kills its ranks at once when it is told to end."""
-        assert self._srun is not None
-        for number, wait_s in ((signal.SIGTERM, GRACE_AFTER_SIGNAL_S), (signal.SIGKILL, None)):
-            if self._srun.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    self._srun.send_signal(number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._srun.wait(wait_s)
-
     def _ends(self, stopped: bool) -> list[RankEnd]:
-        assert self._srun is not None
         if not stopped:
-            seen_s = SEEN_AFTER_FAILURE_S if self._srun.returncode else SEEN_AFTER_SUCCESS_S
+            failed = self.processes[0].returncode
+            seen_s = SEEN_AFTER_FAILURE_S if failed else SEEN_AFTER_SUCCESS_S
             until = time.monotonic() + seen_s
             while len(self._codes()) < self.count and time.monotonic() < until:
                 time.sleep(self.poll_s)

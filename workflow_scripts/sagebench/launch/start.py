@@ -13,10 +13,9 @@ from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import CurrentAttempt
-from sagebench.launch.container import container_command, loaded_environment
+from sagebench.launch.container import container_command, loaded_environment, shielded_path
 from sagebench.launch.processes import Ranks
 from sagebench.launch.rank_group import RankGroup
-from sagebench.launch.shield import shielded_path
 from sagebench.launch.slurm_ranks import SlurmRanks
 from sagebench.launch.walltime import Walltime
 from sagebench.measure.allocator import allocator_environment, expandable_segments

@@ -89,10 +89,10 @@ def decide(
         limit = (
             exhausted_limit(line, device, limit_gib) if said else Limit("host_memory", None, "GiB")
         )
-        message = f"{said}, then {_ending(first)}" if said else "killed by the out-of-memory killer"
+        message = f"{said}, then {ending(first)}" if said else "killed by the out-of-memory killer"
         reason = Reason(first.rank, "unknown", message, limit)
         return Verdict(Status.OUT_OF_MEMORY, message, reason, first.rank)
-    return Verdict(None, f"rank {first.rank} {_ending(first)}", rank=first.rank)
+    return Verdict(None, f"rank {first.rank} {ending(first)}", rank=first.rank)
 
 
 def last_lines(log: str) -> list[str]:
@@ -116,7 +116,8 @@ def _causality(end: RankEnd) -> tuple[bool, bool, int]:
     return end.stopped, peer_went or end.code == -signal.SIGTERM, end.order
 
 
-def _ending(end: RankEnd) -> str:
+def ending(end: RankEnd) -> str:
+    """What a rank did, by its exit code and the last line of its log."""
     if end.code is not None and end.code < 0:
         return f"was ended by {signal.Signals(-end.code).name}"
     lines = last_lines(end.log_tail)

@@ -17,7 +17,6 @@ STEP, PILOT, EVALUATION, EPOCH = 1, 2, 4, 8
 validation and test; an epoch of a whole trial"""
 TRAINING = PILOT | EPOCH
 MEASURED = PILOT | EVALUATION | EPOCH
-ANY = STEP | MEASURED
 
 CHANGES: Mapping[str, tuple[int, Any]] = {
     "dataset": (MEASURED, None),  # its store stands for it
@@ -85,7 +84,7 @@ def epoch_key(trial: Trial, store_checksum: str) -> str:
 def deciding_values(trial: Trial) -> dict[str, Any]:
     """Those that a recorded step depends on, as JSON has them."""
     values = trial.to_json()
-    kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (ANY,))[0] & STEP}
+    kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (STEP,))[0] & STEP}
     young = {"model": kept.pop("model"), "options": kept.pop("options"), "law": law_of(trial)}
     # As if they were not there: so are the steps in probes that are older than they.
     young = {name: value for name, value in young.items() if value not in ("sage", {}, "uniform")}

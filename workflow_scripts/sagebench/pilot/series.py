@@ -49,7 +49,6 @@ class Series:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.by_slurm = study.site.launcher == "slurm"
         self.folder = pilots_folder(study.results, study.site.machine)
         self.wanted = configurations(study)
         self.failed: dict[str, str] = {}  # sentences by key
@@ -92,7 +91,7 @@ class Series:
                     self.pilots[key] = found
             if work not in self.missing():
                 return
-            if not self.by_slurm:
+            if self.study.site.launcher != "slurm":
                 held.enter_context(machine_alone())
             began = time.monotonic()
             walltime = Walltime.left_of_job(time.time())

@@ -50,8 +50,8 @@ class Marks:
 @dataclass(frozen=True)
 class Stretch:
     """Micro-steps of one epoch. steps_s: of each; time_s: of all, the optimizer's steps included;
-    neither has the wait for the epoch's first batch. first_batch_s: from the epoch's start to that.
-    epoch_s: of the whole epoch, None where it was ended early. nodes, edges: of all of them."""
+    neither has the wait for a first batch. first_batch_s: from the epoch's start to that. epoch_s:
+    of the whole epoch, None where it was ended early. nodes, edges: of all of them."""
 
     steps_s: list[float]
     time_s: float
@@ -136,28 +136,29 @@ class WindowTimer:
         def stops(_: EpochSums) -> bool:
             self.check()
             asked.append((time.perf_counter(), sums.wait_s))
-            if sums.micro_steps == first:
+            is_end = ends(sums.micro_steps)
+            if is_end or sums.micro_steps == first:
                 look()
             if sums.micro_steps >= first:
                 marks.add()
-            return ends(sums.micro_steps)
+            return is_end
 
         record = self.trainer.epoch(sums, stops, after_step)
         asked.append((time.perf_counter(), sums.wait_s))
         if record is not None:
             marks.add()
-        look()
+            look()
         wait_s = asked[1][1]  # for the first batch
+        first_batch_s = asked[0][0] - epoch_began + wait_s
         (began, energy_before, *before), (ended, energy_after, *after) = ends_seen
         nodes, edges = (end - begin for begin, end in zip(before, after, strict=True))
-        time_s, steps_s = ended - began, marks.between_s()[: self.micro_batches - first]
+        steps_s = marks.between_s()[: self.micro_batches - first]
         if first == 0:
-            time_s -= wait_s
             steps_s[0] = max(0.0, steps_s[0] - wait_s)
         return Stretch(
             steps_s,
-            time_s,
-            first_batch_s=asked[0][0] - epoch_began + wait_s,
+            time_s=record.time_s - first_batch_s if record else ended - began,
+            first_batch_s=first_batch_s,
             epoch_s=record and record.time_s,
             nodes=nodes,
             edges=edges,

@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from sagebench.analysis.cells import HtmlTable
 from sagebench.grid.expansion import Study
+from sagebench.page.cells import HtmlTable
 from sagebench.plan.rows import PlanRow
 from sagebench.plan.tables import every_trial, experiments
 from sagebench.text_table import text_table

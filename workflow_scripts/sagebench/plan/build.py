@@ -12,7 +12,7 @@ from sagebench.estimate.memory import NO_FIT
 from sagebench.estimate.time import steps_per_epoch
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
-from sagebench.grid.resources import Geometry
+from sagebench.grid.resources import Geometry, geometry
 from sagebench.plan.budget import refusal
 from sagebench.plan.decisions import Decisions, has_guards, inputs, model_version
 from sagebench.plan.forecast import Forecast, Forecaster
@@ -37,7 +37,7 @@ def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRo
 
 def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     request = study.requests[trial_id]
-    trial, place = request.trial, forecaster.place(request.trial.ranks)
+    trial, place = request.trial, geometry(request.trial.ranks, study.site)
     probe = forecaster.probes.get(request.store)
     path, outcome, status = Path(outcome_path(study.results, trial_id)), None, None
     if path.exists():

@@ -105,14 +105,11 @@ def applied(decisions: Decisions, study: Study) -> Study:
     skipped = {name: figures for name, figures in decisions.skipped.items() if is_open(name)}
     requests = dict(study.requests)
     for name, minutes in decisions.runtime_min.items():
-        if is_open(name) and not was_too_short(Path(outcome_path(study.results, name)).parent):
+        attempts = read_ended_attempts(Path(outcome_path(study.results, name)).parent)
+        too_short = any(attempt.predicted_walltime_too_short for attempt in attempts)
+        if is_open(name) and not too_short:
             requests[name] = replace(requests[name], runtime_min=minutes)
     return replace(study, requests=requests, skipped=skipped)
-
-
-def was_too_short(home: Path) -> bool:
-    """Whether an attempt used up a walltime that a prediction had set."""
-    return any(attempt.predicted_walltime_too_short for attempt in read_ended_attempts(home))
 
 
 def check_decisions(study: Study) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sagebench.errors import UserError
-from sagebench.estimate.cards import POWER_SHARE, Card, card_name, card_of
+from sagebench.estimate.cards import POWER_SHARE, Card, card_of, find_card
 from sagebench.estimate.memory import MemoryEstimate, available_bytes, card_memory, verdict
 from sagebench.estimate.probe import Probe, load_probe
 from sagebench.estimate.probe import path_of as probe_path
@@ -27,7 +27,7 @@ from sagebench.estimate.time import (
 from sagebench.files import read_object
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path
-from sagebench.grid.resources import Geometry, geometry
+from sagebench.grid.resources import geometry
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import epoch_key, evaluation_key, pilot_key
 from sagebench.pilot.records import Pilot, read_pilots
@@ -87,7 +87,6 @@ class Forecaster:
         self.without = frozenset(without)
         self.warn = warn
         self._times: dict[str, TimeEstimate | None] = {}
-        self._places: dict[int, Geometry] = {}
 
     @cached_property
     def card(self) -> Card | None:
@@ -155,11 +154,6 @@ class Forecaster:
         key, alike = epoch_key(trial, probe.store_checksum), _alike(trial)
         return Observation(key, alike, measured, estimated and estimated.epoch_s)
 
-    def place(self, ranks: int) -> Geometry:
-        if ranks not in self._places:
-            self._places[ranks] = geometry(ranks, self.study.site)
-        return self._places[ranks]
-
     def of(self, request: Request) -> Forecast:
         """What is known beforehand of a trial."""
         trial, probe = request.trial, self.probes.get(request.store)
@@ -221,7 +215,7 @@ class Forecaster:
         cost, pilot = probe.cost_of(trial, self._card_bytes), self._pilot(trial, probe)
         modelled = summing_s = None
         if trial.device == "cuda" and self.card is not None and cost is not None:
-            on = (graph, self.card, self.place(trial.ranks).nodes)
+            on = (graph, self.card, geometry(trial.ranks, self.study.site).nodes)
             summing_s = all_reduces_s(trial, cost, *on)
             modelled = sample and roofline(trial, cost, sample, *on)
         if pilot is None or pilot.status is not Status.COMPLETED:
@@ -238,8 +232,8 @@ class Forecaster:
     def _on_this_card(self, key: str) -> Pilot | None:
         """None for what was measured on another card than the site has now."""
         pilot = self._pilots.get(key)
-        named = pilot and card_name(pilot.device_name)
-        return pilot if not (named and self.card) or named == self.card.name else None
+        named = pilot and pilot.device_name
+        return pilot if not (named and self.card) or find_card(named) == self.card else None
 
 
 def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tuple[Trial, Outcome]]:

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from sagebench.analysis.style import ALARM, INK, SOFT
 from sagebench.estimate.grid_cells import axes_of, cells_between
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, verdict
 from sagebench.grid.expansion import Study
+from sagebench.page.style import ALARM, INK, SOFT
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import PlanRow
 from sagebench.records import Status
@@ -70,13 +70,10 @@ class Frontier:
 
 def frontiers(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[Frontier]:
     """One for each engine of which the memory of some trial is known."""
-    by_engine: dict[str, list[PlanRow]] = {}
-    for row in rows:
-        by_engine.setdefault(row.engine, []).append(row)
+    known = dict.fromkeys(row.engine for row in rows if row.peak_memory_bytes is not None)
     return [
-        _frontier(study, engine, mine, forecaster)
-        for engine, mine in by_engine.items()
-        if any(row.peak_memory_bytes is not None for row in mine)
+        _frontier(study, engine, [row for row in rows if row.engine == engine], forecaster)
+        for engine in known
     ]
 
 

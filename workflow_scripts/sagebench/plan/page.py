@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
-
-from sagebench.analysis import style
-from sagebench.analysis.report import TEMPLATES
-from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, UNLIKELY
+from sagebench.estimate.memory import NO_FIT, UNLIKELY
 from sagebench.grid.expansion import Study
+from sagebench.page import style
+from sagebench.page.rendering import as_yaml, render_page, svg_uri
 from sagebench.plan.as_text import device_word
 from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecaster
@@ -24,36 +19,23 @@ from sagebench.plan.rows import PlanRow, distinct, total
 from sagebench.plan.tables import MARKS, every_trial, experiments
 from sagebench.units import GIB, hours_text
 
-OWN_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = Path(__file__).parent / "templates" / "plan.html"
 ROWS_SHOWN = 1000
 """trials of the page's table; plan.csv has all"""
-OF_CPU = "a CPU's is not estimated: what there is, a pilot reached in some twenty steps"
 
 
 def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str:
     """The page of the plan that the rows are."""
-    environment = Environment(
-        loader=FileSystemLoader([OWN_TEMPLATES, TEMPLATES]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     trials = distinct(rows)
     found = total("all", trials)
     unit = device_word(study)
-    verdicts = {
-        fits: count
-        for fits in (FITS, TIGHT, NO_FIT)
-        if (count := sum(row.fits == fits for row in trials))
-    }
+    verdicts = {fits: sum(row.fits == fits for row in trials) for fits in MARKS}
     with style.look():
         memory = _memory(study, rows, forecaster)
-    return environment.get_template("plan.html").render(
+    return render_page(
+        TEMPLATE,
         study=study.name,
         machine=study.site.machine,
-        style=(TEMPLATES / "report.css").read_text() + (OWN_TEMPLATES / "plan.css").read_text(),
-        script=(TEMPLATES / "report.js").read_text(),
         unit=unit,
         total=found,
         hours=hours_text,
@@ -67,13 +49,14 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         left_out=max(0, len(rows) - ROWS_SHOWN),
         basis=_basis(study, trials, forecaster),
         unlikely=UNLIKELY,
-        configuration=yaml.safe_dump(
-            study.configuration.complete(), sort_keys=False, allow_unicode=True
-        ),
+        configuration=as_yaml(study.configuration.complete()),
     )
 
 
-def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[dict[str, str]]:
+def _memory(
+    study: Study, rows: Sequence[PlanRow], forecaster: Forecaster
+) -> list[tuple[str, str, str]]:
+    """Title, caption and picture of each memory frontier."""
     pictures = []
     for frontier in frontiers(study, rows, forecaster):
         found = frontier.cells.values()
@@ -91,49 +74,33 @@ def _memory(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> li
         if frontier.left_out:
             reading += f" {frontier.left_out} more fanouts and batch sizes have no room here."
         title = f"Memory frontier, engine {frontier.engine}"
-        uri = _as_uri(memory_frontier(frontier))
-        pictures.append({"title": title, "reading": reading, "uri": uri})
+        drawn = io.BytesIO()
+        memory_frontier(frontier).savefig(
+            drawn, format="svg", metadata={"Date": None, "Creator": None}
+        )
+        pictures.append((title, reading, svg_uri(drawn.getvalue())))
     return pictures
-
-
-def _as_uri(figure: Figure) -> str:
-    """The figure as an SVG in a data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _basis(
     study: Study, trials: Sequence[PlanRow], forecaster: Forecaster
 ) -> list[tuple[str, list[str]]]:
     """What the figures rest on, by topic."""
-    to_run = [row for row in trials if not row.measured]
-    sampled = sum(row.sampled is not None for row in to_run)
+    rows, site = [row for row in trials if not row.measured], study.site
+    billed = "the devices that a trial asks for are billed"
+    if site.whole_nodes:
+        billed = f"whole nodes of {site.devices_per_node} devices are billed"
+    limits = {
+        f"{row.memory_limit_bytes / GIB:.1f} GiB a rank ({row.memory_limit})"
+        for row in rows
+        if row.memory_limit_bytes
+    }
     topics = [
-        (
-            "Samples",
-            [
-                f"{sampled} of {len(to_run)} trials are probed: micro-batches were sampled on a "
-                "CPU, and a step of them recorded"
-            ],
-        ),
-        ("Times", sorted({row.time_source for row in to_run if row.time_source})),
-        ("Memory", [OF_CPU] if study.site.device == "cpu" else []),
-        ("Memory limit", sorted({_limit(row) for row in to_run if row.memory_limit_bytes})),
-        ("Energy", sorted({row.energy_source for row in to_run if row.energy_source})),
+        ("Times", sorted({row.time_source for row in rows if row.time_source})),
+        ("Memory limit", sorted(limits)),
+        ("Energy", sorted({row.energy_source for row in rows if row.energy_source})),
         ("Data sheet", [forecaster.card.data_sheet] if forecaster.card else []),
-        ("Model", [model_version()] if sampled else []),
-        (
-            "Hours",
-            [
-                f"whole nodes of {study.site.devices_per_node} devices are billed"
-                if study.site.whole_nodes
-                else "the devices that a trial asks for are billed"
-            ],
-        ),
+        ("Model", [model_version()] if any(row.sampled for row in rows) else []),
+        ("Hours", [billed]),
     ]
     return [(topic, values) for topic, values in topics if values]
-
-
-def _limit(row: PlanRow) -> str:
-    return f"{row.memory_limit_bytes / GIB:.1f} GiB a rank ({row.memory_limit})"

@@ -104,10 +104,9 @@ class Total:
 
 def totals(rows: Sequence[PlanRow]) -> list[Total]:
     """One total for each experiment, then the study's, which counts a shared trial once."""
-    groups: dict[str, list[PlanRow]] = {}
-    for row in rows:
-        groups.setdefault(row.experiment, []).append(row)
-    return [*(total(name, group) for name, group in groups.items()), total("all", distinct(rows))]
+    names = dict.fromkeys(row.experiment for row in rows)
+    found = [total(name, [row for row in rows if row.experiment == name]) for name in names]
+    return [*found, total("all", distinct(rows))]
 
 
 def distinct(rows: Sequence[PlanRow]) -> list[PlanRow]:

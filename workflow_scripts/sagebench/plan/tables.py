@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sagebench.analysis import cells
-from sagebench.analysis.cells import NOTHING, Cell, HtmlTable
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT
 from sagebench.grid.fanout import Fanout
+from sagebench.page import cells
+from sagebench.page.cells import NOTHING, Cell, HtmlTable
 from sagebench.plan.rows import PlanRow, totals
 from sagebench.units import GIB, duration, durations, hours_text, significant
 
@@ -30,7 +30,7 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
                 "Skipped": cells.whole(one.skipped or None),
                 "To run": cells.whole(one.to_run),
                 "Predicted": cells.whole(one.predicted or None),
-                f"{unit}-hours used": _interval(
+                f"{unit}-hours used": _hours(
                     one.hours_used, one.hours_used_low, one.hours_used_high
                 ),
                 "allocated": _hours(one.hours_allocated),
@@ -84,11 +84,7 @@ def _table(caption: str, rows: Iterable[dict[str, Cell]]) -> HtmlTable:
     return HtmlTable(caption, columns, [[row[name] for name in columns] for row in rows])
 
 
-def _hours(hours: float) -> Cell:
-    return Cell(hours_text(hours), hours)
-
-
-def _interval(hours: float, low: float, high: float) -> Cell:
+def _hours(hours: float, low: float = 0.0, high: float = 0.0) -> Cell:
     between = f" ({hours_text(low)} to {hours_text(high)})" if high > low else ""
     return Cell(hours_text(hours) + between, hours)
 

@@ -82,7 +82,7 @@ class Communicator:
     ) -> None:
         """backend: None is NCCL on GPUs, of which it wants one a rank, and else Gloo, which takes
         tensors on GPUs, too."""
-        self._env = env
+        self.rank, self.world_size = env.rank, env.world_size
         self.device = device
         if env.world_size > 1:
             backend = backend or ("nccl" if device.type == "cuda" else "gloo")
@@ -98,14 +98,6 @@ class Communicator:
             )
             if backend == "gloo":
                 _gloo_groups.append((dist.group.WORLD, dist.group.WORLD._get_backend(device)))
-
-    @property
-    def rank(self) -> int:
-        return self._env.rank
-
-    @property
-    def world_size(self) -> int:
-        return self._env.world_size
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""

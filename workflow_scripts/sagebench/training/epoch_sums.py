@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sagebench.engines.base import Batch
 from sagebench.records import Epoch
 from sagebench.training.distributed import Communicator
-
-PLAIN = ("epoch", "micro_steps", "time_s", "wait_s", "resumed")
 
 
 class EpochSums:
@@ -30,7 +27,7 @@ class EpochSums:
         self._layers = layers
         self._losses = torch.zeros(2, dtype=torch.float64, device=device)  # loss, correct
         # micro-batches, seeds, nodes, edges, nodes of each hop, edges of each hop
-        self._counts = np.zeros(4 + (layers + 1) + layers, dtype=np.int64)
+        self._counts = torch.zeros(4 + (layers + 1) + layers, dtype=torch.int64)
 
     @property
     def position(self) -> tuple[int, int]:
@@ -50,20 +47,15 @@ class EpochSums:
         self.micro_steps += 1
         self._losses[0] += loss
         self._losses[1] += correct
-        self._counts += (
-            len(batch.labels) > 0,
-            len(batch.labels),
-            sum(batch.nodes_per_hop),
-            sum(batch.edges_per_hop),
-            *batch.nodes_per_hop,
-            *batch.edges_per_hop,
-        )
+        nodes, edges = batch.nodes_per_hop, batch.edges_per_hop
+        seeds = len(batch.labels)
+        self._counts += torch.tensor([seeds > 0, seeds, sum(nodes), sum(edges), *nodes, *edges])
 
     def record(self, communicator: Communicator, steps: int, learning_rate: float) -> Epoch:
         """The figures of all ranks, the times of the slowest; a collective."""
         device = self._losses.device
         figures = communicator.sum(
-            torch.cat([self._losses.cpu(), torch.from_numpy(self._counts)]).double().to(device)
+            torch.cat([self._losses.cpu(), self._counts]).to(device)
         ).tolist()
         time_s, wait_s = communicator.max(
             torch.tensor([self.time_s, self.wait_s], dtype=torch.float64, device=device)
@@ -88,16 +80,12 @@ class EpochSums:
         )
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint, of plain types."""
-        plain = {name: getattr(self, name) for name in PLAIN}
-        return {**plain, "losses": self._losses.tolist(), "counts": self._counts.tolist()}
+        """For a checkpoint, of tensors on the CPU and plain types."""
+        return {**vars(self), "_losses": self._losses.cpu()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state` of the same trial."""
-        for name in PLAIN:
-            setattr(self, name, state[name])
-        self._losses.copy_(torch.tensor(state["losses"], dtype=torch.float64))
-        self._counts[:] = state["counts"]
+        vars(self).update(state, _losses=state["_losses"].to(self._losses.device))
 
     def of_next_epoch(self) -> EpochSums:
         return EpochSums(self.epoch + 1, self._layers, self._losses.device)

@@ -123,7 +123,6 @@ class RankSetup:
     def describe(self) -> None:
         """Note where and with what is measured; a collective."""
         trial, store, measured = self.trial, self.store, self.measured
-        cores = machine.available_cores()
         described = {
             "rank": self.env.rank,
             "local_rank": self.env.local_rank,
@@ -147,9 +146,9 @@ class RankSetup:
             test_nodes=len(store.test),
         )
         measured.parameters = parameter_count(self.engine.model)
-        measured.cores = cores
+        measured.cores = described["cores"]
         measured.oversubscribed = (
-            trial.device == "cpu" and on_this_node * trial.threads_per_rank > cores
+            trial.device == "cpu" and on_this_node * trial.threads_per_rank > measured.cores
         )
         measured.versions = machine.collect_versions()
         if self.engine.placement:

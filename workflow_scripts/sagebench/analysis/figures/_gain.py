@@ -7,7 +7,7 @@ import pandas as pd
 from sagebench.analysis.chart import Value, over_axis
 from sagebench.analysis.drawing import DASHES, Drawing, handle
 from sagebench.analysis.points import rank_word
-from sagebench.analysis.style import SOFT
+from sagebench.page.style import SOFT
 
 IDEAL = {"color": SOFT, "linewidth": 1.1, "linestyle": DASHES}
 

@@ -17,8 +17,8 @@ from sagebench.analysis.drawing import (
 from sagebench.analysis.figures._fanout import number_points
 from sagebench.analysis.points import EVALUATIONS, evaluation, repeats, summarise
 from sagebench.analysis.statistics import pareto_front
-from sagebench.analysis.style import looks
 from sagebench.analysis.words import common_notes, where
+from sagebench.page.style import looks
 
 TITLE = "Test accuracy and time per epoch by fanout"
 CAPTION = (

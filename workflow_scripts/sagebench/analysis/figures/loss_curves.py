@@ -7,8 +7,8 @@ from matplotlib.ticker import MaxNLocator
 
 from sagebench.analysis.drawing import Drawing, handle, new_figure
 from sagebench.analysis.points import rank_word, repeats, spread, without_value
-from sagebench.analysis.style import INK, shades
 from sagebench.analysis.words import common_notes, end_notes, where
+from sagebench.page.style import INK, shades
 
 TITLE = "Training loss by number of ranks"
 CAPTION = (

@@ -10,7 +10,7 @@ from sagebench.analysis.chart import over_axis, peak_memory
 from sagebench.analysis.drawing import Drawing
 from sagebench.analysis.figures._fanout import number_points
 from sagebench.analysis.points import memory_limit, summarise
-from sagebench.analysis.style import looks
+from sagebench.page.style import looks
 
 TITLE = "Peak memory by total fanout"
 CAPTION = (

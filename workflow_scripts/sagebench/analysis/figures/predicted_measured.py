@@ -14,7 +14,7 @@ from sagebench.analysis.drawing import (
     whiskers,
 )
 from sagebench.analysis.predictions import EPOCH, MEMORY, Quantity, compared
-from sagebench.analysis.style import FAINT, SOFT, looks
+from sagebench.page.style import FAINT, SOFT, looks
 from sagebench.units import GIB, time_unit
 
 TITLE = "Predicted against measured"

@@ -37,8 +37,8 @@ SOURCE = "a made graph of ogbn-products' size and degrees, with planted labels"
 OPTIONS = {
     "scale": {
         "type": "number",
-        "above": 0,
-        "high": 1,
+        "gt": 0,
+        "le": 1,
         "example": 0.01,
         "default": 1.0,
         "help": "its number of nodes, as a share of ogbn-products'",

@@ -177,7 +177,6 @@ HEADINGS = {
     "predicted_memory_limit_bytes": "Limit",
     "predicted_epoch_s": "Time per epoch, predicted",
     "epoch_median_s": "Time per epoch, measured",
-    "out_of_memory_chance": "Chance to run out",
     "prediction_source": "Time rests on",
 }
-"""of columns whose name says it too short or too long"""
+"""of columns whose own name does not say it well"""
