@@ -192,7 +192,7 @@ def test_a_deleted_store_is_rebuilt_for_what_is_missing_alone(project):
 def test_plan_writes_only_its_csv_and_the_frozen_study(project):
     result = project.snakemake("plan")
     assert result.returncode == 0, result.stdout
-    assert "device-hours" in result.stdout and "GPU" not in result.stdout
+    assert "Device-hours" in result.stdout and "GPU" not in result.stdout
     rows = (project.folder / "results/small/plan.csv").read_text().splitlines()
     assert len(rows) == 1 + 4
     assert not (project.folder / "results/trials").exists()
