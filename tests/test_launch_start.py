@@ -68,7 +68,7 @@ def test_a_benchmarks_process_has_what_a_rank_has(tmp_path, monkeypatch, device,
         "import json, os; print(json.dumps(dict(os.environ)))"
     )
     monkeypatch.setattr(processes, "SCRIPTS", tmp_path)
-    found = processes.run_worker({}, make_trial(device=device).to_json(), tmp_path).result
+    found, _ = processes.run_worker("step", make_trial(device=device).to_json(), tmp_path, 1)
     assert found.keys() & HEAP == heap
     assert found["OMP_WAIT_POLICY"] == "passive"
 
