@@ -32,12 +32,13 @@ class Column(NamedTuple):
 
 
 TYPES = {str: STR, int: INT, float: REAL, bool: FLAG, dict[str, Any]: STR, Fanout: STR}
-AS_TEXT = ("dataset", "fanout")
+AS_TEXT = ("dataset", "fanout", "options")
 """keys of a trial that are no plain values"""
 OTHER_KEYS = {
     "dataset": "the data set's specification, as JSON",
     "device": "cpu or cuda",
     "machine": "the site's name for the machine",
+    "options": "the model's own keys, as JSON",
     "seed": "seed of the repeat",
 }
 """keys of a trial that a configuration does not give by these names"""

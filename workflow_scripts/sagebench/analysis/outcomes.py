@@ -14,6 +14,7 @@ from sagebench.errors import UserError
 from sagebench.grid.configuration import validate
 from sagebench.grid.expansion import expand
 from sagebench.grid.site import validate_site
+from sagebench.grid.trial import INTRODUCTION_DEFAULTS
 from sagebench.records import MEASURED_ENDS, Damaged, Outcome, Status, read_outcome
 
 
@@ -88,6 +89,7 @@ def _records(study: dict[str, Any], results: str | Path) -> Iterator[Record]:
         found = _found(folder, study.get("skipped", {}).get(trial_id))
         if "trial" not in found:
             found["trial"] = _trial(folder / "trial.json", trial_id, study["study"], requests)
+        found["trial"] = {**INTRODUCTION_DEFAULTS, **found["trial"]}
         yield Record(trial_id, experiments=names, axes=axes, **found)
 
 

@@ -20,7 +20,10 @@ AXES = {
 }
 """The columns that an experiment's axis studies."""
 
-ALWAYS_APART = ("dataset", "engine", "sampler", "precision", "device", "machine")
+ALWAYS_APART = (
+    *("dataset", "model", "options", "engine", "sampler"),
+    *("precision", "device", "machine"),
+)
 """Values that make another series wherever they differ within one figure."""
 
 EVALUATIONS = {"test_accuracy_full": "full", "test_accuracy_sampled": "sampled"}
@@ -106,7 +109,9 @@ def _varies(rows: pd.DataFrame, column: str) -> bool:
 def _text(column: str, value: object) -> str:
     if column == "dataset":
         return json.loads(value)["name"]
-    if column in ("engine", "precision", "machine"):
+    if column == "options":
+        return " · ".join(f"{key} {option}" for key, option in json.loads(value).items())
+    if column in ("engine", "model", "precision", "machine"):
         return str(value)
     if column == "device":
         return {"cpu": "CPU", "cuda": "GPU"}.get(str(value), str(value))

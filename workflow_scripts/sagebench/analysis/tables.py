@@ -109,6 +109,7 @@ def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
         "missing_because": record.because,
         "log": record.log,
         "dataset": json.dumps(trial["dataset"], sort_keys=True),
+        "options": json.dumps(trial["options"], sort_keys=True),
         "dataset_name": trial["dataset"]["name"],
         "fanout": str(fanout),
         "total_fanout": fanout.total,

@@ -30,8 +30,6 @@ INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "layers": 5,
         "hidden_channels": 256,
         "dropout": 0.5,
-        "model": "sage",
-        "options": {},
         "aggregator": "mean",
         "batch_size": 128,
         "accumulation": 5,
@@ -55,6 +53,8 @@ INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "compile": False,
         "sampled_test_nodes": None,
         "profile_steps": 0,
+        "model": "sage",
+        "options": {},
     }
 )
 
@@ -87,13 +87,11 @@ class Trial:
     """
 
     dataset: dict[str, Any]  # the data set's spec, e.g. {"name": "pubmed", "source": "pubmed", ..}
-    engine: str  # blocks | trimmed | reference
-    sampler: str  # sagebench | pyg_lib
+    engine: str  # a module of sagebench.engines
+    sampler: str  # a module of sagebench.sampling; sagebench is `uniform`
     layers: int
     hidden_channels: int
     dropout: float
-    model: str  # sage | ..., of sagebench.models
-    options: dict[str, Any]  # of the model, as its module declares them
     aggregator: str  # mean | sum | max
     batch_size: int  # seeds in one micro-batch of one rank
     accumulation: int  # micro-batches in one optimizer step of one rank
@@ -118,6 +116,8 @@ class Trial:
     compile: bool  # dense parts by torch.compile
     sampled_test_nodes: int | None  # of the test by sampling; None: all
     profile_steps: int  # micro-steps that are profiled behind everything else
+    model: str  # a module of sagebench.models
+    options: dict[str, Any]  # of the model, as its module declares them
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fanout", Fanout(self.fanout))
