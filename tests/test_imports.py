@@ -6,6 +6,9 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import tomllib
+from sagebench import __version__
+
 LIBRARY = Path(__file__).parents[1] / "workflow_scripts" / "sagebench"
 
 
@@ -37,3 +40,8 @@ def test_no_circle_of_imports_between_modules_or_packages():
     assert len(modules) > 100
     for graph in (modules, packages):
         TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_version_stands_once():
+    project = tomllib.loads((LIBRARY.parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["version"] == __version__

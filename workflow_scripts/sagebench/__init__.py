@@ -1,0 +1,3 @@
+"""Benchmarks GraphSAGE training on supercomputers."""
+
+__version__ = "0.1.0"

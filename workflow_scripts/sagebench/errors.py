@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sagebench import __version__
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -34,7 +36,9 @@ def full_disk_told() -> Iterator[None]:
 def script_parser(docstring: str | None) -> argparse.ArgumentParser:
     """The parser of a script's options, which describes it by its docstring."""
     raw = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=docstring, formatter_class=raw)
+    parser = argparse.ArgumentParser(description=docstring, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"sagebench {__version__}")
+    return parser
 
 
 def run_script(main: Callable[[], int | None]) -> None:

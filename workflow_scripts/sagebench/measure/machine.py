@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sagebench import __version__
 from sagebench.measure import allocator
 from sagebench.measure.nvml import Nvml, gpu_uuid
 
@@ -23,7 +24,10 @@ PACKAGES = ("torch", "torch_geometric", "numpy", "numba", "triton", "pyg_lib", "
 
 
 def collect_versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {
+        "sagebench": __version__,
+        "python": platform.python_version(),
+    }
     for package in PACKAGES:
         try:
             versions[package] = version(package)
