@@ -8,13 +8,7 @@ import math
 import pytest
 import yaml
 from configurations import GOOD
-from sagebench.grid.configuration import (
-    KEYS,
-    SOURCES,
-    Configuration,
-    Experiment,
-    json_schema,
-)
+from sagebench.grid.configuration import json_schema, types
 from sagebench.grid.files import laid_over, read_configuration
 from sagebench.grid.freeze import load_study
 from sagebench.grid.site import Limits, Site, read_site
@@ -105,12 +99,12 @@ def test_every_key_is_in_the_readme_with_its_default():
         if line.startswith("|") and len(cells) >= 3:
             key = next((cell for cell in cells[:2] if cell.startswith("`")), None)
             rows.setdefault((key or "").strip("`"), []).append(cells)
-    models = (Configuration, Experiment, Site, *SOURCES.values())
+    models = (types().Configuration, types().Experiment, Site, *types().SOURCES.values())
     keys = {f.alias or name for model in models for name, f in model.model_fields.items()}
     keys -= {"name", "source", "limits"}
-    keys |= set(KEYS) | {f"limits.{name}" for name in Limits.model_fields}
+    keys |= set(types().KEYS) | {f"limits.{name}" for name in Limits.model_fields}
     assert not keys - set(rows)
-    for key, (_, default, _) in KEYS.items():
+    for key, (_, default, _) in types().KEYS.items():
         wanted = json.dumps(default).strip('"')
         assert any(f"`{wanted}`" in cells for cells in rows[key]), key
 

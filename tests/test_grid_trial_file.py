@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from sagebench import registry
 from sagebench.errors import UserError
-from sagebench.grid.configuration import KEYS
+from sagebench.grid.configuration import types
 from sagebench.grid.trial import CHOICES, REGISTERED, read_trial
 from trials import make_trial
 
@@ -42,7 +42,7 @@ def test_a_trial_is_read_as_it_was_written(tmp_path):
 
 def test_every_value_that_is_one_of_a_few_words_is_known():
     """What a configuration takes for such a value is what a trial.json may hold."""
-    words = {key: get_args(get_args(kind)[0]) for key, (kind, _, _) in KEYS.items()}
+    words = {key: get_args(get_args(kind)[0]) for key, (kind, _, _) in types().KEYS.items()}
     texts = {key: one for key, one in words.items() if one and isinstance(one[0], str)}
     named = {kind: registry.names(kind) for kind in REGISTERED}
     assert texts | {"device": CHOICES["device"]} == {**named, **CHOICES}

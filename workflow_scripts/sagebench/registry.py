@@ -21,7 +21,7 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -108,12 +108,17 @@ def _find(kind: str, name: str) -> Inhabitant:
         ) from None
 
 
+def plugins() -> tuple[str, ...]:
+    """The plug-ins' files."""
+    return tuple(filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)))
+
+
 def _inhabitants(kind: str) -> dict[str, Inhabitant]:
-    return _known(kind, os.environ.get(PLUGINS, ""))
+    return _known(kind, plugins())
 
 
-@lru_cache
-def _known(kind: str, plugins: str) -> dict[str, Inhabitant]:
+@cache
+def _known(kind: str, plugins: tuple[str, ...]) -> dict[str, Inhabitant]:
     package, declaration = KINDS[kind]
     folder = Path(__file__).parent / package.replace(".", "/")
     found = {}
@@ -122,7 +127,7 @@ def _known(kind: str, plugins: str) -> dict[str, Inhabitant]:
         if declaration in literals:
             module = f"sagebench.{package}.{path.stem}"
             found[path.stem] = Inhabitant(path, module, literals)
-    for path in map(Path, filter(None, plugins.split(os.pathsep))):
+    for path in map(Path, plugins):
         literals = _literals(path)
         if declaration not in literals:
             continue

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pyarrow as pa
 
-from sagebench.grid.configuration import Values
+from sagebench.grid.configuration import types
 from sagebench.grid.fanout import Fanout
 from sagebench.grid.trial import FIELD_NAMES, Trial
 
@@ -46,10 +46,10 @@ OTHER_KEYS = {
 
 def _values(names: Iterable[str]) -> list[Column]:
     """Columns of keys of a trial: typed as there, explained as in a configuration."""
-    keys, types = Values.model_fields, get_type_hints(Trial)
+    keys, kinds = types().Values.model_fields, get_type_hints(Trial)
     found = []
     for name in names:
-        kind = next(TYPES[one] for one in (types[name], *get_args(types[name])) if one in TYPES)
+        kind = next(TYPES[one] for one in (kinds[name], *get_args(kinds[name])) if one in TYPES)
         meaning = OTHER_KEYS.get(name) or keys[name].description
         found.append(Column(name, kind, "" if name in AS_TEXT else name, meaning))
     return found

@@ -17,6 +17,9 @@ from sagebench.grid.site import validate_site
 from sagebench.grid.trial import INTRODUCTION_DEFAULTS
 from sagebench.records import MEASURED_ENDS, Damaged, Outcome, Status, read_outcome
 
+YOUNGER = {name: INTRODUCTION_DEFAULTS[name] for name in ("model", "options")}
+"""values that older results do not hold, and by which figures tell trials apart"""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -89,7 +92,7 @@ def _records(study: dict[str, Any], results: str | Path) -> Iterator[Record]:
         found = _found(folder, study.get("skipped", {}).get(trial_id))
         if "trial" not in found:
             found["trial"] = _trial(folder / "trial.json", trial_id, study["study"], requests)
-        found["trial"] = {**INTRODUCTION_DEFAULTS, **found["trial"]}
+        found["trial"] = {**YOUNGER, **found["trial"]}
         yield Record(trial_id, experiments=names, axes=axes, **found)
 
 

@@ -9,16 +9,18 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sagebench.errors import UserError
 from sagebench.grid import messages
-from sagebench.grid.configuration import Configuration, Experiment
 from sagebench.grid.resources import fits, fitting
 from sagebench.grid.site import Site
 from sagebench.grid.together import model_options, options_of, wrong_together
 from sagebench.grid.trial import Trial, store_name
 from sagebench.registry import recorded
+
+if TYPE_CHECKING:
+    from sagebench.grid.study_types import Configuration, Experiment
 
 Entries = dict[str, tuple[Any, str]]
 """values that go together, by key, each with where it is written"""

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from sagebench.errors import UserError
-from sagebench.grid.configuration import Strict, checked
 from sagebench.grid.files import read_yaml
+from sagebench.grid.strict import Strict, checked
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     FilePath,

@@ -1,0 +1,246 @@
+"""The types of a configuration: its keys, data sets, experiments.
+
+They depend on what modules there are, plug-ins too: `configuration.types` has a copy of this module
+for each set of plug-ins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+from pydantic.fields import FieldInfo
+
+from sagebench import registry
+from sagebench.grid.strict import Strict
+from sagebench.grid.together import model_options
+from sagebench.grid.trial import CHOICES
+from sagebench.grid.values import (
+    SEED_MAX,
+    Fanout,
+    FilePath,
+    Flag,
+    Name,
+    Text,
+    choice,
+    key,
+    matching,
+    number,
+    wanted,
+    whole,
+    whole_sentence,
+)
+
+RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_STUDIES:
+        raise wanted("another name: this folder is sagebench's own")
+    return name
+
+
+def _not_empty(kind: Any) -> Any:
+    return Annotated[kind, Field(min_length=1)]
+
+
+def _no_default(schema: dict[str, Any]) -> None:
+    """Of a key that may be left out and then is not there at all."""
+    schema.pop("default", None)
+
+
+SHA256 = matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null")
+# False is the same as not given, and so makes no other data set.
+Switch = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
+OPTION_TYPES: dict[str, Callable[..., Any]] = {
+    "choice": lambda choices: choice(*choices),
+    "flag": lambda: Flag,
+    "switch": lambda: Switch,
+    "path": lambda: FilePath,
+    "sha256": lambda: SHA256,
+    "number": number,
+    "whole": whole,
+    "seed": lambda: whole(0, 0, SEED_MAX),
+}
+"""by the `type` of an option that a module declares (registry.py)"""
+
+
+def _option(*, type: str, help: str, default: Any = ..., **bounds: Any) -> tuple[Any, FieldInfo]:
+    bounds.pop("divides", None)  # of another key's value: grid/together.py
+    kind = OPTION_TYPES[type](**bounds)
+    return kind | None if default is None else kind, Field(default, description=help)
+
+
+def _source(source: str) -> type[Strict]:
+    """The spec of a data set from this source."""
+    declared = registry.declared("source", source)
+    return create_model(
+        source.capitalize(),
+        __base__=Strict,
+        __doc__=declared["SOURCE"],
+        name=(Name, Field(description="folder name of the graph store")),
+        source=(Literal[source], ...),
+        **{key: _option(**option) for key, option in declared["OPTIONS"].items()},
+    )
+
+
+SOURCES = {source: _source(source) for source in registry.names("source")}
+Dataset = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
+
+
+class DatasetAlone(Strict):
+    """A data set outside of a study."""
+
+    dataset: Dataset
+
+
+def word(key: str) -> Any:
+    return choice(*CHOICES[key])
+
+
+def named(kind: str, default: str) -> tuple[Any, str, str]:
+    """A key whose values are the names of modules."""
+    told = (f"{name}: {registry.described(kind, name)}" for name in registry.names(kind))
+    present = BeforeValidator(
+        lambda name: registry.present_name(name) if isinstance(name, str) else name
+    )
+    return Annotated[choice(*registry.names(kind)), present], default, "; ".join(told)
+
+
+def _of_models(key: str, models: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None, str]:
+    """An option of models, where it is given; its default is the model's own."""
+    kinds = tuple(_option(**option)[0] for option in models.values())
+    told = (
+        f"model {model}, {o['default']} unless given: {o['help']}" for model, o in models.items()
+    )
+    return Union[kinds] | None, None, "; ".join(told)  # noqa: UP007
+
+
+# Every flat key: its type, what it falls back to, what it is and its unit.
+KEYS: dict[str, tuple[Any, Any, str]] = {
+    "engine": named("engine", "blocks"),
+    "sampler": named("sampler", "uniform"),
+    "model": named("model", "sage"),
+    **{key: _of_models(key, models) for key, models in model_options().items()},
+    "layers": (whole(1, 5, 16), 5, "layers of the model"),
+    "hidden_channels": (whole(1, 256), 256, "width of the hidden layers"),
+    "dropout": (number(0.5, ge=0, lt=1), 0.5, "share of the hidden values that is dropped"),
+    "aggregator": (word("aggregator"), "mean", "how neighbors are combined"),
+    "batch_size": (whole(1, 128), 128, "seeds of one micro-batch of one rank"),
+    "accumulation": (whole(1, 5), 5, "micro-batches of one optimizer step of one rank"),
+    "fanout": (
+        Fanout,
+        (15, 10, 10, 10, 10),
+        "neighbors a hop, one number a layer, from the seeds outward; -1: every one; 0: none",
+    ),
+    "ranks": (whole(1, 4), 1, "processes, one a device"),
+    "threads_per_rank": (whole(1, 4), 1, "CPU threads of the training process"),
+    "sampling_workers": (whole(0, 4), 1, "background samplers of one rank; 0: none"),
+    "epochs": (whole(1, 10), 10, "passes over the training nodes"),
+    "optimizer": (word("optimizer"), "adam", "the optimizer"),
+    "learning_rate": (number(0.001, gt=0), 0.001, "of one rank, before scaling"),
+    "learning_rate_scaling": (word("learning_rate_scaling"), "linear", "with the number of ranks"),
+    "evaluate_every_epochs": (whole(1, 5), 5, "epochs from one validation to the next"),
+    "patience_evaluations": (
+        whole(1, 10, none=True),
+        10,
+        "validations without a better score before training stops; null: never",
+    ),
+    "validation": (word("validation"), "full", "over the full graph, or with the trial's fanout"),
+    "phase_window_steps": (whole(0, 10), 10, "micro-steps that time the phases; 0: none"),
+    "profile_steps": (whole(0, 3, 100), 0, "micro-steps to profile behind all others; 0: none"),
+    "sampled_test_nodes": (
+        whole(1, 160000, none=True),
+        None,
+        "test nodes whose neighborhoods are sampled for the test accuracy `sampled`; null: all",
+    ),
+    "precision": (
+        word("precision"),
+        "fp32",
+        "of the arithmetic; tf32: in matrix products, on a GPU; bf16: parameters stay fp32",
+    ),
+    "compile": (Flag, False, "the model's dense parts by torch.compile"),
+    "placement": (word("placement"), "auto", "of graph and features, engine blocks; auto: by size"),
+    "memory_limit_gib": (number(40, gt=0, none=True), None, "of one rank; null: its device's"),
+    "walltime_min": (whole(1, 60), 60, "minutes asked for; decides nothing of what is run"),
+    "continue_after_walltime": (Flag, False, "true: the next job goes on; false: time_limit"),
+}
+
+
+Values: type[Strict] = create_model(
+    "Values",
+    __base__=Strict,
+    **{
+        key: (kind, Field(default, description=text)) for key, (kind, default, text) in KEYS.items()
+    },
+)
+Columns: type[Strict] = create_model(
+    "Columns",
+    __base__=Strict,
+    **{
+        key: (_not_empty(list[kind]), Field(None, description=text, json_schema_extra=_no_default))
+        for key, (kind, _, text) in KEYS.items()
+    },
+)
+
+
+class EqualColumns(Columns):
+    """Columns of one table: the first entries belong together, then the second ones, ..."""
+
+    @model_validator(mode="after")
+    def _equal_lengths(self) -> EqualColumns:
+        lengths = {key: len(column) for key, column in self if column is not None}
+        if len(set(lengths.values())) > 1:
+            counted = ", ".join(f"{length} of {key}" for key, length in lengths.items())
+            raise whole_sentence(f"holds {counted}: write as many entries for each.")
+        return self
+
+
+class Experiment(Strict):
+    """A named part of the grid: what is crossed, what goes together, what is fixed."""
+
+    title: Text = key("", "a line of text for tables and figures; else its name")
+    axis: choice("batch_size", "fanout", "ranks") = key(
+        ..., "what it studies, and so which figures it feeds"
+    )
+    dataset: Dataset | None = key(None, "instead of the study's data set")
+    fixed: Values = Field(default_factory=Values, description="instead of the study's defaults")
+    product: Columns | None = key(None, "a list for each key; all are crossed")
+    zipped: EqualColumns | None = key(
+        None, "lists of equal length; entries at one place go together", alias="zip"
+    )
+    rows: _not_empty(list[Values]) | None = key(None, "rows of keys and values", alias="list")
+    seeds: _not_empty(list[whole(0, 0, SEED_MAX)]) = key([0], "one repeat for each")
+
+
+class Configuration(Strict):
+    """A study: its data, the defaults of its trials, and its experiments."""
+
+    extends: FilePath | None = key(
+        None, "another file beside this one, which this one is laid over"
+    )
+    study: Annotated[Name, AfterValidator(_not_reserved)] = key(
+        ..., "its name, and its folder below results"
+    )
+    results: FilePath = key("results", "folder for everything that is made")
+    dataset: Dataset = key(..., "the data set of every experiment without its own")
+    defaults: Values = Field(
+        default_factory=Values, description="values of every trial that no experiment sets"
+    )
+    experiments: _not_empty(dict[Name, Experiment]) = key(..., "the experiments, by name")
+    max_trials: whole(1, 100_000) = key(100_000, "a study that asks for more is refused")
+    budget_node_hours: number(100, gt=0, none=True) = key(None, "a run that takes more is refused")
+    skip_predicted_out_of_memory: Flag = key(False, "true: what will not fit is not run")
+    walltime_from_prediction: number(1.5, ge=1, none=True) = key(
+        None, "jobs ask for so many times their estimated time; null: for walltime_min"
+    )
+
+    def complete(self) -> dict[str, Any]:
+        """The configuration as plain JSON types, with every default of the study written out."""
+        experiments = {
+            name: experiment.model_dump(mode="json", by_alias=True, exclude_unset=True)
+            for name, experiment in self.experiments.items()
+        }
+        whole = self.model_dump(mode="json", exclude={"extends", "experiments"})
+        return {**whole, "experiments": experiments}
