@@ -3,8 +3,8 @@
 A module is of a kind by a declaration at its top, e.g. MODEL = "what it is, in words", beside other
 literals in upper case (OPTIONS, ENGINES, ...). They are read without running the file, so that a
 configuration is checked and a grid planned without what the module needs; it is imported where it
-is used. docs/extending.md says what a module of each kind has. Plug-ins are files outside of the
-package, named by the environment variable SAGEBENCH_PLUGINS.
+is used. docs/extending.md says what a module of each kind has. Plug-ins are modules outside of the
+package, named by the environment variable SAGEBENCH_PLUGINS (`use`).
 
 OPTIONS maps a key of a configuration to its `type` (choice, flag, switch, path, sha256, number,
 whole or seed), `help`, `default` (without one the key is required; None: it may be null), and what
@@ -20,10 +20,11 @@ import ast
 import difflib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.metadata import entry_points
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -108,9 +109,50 @@ def _find(kind: str, name: str) -> Inhabitant:
         ) from None
 
 
+def use(plugins: Iterable[str]) -> None:
+    """Have these plug-ins from now on, in this process and those that it starts.
+
+    plugins: files, folders of files, and names of installed entry points of the group `sagebench`.
+    """
+    os.environ[PLUGINS] = os.pathsep.join(plugins)
+
+
 def plugins() -> tuple[str, ...]:
-    """The plug-ins' files."""
+    """What `use` was given."""
     return tuple(filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)))
+
+
+class Plugin(NamedTuple):
+    """A plug-in's file. entry: the name of the entry point that installed it, else None."""
+
+    path: Path
+    entry: str | None = None
+
+
+def plugin_files(plugins: Iterable[str]) -> list[Plugin]:
+    """The files of plug-ins, as `use` names them. Raises UserError for what is none."""
+    found: list[Plugin] = []
+    for plugin in plugins:
+        path = Path(plugin)
+        if path.is_dir():
+            found += map(Plugin, sorted(path.glob("[!_]*.py")))
+        elif path.suffix == ".py":
+            found.append(Plugin(path))
+        else:
+            found.append(Plugin(_installed(plugin), plugin))
+    return found
+
+
+def _installed(name: str) -> Path:
+    for entry in entry_points(group="sagebench", name=name):
+        spec = find_spec(entry.value)
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin)
+    raise UserError(
+        f"plug-in {name} is no file, no folder, and no installed entry point of the group "
+        "sagebench: write a path that ends with .py, or install its package (where jobs run in a "
+        "container, in the image)"
+    )
 
 
 def _inhabitants(kind: str) -> dict[str, Inhabitant]:
@@ -127,8 +169,13 @@ def _known(kind: str, plugins: tuple[str, ...]) -> dict[str, Inhabitant]:
         if declaration in literals:
             module = f"sagebench.{package}.{path.stem}"
             found[path.stem] = Inhabitant(path, module, literals)
-    for path in map(Path, plugins):
+    for path, _ in plugin_files(plugins):
         literals = _literals(path)
+        if not literals.keys() & {one for _, one in KINDS.values()}:
+            raise UserError(
+                f"plug-in {path} declares nothing: write at its top what it is, e.g. "
+                'MODEL = "a line about it"'
+            )
         if declaration not in literals:
             continue
         if path.stem in found:

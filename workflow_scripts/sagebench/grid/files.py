@@ -66,10 +66,18 @@ def read_configuration(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any
     return values
 
 
+def _beside(path: Path, plugin: Any) -> Any:
+    """A plug-in's file or folder, which a configuration names from where it is itself."""
+    there = path.parent / str(plugin)
+    return str(there) if there.exists() else plugin
+
+
 def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise UserError(f"{path} extends itself: write extends with another file's name.")
     values = read_yaml(path)
+    if isinstance(values.get("plugins"), list):
+        values["plugins"] = [_beside(path, plugin) for plugin in values["plugins"]]
     name = values.pop("extends", None)
     if name is None:
         return values

@@ -4,14 +4,16 @@ later edits change nothing of it."""
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from sagebench import registry
 from sagebench.errors import script_parser
-from sagebench.files import read_json, read_object, write_json
+from sagebench.files import read_json, read_object, write_atomic, write_json
 from sagebench.grid.configuration import validate
 from sagebench.grid.expansion import Request, Study, expand
 from sagebench.grid.files import laid_over, read_configuration
@@ -34,6 +36,7 @@ def load_study(
     Raises UserError with one sentence for each mistake in them.
     """
     values = laid_over(read_configuration(paths), overrides or {})
+    use_plugins(values.get("plugins"))
     return expand(validate(values), read_site(site))
 
 
@@ -78,8 +81,10 @@ def study_document(study: Study, runtimes: bool = False) -> dict[str, Any]:
             names.append("runtime_min")
         return {name: getattr(request, name) for name in names}
 
+    plugins = list(plugin_copies(_plugins_folder(study)))
     return {
         "format": FORMAT,
+        **({"plugins": plugins} if plugins else {}),
         "study": study.name,
         "configuration": study.configuration.complete(),
         "site": study.site.model_dump(mode="json"),
@@ -124,6 +129,9 @@ class Freezer:
         for path, document in {self.run_path: self._run_document, **wanted}.items():
             if not Path(path).exists():
                 write_json(path, document)
+        for copy, content in plugin_copies(_plugins_folder(self.study)).items():
+            if content is not None and not Path(copy).exists():
+                write_atomic(copy, content)
         for store in stores:
             # Where an archive lies may change; what the data is cannot, it is in the name.
             _write_changed(store_spec_path(results, store), self.study.stores[store])
@@ -134,9 +142,37 @@ def _write_changed(path: str, value: Any) -> None:
         write_json(path, value)
 
 
+def _plugins_folder(study: Study) -> str:
+    return f"{study.results}/{study.name}/frozen/plugins"
+
+
+def use_plugins(plugins: Any) -> None:
+    """Those of a configuration, which is not checked yet."""
+    registry.use(plugins if isinstance(plugins, list) and all(map(_is_text, plugins)) else [])
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def plugin_copies(folder: str) -> dict[str, bytes | None]:
+    """What jobs use of the plug-ins of now: the content of a copy of each file, by its path below
+    `folder`, and the names of those that are installed, with None."""
+    copies: dict[str, bytes | None] = {}
+    for path, entry in registry.plugin_files(registry.plugins()):
+        if entry is not None:
+            copies[entry] = None
+        else:
+            content = path.read_bytes()
+            name = hashlib.sha256(content).hexdigest()[:10]
+            copies[f"{folder}/{name}/{path.name}"] = content
+    return copies
+
+
 def thaw(path: str | os.PathLike[str]) -> Study:
     """The study in a frozen file, with what was decided by predictions when it was frozen."""
     document = read_json(path)
+    use_plugins(document.get("plugins"))
     study = expand(validate(document["configuration"]), validate_site(document["site"]))
     frozen = document["requests"]
     requests = {

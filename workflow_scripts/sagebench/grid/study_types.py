@@ -224,6 +224,7 @@ class Configuration(Strict):
         ..., "its name, and its folder below results"
     )
     results: FilePath = key("results", "folder for everything that is made")
+    plugins: list[FilePath] = key([], "files or folders of models, engines, ... beside this file")
     dataset: Dataset = key(..., "the data set of every experiment without its own")
     defaults: Values = Field(
         default_factory=Values, description="values of every trial that no experiment sets"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import time
@@ -11,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from sagebench import registry
 from sagebench.attempts import STARTED_ONLY, Attempt
 from sagebench.files import write_json
 from sagebench.grid.trial import Trial
@@ -111,6 +113,10 @@ def collect_provenance(
         "image_digest": None if image is None else image_digest(image),
         "expandable_segments": expandable_segments,
         "command": command,
+        "plugins": {
+            str(entry or path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path, entry in registry.plugin_files(registry.plugins())
+        },
     }
 
 

@@ -14,8 +14,10 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from sagebench import registry
 from sagebench.attempts import log_attempt
 from sagebench.errors import UserError
+from sagebench.files import read_json
 from sagebench.grid.environment import run_began_unix_s
 from sagebench.grid.trial import read_trial
 from sagebench.launch.attempt import CurrentAttempt, collect_provenance, compose_outcome
@@ -54,6 +56,8 @@ def run_trial(
     Slurm, whose devices would wait too, it is a UserError.
     """
     since_unix_s = run_began_unix_s()
+    if study_path is not None:
+        registry.use(read_json(study_path).get("plugins", []))
     trial = read_trial(trial_path)
     job = Job.read(trial, trial_path, store, outcome_path, study_path)
     try:

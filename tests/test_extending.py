@@ -1,0 +1,95 @@
+"""The examples of docs/extending.md run as plug-ins, from a folder outside of the checkout."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from configurations import GOOD
+from sagebench import registry
+from sagebench.errors import UserError
+from sagebench.grid.freeze import Freezer, load_study, thaw
+from trial_runs import Run
+from trials import make_trial, tiny_store
+
+DOCS = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+EXAMPLES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DOCS, re.DOTALL))
+SITE = Path(__file__).parents[1] / "profiles/local/site.yaml"
+
+
+@pytest.fixture(autouse=True)
+def no_plugins_after(monkeypatch):
+    monkeypatch.setenv(registry.PLUGINS, "")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, code in EXAMPLES.items():
+        (folder / name).write_text(code)
+    return folder
+
+
+def study_file(folder, **values):
+    path = folder.parent / "study.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, "plugins": ["mine"], **values}))
+    return path
+
+
+@pytest.mark.parametrize("engine", ["in_turn", "bipartite"])
+def test_a_trial_of_a_plugged_in_model(tmp_path, folder, engine):
+    store = tiny_store(tmp_path / "tiny").path
+    trial = make_trial(model="shared_weights", options={"kept": 0.25}, engine=engine, epochs=4)
+    registry.use([str(folder)])
+    run = Run(tmp_path / "run", trial, store)
+    finished = run.finish()
+    assert finished.returncode == 0, finished.stderr
+    losses = [epoch["loss"] for epoch in run.outcome["epochs"]]
+    assert losses[-1] < losses[0]
+    assert len(run.outcome["provenance"]["plugins"]) == len(EXAMPLES)
+
+
+def test_a_run_uses_the_copies_that_it_froze(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    defaults = {"model": "shared_weights", "engine": "in_turn", "kept": 0.25}
+    study = load_study([study_file(folder, defaults=defaults)], SITE)
+    (trial, *_) = (request.trial for request in study.requests.values())
+    assert (trial.model, trial.options, trial.engine) == (
+        "shared_weights",
+        {"kept": 0.25},
+        "in_turn",
+    )
+    freezer = Freezer(study)
+    freezer.write([], [])
+    for path in folder.iterdir():
+        path.unlink()
+    assert thaw(freezer.path).requests == study.requests
+    assert registry.load("model", "shared_weights").Layer
+
+
+WRONG = [
+    ("nothing.py", "x = 1\n", "declares nothing: write at its top what it is"),
+    ("sage.py", 'MODEL = "mine"\n', "has the name of another model"),
+    ("broken.py", "MODEL = (\n", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("name", "code", "said"), WRONG)
+def test_what_is_no_plugin_gets_one_sentence(folder, name, code, said):
+    (folder / name).write_text(code)
+    with pytest.raises(UserError, match=said) as raised:
+        load_study([study_file(folder)], SITE)
+    assert name in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_one_that_fails_to_import_gets_one_sentence(folder):
+    (folder / "broken.py").write_text('MODEL = "mine"\nimport no_such_package\n')
+    registry.use([str(folder / "broken.py")])
+    with pytest.raises(UserError, match=r"broken\.py cannot be imported \(ModuleNotFoundError"):
+        registry.load("model", "broken")
+
+
+def test_one_that_is_not_installed_gets_one_sentence(folder):
+    with pytest.raises(UserError, match="plug-in nobody_has_it is no file, no folder"):
+        load_study([study_file(folder, plugins=["nobody_has_it"])], SITE)
