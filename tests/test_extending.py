@@ -54,12 +54,10 @@ def test_a_run_uses_the_copies_that_it_froze(tmp_path, folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     defaults = {"model": "shared_weights", "engine": "in_turn", "kept": 0.25}
     study = load_study([study_file(folder, defaults=defaults)], SITE)
-    (trial, *_) = (request.trial for request in study.requests.values())
-    assert (trial.model, trial.options, trial.engine) == (
-        "shared_weights",
-        {"kept": 0.25},
-        "in_turn",
-    )
+    trials = [request.trial for request in study.requests.values()]
+    assert {trial.model for trial in trials} == {"shared_weights"}
+    assert trials[0].options == {"kept": 0.25}
+    assert "in_turn" in {trial.engine for trial in trials}
     freezer = Freezer(study)
     freezer.write([], [])
     for path in folder.iterdir():
