@@ -37,6 +37,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "sampler": ("sampling", "SAMPLER"),
     "device sampler": ("sampling.device", "DEVICE_SAMPLER"),
     "source": ("graph.sources", "SOURCE"),
+    "figure": ("analysis.figures", "CAPTION"),
 }
 """the package of each kind, below sagebench, and its declaration"""
 PLUGINS = "SAGEBENCH_PLUGINS"

@@ -6,7 +6,6 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from sagebench import registry
 from sagebench.analysis.figures import Declaration
 from sagebench.analysis.points import with_not_run
 from sagebench.page.style import INK, SOFT, WIDTH_IN
@@ -54,7 +54,7 @@ def draw(
 ) -> Figure:
     """The figure, drawn by its module from the study's tables; a placeholder where it has nothing
     to draw."""
-    module = import_module(f"sagebench.analysis.figures.{declared.name}")
+    module = registry.load("figure", declared.name)
     if declared.axis:
         trials, not_run = with_not_run(trials, not_run, declared.axis)
     if trials.empty:

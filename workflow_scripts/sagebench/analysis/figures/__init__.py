@@ -1,18 +1,17 @@
-"""Figures of the report, found by listing this folder: a module each, named as its files.
+"""Figures of the report: a module each, named as its files, found as `registry` says.
 
-A module has these literals at its top, which Snakemake's parse reads without running it: TITLE;
-CAPTION, how to read it; AXIS, of the experiments that it draws (None: it draws every trial); and
-ORDER among the figures of its axis. Its `draw(trials, epochs, not_run)` gets the trials of that
-axis with their `series`, all epochs, and the trials that were left out; it returns a `Drawing`, or
-a sentence that says why there is nothing to draw. Helpers begin with an underscore.
+A module has these literals at its top: TITLE; CAPTION, how to read it; AXIS, of the experiments that
+it draws (None: it draws every trial); and ORDER among the figures of its axis. Its `draw(trials,
+epochs, not_run)` gets the trials of that axis with their `series`, all epochs, and the trials that
+were left out; it returns a `Drawing`, or a sentence that says why there is nothing to draw. Helpers
+begin with an underscore.
 """
 
 from __future__ import annotations
 
-import ast
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
+
+from sagebench import registry
 
 HEADINGS = {
     "batch_size": "Batch size and accumulation",
@@ -33,19 +32,10 @@ class Declaration(NamedTuple):
     order: int
 
 
-@cache
 def declared() -> list[Declaration]:
     """Every figure, in the order of the report."""
-    found = [_declaration(path) for path in Path(__file__).parent.glob("[!_]*.py")]
+    found = []
+    for name in registry.names("figure"):
+        literals = registry.declared("figure", name)
+        found.append(Declaration(name, *(literals[one.upper()] for one in Declaration._fields[1:])))
     return sorted(found, key=lambda one: (list(HEADINGS).index(one.axis), one.order, one.name))
-
-
-def _declaration(path: Path) -> Declaration:
-    literals = {
-        node.targets[0].id.lower(): ast.literal_eval(node.value)
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id.lower() in Declaration._fields
-    }
-    return Declaration(path.stem, **literals)
