@@ -1,7 +1,7 @@
 """Figures of the report: a module each, named as its files, found as `registry` says.
 
-A module has these literals at its top: TITLE; CAPTION, how to read it; AXIS, of the experiments that
-it draws (None: it draws every trial); and ORDER among the figures of its axis. Its `draw(trials,
+A module has these literals at its top: TITLE; CAPTION, how to read it; AXIS, of the experiments
+that it draws (None: every trial); and ORDER among the figures of its axis. Its `draw(trials,
 epochs, not_run)` gets the trials of that axis with their `series`, all epochs, and the trials that
 were left out; it returns a `Drawing`, or a sentence that says why there is nothing to draw. Helpers
 begin with an underscore.
