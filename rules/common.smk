@@ -94,11 +94,12 @@ def outcome_files(wildcards):
 
 
 def deleted_outcomes(wildcards):
-    """Those that are missing though the tables are there: Snakemake would see no need of them.
+    """Those that are missing though what is made of them is there: Snakemake would see no need of
+    them.
 
-    Not all of them: tables ask for these already, and both would cost twice the planning.
+    Not all of them: what is missing asks for them already, and both would cost twice the planning.
     """
-    if not all(os.path.exists(path) for path in table_files()):
+    if not all(map(os.path.exists, ACCOUNTING or table_files())):
         return []
     return [path for path in outcome_files(wildcards) if not os.path.exists(path)]
 

@@ -314,3 +314,33 @@ def test_reading_what_figures_there_are_imports_none_of_them():
     code = "import sys; from sagebench.analysis.figures import declared; assert declared();"
     code += "assert not {'pandas', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=SCRIPTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "experiment", "values"),
+    [
+        ("batch_time", "batch", [{"batch_size": 64, "accumulation": n} for n in (1, 2, 3)]),
+        ("memory_fanout", "neighbor", [{"fanout": f} for f in ([20, 15, 10], [10, 15, 20])]),
+    ],
+)
+def test_no_point_is_of_unlike_trials(study, name, experiment, values):
+    for place, one in enumerate(values, start=1):
+        trial = make_trial(layers=3, **{"fanout": [5, 5, 5], **one})
+        study.add(experiment, make_outcome(trial, epoch_s=10 * place, peak_bytes=place * GIB))
+    for size in (16, 32):  # another accumulation has the most batch sizes
+        trial = make_trial(layers=3, fanout=[5, 5, 5], batch_size=size, accumulation=9)
+        study.add("batch", make_outcome(trial))
+    (figure,) = drawn(study, name).values()
+    (axes,) = figure.axes
+    heights = {y for line in axes.get_lines() for y in line.get_ydata()}
+    shown = {10.0, 20.0, 30.0} if name == "batch_time" else {1.0, 2.0}
+    assert shown <= heights
+
+
+def test_loss_panels_stand_in_the_order_of_the_study(study):
+    engines = ("trimmed", "blocks", "reference")
+    for engine in engines:
+        for ranks in (1, 2, 4):
+            study.add("scaling", make_outcome(make_trial(engine=engine, ranks=ranks, epochs=40)))
+    (figure,) = drawn(study, "loss_curves").values()
+    assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == list(engines)

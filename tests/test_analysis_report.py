@@ -7,8 +7,10 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from outcome_factory import StudyFiles, make_outcome, make_trial, trial_id
+from sagebench.analysis.comparison import differences
 from sagebench.analysis.figures import declared
 from sagebench.units import duration, durations, significant
 
@@ -307,3 +309,26 @@ def test_the_page_is_no_wider_than_the_window(chromium, text, tmp_path, width):
     client, scroll = map(int, re.search(r'id="seen">(\d+) (\d+)<', dom).groups())
     assert scroll == client
     assert width - 20 <= client <= width
+
+
+@pytest.mark.parametrize(
+    ("column", "ours", "named"),
+    [
+        ("dataset_name", "ogbn-products-tenth", "data set (ogbn-products-tenth)"),
+        ("machine", "meluxina-cpu", "machine (meluxina-cpu)"),
+        ("version_torch", "12.1.2", "PyTorch (12.1.2)"),
+        ("dataset_name", "ogbn-products", ""),
+        ("version_torch", "2.1.2+cu121", ""),
+    ],
+)
+def test_what_differs_from_the_slides_is_what_is_not_theirs(column, ours, named):
+    same = {
+        "dataset_name": "ogbn-products",
+        "machine": "meluxina",
+        "device_names": "NVIDIA A100-SXM4-40GB",
+        "device": "cuda",
+        "engine": "reference",
+        "version_torch": "2.1.2",
+    }
+    rows = pd.DataFrame([{**same, column: ours}])
+    assert differences(rows) == (named or "nothing that is recorded; see what is unknown")

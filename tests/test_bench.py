@@ -176,3 +176,13 @@ def test_a_worker_runs_in_a_process_and_its_failure_is_told(store):
     assert [len(of_threads) for of_threads in rates] == [3, 3]
     with pytest.raises(MeasurementFailed, match="no graph store"):
         rows.run_worker("sampler", trial, store.path.parent, 3)
+
+
+def test_without_a_store_the_synthetic_graph_is_made_once(monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(rows, "run_worker", fake_worker)
+    monkeypatch.setattr(bench_engine, "STORES", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bench_engine.py", "--size", "tiny", "--only", "sampler"])
+    for _ in range(2):
+        assert bench_engine.main() == 0
+    (made,) = (path for path in tmp_path.iterdir() if path.name.startswith("bench-"))
+    assert (made / "manifest.json").exists()

@@ -114,6 +114,14 @@ def test_what_still_runs_has_not_failed(trial, slurm):
     assert [row["failed"] for row in collect([trial])] == [False]
 
 
+def test_a_job_whose_end_slurm_has_not_noted_has_no_hours_yet(trial, slurm):
+    attempt(trial, 1)
+    slurm.known = {"7": [ran(end=None, state="RUNNING")]}
+    (row,) = collect([trial])
+    assert row["gpu_hours_allocated"] is None
+    assert row["reason"].startswith("Slurm has not noted the end of its job yet")
+
+
 def test_two_attempts_in_one_job_have_no_share_of_their_own(trial, slurm):
     attempt(trial, 1, 5, status="failed")
     attempt(trial, 2, 500)

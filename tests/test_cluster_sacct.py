@@ -164,3 +164,11 @@ def test_a_job_that_was_cancelled_while_it_waited_never_started():
     ((one,),) = sacct.parse(line).values()
     assert (one.started_at, one.elapsed_s, one.node_names) == (None, 0, "")
     assert one.finished_at is not None
+
+
+def test_many_jobs_are_asked_for_in_several_calls(tmp_path, monkeypatch):
+    said = tmp_path / "said"
+    fake(tmp_path, "sacct", f"echo called >> {said}")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert allocations(str(10_000_000 + number) for number in range(20_000)) == {}
+    assert said.read_text().splitlines() == ["called"] * 3

@@ -240,8 +240,13 @@ def test_a_later_process_of_the_same_number_is_no_launcher(local):
 
 
 def test_what_another_machine_began_is_taken_for_running(local):
-    local.begin(host="another")
+    local.begin(host="another", walltime_s=None)
     assert local.state().state == "running"
+
+
+def test_what_another_machine_began_is_over_past_its_walltime(local):
+    local.begin(host="another", walltime_s=60.0, started_at="2026-11-22T16:37:00+00:00")
+    assert local.state().state == "failed"
 
 
 def test_what_a_launcher_says_before_it_begins(local):
@@ -315,7 +320,7 @@ def test_without_an_answer_of_the_queue(slurm, monkeypatch):
         raise NoAnswer("squeue is not installed here")
 
     monkeypatch.setattr(squeue, "jobs", jobs)
-    slurm.begin(slurm_job_id="31", host="mel2001")
+    slurm.begin(slurm_job_id="31", host="mel2001", walltime_s=None)
     found, unknown = look(slurm.study)
     assert [one.state for one in found[:2]] == ["running", "not_started"]
     assert unknown == "squeue is not installed here"

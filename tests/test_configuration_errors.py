@@ -344,6 +344,8 @@ BAD_SITES = [
     ("partition_gpu: '`reboot`'\n", "partition_gpu is '`reboot`'", "as Slurm knows it"),
     ("partition_cpu: -x\n", "partition_cpu is '-x'", "as Slurm knows it"),
     ("gres: gpu' x\n", 'gres is "gpu\' x"', "as Slurm knows it"),
+    ("sbatch_options: [-N2]\n", "sbatch_options[0] is '-N2'", "no key of the site"),
+    ("sbatch_options: [--gpus=4]\n", "sbatch_options[0] is '--gpus=4'", "no key of the site"),
     ("sbatch_options: [hint]\n", "sbatch_options[0] is 'hint'", "--hint=nomultithread"),
     ("sbatch_options: --hint=x\n", "sbatch_options is '--hint=x'", "a list, e.g. [--hint=x]"),
     ('srun_options: ["--x\\ny"]\n', "srun_options[0] is '--x\\ny'", "one option in one text"),

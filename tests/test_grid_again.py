@@ -64,12 +64,14 @@ def test_bad_conditions(study, where, advice):
 def test_nothing_is_lost(study):
     (match, *_) = list(matches(study, parse_where("status=completed")))
     texts = []
+    (match.path.parent / "superseded").mkdir()
+    (match.path.parent / "superseded" / "1-mine.json").write_text("mine")
     for number in (1, 2):
         texts.append(f'{{"status": "completed", "number": {number}}}')
         match.path.write_text(texts[-1])
         assert set_aside(match).name == f"{number}.json"
         assert not match.path.exists()
-    kept = sorted((match.path.parent / "superseded").iterdir())
+    kept = sorted((match.path.parent / "superseded").glob("?.json"))
     assert [path.read_text() for path in kept] == texts
 
 

@@ -103,3 +103,12 @@ def test_it_follows_the_outcomes_and_fails_nothing_and_keeps_what_it_has(project
 def test_on_one_machine_there_is_none(project):
     assert "accounting" not in project.snakemake("-n").stdout
     assert "accounting" in project.snakemake("-n", "--config", "site=site.yaml").stdout
+
+
+def test_a_deleted_outcome_is_made_again_where_only_the_accounting_is_left(project):
+    run(project)
+    project.outcomes()[0].unlink()
+    shutil.rmtree(project.folder / "results/small/tables")
+    project.ran("run_trial")
+    run(project)
+    assert len(project.ran("run_trial")) == 1

@@ -20,7 +20,7 @@ from sagebench.analysis.drawing import (
     value_axis,
     whiskers,
 )
-from sagebench.analysis.points import repeats, summarise, without_value
+from sagebench.analysis.points import AXES, repeats, summarise, without_value
 from sagebench.analysis.words import common_notes, memory_label, where
 from sagebench.page.style import ALARM, INK, SOFT, STRIP, looks
 from sagebench.records import Status
@@ -76,7 +76,7 @@ def over_axis(
     x = x or axis
     left_out = rows.iloc[:0].assign(low=[], high=[]) if not_run is None else not_run
     apart, apart_label = aside or (pd.Series(False, index=rows.index), "")
-    by = ["series", x, "aside"]
+    by = list(dict.fromkeys(["series", x, *AXES[axis], "aside"]))  # no median of unlike trials
     points = summarise(rows.assign(aside=apart), by, value.column, value.unit)
     points = points.sort_values(["aside", x], ascending=[False, True])  # what is joined is on top
     ended = without_value(rows, ["series", x])
@@ -89,6 +89,8 @@ def over_axis(
     for (name, alone), group in points.groupby(["series", "aside"], sort=False):
         look = series[name] | (hollow(series[name]["color"]) if alone else {"linestyle": line})
         draw_points(axes, group, x, **look)
+    if line != "none":
+        _say_other_n(axes, points, x)
     for name, group in left_out.groupby("series", sort=False):
         colour = series[name]["color"]
         draw_points(axes, group, x, color=colour, marker="d", **hollow(colour))
@@ -125,6 +127,13 @@ def draw_points(axes: Axes, points: pd.DataFrame, x: str, **look: object) -> Non
         zorder=3,
         **{**MARKER, **look},
     )
+
+
+def _say_other_n(axes: Axes, points: pd.DataFrame, x: str) -> None:
+    """Say the n of every point that has not as many repeats as most."""
+    for point in points[~points["n"].isin(points["n"].mode()[:1])].to_dict("records"):
+        place = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"n={point['n']}", (point[x], point["median"]), size=7.5, color=SOFT, **place)
 
 
 def _strip(axes: Axes, ended: pd.DataFrame, x: str, series: dict[str, dict]) -> None:

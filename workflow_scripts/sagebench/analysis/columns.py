@@ -168,7 +168,12 @@ TRIAL_COLUMNS = [
     Column("git_commit", STR, "provenance.", "commit that ran"),
     Column("git_dirty", FLAG, "provenance.", "with changes that no commit holds"),
     Column("image_digest", STR, "provenance.", "container image"),
-    Column("expandable_segments", FLAG, "provenance.", "segments of GPU memory may grow"),
+    Column(
+        "expandable_segments",
+        FLAG,
+        "provenance.",
+        "GPU memory in segments that may grow",
+    ),
     Column("command", STR, "provenance.", "command line of the trial's launcher"),
     Column("hosts", STR, "", "hosts of the ranks"),
     Column("device_names", STR, "", "devices of the ranks (CPU model on CPU)"),
@@ -181,7 +186,12 @@ TRIAL_COLUMNS = [
     Column("slurm", STR, "", "Slurm's ids of rank 0, as JSON"),
     *LATER_VALUES,
     Column("placement_chosen", STR, "placement.chosen", "device, host or mapped; of blocks"),
-    Column("num_alloc_retries", INT, "", "CUDA allocators freed their cache and asked again"),
+    Column(
+        "num_alloc_retries",
+        INT,
+        "",
+        "cache freed and memory asked for again, all ranks",
+    ),
     Column("num_ooms", INT, "", "how often they then failed, all ranks"),
 ]
 

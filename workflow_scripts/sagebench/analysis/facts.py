@@ -30,6 +30,8 @@ RECORDED = {
     "validation_method": ("Validation", "validation methods"),
 }
 """what a reader may think the same for all trials: one of it, and several"""
+WITHOUT = {"image_digest": "no container", "git_commit": "not recorded"}
+"""what is said of trials that have none"""
 
 
 def counts(trials: pd.DataFrame) -> dict[str, int]:
@@ -46,7 +48,9 @@ def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
     for column, (topic, _) in RECORDED.items():
         values = _with_none(ran, column).unique()
         said = {part for one in values for part in _shown(column, one).split("; ")}
-        topics.append((topic, sorted(said.difference(*(known for _, known in topics)))))
+        if column == "cpu_models":  # on a CPU the devices are these
+            said -= set(dict(topics)["Devices"])
+        topics.append((topic, sorted(said)))
     packages = [
         f"{column.removeprefix('version_')} {' and '.join(ran[column].dropna().unique())}"
         for column in _versions(ran)
@@ -65,6 +69,8 @@ def mixed(trials: pd.DataFrame) -> list[str]:
     ran = trials[trials["status"].isin(MEASURED_ENDS)]
     sentences = []
     names = {column: several for column, (_, several) in RECORDED.items()}
+    if set(ran["device"]) == {"cpu"}:  # whose devices are these
+        del names["cpu_models"]
     versions = {name: f"versions of {name.removeprefix('version_')}" for name in _versions(ran)}
     for column, several in {**names, **versions}.items():
         parts = _with_none(ran, column).value_counts(sort=False)
@@ -134,7 +140,7 @@ def top_fanouts(trials: pd.DataFrame) -> HtmlTable | None:
     return cells.listed(
         f"The {TOP} most accurate fanouts ({EVALUATIONS[accuracy]} evaluation, medians)",
         sorted(rows, key=lambda row: -row[accuracy])[:TOP],
-        f"fanout series n {accuracy} epoch_time_s training_s peak_memory_bytes",
+        f"fanout series n {accuracy} accuracy_range epoch_time_s training_s peak_memory_bytes",
     )
 
 
@@ -152,6 +158,10 @@ def _configurations(rows: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
         for column in ("epoch_time_s", "training_s", "peak_memory_bytes", "speed_up", *EVALUATIONS):
             row[column] = median(done[column])
         row["range"], row["interval"] = _ranges(done["epoch_time_s"].dropna().tolist())
+        accuracies = done[evaluation(rows)].dropna()
+        row["accuracy_range"] = cells.NOTHING
+        if len(accuracies) > 1:
+            row["accuracy_range"] = cells.text(f"{accuracies.min():.4f} to {accuracies.max():.4f}")
         row["ended"] = cells.text(ends, "" if len(done) == len(group) else "odd")
         found.append(row)
     return found
@@ -183,15 +193,14 @@ def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
 def _with_none(rows: pd.DataFrame, column: str) -> pd.Series:
     """Without an image, or without a package, is a way of running; a host that a trial which ended
     early did not record is not."""
-    without = "no container" if column == "image_digest" else "none"
-    told = column == "image_digest" or column.startswith("version_")
-    return rows[column].fillna(without) if told else rows[column].dropna()
+    told = column in WITHOUT or column.startswith("version_")
+    return rows[column].fillna(WITHOUT.get(column, "none")) if told else rows[column].dropna()
 
 
 def _shown(column: str, value: Any) -> str:
     if column == "expandable_segments":
         return SEGMENTS[value]
-    return cells.short(value) if column in ("git_commit", "image_digest") else str(value)
+    return cells.short(value) if WITHOUT.get(column, value) != value else str(value)
 
 
 def _limit(row: dict[str, Any]) -> Cell:

@@ -190,7 +190,7 @@ def _mark_outliers(rows: list[Row]) -> None:
 
 def _add_speed_up(rows: list[Row]) -> None:
     """Speed-up of every repeat over the median time with the fewest ranks of its series."""
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=None if rows else [one.name for one in TRIAL_COLUMNS])
     scaling = of_axis(frame, "ranks")
     fair = scaling[scaling["status"].eq(Status.COMPLETED) & ~scaling["oversubscribed"].eq(True)]
     fair = fair[fair["epoch_time_s"].notna()]

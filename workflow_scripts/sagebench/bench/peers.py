@@ -35,7 +35,8 @@ class FusedPygNetwork(PygNetwork):
         nodes that are computed, of each layer.
         """
         for k, (adjacency, sources, rows) in enumerate(layers):
-            x = self.convs[k]((x[:sources], x[:rows]), adjacency)
+            x = x[:sources]
+            x = self.convs[k]((x, x if rows == sources else x[:rows]), adjacency)
             if k < len(self.norms):
                 x = F.relu(self.norms[k](x))
                 x = F.dropout(x, self.dropout, self.training)

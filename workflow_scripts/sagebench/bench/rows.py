@@ -45,6 +45,11 @@ class Size(NamedTuple):
     step_fanout: tuple[int, ...]
     sampler_fanout: tuple[int, ...]
 
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """The made graph that is measured on."""
+        return {"name": "bench", "source": "synthetic", "scale": self.scale}
+
 
 SIZES = {
     "tiny": Size(0.001, 16, 8, (3, 3, 2), (4, 3, 2)),

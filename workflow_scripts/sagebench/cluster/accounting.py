@@ -77,12 +77,15 @@ def collect(trials: Iterable[Asked], before: Iterable[Row] = ()) -> list[Row]:
         return rows
     found = [_begun_in(answer.get(row["slurm_job_id"], []), one) for _, one, row in to_ask]
     attempts_in = Counter(found)
-    for (trial, _, row), allocation in zip(to_ask, found, strict=True):
+    for (trial, attempt, row), allocation in zip(to_ask, found, strict=True):
         if allocation is None:
             row["reason"] = "Slurm's accounting knows no such job"
             continue
         row |= asdict(allocation)
         row["failed"] = row["failed"] and allocation.finished
+        if attempt.status is not None and not allocation.finished:
+            row["reason"] = "Slurm has not noted the end of its job yet: collect it again"
+            continue
         row["gpus_allocated"] = gpus = allocation.gpus_allocated or trial.gpus
         if others := attempts_in[allocation] - 1:
             row["energy_j"] = None

@@ -15,6 +15,8 @@ FIELDS = [
     *("NNodes", "NodeList", "AllocTRES", "ConsumedEnergyRaw"),
 ]
 LIMIT_S = 120.0
+JOBS_A_CALL = 8000
+"""whose numbers fit into one argument"""
 UNFINISHED = {"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING"}
 NOT_RECORDED_J = 2**32 - 2
 """from here on an energy is one of Slurm's words for none"""
@@ -49,11 +51,13 @@ class Allocation:
 
 def allocations(job_ids: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, list[Allocation]]:
     """Of the jobs, by id and in the order of time; raises NoAnswer."""
-    ids = ",".join(sorted(set(job_ids)))
-    if not ids:  # without any, sacct would tell of all of today's jobs
-        return {}
+    ids = sorted(set(job_ids))  # without any, sacct would tell of all of today's jobs
     command = ["sacct", "--parsable2", "--noheader", "--duplicates", "--format", ",".join(FIELDS)]
-    return parse(ask([*command, "--jobs", ids], limit_s))
+    found: dict[str, list[Allocation]] = {}
+    for first in range(0, len(ids), JOBS_A_CALL):
+        asked = ",".join(ids[first : first + JOBS_A_CALL])
+        found |= parse(ask([*command, "--jobs", asked], limit_s))
+    return found
 
 
 def parse(text: str) -> dict[str, list[Allocation]]:

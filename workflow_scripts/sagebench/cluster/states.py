@@ -44,6 +44,8 @@ STATES = (
 SILENT = "ended without a word: killed, or its node failed"
 SKIPPED_BECAUSE = "predicted to run out of memory"
 JUST_NOW_S = 5.0
+ENDED_AFTER_S = 300.0
+"""past its walltime an attempt of another machine is over, whatever it noted"""
 LOG_TAIL_BYTES = 2000
 
 WIDTH = 100
@@ -175,7 +177,8 @@ def _alive(attempt: Attempt, trial_id: str, queue: Queue | None) -> bool:
         just_began = (attempt.started_unix_s or 0.0) > queue.asked_s - JUST_NOW_S
         return attempt.slurm_job_id in queue.running_ids or just_began
     if attempt.host not in (None, os.uname().nodename):
-        return True
+        limit_s = attempt.walltime_s or float("inf")
+        return time.time() < (attempt.started_unix_s or 0.0) + limit_s + ENDED_AFTER_S
     try:
         command = Path(f"/proc/{attempt.pid}/cmdline").read_bytes()
     except OSError:

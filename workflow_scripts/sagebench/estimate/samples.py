@@ -119,7 +119,7 @@ class StepCost(FromJson):
     """A micro-step of one configuration on one graph, recorded on no device (estimate/step.py).
 
     values, placement: what decides it. parameters: of the model. flops, bytes_moved, operations
-    (about the launches), batch_bytes and trace (as AllocationTrace.to_json has it): of a
+    (about the launches), batch_bytes and trace (as AllocationTrace.events has it): of a
     micro-batch of the mean size; typical_live_bytes: what it has in use at its peak.
     largest_z: standard deviations from the mean to the largest micro-batch that was replayed;
     live_bytes, held_bytes, held_std_bytes, needed_bytes, beside_bytes: of it: in use,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -72,8 +74,10 @@ def set_aside(match: Match) -> Path:
     """Move an outcome to superseded/1.json, 2.json, .. beside it; the next run measures again."""
     folder = match.path.parent / "superseded"
     folder.mkdir(exist_ok=True)
-    number = 1 + max((int(path.stem) for path in folder.glob("*.json")), default=0)
-    target = folder / f"{number}.json"
-    os.link(match.path, target)  # unlike a rename, it never takes another one's name
-    match.path.unlink()
+    for number in itertools.count(1):
+        target = folder / f"{number}.json"
+        with suppress(FileExistsError):
+            os.link(match.path, target)  # unlike a rename, it never takes another one's name
+            match.path.unlink()
+            break
     return target

@@ -34,7 +34,7 @@ ADVICE = {
     "model_type": _KEYS,
     "model_attributes_type": _KEYS,
     "dict_type": _KEYS,
-    "too_short": "at least one entry, or leave the key out",
+    "too_short": "at least one entry",
 }
 EXAMPLES = {
     "study": ", e.g. study: my-study",

@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sagebench.errors import UserError
 from sagebench.grid.files import read_yaml
@@ -24,6 +24,7 @@ from sagebench.grid.values import (
     key,
     matching,
     number,
+    wanted,
     whole,
     whole_sentence,
 )
@@ -39,6 +40,20 @@ Option = matching(
 ModuleName = matching(
     r"^[A-Za-z0-9][A-Za-z0-9_./+:-]*$", "a module's name, e.g. Apptainer/1.3.6-GCCcore-13.3.0"
 )
+
+# Those of sbatch that the site's and the study's keys ask for; the plugin refuses only the long.
+ASKED_FOR = re.compile(
+    r"-[ApqGNnct]|--(account|partition|qos|gpus|gres|nodes|ntasks|cpus|mem|time)\b"
+)
+
+
+def _further(option: str) -> str:
+    if ASKED_FOR.match(option):
+        raise wanted("an option that no key of the site or the study asks for, e.g. --exclude=n1")
+    return option
+
+
+BatchOption = Annotated[Option, AfterValidator(_further)]
 
 PLACEHOLDER = "EDIT"
 """what a profile writes where its user has to write something of theirs"""
@@ -70,7 +85,7 @@ class Site(Strict):
     partition_gpu: SlurmName | None = key(None, "Slurm partition of the trials")
     partition_cpu: SlurmName | None = key(None, "Slurm partition of data and image")
     gres: SlurmName | None = key(None, "the devices, e.g. gpu or gpu:a100; null: none asked for")
-    sbatch_options: list[Option] = key([], "further options of a trial's sbatch")
+    sbatch_options: list[BatchOption] = key([], "further options of a trial's sbatch")
     srun_options: list[Option] = key([], "further options of a trial's srun")
     image: FilePath | None = key(None, "the container image; null: the ranks run without one")
     image_definition: FilePath | None = key(None, "its source; null: it is brought, not built")

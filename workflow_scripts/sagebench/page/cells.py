@@ -87,9 +87,9 @@ def text(value: Any, mark: str = "") -> Cell:
     return NOTHING if is_missing(value) else Cell(str(value), str(value), mark)
 
 
-def number(value: Any, digits: int = 3) -> Cell:
-    """`digits` significant digits, thousands apart; missing becomes a dash."""
-    return NOTHING if is_missing(value) else Cell(significant(float(value), digits), float(value))
+def number(value: Any) -> Cell:
+    """Three significant digits, thousands apart; missing becomes a dash."""
+    return NOTHING if is_missing(value) else Cell(significant(float(value), 3), float(value))
 
 
 def whole(value: Any) -> Cell:

@@ -162,7 +162,9 @@ class WindowTimer:
             epoch_s=record and record.time_s,
             nodes=nodes,
             edges=edges,
-            energy_j=None if energy_before is None else energy_after - energy_before,
+            energy_j=None
+            if None in (energy_before, energy_after)
+            else energy_after - energy_before,
         )
 
 

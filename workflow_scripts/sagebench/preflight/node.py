@@ -68,7 +68,17 @@ def compiler_error(language: str) -> str | None:
     scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
     include = sysconfig.get_paths(scheme=scheme)["include"]
     with tempfile.TemporaryDirectory(prefix="sagebench-") as scratch:
-        words = [command, "-xc", "-", "-shared", "-fPIC", "-I", include, "-o", f"{scratch}/x.so"]
+        words = [
+            command,
+            f"-x{language.lower()}",
+            "-",
+            "-shared",
+            "-fPIC",
+            "-I",
+            include,
+            "-o",
+            f"{scratch}/x.so",
+        ]
         try:
             done = subprocess.run(
                 words,

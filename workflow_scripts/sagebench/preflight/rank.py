@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from sagebench.engines.side_stream import SideStream
 from sagebench.errors import UserError
 from sagebench.files import write_json
 from sagebench.measure.machine import collect_process
@@ -77,11 +78,20 @@ def together(directory: Path, env: RankEnvironment, device: str) -> dict[str, An
         "unseen": [rank for rank in others if not _seen(directory, rank).exists()],
         "meeting_s": meeting_s if env.world_size > 1 else None,
         "all_reduce_gb_per_s": _bus_bandwidth(ranks) / 1e9 or None,
-        "contexts": Nvml().with_context(os.getpid()) if device == "cuda" else None,
+        "contexts": _contexts(ranks.device) if device == "cuda" else None,
     }
     ranks.barrier()
     ranks.close()
     return found
+
+
+def _contexts(device: torch.device) -> list[int] | None:
+    """GPUs of the node on which this process has a context, once background threads have worked on
+    a stream of their own, as they do to sample."""
+    ones = SideStream(device).ahead(partial(torch.ones, device=device), [1000] * 4, workers=2)
+    for one in ones:
+        one.sum().item()
+    return Nvml().with_context(os.getpid())
 
 
 def _seen(directory: Path, rank: int) -> Path:

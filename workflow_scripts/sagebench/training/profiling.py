@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -50,10 +53,14 @@ def profile_steps(trainer: Trainer, epoch: int, steps: int, directory: Path | No
 
 
 def _write_trace(export: Callable[[str], None], path: Path) -> str:
-    """The trace by torch's `export`, which compresses it; returns what became of it."""
-    export(str(path))
-    size = path.stat().st_size
-    if size <= TRACE_LIMIT_BYTES:
-        return f"their trace: {path.name}"
-    path.unlink()
+    """The trace by torch's `export`, compressed; returns what became of it."""
+    with TemporaryDirectory(dir=path.parent) as folder:  # no place for torch's own, nor half a one
+        whole = Path(folder, path.name)
+        export(str(whole.with_suffix("")))
+        with whole.with_suffix("").open("rb") as plain, gzip.open(whole, "wb") as packed:
+            shutil.copyfileobj(plain, packed)
+        size = whole.stat().st_size
+        if size <= TRACE_LIMIT_BYTES:
+            whole.replace(path)
+            return f"their trace: {path.name}"
     return f"their trace of {size / 2**20:.0f} MiB is not kept: write fewer profile_steps"

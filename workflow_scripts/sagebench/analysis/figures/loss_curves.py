@@ -25,7 +25,7 @@ def draw(trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame) -> D
     curves = loss_curves(trials, epochs)
     if curves.empty:
         return "No trial of this study has a loss curve yet."
-    series = list(curves["series"].unique())
+    series = [name for name in trials["series"].unique() if name in set(curves["series"])]
     counts = sorted(trials["ranks"].unique().tolist())
     looks = {
         count: {"color": colour, "linestyle": LINES[i % len(LINES)], "linewidth": 1.8}
