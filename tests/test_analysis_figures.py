@@ -285,8 +285,8 @@ def test_repeats_are_counted(study):
     study.add("batch")
     rows = of_axis(frames(study)[0], "batch_size")
     points = summarise(rows, BATCH, "epoch_time_s")
-    assert repeats(points) == "n = 1"
-    assert repeats(points.iloc[:0]) == "n = 0"
+    assert repeats(points) == "n\u00a0=\u00a01"
+    assert repeats(points.iloc[:0]) == "n\u00a0=\u00a00"
 
 
 def test_labels_of_neighboring_points_do_not_overlap():

@@ -163,11 +163,10 @@ def evaluation(rows: pd.DataFrame) -> str:
 
 
 def repeats(points: pd.DataFrame) -> str:
-    """ "n = 3" where every point has three repeats, else "n = 1 to 3"."""
-    if points.empty:
-        return "n = 0"
-    low, high = int(points["n"].min()), int(points["n"].max())
-    return f"n = {low}" if low == high else f"n = {low} to {high}"
+    """ "n = 3" where every point has three repeats, else "n = 1 to 3"; no line breaks within."""
+    low, high = (points["n"].min(), points["n"].max()) if len(points) else (0, 0)
+    said = f"n = {low}" if low == high else f"n = {low} to {high}"
+    return said.replace(" ", "\u00a0")
 
 
 def rank_word(rows: pd.DataFrame, count: int = 2) -> str:
