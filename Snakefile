@@ -3,7 +3,7 @@
 #   snakemake --profile profiles/local --configfile config/demo.yaml          all of it
 #   snakemake plan --profile profiles/local --configfile config/demo.yaml     what it would cost
 #
-# Targets: all, plan, stores, probe, pilot, trials, tables, figures, partial. README.md tells more.
+# Targets: all, plan, stores, probe, pilot, trials, tables, figures, partial. docs/studies.md tells more.
 from snakemake.utils import min_version
 
 min_version("9.8")

@@ -37,7 +37,7 @@ OUTCOMES_SPREAD = 0.1
 judgement, until there are several"""
 PILOT_SPREAD, PILOT_SPREAD_OF_RANKS = 0.12, 0.3
 """the same from a pilot to its trial: their epochs differ by 8 % (median of 26 on two cores, where
-the same trial again differs by as much, README.md); of several ranks a judgement"""
+the same trial again differs by as much, docs/measurements.md); of several ranks a judgement"""
 LIKE_SPREAD = 0.2
 """the same from one configuration to another that corrects it"""
 A_MODEL, MEASURED_STEPS, OUTCOMES = "a model's", "measured steps", "outcomes"
