@@ -11,9 +11,9 @@ SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
 from sagebench.analysis.figures import HEADINGS, declared
-from sagebench.cluster.orphans import cancel_orphans
-from sagebench.cluster.plugin_waits import bound_waits
-from sagebench.cluster.stale_lock import hold_folder, keep_finished
+from sagebench.slurm.orphans import cancel_orphans
+from sagebench.slurm.plugin_waits import bound_waits
+from sagebench.slurm.stale_lock import hold_folder, keep_finished
 from sagebench.errors import UserError, full_disk_told
 from sagebench.grid.environment import (
     announce_study,

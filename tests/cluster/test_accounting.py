@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from project import Project, command, slurm, wait_for
-from sagebench.cluster import sacct, squeue
+from sagebench.slurm import sacct, squeue
 
 TRIAL_ID = "pubmed-blocks-b64x1-f10.5.5-r1-s0-1e20714ac2"
 END_LIMIT_S = 120

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sagebench.cluster.commands import NoAnswer, ask
 from sagebench.launch.processes import die_with_parent, tail
 from sagebench.launch.rank_end import log_path, read_ends
 from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.verdict import RankEnd
+from sagebench.slurm.commands import NoAnswer, ask
 
 START_RANK = Path(__file__).resolve().parents[2] / "start_rank.py"
 SEEN_AFTER_SUCCESS_S, SEEN_AFTER_FAILURE_S = 60.0, 10.0

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from sagebench.cluster.commands import NoAnswer, ask
+from sagebench.slurm.commands import NoAnswer, ask
 
 MARGIN = 0.05
 MARGIN_MAX_S = 60.0

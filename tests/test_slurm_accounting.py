@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
-from sagebench.cluster import sacct
-from sagebench.cluster.accounting import COLUMNS, Asked, as_csv, collect, read_rows
-from sagebench.cluster.commands import NoAnswer
-from sagebench.cluster.sacct import Allocation
+from sagebench.slurm import sacct
+from sagebench.slurm.accounting import COLUMNS, Asked, as_csv, collect, read_rows
+from sagebench.slurm.commands import NoAnswer
+from sagebench.slurm.sacct import Allocation
 
 HOUR = 3600
 BEGIN_S = 1795365408.0  # 2026-11-22T16:36:48 UTC

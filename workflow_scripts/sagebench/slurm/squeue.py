@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sagebench.cluster.commands import ask
+from sagebench.slurm.commands import ask
 
 # The comment last: all that may stand in it is ours, and a trial's id holds no separator.
 FORMAT = "%i|%T|%r|%Z|%k"

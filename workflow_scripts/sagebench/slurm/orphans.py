@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sagebench.cluster import squeue
-from sagebench.cluster.commands import NoAnswer
 from sagebench.errors import UserError
+from sagebench.slurm import squeue
+from sagebench.slurm.commands import NoAnswer
 
 COMMAND_LIMIT_S = 60
 END_LIMIT_S = 180

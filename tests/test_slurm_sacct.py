@@ -6,9 +6,9 @@ import re
 import stat
 
 import pytest
-from sagebench.cluster import sacct
-from sagebench.cluster.commands import NoAnswer
-from sagebench.cluster.sacct import allocations, parse
+from sagebench.slurm import sacct
+from sagebench.slurm.commands import NoAnswer
+from sagebench.slurm.sacct import allocations, parse
 
 # Completed on two nodes; exit code 3; killed; over its time; cancelled while it ran and while it
 # waited; put back into the queue after its end and while it ran; not begun yet.

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sagebench.attempts import Attempt, read_attempts
-from sagebench.cluster import sacct
-from sagebench.cluster.commands import NoAnswer
+from sagebench.slurm import sacct
+from sagebench.slurm.commands import NoAnswer
 
 CLOCKS_APART_S = 60.0
 """how far a node's clock and the controller's may differ"""

@@ -16,12 +16,12 @@ from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
 from sagebench.attempts import Attempt, read_attempts, read_ended_attempts
-from sagebench.cluster import squeue
-from sagebench.cluster.commands import NoAnswer
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.rank_records import measured_path, read_measurements
 from sagebench.records import MEASURED_ENDS, Damaged, Reason, Status, ends_whole, read_outcome
+from sagebench.slurm import squeue
+from sagebench.slurm.commands import NoAnswer
 from sagebench.text_table import text_table
 from sagebench.units import duration
 

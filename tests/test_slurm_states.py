@@ -16,11 +16,11 @@ import pytest
 import yaml
 from configurations import CLUSTER, GOOD, WORKSTATION, study_of
 from outcome_factory import make_outcome, make_trial
-from sagebench.cluster import squeue, states
-from sagebench.cluster.commands import NoAnswer
-from sagebench.cluster.states import STATES, TrialState, as_csv, as_text, look
 from sagebench.files import write_json
 from sagebench.records import Status
+from sagebench.slurm import squeue, states
+from sagebench.slurm.commands import NoAnswer
+from sagebench.slurm.states import STATES, TrialState, as_csv, as_text, look
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "status.py"
 HERE = os.uname().nodename

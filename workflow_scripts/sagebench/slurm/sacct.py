@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from sagebench.cluster.commands import ask
+from sagebench.slurm.commands import ask
 
 # None of these can hold the separator |.
 FIELDS = [
