@@ -8,8 +8,7 @@ import signal
 import time
 
 import pytest
-from sagebench.launch import slurm_ranks
-from sagebench.launch.slurm_ranks import SlurmRanks
+from sagebench.launch.ranks import SlurmRanks
 
 PLACE = {
     "nodes": 2,
@@ -56,7 +55,7 @@ def test_what_another_node_wrote_may_show_late(ranks, tmp_path):
 
 
 def test_a_node_that_went_writes_nothing(ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(slurm_ranks, "SEEN_AFTER_FAILURE_S", 0.5)
+    monkeypatch.setattr(SlurmRanks, "seen_after_failure_s", 0.5)
     with ranks(f"{ends(tmp_path, 0)}; echo 'node tb2 failed' >&2; exit 1") as made:
         found = made.wait()
     assert [end.code for end in found] == [0, None]
@@ -81,7 +80,7 @@ def test_a_kill_for_memory_is_told_by_slurm(ranks, tmp_path, said, killed):
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_how_long_a_checkpoint_may_take_depends_on_who_asks(ranks, tmp_path, monkeypatch, number):
     """A warning leaves the time that the site has set; SIGTERM is followed by SIGKILL."""
-    monkeypatch.setattr("sagebench.launch.rank_group.GRACE_FOR_CHECKPOINT_S", 1)
+    monkeypatch.setattr("sagebench.launch.ranks.GRACE_FOR_CHECKPOINT_S", 1)
     asked = f"stop() {{ sleep 3; {ends(tmp_path, 85, 85)}; exit 0; }}; trap stop USR1"
     script = f"{asked}; touch {tmp_path}/ready; while :; do sleep 0.1; done"
     with ranks(script, continues=True) as made:

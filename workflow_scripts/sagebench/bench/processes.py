@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sagebench.grid.trial import Trial
-from sagebench.launch.start import ROOT, local_environment, shared_environment
+from sagebench.launch.ranks import local_environment
+from sagebench.launch.start import ROOT, shared_environment
 from sagebench.launch.verdict import RankEnd, ending
 
 SCRIPTS = ROOT / "workflow_scripts"

@@ -14,9 +14,7 @@ from sagebench.files import read_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import CurrentAttempt
 from sagebench.launch.container import container_command, loaded_environment, shielded_path
-from sagebench.launch.processes import Ranks
-from sagebench.launch.rank_group import RankGroup
-from sagebench.launch.slurm_ranks import SlurmRanks
+from sagebench.launch.ranks import LocalRanks, Ranks, SlurmRanks
 from sagebench.launch.walltime import Walltime
 from sagebench.measure.allocator import allocator_environment, expandable_segments
 
@@ -125,7 +123,7 @@ def local_site(device: str) -> dict[str, Any]:
     return {"launcher": "local", "device": device, "environment": {}, "expandable_segments": False}
 
 
-def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> RankGroup:
+def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> Ranks:
     """The trial's ranks, to be started.
 
     Raises UserError where the site's modules or binds are not there.
@@ -152,7 +150,7 @@ def rank_group(
     site: Mapping[str, Any],
     place: Mapping[str, Any],
     continues: bool = False,
-) -> RankGroup:
+) -> Ranks:
     """Ranks that run Python with `arguments`: as processes of this machine, or on the nodes of this
     Slurm job, in the site's container where it has one.
 
@@ -162,10 +160,8 @@ def rank_group(
     """
     command = [sys.executable, *arguments]
     if site["launcher"] != "slurm":
-        shared = with_site({**os.environ, **variables}, site)
-        ranks = place["ranks_per_node"]
-        environments = [{**shared, **local_environment(ranks, rank)} for rank in range(ranks)]
-        return Ranks(command, environments, directory, continues)
+        environment = with_site({**os.environ, **variables}, site)
+        return LocalRanks(command, environment, directory, place["ranks_per_node"], continues)
     environment = with_site({**loaded_environment(site["modules"]), **variables}, site)
     if site["image"] is not None:
         # Where the files really lie: links may lead out of what is bound.
@@ -194,15 +190,4 @@ def shared_environment(trial: Trial, directory: Path, started_at_unix_s: float) 
         "SAGEBENCH_LOAD_1M": repr(os.getloadavg()[0]),
         "OMP_NUM_THREADS": str(trial.threads_per_rank),
         **runtime_environment(trial.device),
-    }
-
-
-def local_environment(ranks: int, rank: int) -> dict[str, str]:
-    """What a rank on this machine finds besides; srun says the same in its own words."""
-    return {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "GLOO_SOCKET_IFNAME": "lo",
     }
