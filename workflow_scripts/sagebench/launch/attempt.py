@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sagebench import registry
-from sagebench.attempts import STARTED_ONLY, Attempt
+from sagebench.attempts import STARTED_ONLY, Attempt, Measurements
 from sagebench.files import write_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.image import image_digest
 from sagebench.launch.verdict import Verdict
-from sagebench.rank_records import Measurements
 from sagebench.records import Epoch, HopMeans, Outcome, Status, Timing
 
 SOURCE = Path(__file__).resolve().parents[3]

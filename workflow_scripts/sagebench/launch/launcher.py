@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sagebench import registry
-from sagebench.attempts import log_attempt
+from sagebench.attempts import PROFILE, log_attempt, read_early_end, read_measurements
 from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.grid.environment import run_began_unix_s
@@ -25,7 +25,6 @@ from sagebench.launch.locks import machine_alone, only_one
 from sagebench.launch.start import Job, ranks_of
 from sagebench.launch.verdict import Verdict, decide
 from sagebench.launch.walltime import Walltime
-from sagebench.rank_records import PROFILE, read_early_end, read_measurements
 from sagebench.records import Damaged, Outcome, Status, read_outcome, write_outcome
 
 TO_BE_CONTINUED = 75

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from sagebench.attempts import CONTINUES_CODE
 from sagebench.files import read_json, write_json
 from sagebench.launch.verdict import RankEnd
-from sagebench.rank_records import CONTINUES_CODE
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 NOT_FOUND_CODE = 127

@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sagebench.attempts import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
 from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES, exhausted_limit
-from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
 from sagebench.records import Limit, Reason, Status
 
 CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was")

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from sagebench.attempts import log_attempt
+from sagebench.attempts import log_attempt, read_measurements
 from sagebench.errors import UserError
 from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Study
@@ -37,7 +37,6 @@ from sagebench.pilot.records import (
     write_pilot,
 )
 from sagebench.pilot.work import Work, configurations, missing
-from sagebench.rank_records import read_measurements
 from sagebench.records import Status
 from sagebench.units import duration, significant
 

@@ -15,10 +15,15 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
-from sagebench.attempts import Attempt, read_attempts, read_ended_attempts
+from sagebench.attempts import (
+    Attempt,
+    measured_path,
+    read_attempts,
+    read_ended_attempts,
+    read_measurements,
+)
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
-from sagebench.rank_records import measured_path, read_measurements
 from sagebench.records import MEASURED_ENDS, Damaged, Reason, Status, ends_whole, read_outcome
 from sagebench.slurm import squeue
 from sagebench.slurm.commands import NoAnswer
