@@ -54,12 +54,8 @@ def fake(folder, name, script):
 
 def test_a_job_on_two_nodes():
     (one,) = parse(REAL)["18"]
-    assert (one["state"], one["exit_code"], one["elapsed_s"], one["queue_s"]) == (
-        "COMPLETED",
-        "0:0",
-        4,
-        0,
-    )
+    assert (one["state"], one["exit_code"]) == ("COMPLETED", "0:0")
+    assert (one["elapsed_s"], one["queue_s"]) == (4, 0)
     assert (one["nodes"], one["node_names"], one["gpus_allocated"]) == (2, "tb[1-2]", 8)
     assert one["energy_j"] is None  # 0 is Slurm's word for no meter
     assert finished(one)
@@ -119,10 +115,8 @@ def test_the_energy_is_the_job_s_or_that_of_the_steps_that_saw_most():
     # .batch and .extern read the counters of nodes that the numbered steps read, too.
     steps = [("batch", "500"), ("extern", "1000"), ("0", "300"), ("1", "600")]
     assert job("1", steps=steps)["energy_j"] == 1000
-    assert (
-        job("1", energy="0", steps=[("batch", ""), ("0", "18446744073709551614")])["energy_j"]
-        is None
-    )
+    steps = [("batch", ""), ("0", "18446744073709551614")]
+    assert job("1", energy="0", steps=steps)["energy_j"] is None
 
 
 def test_lines_that_are_not_whole_are_left_out():

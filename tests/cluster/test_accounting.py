@@ -55,22 +55,15 @@ def test_how_jobs_end(submit):
         found = accounting.allocations(ids)
         last = [found[job_id][-1] for job_id in ids if job_id in found]
         # The second run of the requeued job may be told later than the end of its first.
-        if (
-            len(last) < 4
-            or len(found[again]) < 2
-            or not all(accounting.finished(one) for one in last)
-        ):
+        if len(last) < 4 or len(found[again]) < 2 or not all(map(accounting.finished, last)):
             return None
         return found
 
     found = wait_for("the ends of the jobs", ended, END_LIMIT_S)
     (never,), (first, second), (bad,), (good,) = (found[job_id] for job_id in ids)
     assert (never["state"], never["started_at"], never["elapsed_s"]) == ("CANCELLED", None, 0)
-    assert (first["state"], first["gpus_allocated"], second["state"]) == (
-        "REQUEUED",
-        2,
-        "COMPLETED",
-    )
+    assert (first["state"], second["state"]) == ("REQUEUED", "COMPLETED")
+    assert first["gpus_allocated"] == 2
     assert first["finished_at"] <= second["started_at"] and second["elapsed_s"] >= 3
     assert (bad["state"], bad["exit_code"], bad["gpus_allocated"]) == ("FAILED", "3:0", None)
     assert (good["state"], good["nodes"], good["node_names"]) == ("COMPLETED", 2, "tb[1-2]")
