@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from project import Project, command, slurm, wait_for
-from sagebench.slurm import accounting, squeue
+from sagebench.slurm import accounting, commands
 
 TRIAL_ID = "pubmed-blocks-b64x1-f10.5.5-r1-s0-1e20714ac2"
 END_LIMIT_S = 120
@@ -36,7 +36,7 @@ def submit(tmp_path):
 
 def state(job_id: str) -> str:
     """What the queue says of a job; "" where it holds it no more."""
-    found = {job.job_id: job.state for job in squeue.jobs([os.geteuid()])}
+    found = {job.job_id: job.state for job in commands.queued_jobs([os.geteuid()])}
     return found.get(job_id, "")
 
 
@@ -74,11 +74,11 @@ def test_how_jobs_end(submit):
 
 
 def test_a_trial_s_job_is_told_by_its_comment_and_its_folder(submit, tmp_path):
-    comment = f"--comment={squeue.COMMENT}{TRIAL_ID}"
+    comment = f"--comment={commands.COMMENT}{TRIAL_ID}"
     ours = submit("true", "--partition=cpu", "--hold", comment)
     submit("true", "--partition=cpu", "--hold", "--comment=a | b")
     submit("true", "--partition=cpu", "--hold", comment, "--chdir=/")
-    (job,) = squeue.of_trials(squeue.jobs([os.geteuid()]), tmp_path)
+    (job,) = commands.of_trials(commands.queued_jobs([os.geteuid()]), tmp_path)
     assert (job.job_id, job.trial_id, job.waits) == (ours, TRIAL_ID, True)
     assert job.reason == "JobHeldUser"
 

@@ -1,13 +1,22 @@
-"""Asking Slurm: a command answers within a time limit, or there is a sentence that says why not."""
+"""Slurm asked: a command's answer within a time limit, or why there is none; the jobs in its
+queue."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 FOR_PEOPLE = ("SQUEUE_", "SACCT_")
 """variables with which users change what these commands print"""
+# The folder last: all that may stand in it is ours, and a trial's id holds no separator.
+QUEUE_FORMAT = "%i|%T|%k|%r|%Z"
+QUEUE_LIMIT_S = 30.0
+COMMENT = "rule_trial_wildcards_"
+"""what Snakemake's Slurm plugin notes as the comment of a trial's job, before the trial's id"""
 
 
 class NoAnswer(Exception):
@@ -39,3 +48,50 @@ def ask(command: Sequence[str], limit_s: float) -> str:
         said = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
         raise NoAnswer(f"{name} failed: {said[-1].removeprefix(f'{name}: ')}")
     return finished.stdout
+
+
+@dataclass(frozen=True)
+class Job:
+    """state, reason: Slurm's words, e.g. PENDING and Priority. trial_id: "" for other jobs."""
+
+    job_id: str
+    state: str
+    reason: str
+    folder: str
+    trial_id: str
+
+    @property
+    def waits(self) -> bool:
+        return self.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+
+
+def queued_jobs(user_ids: Iterable[int]) -> list[Job]:
+    """The jobs of these users that have not ended; raises NoAnswer."""
+    users = ",".join(map(str, sorted(set(user_ids))))
+    command = ["squeue", "--noheader", "--user", users, "--format", QUEUE_FORMAT]
+    return parse_queue(ask(command, QUEUE_LIMIT_S))
+
+
+def parse_queue(text: str) -> list[Job]:
+    found = []
+    for line in text.splitlines():
+        parts = line.split("|", 4)
+        if len(parts) == 5:
+            job_id, state, comment, reason, folder = parts
+            trial_id = comment.removeprefix(COMMENT) if comment.startswith(COMMENT) else ""
+            found.append(Job(job_id, state, reason, folder, trial_id))
+    return found
+
+
+def of_trials(found: Iterable[Job], folder: Path) -> list[Job]:
+    """The trials' jobs that were submitted from `folder`: another checkout has trials of the same
+    names."""
+
+    @cache
+    def same(path: str) -> bool:
+        try:
+            return Path(path).samefile(folder)
+        except OSError:  # it is gone, or lies where this user may not look
+            return False
+
+    return [job for job in found if job.trial_id and same(job.folder)]
