@@ -17,7 +17,7 @@ from typing import IO, Any, ClassVar
 
 from sagebench.launch.rank_end import die_with_parent, log_path, read_ends, tail
 from sagebench.launch.verdict import RankEnd
-from sagebench.slurm.commands import NoAnswer, ask
+from sagebench.slurm.commands import NoAnswer, ask, srun_command, without_step
 
 START_RANK = Path(__file__).resolve().parents[2] / "start_rank.py"
 GRACE_AFTER_SUCCESS_S = 120.0
@@ -280,37 +280,3 @@ def oom_kills() -> int:
     except (OSError, IndexError):
         return 0
     return sum(int(line.split()[1]) for line in events.splitlines() if line.startswith("oom_kill "))
-
-
-def srun_command(place: Mapping[str, Any], site: Mapping[str, Any]) -> list[str]:
-    """srun with the whole geometry: Snakemake's job step takes Slurm's own variables away.
-
-    --overlap: a job of a single task already runs in a step of its own, which holds all that the
-    job has.
-    """
-    nodes, ranks_per_node = place["nodes"], place["ranks_per_node"]
-    memory = place["memory_mib_per_cpu"]
-    return [
-        "srun",
-        f"--nodes={nodes}",
-        f"--ntasks={nodes * ranks_per_node}",
-        f"--ntasks-per-node={ranks_per_node}",
-        f"--cpus-per-task={place['cpus_per_rank']}",
-        *([f"--gres={site['gres']}:{place['devices_per_node']}"] if site["gres"] else []),
-        *([f"--mem-per-cpu={memory}"] if memory else []),
-        "--overlap",
-        "--kill-on-bad-exit=1",
-        "--export=ALL",
-        *site["srun_options"],
-    ]
-
-
-def without_step(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what Slurm says of the step that this runs in, if it does: srun would
-    take it for its own options, such as the CPUs to bind to."""
-    kept = ("SLURM_CONF", "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_JOBID")
-    return {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith("SLURM_") or name in kept
-    }

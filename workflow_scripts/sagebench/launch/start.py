@@ -5,21 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagebench.errors import UserError
-from sagebench.files import read_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import CurrentAttempt
 from sagebench.launch.container import container_command, loaded_environment, shielded_path
+from sagebench.launch.job import ROOT, Job, Walltime
 from sagebench.launch.ranks import LocalRanks, Ranks, SlurmRanks
-from sagebench.launch.walltime import Walltime
-from sagebench.measure.allocator import allocator_environment, expandable_segments
-
-ROOT = Path(__file__).resolve().parents[3]
-TRAINING_SCRIPT = ROOT / "workflow_scripts" / "train_graphsage_ddp.py"
+from sagebench.measure.allocator import allocator_environment
 
 CPU_HEAP = {
     # Freed memory stays in the process, however much it is: fresh pages cost more than the work
@@ -44,83 +38,6 @@ RUNTIME = {
 def runtime_environment(device: str) -> dict[str, str]:
     """What a process that computes on `device` finds in its environment, be it a rank or not."""
     return {**RUNTIME, **(CPU_HEAP if device == "cpu" else {})}
-
-
-@dataclass(frozen=True)
-class Job:
-    """A trial to run: where its files are, and how the study's site starts its ranks.
-
-    site, place: the site and the trial's geometry, as JSON. continues: past its walltime it goes
-    on in another job. runtime_predicted: its walltime may be shorter than `walltime_min`, the
-    study's. program: the script that a rank runs, and its own options.
-    """
-
-    trial: Trial
-    trial_path: Path
-    store: Path
-    outcome_path: Path
-    site: Mapping[str, Any]
-    place: Mapping[str, Any]
-    continues: bool = False
-    walltime_min: int | None = None
-    runtime_predicted: bool = False
-    program: tuple[str, ...] = (str(TRAINING_SCRIPT),)
-
-    @classmethod
-    def read(
-        cls, trial: Trial, trial_path: Path, store: Path, outcome_path: Path, study: Path | None
-    ) -> Job:
-        """study: the frozen one; None: the ranks are processes here. Raises UserError where it does
-        not ask for the trial."""
-        files = trial, trial_path, store, outcome_path
-        if study is None:
-            return cls(*files, local_site(trial.device), {"ranks_per_node": trial.ranks})
-        frozen = read_json(study)
-        try:
-            request = frozen["requests"][trial.id]
-        except KeyError:
-            raise UserError(
-                f"{trial.id} is no trial of the study in {study}: give --study another one"
-            ) from None
-        return cls(
-            *files,
-            frozen["site"],
-            frozen["places"][str(trial.ranks)],
-            request["continues"],
-            request["walltime_min"],
-            "runtime_min" in request,
-        )
-
-    @property
-    def home(self) -> Path:
-        """The trial's folder."""
-        return self.outcome_path.parent
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.home / "checkpoint.pt"
-
-    @property
-    def by_slurm(self) -> bool:
-        return self.site["launcher"] == "slurm"
-
-    @property
-    def image(self) -> Path | None:
-        """The container image of the ranks."""
-        return Path(self.site["image"]) if self.by_slurm and self.site["image"] else None
-
-    @property
-    def expandable_segments(self) -> bool | None:
-        """Whether the ranks take their GPU's memory in such; None: they have no GPU."""
-        if self.trial.device != "cuda":
-            return None
-        environment = {**os.environ, **self.site["environment"]}
-        return expandable_segments(environment, self.site["expandable_segments"])
-
-
-def local_site(device: str) -> dict[str, Any]:
-    """A site that asks for nothing of its own."""
-    return {"launcher": "local", "device": device, "environment": {}, "expandable_segments": False}
 
 
 def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> Ranks:

@@ -17,9 +17,10 @@ from sagebench.files import read_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import geometry
+from sagebench.launch.job import ROOT
 from sagebench.launch.launcher import handling_signals
 from sagebench.launch.ranks import Ranks
-from sagebench.launch.start import ROOT, rank_group, runtime_environment
+from sagebench.launch.start import rank_group, runtime_environment
 from sagebench.launch.verdict import RankEnd, last_lines
 from sagebench.preflight.findings import problems, unknown
 from sagebench.preflight.needs import needs

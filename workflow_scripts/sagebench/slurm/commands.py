@@ -1,14 +1,14 @@
-"""Slurm asked: a command's answer within a time limit, or why there is none; the jobs in its
-queue."""
+"""Slurm's commands: asked, with a time limit; squeue's jobs; srun's options."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 FOR_PEOPLE = ("SQUEUE_", "SACCT_")
 """variables with which users change what these commands print"""
@@ -95,3 +95,38 @@ def of_trials(found: Iterable[Job], folder: Path) -> list[Job]:
             return False
 
     return [job for job in found if job.trial_id and same(job.folder)]
+
+
+def srun_command(place: Mapping[str, Any], site: Mapping[str, Any]) -> list[str]:
+    """srun with the whole geometry: Snakemake's job step takes Slurm's own variables away. place:
+    a Geometry as JSON.
+
+    --overlap: a job of a single task already runs in a step of its own, which holds all that the
+    job has.
+    """
+    nodes, ranks_per_node = place["nodes"], place["ranks_per_node"]
+    memory = place["memory_mib_per_cpu"]
+    return [
+        "srun",
+        f"--nodes={nodes}",
+        f"--ntasks={nodes * ranks_per_node}",
+        f"--ntasks-per-node={ranks_per_node}",
+        f"--cpus-per-task={place['cpus_per_rank']}",
+        *([f"--gres={site['gres']}:{place['devices_per_node']}"] if site["gres"] else []),
+        *([f"--mem-per-cpu={memory}"] if memory else []),
+        "--overlap",
+        "--kill-on-bad-exit=1",
+        "--export=ALL",
+        *site["srun_options"],
+    ]
+
+
+def without_step(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what Slurm says of the step that this runs in, if it does: srun would
+    take it for its own options, such as the CPUs to bind to."""
+    kept = ("SLURM_CONF", "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_JOBID")
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("SLURM_") or name in kept
+    }
