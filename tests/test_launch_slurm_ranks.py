@@ -10,14 +10,6 @@ import time
 import pytest
 from sagebench.launch.ranks import SlurmRanks
 
-PLACE = {
-    "nodes": 2,
-    "ranks_per_node": 1,
-    "cpus_per_rank": 1,
-    "devices_per_node": 1,
-    "memory_mib_per_cpu": None,
-}
-SITE = {"gres": "", "srun_options": []}
 # Renamed when whole, as rank_end does: what waits for it reads it meanwhile.
 END = (
     'echo \'{{"code": {1}, "ended_at_unix_s": {2}}}\' > "{0}/end-{2}"; '
@@ -27,7 +19,7 @@ END = (
 
 @pytest.fixture
 def ranks(tmp_path, monkeypatch):
-    """ranks(script, **options): SlurmRanks whose srun is the shell script; nobody knows sacct."""
+    """ranks(script, **options): of two nodes, whose srun is the script; nobody knows sacct."""
     monkeypatch.setenv("PATH", os.defpath)
 
     def make(script: str, **options) -> SlurmRanks:
@@ -35,9 +27,7 @@ def ranks(tmp_path, monkeypatch):
         srun.parent.mkdir()
         srun.write_text(f"#!/bin/sh\n{script}\n")
         srun.chmod(0o755)
-        made = SlurmRanks(["true"], dict(os.environ), tmp_path, PLACE, SITE, **options)
-        made.command[0] = str(srun)
-        return made
+        return SlurmRanks([str(srun)], dict(os.environ), tmp_path, 2, **options)
 
     return make
 

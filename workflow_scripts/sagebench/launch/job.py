@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -121,50 +122,42 @@ class Walltime:
         if asked_s is None:
             return cls(None, None)
         end = started_at_unix_s + asked_s
-        if job_end := slurm_job_end_unix_s():
-            end = min(end, job_end - HAND_BACK_S)
-        return cls(asked_s, end)
+        return cls(asked_s, min(end, slurm_job_end_unix_s() or end))
 
     @classmethod
     def left_of_job(cls, started_at_unix_s: float) -> Walltime:
         """What the Slurm job has left that this runs in; no limit outside of one."""
-        job_end = slurm_job_end_unix_s()
-        if job_end is None:
-            return cls(None, None)
-        end = job_end - HAND_BACK_S
-        return cls(max(0.0, end - started_at_unix_s), end)
-
-    @property
-    def _margin_s(self) -> float:
-        assert self.asked_s is not None
-        return min(MARGIN_MAX_S, MARGIN * self.asked_s)
+        end = slurm_job_end_unix_s()
+        return cls(None if end is None else max(0.0, end - started_at_unix_s), end)
 
     @property
     def deadline_unix_s(self) -> float | None:
         """When the ranks stop by themselves."""
-        return None if self.end_unix_s is None else self.end_unix_s - self._margin_s
+        return self._before_end(1.0)
 
     @property
     def last_resort_unix_s(self) -> float | None:
         """When ranks that did not look at the clock are ended."""
-        return None if self.end_unix_s is None else self.end_unix_s - self._margin_s / 2
+        return self._before_end(0.5)
+
+    def _before_end(self, margins: float) -> float | None:
+        if self.asked_s is None or self.end_unix_s is None:
+            return None
+        return self.end_unix_s - margins * min(MARGIN_MAX_S, MARGIN * self.asked_s)
 
 
 def slurm_job_end_unix_s() -> float | None:
-    """The end of the Slurm job that this process runs in; None outside of one."""
+    """When a trial has to be done in the Slurm job that this process runs in; None outside of one,
+    or of one without a limit."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return None
     try:
         said = ask(["scontrol", "show", "job", "--oneliner", job], SCONTROL_LIMIT_S)
-    except NoAnswer:
+        end = datetime.fromisoformat(re.findall(r" EndTime=(\S+)", said)[0])
+    except (NoAnswer, IndexError, ValueError):
         return None
-    fields = dict(field.split("=", 1) for field in said.split() if "=" in field)
-    try:
-        end = datetime.fromisoformat(fields["EndTime"])
-    except (KeyError, ValueError):  # no such job any more, or one without a limit
-        return None
-    return end.replace(tzinfo=timezone.utc).timestamp()
+    return end.replace(tzinfo=timezone.utc).timestamp() - HAND_BACK_S
 
 
 @contextmanager

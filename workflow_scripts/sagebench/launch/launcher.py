@@ -166,8 +166,14 @@ def supervise(job: Job, attempt: CurrentAttempt, walltime: Walltime, held: ExitS
         # A job that came no further would be followed by one that comes no further either.
         if job.continues and changed_at(job.checkpoint) != checkpoint_before:
             verdict = Verdict(Status.CONTINUES, verdict.message)
-        elif job.runtime_predicted:
-            verdict = too_short(job, walltime) or verdict
+        elif job.runtime_predicted and walltime.asked_s < 60 * job.walltime_min:
+            # Shorter than the study's, it is no limit that the user set: a failure, after which
+            # the next attempt asks for the whole.
+            message = (
+                f"the predicted walltime of {walltime.asked_s / 60:g} min was too short: run it "
+                f"again, which asks for the full {job.walltime_min} min"
+            )
+            verdict = Verdict(Status.FAILED, message, too_short=True)
     if stopped_by and verdict.status not in (Status.CONTINUES, Status.COMPLETED):
         # Slurm's signals go to all processes of a step, also to the one that mounts the image: a
         # rank may be gone before it can say that it left a checkpoint.
@@ -181,20 +187,6 @@ def supervise(job: Job, attempt: CurrentAttempt, walltime: Walltime, held: ExitS
 def changed_at(path: Path) -> int | None:
     """Tells whether a file was written anew; None where there is none."""
     return path.stat().st_mtime_ns if path.exists() else None
-
-
-def too_short(job: Job, walltime: Walltime) -> Verdict | None:
-    """A walltime that a prediction made shorter than the study's is no limit that the user set:
-    where it is used up, that is a failure, and the next attempt asks for the whole."""
-    assert walltime.asked_s is not None and job.walltime_min is not None
-    if walltime.asked_s >= 60 * job.walltime_min:
-        return None
-    return Verdict(
-        Status.FAILED,
-        f"the predicted walltime of {walltime.asked_s / 60:g} min was too short: run it again, "
-        f"which asks for the full {job.walltime_min} min",
-        too_short=True,
-    )
 
 
 @contextmanager

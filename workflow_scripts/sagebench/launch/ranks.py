@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, ClassVar
 
 from sagebench.launch.rank_end import die_with_parent, log_path, read_ends, tail
 from sagebench.launch.verdict import RankEnd
-from sagebench.slurm.commands import NoAnswer, ask, srun_command, without_step
+from sagebench.slurm.commands import NoAnswer, ask
 
 START_RANK = Path(__file__).resolve().parents[2] / "start_rank.py"
 GRACE_AFTER_SUCCESS_S = 120.0
@@ -207,9 +207,9 @@ class LocalRanks(Ranks):
 
 
 class SlurmRanks(Ranks):
-    """Ranks as one job step of Slurm: their numbers are srun's, which starts them over the nodes.
+    """Ranks as one job step of Slurm: srun starts them over the nodes, and numbers them.
 
-    place: a Geometry as JSON. site: the site.
+    command: srun's whole, with start_rank.py.
     """
 
     # srun ends a bad rank's peers itself; between SIGTERM and SIGKILL sites leave up to a minute.
@@ -217,19 +217,6 @@ class SlurmRanks(Ranks):
     poll_s = 0.25
     seen_after_success_s, seen_after_failure_s = 60.0, 10.0
     steps_killed = 0  # of this process's job, for memory, as far as sacct was asked
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        directory: Path,
-        place: Mapping[str, Any],
-        site: Mapping[str, Any],
-        continues: bool = False,
-    ) -> None:
-        command = [*srun_command(place, site), *start_rank(directory), *command]
-        count = place["nodes"] * place["ranks_per_node"]
-        super().__init__(command, without_step(environment), directory, count, continues)
 
     def __enter__(self) -> SlurmRanks:
         with self.srun_log.open("wb") as log:

@@ -12,8 +12,9 @@ from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import CurrentAttempt
 from sagebench.launch.container import container_command, loaded_environment, shielded_path
 from sagebench.launch.job import ROOT, Job, Walltime
-from sagebench.launch.ranks import LocalRanks, Ranks, SlurmRanks
+from sagebench.launch.ranks import LocalRanks, Ranks, SlurmRanks, start_rank
 from sagebench.measure.allocator import allocator_environment
+from sagebench.slurm.commands import srun_command, without_step
 
 CPU_HEAP = {
     # Freed memory stays in the process, however much it is: fresh pages cost more than the work
@@ -87,7 +88,9 @@ def rank_group(
         # The image's Python keeps its compiled kernels apart from the node's, which may differ.
         environment["NUMBA_CACHE_DIR"] = str(folders[0].resolve() / "cache" / "numba")
         environment["PATH"] = shielded_path(directory, environment.get("PATH", os.defpath))
-    return SlurmRanks(command, environment, directory, place, site, continues)
+    command = [*srun_command(place, site), *start_rank(directory), *command]
+    count = place["nodes"] * place["ranks_per_node"]
+    return SlurmRanks(command, without_step(environment), directory, count, continues)
 
 
 def with_site(environment: Mapping[str, str], site: Mapping[str, Any]) -> dict[str, str]:

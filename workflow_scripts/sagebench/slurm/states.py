@@ -77,7 +77,7 @@ class Queue(NamedTuple):
 
     asked_s: float
     jobs: Mapping[str, commands.Job]
-    running_ids: frozenset[str]
+    running_ids: set[str]
 
 
 def look(study: Study) -> tuple[list[TrialState], str | None]:
@@ -86,7 +86,10 @@ def look(study: Study) -> tuple[list[TrialState], str | None]:
     queue, reason = None, None
     if study.site.launcher == "slurm":
         try:
-            queue = _queue(trials)
+            owner = trials.stat().st_uid if trials.exists() else os.geteuid()
+            asked_s, jobs = time.time(), commands.queued_jobs({os.geteuid(), owner})
+            ours = {job.trial_id: job for job in commands.of_trials(jobs, Path.cwd())}
+            queue = Queue(asked_s, ours, {job.job_id for job in jobs if not job.waits})
         except NoAnswer as error:
             reason = str(error)
     states = [
@@ -127,14 +130,6 @@ def state_of(folder: Path, epochs: int, queue: Queue | None) -> TrialState:
         return replace(ended, said=error or SILENT, log=str(silent_log))
     interrupted = last.status is Status.INTERRUPTED
     return replace(ended, state=last.status if interrupted else Status.FAILED, log=last.log)
-
-
-def _queue(trials: Path) -> Queue:
-    now = time.time()
-    owner = trials.stat().st_uid if trials.exists() else os.geteuid()
-    jobs = commands.queued_jobs({os.geteuid(), owner})
-    ours = {job.trial_id: job for job in commands.of_trials(jobs, Path.cwd())}
-    return Queue(now, ours, frozenset(job.job_id for job in jobs if not job.waits))
 
 
 def _measured(path: Path) -> TrialState:
