@@ -11,9 +11,6 @@ SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
 from sagebench.analysis.figures import HEADINGS, declared
-from sagebench.cluster.orphans import cancel_orphans
-from sagebench.cluster.plugin_waits import bound_waits
-from sagebench.cluster.stale_lock import hold_folder, keep_finished
 from sagebench.errors import UserError, full_disk_told
 from sagebench.grid.environment import (
     announce_study,
@@ -36,6 +33,8 @@ from sagebench.grid.freeze import (
 from sagebench.grid.submission import check_submission
 from sagebench.launch.image import check_image
 from sagebench.plan.decisions import check_decisions, guarded
+from sagebench.slurm.leftovers import cancel_orphans, hold_folder, keep_finished
+from sagebench.slurm.plugin_waits import bound_waits
 
 lead_commands(SCRIPTS)
 

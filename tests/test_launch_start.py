@@ -6,7 +6,8 @@ import json
 
 import pytest
 from sagebench.bench import processes
-from sagebench.launch.start import Job, local_site, rank_group, shared_environment
+from sagebench.launch.job import Job, local_site
+from sagebench.launch.start import rank_group, shared_environment
 from sagebench.measure.allocator import NAMES
 from trials import make_trial
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import run_ranks
+from sagebench.attempts import CONTINUES_CODE, EARLY_END_CODE
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
-from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE
 from sagebench.records import Epoch
 from sagebench.training import resume
 from sagebench.training.rank import timing

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sagebench.grid.trial import Trial
-from sagebench.launch.start import ROOT, local_environment, shared_environment
+from sagebench.launch.job import ROOT
+from sagebench.launch.ranks import local_environment
+from sagebench.launch.start import shared_environment
 from sagebench.launch.verdict import RankEnd, ending
 
 SCRIPTS = ROOT / "workflow_scripts"

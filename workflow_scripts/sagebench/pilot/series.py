@@ -8,13 +8,14 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from sagebench.attempts import log_attempt
+from sagebench.attempts import log_attempt, read_measurements
 from sagebench.errors import UserError
 from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import geometry
 from sagebench.launch.attempt import CurrentAttempt, iso
+from sagebench.launch.job import ROOT, Job, Walltime, machine_alone, only_one
 from sagebench.launch.launcher import (
     Interrupted,
     handling_signals,
@@ -22,10 +23,7 @@ from sagebench.launch.launcher import (
     supervise,
     told_interrupted,
 )
-from sagebench.launch.locks import machine_alone, only_one
-from sagebench.launch.start import ROOT, Job
 from sagebench.launch.verdict import Verdict
-from sagebench.launch.walltime import Walltime
 from sagebench.pilot.costs import PILOT, neutral
 from sagebench.pilot.records import (
     EVALUATION_PART,
@@ -37,7 +35,6 @@ from sagebench.pilot.records import (
     write_pilot,
 )
 from sagebench.pilot.work import Work, configurations, missing
-from sagebench.rank_records import read_measurements
 from sagebench.records import Status
 from sagebench.units import duration, significant
 
@@ -98,21 +95,21 @@ class Series:
             attempt = CurrentAttempt.begin(home, walltime.asked_s)
             job = self._job(work, attempt.directory / "trial.json")
             write_json(job.trial_path, job.trial.to_json())
-            verdict, interrupted = supervise(job, attempt, walltime, held)
+            verdict = supervise(job, attempt, walltime, held)
             for record in records_of(work, verdict, attempt.directory):
                 write_pilot(self.folder, record)
                 self.pilots[record.key] = record
                 say(f"{record.key}: {told(record)}, in {duration(time.monotonic() - began)}")
-            ended = attempt.ended(verdict, interrupted is not None)
+            ended = attempt.ended(verdict)
             log_attempt(home, ended)
         if verdict.status is Status.TIME_LIMIT:
             raise UserError(
                 f"the time of the job was used up, and {len(self.missing())} of its pilots are to "
                 "be measured yet: call the same command again"
             )
-        if interrupted is not None:
-            raise Interrupted(interrupted)
-        if verdict.status is None:
+        if verdict.signal is not None:
+            raise Interrupted(verdict.signal)
+        if verdict.status is Status.FAILED:
             whole = WINDOW_PART in work.parts and measured.pilot not in self.pilots
             key = measured.pilot if whole else measured.evaluation
             self.failed[key] = f"{key}: {verdict.message}; see {ended.log}"

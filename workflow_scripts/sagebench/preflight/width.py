@@ -17,9 +17,10 @@ from sagebench.files import read_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.resources import geometry
+from sagebench.launch.job import ROOT
 from sagebench.launch.launcher import handling_signals
-from sagebench.launch.rank_group import RankGroup
-from sagebench.launch.start import ROOT, rank_group, runtime_environment
+from sagebench.launch.ranks import Ranks
+from sagebench.launch.start import rank_group, runtime_environment
 from sagebench.launch.verdict import RankEnd, last_lines
 from sagebench.preflight.findings import problems, unknown
 from sagebench.preflight.needs import needs
@@ -75,7 +76,7 @@ def check_width(study: Study, ranks: int, directory: Path) -> dict[str, Any]:
     return record
 
 
-def start(study: Study, record: dict[str, Any], directory: Path) -> RankGroup:
+def start(study: Study, record: dict[str, Any], directory: Path) -> Ranks:
     """The ranks, as those of a trial, but for what they run. Each opens a graph store of the study,
     where one is built."""
     site, results = study.site.model_dump(mode="json"), Path(study.results)

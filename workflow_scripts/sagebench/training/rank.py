@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from sagebench.attempts import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
 from sagebench.errors import UserError
 from sagebench.grid.trial import Trial
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import lift_limit, release_memory
-from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
 from sagebench.records import Epoch, PeakBytes, Reason, Timing
 from sagebench.training.distributed import RankEnvironment
 from sagebench.training.early_end import check_finite, explain

@@ -10,6 +10,7 @@ from threading import Thread
 
 import torch
 
+from sagebench.attempts import Measurements
 from sagebench.engines.base import Engine, make_engine, network_arguments
 from sagebench.engines.loaders import LOADERS
 from sagebench.engines.placement import Placement, choose_placement, placement_on
@@ -22,7 +23,6 @@ from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
 from sagebench.measure.nvml import Nvml
 from sagebench.models.base import Network, parameter_count
-from sagebench.rank_records import Measurements
 from sagebench.records import Accuracy, StoreFacts
 from sagebench.tensors import torch_view
 from sagebench.training.distributed import Communicator, RankEnvironment

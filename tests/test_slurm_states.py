@@ -16,11 +16,11 @@ import pytest
 import yaml
 from configurations import CLUSTER, GOOD, WORKSTATION, study_of
 from outcome_factory import make_outcome, make_trial
-from sagebench.cluster import squeue, states
-from sagebench.cluster.commands import NoAnswer
-from sagebench.cluster.states import STATES, TrialState, as_csv, as_text, look
 from sagebench.files import write_json
 from sagebench.records import Status
+from sagebench.slurm import commands, states
+from sagebench.slurm.commands import NoAnswer
+from sagebench.slurm.states import STATES, TrialState, as_csv, as_text, look
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "status.py"
 HERE = os.uname().nodename
@@ -29,19 +29,19 @@ GONE = 2**22 + 1
 
 # As squeue of Slurm 22.05 printed it, with the plugin's comments on two jobs.
 REAL = """\
-19|PENDING|Resources|/tmp/a b|(null)
-26|PENDING|BeginTime|/home/me|(null)
-23|PENDING|JobHeldUser|/home/me|(null)
-18|RUNNING|None|/home/me|rule_trial_wildcards_pubmed-blocks-b64x1-f10.5.5-r1-s0-1e20714ac2
-22|COMPLETING|None|/home/me|rule_store_wildcards_pubmed-f593379d
-24|PENDING|Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions|/home/me/a|b|rule_trial_wildcards_pubmed-blocks-b64x1-f10.5.5-r2-s0-0000000000
-25|PENDING|Priority|/home/me|odd | comment "quoted" $HOME
+19|PENDING|(null)|Resources|/tmp/a b
+26|PENDING|(null)|BeginTime|/home/me
+23|PENDING|(null)|JobHeldUser|/home/me
+18|RUNNING|rule_trial_wildcards_pubmed-blocks-b64x1-f10.5.5-r1-s0-1e20714ac2|None|/home/me
+22|COMPLETING|rule_store_wildcards_pubmed-f593379d|None|/home/me
+24|PENDING|rule_trial_wildcards_pubmed-blocks-b64x1-f10.5.5-r2-s0-0000000000|Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions|/home/me/a|b
+25|PENDING|odd | comment "quoted" $HOME|Priority|/home/me
 2
 """  # noqa: E501
 
 
 def test_the_queue_is_read():
-    jobs = {job.job_id: job for job in squeue.parse(REAL)}
+    jobs = {job.job_id: job for job in commands.parse_queue(REAL)}
     assert list(jobs) == ["19", "26", "23", "18", "22", "24", "25"]
     assert jobs["18"].trial_id == "pubmed-blocks-b64x1-f10.5.5-r1-s0-1e20714ac2"
     assert (jobs["18"].state, jobs["18"].waits, jobs["19"].waits) == ("RUNNING", False, True)
@@ -54,9 +54,10 @@ def test_the_queue_is_read():
 def test_jobs_of_another_checkout_are_not_ours(tmp_path):
     (tmp_path / "other").mkdir()
     comment = "rule_trial_wildcards_a"
-    text = f"1|PENDING|Priority|{tmp_path}/other/..|{comment}\n"
-    text += f"2|PENDING|Priority|{tmp_path}/other|{comment}\n3|RUNNING|None|/gone|{comment}\n"
-    assert [job.job_id for job in squeue.of_trials(squeue.parse(text), tmp_path)] == ["1"]
+    text = f"1|PENDING|{comment}|Priority|{tmp_path}/other/..\n"
+    text += f"2|PENDING|{comment}|Priority|{tmp_path}/other\n3|RUNNING|{comment}|None|/gone\n"
+    found = commands.of_trials(commands.parse_queue(text), tmp_path)
+    assert [job.job_id for job in found] == ["1"]
 
 
 class Files:
@@ -122,13 +123,14 @@ def slurm(tmp_path, monkeypatch):
     files = Files(tmp_path / "results", CLUSTER)
     files.queue = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(squeue, "jobs", lambda users: squeue.parse("\n".join(files.queue)))
+    answer = lambda users: commands.parse_queue("\n".join(files.queue))  # noqa: E731
+    monkeypatch.setattr(commands, "queued_jobs", answer)
     return files
 
 
 def in_queue(files, job_id, state, reason="None", number=0):
     comment = f"rule_trial_wildcards_{files.ids[number]}"
-    files.queue.append(f"{job_id}|{state}|{reason}|{Path.cwd()}|{comment}")
+    files.queue.append(f"{job_id}|{state}|{comment}|{reason}|{Path.cwd()}")
 
 
 def test_nothing_has_begun(local):
@@ -152,7 +154,7 @@ def test_what_is_measured(local):
     for number, status in enumerate(("completed", "out_of_memory", "time_limit", "diverged")):
         local.begin(number)
         local.end(number, status=status, reason=None if number == 0 else reason)
-        local.outcome(number, status)
+        local.outcome(number, status, reason=None if number == 0 else reason, attempts=1)
         found = local.state(number)
         assert (found.state, found.attempt) == (status, 1)
         assert found.said == ("" if number == 0 else "rank 1, forward")
@@ -319,7 +321,7 @@ def test_without_an_answer_of_the_queue(slurm, monkeypatch):
     def jobs(users):
         raise NoAnswer("squeue is not installed here")
 
-    monkeypatch.setattr(squeue, "jobs", jobs)
+    monkeypatch.setattr(commands, "queued_jobs", jobs)
     slurm.begin(slurm_job_id="31", host="mel2001", walltime_s=None)
     found, unknown = look(slurm.study)
     assert [one.state for one in found[:2]] == ["running", "not_started"]

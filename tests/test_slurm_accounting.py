@@ -9,10 +9,9 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
-from sagebench.cluster import sacct
-from sagebench.cluster.accounting import COLUMNS, Asked, as_csv, collect, read_rows
-from sagebench.cluster.commands import NoAnswer
-from sagebench.cluster.sacct import Allocation
+from sagebench.slurm import accounting
+from sagebench.slurm.accounting import COLUMNS, Asked, as_csv, collect, read_rows
+from sagebench.slurm.commands import NoAnswer
 
 HOUR = 3600
 BEGIN_S = 1795365408.0  # 2026-11-22T16:36:48 UTC
@@ -24,23 +23,21 @@ def iso(after_s):
 
 def ran(job_id="7", start=0, end=HOUR, state="COMPLETED", **values):
     """An allocation of two whole nodes, from `start` to `end` seconds after BEGIN_S."""
-    return Allocation(
-        **{
-            "slurm_job_id": job_id,
-            "state": state,
-            "exit_code": "0:0",
-            "submitted_at": iso(start - 60),
-            "started_at": iso(start),
-            "finished_at": None if end is None else iso(end),
-            "elapsed_s": (end or HOUR) - start,
-            "queue_s": 60,
-            "nodes": 2,
-            "node_names": "tb[1-2]",
-            "gpus_allocated": 8,
-            "energy_j": 5e6,
-            **values,
-        }
-    )
+    return {
+        "slurm_job_id": job_id,
+        "state": state,
+        "exit_code": "0:0",
+        "submitted_at": iso(start - 60),
+        "started_at": iso(start),
+        "finished_at": None if end is None else iso(end),
+        "elapsed_s": (end or HOUR) - start,
+        "queue_s": 60,
+        "nodes": 2,
+        "node_names": "tb[1-2]",
+        "gpus_allocated": 8,
+        "energy_j": 5e6,
+        **values,
+    }
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ def slurm(monkeypatch):
             raise NoAnswer(said.reason)
         return {one: said.known[one] for one in ids if one in said.known}
 
-    monkeypatch.setattr(sacct, "allocations", allocations)
+    monkeypatch.setattr(accounting, "allocations", allocations)
     return said
 
 

@@ -1,7 +1,4 @@
-"""Where every trial of a study stands: from its folder, Slurm's queue and the processes here.
-
-A finished trial costs a listing and one small file, so that ten thousand take a second or two.
-"""
+"""Where every trial of a study stands: from its folder, Slurm's queue and the processes here."""
 
 from __future__ import annotations
 
@@ -11,17 +8,17 @@ import os
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from sagebench.attempts import Attempt, read_attempts, read_ended_attempts
-from sagebench.cluster import squeue
-from sagebench.cluster.commands import NoAnswer
+from sagebench.attempts import Attempt, measured_path, read_attempts, read_measurements
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
-from sagebench.rank_records import measured_path, read_measurements
-from sagebench.records import MEASURED_ENDS, Damaged, Reason, Status, ends_whole, read_outcome
+from sagebench.records import MEASURED_ENDS, Damaged, Status, read_outcome
+from sagebench.slurm import commands
+from sagebench.slurm.commands import NoAnswer
 from sagebench.text_table import text_table
 from sagebench.units import duration
 
@@ -74,14 +71,13 @@ class TrialState:
     log: str | None = None
 
 
-@dataclass(frozen=True)
-class Queue:
+class Queue(NamedTuple):
     """What Slurm's queue holds: the study's jobs by trial, and the ids of all that run, from
     wherever they were submitted."""
 
     asked_s: float
-    jobs: dict[str, squeue.Job] = field(default_factory=dict)
-    running_ids: frozenset[str] = frozenset()
+    jobs: Mapping[str, commands.Job]
+    running_ids: set[str]
 
 
 def look(study: Study) -> tuple[list[TrialState], str | None]:
@@ -90,16 +86,16 @@ def look(study: Study) -> tuple[list[TrialState], str | None]:
     queue, reason = None, None
     if study.site.launcher == "slurm":
         try:
-            queue = _queue(trials)
+            owner = trials.stat().st_uid if trials.exists() else os.geteuid()
+            asked_s, jobs = time.time(), commands.queued_jobs({os.geteuid(), owner})
+            ours = {job.trial_id: job for job in commands.of_trials(jobs, Path.cwd())}
+            queue = Queue(asked_s, ours, {job.job_id for job in jobs if not job.waits})
         except NoAnswer as error:
             reason = str(error)
-    there = _names(trials)
     states = [
         TrialState(trial_id, Status.SKIPPED, SKIPPED_BECAUSE)
         if trial_id in study.skipped
         else state_of(trials / trial_id, request.trial.epochs, queue)
-        if trial_id in there
-        else _by_queue(trial_id, queue.jobs.get(trial_id) if queue else None)
         for trial_id, request in study.requests.items()
     ]
     return states, reason
@@ -108,67 +104,43 @@ def look(study: Study) -> tuple[list[TrialState], str | None]:
 def state_of(folder: Path, epochs: int, queue: Queue | None) -> TrialState:
     """The state of the trial in `folder`, which asks for so many epochs. queue: None where there is
     no Slurm, or no answer of it."""
-    names = _names(folder)
-    if "outcome.json" in names:
-        return _measured(folder)
-    trial_id = folder.name
-    attempts = read_attempts(folder) if names & {"attempts", "attempts.jsonl"} else []
-    last = attempts[-1] if attempts else None
+    trial_id, log = folder.name, folder / "log.txt"
+    if (folder / "outcome.json").exists():
+        return _measured(folder / "outcome.json")
+    last = (read_attempts(folder) or [None])[-1]
     job = queue.jobs.get(trial_id) if queue else None
     if job is not None and job.waits:
-        return _by_queue(trial_id, job)
+        return TrialState(trial_id, Status.QUEUED, job.reason, slurm_job_id=job.job_id)
     if last is not None and last.status is None and _alive(last, trial_id, queue):
         return _running(last, folder, epochs)
     if job is not None and (last is None or last.slurm_job_id != job.job_id):
-        return _by_queue(trial_id, job)
-    if "checkpoint.pt" in names and (last is None or last.status in (None, Status.CONTINUES)):
-        return TrialState(trial_id, Status.TO_BE_CONTINUED, attempt=last and last.attempt)
-    if last is not None and last.status in MEASURED_ENDS:
-        return TrialState(trial_id, Status.NOT_STARTED, "its outcome was set aside")
-    error = _last_error(folder / "log.txt") if "log.txt" in names else ""
+        return TrialState(trial_id, Status.RUNNING, "starting", slurm_job_id=job.job_id)
+    error = _last_error(log)
     if last is None:
-        if error:
-            return TrialState(trial_id, Status.FAILED, error, log=str(folder / "log.txt"))
-        return TrialState(trial_id, Status.NOT_STARTED)
+        state = Status.FAILED if error else Status.NOT_STARTED
+        return TrialState(trial_id, state, error, log=str(log) if error else None)
+    ended = TrialState(trial_id, Status.FAILED, last.why, last.attempt, last.slurm_job_id)
+    if last.status in (None, Status.CONTINUES) and (folder / "checkpoint.pt").exists():
+        return replace(ended, state=Status.TO_BE_CONTINUED, said="")
+    if last.status in MEASURED_ENDS:
+        return TrialState(trial_id, Status.NOT_STARTED, "its outcome was set aside")
     if last.status is None:
         ranks_log = folder / "attempts" / str(last.attempt) / "rank-0.log"
-        log = folder / "log.txt" if error or not ranks_log.exists() else ranks_log
-        return _ended(trial_id, Status.FAILED, last, error or SILENT, str(log))
-    state = Status.INTERRUPTED if last.status is Status.INTERRUPTED else Status.FAILED
-    return _ended(trial_id, state, last, last.why, last.log)
+        silent_log = log if error or not ranks_log.exists() else ranks_log
+        return replace(ended, said=error or SILENT, log=str(silent_log))
+    interrupted = last.status is Status.INTERRUPTED
+    return replace(ended, state=last.status if interrupted else Status.FAILED, log=last.log)
 
 
-def _queue(trials: Path) -> Queue:
-    now = time.time()
-    owner = trials.stat().st_uid if trials.exists() else os.geteuid()
-    jobs = squeue.jobs({os.geteuid(), owner})
-    ours = {job.trial_id: job for job in squeue.of_trials(jobs, Path.cwd())}
-    return Queue(now, ours, frozenset(job.job_id for job in jobs if not job.waits))
-
-
-def _by_queue(trial_id: str, job: squeue.Job | None) -> TrialState:
-    """What the queue alone says of a trial."""
-    if job is None:
-        return TrialState(trial_id, Status.NOT_STARTED)
-    state, said = (Status.QUEUED, job.reason) if job.waits else (Status.RUNNING, "starting")
-    return TrialState(trial_id, state, said, slurm_job_id=job.job_id)
-
-
-def _measured(folder: Path) -> TrialState:
-    """A trial with an outcome; its attempts tell the same as that, in fewer bytes."""
-    path, ended = folder / "outcome.json", read_ended_attempts(folder)[-1:]
-    if ended and ended[0].status in MEASURED_ENDS and ends_whole(path):
-        last = ended[0]
-        return TrialState(folder.name, last.status, _where(last.reason), last.attempt)
+def _measured(path: Path) -> TrialState:
+    trial_id = path.parent.name
     try:
-        outcome = read_outcome(path, folder.name)
+        outcome = read_outcome(path, trial_id)
     except Damaged as damaged:
-        return TrialState(folder.name, Status.DAMAGED, damaged.remedy, log=str(path))
-    return TrialState(folder.name, outcome.status, _where(outcome.reason))
-
-
-def _where(reason: Reason | None) -> str:
-    return f"rank {reason.rank}, {reason.phase}" if reason else ""
+        return TrialState(trial_id, Status.DAMAGED, damaged.remedy, log=str(path))
+    reason = outcome.reason
+    said = f"rank {reason.rank}, {reason.phase}" if reason else ""
+    return TrialState(trial_id, outcome.status, said, outcome.attempts)
 
 
 def _alive(attempt: Attempt, trial_id: str, queue: Queue | None) -> bool:
@@ -205,26 +177,15 @@ def _running(attempt: Attempt, folder: Path, epochs: int) -> TrialState:
     )
 
 
-def _ended(
-    trial_id: str, state: Status, attempt: Attempt, said: str, log: str | None
-) -> TrialState:
-    return TrialState(trial_id, state, said, attempt.attempt, attempt.slurm_job_id, log=log)
-
-
 def _last_error(path: Path) -> str:
     """The mistake that a log ends with; "" where it ends with something else."""
-    with path.open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-        lines = log.read().decode(errors="replace").strip().splitlines()
-    last = lines[-1] if lines else ""
-    return last.removeprefix("error: ") if last.startswith("error: ") else ""
-
-
-def _names(folder: Path) -> set[str]:
     try:
-        return {path.name for path in folder.iterdir()}
+        with path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
     except FileNotFoundError:
-        return set()
+        return ""
+    return last.removeprefix("error: ") if last.startswith("error: ") else ""
 
 
 def as_text(title: str, states: Sequence[TrialState], queue_unknown: str | None = None) -> str:
