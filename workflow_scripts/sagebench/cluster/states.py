@@ -22,8 +22,7 @@ from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.rank_records import measured_path, read_measurements
 from sagebench.records import MEASURED_ENDS, Damaged, Reason, Status, ends_whole, read_outcome
-from sagebench.text_table import text_table
-from sagebench.units import duration
+from sagebench.units import duration, text_table
 
 STATES = (
     Status.RUNNING,

@@ -14,11 +14,9 @@ from typing import Any
 from sagebench import registry
 from sagebench.errors import script_parser
 from sagebench.files import read_json, read_object, write_atomic, write_json
-from sagebench.grid.configuration import validate
+from sagebench.grid.configuration import laid_over, read_configuration, validate
 from sagebench.grid.expansion import Request, Study, expand
-from sagebench.grid.files import laid_over, read_configuration
-from sagebench.grid.resources import geometry
-from sagebench.grid.site import read_site, validate_site
+from sagebench.grid.site import geometry, read_site, validate_site
 from sagebench.grid.trial import digest
 
 DEFAULT_CONFIGURATION = "config/config.yaml"

@@ -13,7 +13,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model, model
 from pydantic.fields import FieldInfo
 
 from sagebench import registry
-from sagebench.grid.strict import Strict
 from sagebench.grid.together import model_options
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
@@ -22,6 +21,7 @@ from sagebench.grid.values import (
     FilePath,
     Flag,
     Name,
+    Strict,
     Text,
     choice,
     key,

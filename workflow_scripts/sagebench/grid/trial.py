@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 from sagebench import registry
 from sagebench.errors import UserError
 from sagebench.files import read_json
-from sagebench.grid.fanout import Fanout
 from sagebench.registry import recorded
 
 # The values that an id leaves out. NEVER EDIT OR REMOVE AN ENTRY: every id that exists was made
@@ -76,6 +76,38 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """the words that a trial's values may be, where they are words"""
 REGISTERED = ("engine", "model", "sampler")
 """the values that name a module"""
+
+
+class Fanout(tuple[int, ...]):
+    """Neighbors a hop, from the seed nodes outward, one hop a layer; -1: every one, 0: none."""
+
+    @classmethod
+    def parse(cls, text: str) -> Fanout:
+        """Of its text, "15,10,-1". Raises ValueError for anything else."""
+        return cls(int(hop) for hop in text.split(","))
+
+    def __str__(self) -> str:
+        """ "15,10,-1", as tables have it."""
+        return ",".join(map(str, self))
+
+    @property
+    def label(self) -> str:
+        """ "15·10·all", for people."""
+        return "·".join(self._words)
+
+    @property
+    def readable(self) -> str:
+        """ "15.10.all", as in a trial's id."""
+        return ".".join(self._words)
+
+    @property
+    def total(self) -> float | None:
+        """Product of the hops that take any; None where one takes every neighbor."""
+        return None if -1 in self else float(math.prod(hop for hop in self if hop))
+
+    @property
+    def _words(self) -> list[str]:
+        return ["all" if hop == -1 else str(hop) for hop in self]
 
 
 @dataclass(frozen=True, slots=True)

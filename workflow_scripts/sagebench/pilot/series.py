@@ -13,7 +13,7 @@ from sagebench.errors import UserError
 from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
-from sagebench.grid.resources import geometry
+from sagebench.grid.site import geometry
 from sagebench.launch.attempt import CurrentAttempt, iso
 from sagebench.launch.launcher import (
     Interrupted,
@@ -41,7 +41,7 @@ from sagebench.rank_records import read_measurements
 from sagebench.records import Status
 from sagebench.units import duration, significant
 
-RANK_SCRIPT = ROOT / "workflow_scripts" / "pilot_rank.py"
+RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
 
 
 class Series:
@@ -126,7 +126,7 @@ class Series:
             self.folder / f"{work.name}.json",
             site.model_dump(mode="json"),
             asdict(geometry(1, site)),
-            program=(str(RANK_SCRIPT), *(f"--part={part}" for part in work.parts)),
+            program=(str(RANK_SCRIPT), "pilot", *(f"--part={part}" for part in work.parts)),
         )
 
 
