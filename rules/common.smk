@@ -199,6 +199,7 @@ def before_run():
     """What comes before the first job: checks of what is to be submitted, and the frozen files."""
     jobs = jobs_to_run()
     trials = [wildcards.trial for wildcards in jobs.get("trial", ())]
+    given = workflow.config_settings.config_args or []
     submitted = not workflow.executor_plugin.common_settings.local_exec
     if submitted and not BY_SLURM:
         sys.exit(
@@ -213,7 +214,12 @@ def before_run():
                 study.site,
                 folder=str(Path.cwd()),
                 python=sys.executable,
-                texts=texts_of_jobs(),
+                # What else Snakemake writes on the command lines of its jobs.
+                texts={
+                    "the path": workflow.main_snakefile,
+                    "results: the path": RESULTS,
+                    **{f"--config {one.partition('=')[0]}:": one for one in given},
+                },
                 as_script=getattr(
                     workflow.executor_settings, "pass_command_as_script", True
                 ),
@@ -233,14 +239,3 @@ def before_run():
             freeze_predictions(study, trials)
     except UserError as error:
         sys.exit(f"error: {error}")
-
-
-def texts_of_jobs():
-    """What Snakemake writes on the command lines of its jobs, beside the folder it is called in."""
-    arguments = workflow.config_settings.config_args or []
-    given = {f"--config {one.partition('=')[0]}:": one for one in arguments}
-    return {
-        "the path": workflow.main_snakefile,
-        "results: the path": RESULTS,
-        **given,
-    }

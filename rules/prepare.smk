@@ -53,37 +53,29 @@ rule store:
         " --out {params.out:q} 2>&1 | tee -i {log:q}"
 
 
-# What a few micro-batches of each fanout and batch size sample, and what a recorded step of each
-# configuration takes. What is there is not taken again.
-rule probe:
-    input:
-        [ancient(manifest_path(RESULTS, store)) for store in study.stores],
-    log:
-        f"{STUDY}/logs/probe.txt",
-    resources:
-        **CPU_JOB,
-    message:
-        f"Probes: {RESULTS}/probes/"
-    shell:
-        'python "$SAGEBENCH_SCRIPTS/prepare.py" probe --study "$SAGEBENCH_FROZEN_STUDY"'
-        " 2>&1 | tee -i {log:q}"
+# probe: what a few micro-batches of each fanout and batch size sample, and what a recorded step of
+# each configuration takes. pilot: a few micro-steps of each configuration, timed on the devices
+# that trials will run on. One job for all of them; what is there is not measured again.
+for measured, asked in {
+    "probe": CPU_JOB,
+    "pilot": resources_of_pilots(study.site, lambda: len(missing_of(study))),
+}.items():
 
-
-# A few micro-steps of every configuration, timed on the devices that trials will run on. One job
-# for all of them; what is there is not measured again.
-rule pilot:
-    input:
-        [ancient(manifest_path(RESULTS, store)) for store in study.stores],
-    log:
-        f"{STUDY}/logs/pilot.txt",
-    threads: trial_threads()
-    resources:
-        **resources_of_pilots(study.site, lambda: len(missing_of(study))),
-    message:
-        f"Pilots: {RESULTS}/pilots/{study.site.machine}/"
-    shell:
-        'python "$SAGEBENCH_SCRIPTS/prepare.py" pilot --study "$SAGEBENCH_FROZEN_STUDY"'
-        " 2>&1 | tee -i {log:q}"
+    rule:
+        name:
+            measured
+        input:
+            [ancient(manifest_path(RESULTS, store)) for store in study.stores],
+        log:
+            f"{STUDY}/logs/{measured}.txt",
+        threads: trial_threads()
+        resources:
+            **asked,
+        message:
+            f"For the plan: {RESULTS}/{measured}s/"
+        shell:
+            'python "$SAGEBENCH_SCRIPTS/prepare.py" {rule} --study "$SAGEBENCH_FROZEN_STUDY"'
+            " 2>&1 | tee -i {log:q}"
 
 
 # A short job that is submitted and started as trials are.
