@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -148,11 +148,7 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Every value, as plain JSON types."""
-        values = {name: getattr(self, name) for name in FIELD_NAMES}
-        values["dataset"] = dict(self.dataset)
-        values["options"] = dict(self.options)
-        values["fanout"] = list(self.fanout)
-        return values
+        return {**asdict(self), "fanout": list(self.fanout)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
@@ -160,11 +156,10 @@ class Trial:
 
         Raises ValueError for a key that is missing without such a value, or not known.
         """
-        unknown = sorted(set(values) - set(FIELD_NAMES))
-        missing = sorted(set(FIELD_NAMES) - set(values) - set(INTRODUCTION_DEFAULTS))
-        if unknown or missing:
-            raise ValueError(f"not a trial: unknown keys {unknown}, missing keys {missing}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"not a trial: {error}") from None
 
 
 FIELD_NAMES = tuple(one.name for one in fields(Trial))
