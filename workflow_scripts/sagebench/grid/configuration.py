@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.util import find_spec, module_from_spec
+from importlib import import_module, reload
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -91,18 +89,9 @@ def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def types() -> ModuleType:
-    """sagebench.grid.study_types, for the plug-ins of now."""
-    return _types(registry.plugins())
-
-
-@cache
-def _types(plugins: tuple[str, ...]) -> ModuleType:
-    spec = find_spec("sagebench.grid.study_types")
-    # A name of its own: pydantic looks up the annotations in the module of that name.
-    spec.name = spec.loader.name = f"{spec.name}:{':'.join(plugins)}"
-    module = sys.modules[spec.name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """sagebench.grid.study_types, whose types are those of the plug-ins of now."""
+    module = import_module("sagebench.grid.study_types")
+    return module if registry.plugins() == module.PLUGINS else reload(module)
 
 
 def validate(values: Mapping[str, Any]) -> Configuration:

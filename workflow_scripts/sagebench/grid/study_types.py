@@ -1,7 +1,7 @@
 """The types of a configuration: its keys, data sets, experiments.
 
-They depend on what modules there are, plug-ins too: `configuration.types` has a copy of this module
-for each set of plug-ins.
+They depend on what modules there are, plug-ins too: `configuration.types` reloads this module where
+those are others.
 """
 
 from __future__ import annotations
@@ -241,3 +241,6 @@ class Configuration(Strict):
         }
         whole = self.model_dump(mode="json", exclude={"extends", "experiments"})
         return {**whole, "experiments": experiments}
+
+
+PLUGINS = registry.plugins()  # that all of this is made for; not set where one of them is bad
