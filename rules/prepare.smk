@@ -71,10 +71,12 @@ for measured, asked in {
         threads: trial_threads()
         resources:
             **asked,
+        params:
+            what=measured,
         message:
             f"For the plan: {RESULTS}/{measured}s/"
         shell:
-            'python "$SAGEBENCH_SCRIPTS/prepare.py" {rule} --study "$SAGEBENCH_FROZEN_STUDY"'
+            'python "$SAGEBENCH_SCRIPTS/prepare.py" {params.what} --study "$SAGEBENCH_FROZEN_STUDY"'
             " 2>&1 | tee -i {log:q}"
 
 
