@@ -17,25 +17,17 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
-include: "rules/jobs.smk"
+include: "rules/prepare.smk"
+include: "rules/trials.smk"
+include: "rules/analysis.smk"
 
 
 rule all:
     default_target: True
     input:
-        report_file(),
-        table_files(),
+        REPORT,
+        TABLES,
         deleted_outcomes,
-
-
-include: "rules/plan.smk"
-include: "rules/stores.smk"
-include: "rules/probe.smk"
-include: "rules/image.smk"
-include: "rules/trials.smk"
-include: "rules/pilot.smk"
-include: "rules/preflight.smk"
-include: "rules/analysis.smk"
 
 
 # Only the main process of a real run comes here: not a dry run, not a job on a node.

@@ -8,8 +8,7 @@ import math
 import pytest
 import yaml
 from configurations import GOOD
-from sagebench.grid.configuration import json_schema, types
-from sagebench.grid.files import laid_over, read_configuration
+from sagebench.grid.configuration import json_schema, laid_over, read_configuration, types
 from sagebench.grid.freeze import load_study
 from sagebench.grid.site import Limits, Site, read_site
 from sagebench.grid.together import model_options

@@ -24,7 +24,7 @@ from short_folder import short_folder
 from trial_runs import Run
 from trials import DATASET, make_trial, tiny_store
 
-SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "pilot.py"
+SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "prepare.py"
 SITE = Path(__file__).parents[1] / "profiles" / "local" / "site.yaml"
 LIMIT_S = 180
 DEFAULTS = {
@@ -54,7 +54,15 @@ class Study:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, str(SCRIPT), "--configfile", "study.yaml", "--site", str(SITE)]
+        return [
+            sys.executable,
+            str(SCRIPT),
+            "pilot",
+            "--configfile",
+            "study.yaml",
+            "--site",
+            str(SITE),
+        ]
 
     def pilot(self) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -228,7 +236,7 @@ def test_micro_steps_without_seeds_are_not_counted(tmp_path):
 def test_the_rank_s_window_on_a_device(tmp_path, device):
     store, trial = tiny_store(tmp_path / "store"), make_trial(device=device)
     (tmp_path / "trial.json").write_text(json.dumps(trial.to_json()))
-    command = [sys.executable, str(SCRIPT.with_name("pilot_rank.py")), "--part=window.json"]
+    command = [sys.executable, str(SCRIPT.with_name("rank.py")), "pilot", "--part=window.json"]
     command += ["--trial", tmp_path / "trial.json", "--store", store.path, "--out", tmp_path]
     subprocess.run(command, check=True, timeout=LIMIT_S)
     window = json.loads((tmp_path / "window.json").read_text())

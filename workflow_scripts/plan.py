@@ -26,13 +26,16 @@ def main() -> None:
     parser = study_parser(__doc__)
     parser.add_argument("--out", metavar="CSV", help="default: results/<study>/plan.csv")
     parser.add_argument(
+        "--check", action="store_true", help="only say what is wrong with the configuration"
+    )
+    parser.add_argument(
         "--decisions-only",
         action="store_true",
         help="write plan.json alone, and only where the study leaves something to its plan",
     )
     arguments = parser.parse_args()
     study = study_of(arguments)
-    if arguments.decisions_only and not has_guards(study):
+    if arguments.check or (arguments.decisions_only and not has_guards(study)):
         return
     forecaster = Forecaster(study, warn=lambda said: print(f"warning: {said}", file=sys.stderr))
     decisions = decide(study, forecaster)

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sagebench.grid.fanout import Fanout
-from sagebench.grid.trial import Trial
+from sagebench.grid.trial import Fanout, Trial
 
 MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
 """that one picture has room for"""

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sagebench.errors import UserError
-from sagebench.grid import messages
-from sagebench.grid.resources import fits, fitting
-from sagebench.grid.site import Site
+from sagebench.grid.site import Site, fits, fitting
 from sagebench.grid.together import model_options, options_of, wrong_together
 from sagebench.grid.trial import Trial, store_name
+from sagebench.grid.values import sentence
 from sagebench.registry import recorded
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def _request(
         entries.update(row)
     values = {key: value for key, (value, _) in entries.items()}
     for key, write in _wrong(values, site):
-        raise UserError(messages.sentence(entries[key][1], values[key], write))
+        raise UserError(sentence(entries[key][1], values[key], write))
     values["options"] = options_of(values)
     for key in model_options():
         del values[key]

@@ -5,7 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sagebench import registry
@@ -27,25 +27,23 @@ def wrong_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     values: of every key of a configuration; of a model's option None where it is not given.
     """
     yield from _wrong_of_model(values)
-    engine, sampler = values["engine"], values["sampler"]
-    takes = registry.declared("engine", engine)["TAKES"]
-    if registry.declared("sampler", sampler)["GIVES"] not in takes:
-        fitting = " or ".join(_with("sampler", "GIVES", takes))
-        others = " or ".join(
-            name
-            for name in registry.names("engine")
-            if registry.declared("sampler", sampler)["GIVES"]
-            in registry.declared("engine", name)["TAKES"]
+    engine = registry.declared("engine", values["engine"])
+    sampler = registry.declared("sampler", values["sampler"])
+    if sampler["GIVES"] not in engine["TAKES"]:
+        fitting = _with("sampler", lambda one: one["GIVES"] in engine["TAKES"])
+        others = _with("engine", lambda one: sampler["GIVES"] in one["TAKES"])
+        yield (
+            "sampler",
+            f"{fitting}, which engine {values['engine']} takes, or set engine: {others}",
         )
-        yield "sampler", f"{fitting}, which engine {engine} takes, or set engine: {others}"
-    placements = registry.declared("engine", engine)["PLACEMENTS"]
-    if values["placement"] not in placements:
-        yield "placement", f"{' or '.join(placements)}: engine {engine} always samples on the host"
-    if values["continue_after_walltime"] and not registry.declared("sampler", sampler)["KEYED"]:
-        others = " or ".join(_with("sampler", "KEYED", [True]))
+    if values["placement"] not in engine["PLACEMENTS"]:
+        placements = " or ".join(engine["PLACEMENTS"])
+        yield "placement", f"{placements}: engine {values['engine']} always samples on the host"
+    if values["continue_after_walltime"] and not sampler["KEYED"]:
         yield (
             "continue_after_walltime",
-            f"false: no checkpoint holds {sampler}'s random state, or set sampler: {others}",
+            f"false: no checkpoint holds {values['sampler']}'s random state, or set sampler: "
+            + _with("sampler", lambda one: one["KEYED"]),
         )
 
 
@@ -78,10 +76,9 @@ def options_of(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with(kind: str, declaration: str, among: list[Any]) -> list[str]:
-    return [
-        name for name in registry.names(kind) if registry.declared(kind, name)[declaration] in among
-    ]
+def _with(kind: str, fits: Callable[[Mapping[str, Any]], Any]) -> str:
+    """The names of those whose declarations fit."""
+    return " or ".join(name for name in registry.names(kind) if fits(registry.declared(kind, name)))
 
 
 def law_of(trial: Trial) -> str:

@@ -18,7 +18,7 @@ from sagebench import registry
 from sagebench.attempts import PROFILE, log_attempt, read_early_end, read_measurements
 from sagebench.errors import UserError
 from sagebench.files import read_json
-from sagebench.grid.environment import run_began_unix_s
+from sagebench.grid.submission import run_began_unix_s
 from sagebench.grid.trial import read_trial
 from sagebench.launch.attempt import CurrentAttempt, collect_provenance, compose_outcome
 from sagebench.launch.job import Job, Walltime, machine_alone, only_one

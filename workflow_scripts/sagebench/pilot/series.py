@@ -13,7 +13,7 @@ from sagebench.errors import UserError
 from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
-from sagebench.grid.resources import geometry
+from sagebench.grid.site import geometry
 from sagebench.launch.attempt import CurrentAttempt, iso
 from sagebench.launch.job import ROOT, Job, Walltime, machine_alone, only_one
 from sagebench.launch.launcher import (
@@ -38,7 +38,7 @@ from sagebench.pilot.work import Work, configurations, missing
 from sagebench.records import Status
 from sagebench.units import duration, significant
 
-RANK_SCRIPT = ROOT / "workflow_scripts" / "pilot_rank.py"
+RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
 
 
 class Series:
@@ -123,7 +123,7 @@ class Series:
             self.folder / f"{work.name}.json",
             site.model_dump(mode="json"),
             asdict(geometry(1, site)),
-            program=(str(RANK_SCRIPT), *(f"--part={part}" for part in work.parts)),
+            program=(str(RANK_SCRIPT), "pilot", *(f"--part={part}" for part in work.parts)),
         )
 
 

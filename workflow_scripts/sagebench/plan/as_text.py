@@ -10,7 +10,7 @@ from sagebench.grid.expansion import Study
 from sagebench.page.cells import HtmlTable
 from sagebench.plan.rows import PlanRow
 from sagebench.plan.tables import every_trial, experiments
-from sagebench.text_table import text_table
+from sagebench.units import text_table
 
 ROWS_SHOWN = 200
 """more than anybody reads on a terminal; plan.csv and plan.html have them all"""

@@ -12,7 +12,7 @@ from sagebench.estimate.memory import NO_FIT
 from sagebench.estimate.time import steps_per_epoch
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
-from sagebench.grid.resources import Geometry, geometry
+from sagebench.grid.site import Geometry, geometry
 from sagebench.plan.budget import refusal
 from sagebench.plan.decisions import Decisions, has_guards, inputs, model_version
 from sagebench.plan.forecast import Forecast, Forecaster

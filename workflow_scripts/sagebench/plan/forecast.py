@@ -27,7 +27,7 @@ from sagebench.estimate.time import (
 from sagebench.files import read_object
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path
-from sagebench.grid.resources import geometry
+from sagebench.grid.site import geometry
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import epoch_key, evaluation_key, pilot_key
 from sagebench.pilot.records import Pilot, read_pilots

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT
-from sagebench.grid.fanout import Fanout
+from sagebench.grid.trial import Fanout
 from sagebench.page import cells
 from sagebench.page.cells import NOTHING, Cell, HtmlTable
 from sagebench.plan.rows import PlanRow, totals

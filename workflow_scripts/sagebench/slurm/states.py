@@ -19,8 +19,7 @@ from sagebench.grid.freeze import outcome_path
 from sagebench.records import MEASURED_ENDS, Damaged, Status, read_outcome
 from sagebench.slurm import commands
 from sagebench.slurm.commands import NoAnswer
-from sagebench.text_table import text_table
-from sagebench.units import duration
+from sagebench.units import duration, text_table
 
 STATES = (
     Status.RUNNING,

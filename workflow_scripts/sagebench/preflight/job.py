@@ -1,4 +1,4 @@
-"""One width of a preflight: its ranks are started as a trial's are, and their records gathered."""
+"""One job of a preflight: its ranks are started as a trial's are, and their records gathered."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from sagebench.errors import UserError
-from sagebench.files import read_json
+from sagebench.files import read_json, read_object
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
-from sagebench.grid.resources import geometry
+from sagebench.grid.site import geometry
+from sagebench.grid.together import samples_where_placed
+from sagebench.grid.trial import Trial
 from sagebench.launch.job import ROOT
 from sagebench.launch.launcher import handling_signals
 from sagebench.launch.ranks import Ranks
 from sagebench.launch.start import rank_group, runtime_environment
 from sagebench.launch.verdict import RankEnd, last_lines
 from sagebench.preflight.findings import problems, unknown
-from sagebench.preflight.needs import needs
 
-RANK_SCRIPT = ROOT / "workflow_scripts" / "preflight_rank.py"
+RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
 LIMIT_S = 300
 FORMAT = 1
+BATCHES_AHEAD = 2
+"""that torch's DataLoader has each of its processes make"""
 
 
 def check_width(study: Study, ranks: int, directory: Path) -> dict[str, Any]:
-    """The record of one width: what its ranks found, and what is wrong, in sentences.
+    """The record of one number of ranks: what they found, and what is wrong, in sentences.
 
     directory: for the ranks' logs and records, made anew.
     """
@@ -97,7 +101,7 @@ def start(study: Study, record: dict[str, Any], directory: Path) -> Ranks:
         "NCCL_DEBUG": "INFO",
         "NCCL_DEBUG_SUBSYS": "INIT,NET",
     }
-    arguments = [str(RANK_SCRIPT), json.dumps(checks)]
+    arguments = [str(RANK_SCRIPT), "preflight", json.dumps(checks)]
     return rank_group(arguments, variables, directory, [results, *built], site, record["place"])
 
 
@@ -112,3 +116,42 @@ def network(log: Path) -> str | None:
     said = log.read_text(errors="replace") if log.exists() else ""
     found = re.search(r"NCCL INFO Using network (.+)", said)
     return found[1].strip() if found else None
+
+
+def needs(study: Study) -> dict[str, Any]:
+    """What trials want of a node besides GPUs: {"compiles": whether one has compile: true,
+    "shared_memory_bytes": that the loader processes of one may fill in /dev/shm of a node, of those
+    whose graph store is built}"""
+    sizes = {name: read_object(Path(manifest_path(study.results, name))) for name in study.stores}
+    trials = [(request.trial, sizes[request.store]) for request in study.requests.values()]
+    filled = (
+        geometry(trial.ranks, study.site).ranks_per_node * shared_memory_bytes(trial, graph)
+        for trial, graph in trials
+        if graph
+    )
+    return {
+        "compiles": any(trial.compile for trial, _ in trials),
+        "shared_memory_bytes": max(filled, default=0),
+    }
+
+
+def shared_memory_bytes(trial: Trial, graph: Mapping[str, int]) -> int:
+    """At most, of one rank. PyG's loader processes hand their batches over in /dev/shm, features
+    and all; a batch lies there from when it is made until it is used."""
+    if samples_where_placed(trial) or not trial.sampling_workers:
+        return 0
+    return (BATCHES_AHEAD * trial.sampling_workers + 1) * batch_bytes(trial, graph)
+
+
+def batch_bytes(trial: Trial, graph: Mapping[str, int]) -> int:
+    """At most, of one micro-batch: as if no two edges led to the same node, as far as the graph
+    goes. graph: "num_nodes", "num_edges" and "num_features" of its store."""
+    nodes = new = min(trial.batch_size, graph["num_nodes"])
+    edges = 0
+    for fanout in trial.fanout:
+        drawn = graph["num_edges"] if fanout == -1 else new * fanout
+        edges = min(edges + drawn, graph["num_edges"])
+        new = min(drawn, graph["num_nodes"] - nodes)
+        nodes += new
+    features, id_and_label, source_and_target = 4 * graph["num_features"], 2 * 8, 2 * 8
+    return nodes * (features + id_and_label) + edges * source_and_target
