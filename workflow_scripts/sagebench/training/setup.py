@@ -25,7 +25,9 @@ from sagebench.models.base import Network, parameter_count
 from sagebench.rank_records import Measurements
 from sagebench.records import Accuracy, StoreFacts
 from sagebench.tensors import torch_view
+from sagebench.training.checkpoint import Checkpoint
 from sagebench.training.distributed import Communicator, RankEnvironment
+from sagebench.training.early_end import Deadline
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
 from sagebench.training.progress import Progress
 from sagebench.training.trainer import Trainer, synchronise_device
@@ -57,6 +59,7 @@ class RankSetup:
         self.started_at = float(os.environ.get("SAGEBENCH_STARTED_AT", time.time()))
         self.nvml = Nvml()
         self.measured = Measurements()
+        self.deadline = Deadline.read()
 
     def run(self) -> None:
         """All that the rank does."""
@@ -73,6 +76,7 @@ class RankSetup:
         check_store(trial, self.store)
         set_precision(trial, self.device)
         self.communicator = Communicator(self.env, self.device)
+        self.checkpoint = Checkpoint(trial, self.store, self.communicator)
         compiler.join()
         torch.manual_seed(trial.seed)
         # Every engine starts from the same weights, whatever its layers draw at first.
