@@ -24,10 +24,9 @@ from sagebench.sampling.uniform import Sampler as CpuSampler
 from sagebench.tensors import torch_view
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import explain
-from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import Evaluator
 from sagebench.training.progress import Progress
-from sagebench.training.trainer import Trainer
+from sagebench.training.trainer import EpochSums, Trainer
 from trials import make_trial, tiny_store
 
 pytestmark = pytest.mark.cuda
@@ -218,7 +217,7 @@ def test_an_epoch(store, placement):
         trainer.warm_up()
         records = [trainer.epoch(EpochSums(epoch, trial.layers, device)) for epoch in (1, 2)]
         assert trainer.time_phases(3)["micro_steps"] == trial.phase_window_steps
-        losses.append([record["loss"] for record in records])
+        losses.append([record.loss for record in records])
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
     assert losses[1][1] < losses[1][0]
 

@@ -30,7 +30,6 @@ from sagebench.models.base import layer_class
 from sagebench.models.pyg import PygNetwork
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import MicroBatch, sample_key
-from sagebench.stop_signals import stop_signals_held_back, survive_stop_signals
 from sagebench.tensors import torch_view
 
 LONGEST_TEMPORARY_FOLDER = 75
@@ -180,7 +179,6 @@ class PygEngine:
             # None is PyG's choice; without workers the phases are timed, each on its own.
             filter_per_worker=None if workers else False,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=survive_stop_signals,
         )
 
     def sample(self, micro_batch: MicroBatch) -> Sampled:
@@ -200,9 +198,7 @@ class PygEngine:
         full = [micro_batch for micro_batch in micro_batches if len(micro_batch.seeds)]
         if full:
             loader = self._loader(full, self.trial.sampling_workers)
-            with stop_signals_held_back():
-                batches = iter(loader)
-            for micro_batch, data in zip(full, batches, strict=True):
+            for micro_batch, data in zip(full, loader, strict=True):
                 yield self._batch(micro_batch, data)
         for micro_batch in micro_batches[len(full) :]:
             yield empty_batch(micro_batch, self.trial.layers, self.device)

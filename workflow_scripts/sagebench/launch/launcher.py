@@ -165,9 +165,9 @@ def supervise(
             verdict = Verdict(None, verdict.message, continues=True)
         elif job.runtime_predicted:
             verdict = too_short(job, walltime) or verdict
-    if stopped_by and not verdict.continues and verdict.status is not Status.COMPLETED:
-        # Slurm's signals go to all processes of a step, also to the one that mounts the image: a
-        # rank may be gone before it can say that it left a checkpoint.
+    # Slurm may warn the ranks alone.
+    warned = job.continues and any(end.code == -signal.SIGUSR1 for end in ends)
+    if (stopped_by or warned) and not verdict.continues and verdict.status is not Status.COMPLETED:
         continues = job.continues and job.checkpoint.exists()
         message = "stopped with a checkpoint, to be continued" if continues else "interrupted"
         verdict = Verdict(None, message, continues=continues)

@@ -23,7 +23,7 @@ class Ranks(RankGroup):
     """`with Ranks(...) as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
     command: what one rank runs. environments: one a rank. directory: for `rank-N.log`; rank 0's
-    output is also copied to this process's standard output. continues: as RankGroup says.
+    output is also copied to this process's standard output.
     """
 
     grace_after_failure_s = 5.0
@@ -34,9 +34,8 @@ class Ranks(RankGroup):
         command: list[str],
         environments: list[dict[str, str]],
         directory: Path,
-        continues: bool = False,
     ) -> None:
-        super().__init__(directory, continues)
+        super().__init__(directory)
         self.command = command
         self.environments = environments
         self._copier: threading.Thread | None = None

@@ -15,23 +15,19 @@ from sagebench.launch.verdict import RankEnd
 
 GRACE_AFTER_SUCCESS_S = 120.0
 GRACE_AFTER_SIGNAL_S = 10.0
-GRACE_FOR_CHECKPOINT_S = 25.0
-"""of the 30 s that Slurm leaves by default between SIGTERM and SIGKILL"""
 
 
 class RankGroup(ABC):
     """`with ... as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
-    directory: for `rank-N.log`. continues: ranks that are asked to stop may first write a
-    checkpoint. processes: what was started here, ranks or srun.
+    directory: for `rank-N.log`. processes: what was started here, ranks or srun.
     """
 
     grace_after_failure_s: ClassVar[float]
     poll_s: ClassVar[float]
 
-    def __init__(self, directory: Path, continues: bool = False) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.continues = continues
         self.processes: list[subprocess.Popen[bytes]] = []
         self.timed_out = False
         self.ended: list[int] = []  # ranks, in the order of their ends
@@ -55,19 +51,10 @@ class RankGroup(ABC):
         until_unix_s: when to end ranks that have not ended by themselves; `timed_out` then tells.
         """
         give_up = until_unix_s or float("inf")
-        told_to_stop = None
-        while self._running():
+        while self._running() and self.asked_to_stop is None:
             for code in self._newly_ended():
                 grace = self.grace_after_failure_s if code else GRACE_AFTER_SUCCESS_S
                 give_up = min(give_up, time.time() + grace)
-            if self.asked_to_stop != told_to_stop:
-                if not self.continues:
-                    break
-                told_to_stop = self.asked_to_stop
-                self._signal_all(signal.SIGUSR1)  # for a checkpoint; srun hands it on
-                # SIGUSR1 is a warning: how long before the end, only the site knows.
-                if told_to_stop != signal.SIGUSR1:
-                    give_up = min(give_up, time.time() + GRACE_FOR_CHECKPOINT_S)
             if time.time() > give_up:
                 break
             time.sleep(self.poll_s)

@@ -80,9 +80,8 @@ class SlurmRanks(RankGroup):
         directory: Path,
         place: Mapping[str, Any],
         site: Mapping[str, Any],
-        continues: bool = False,
     ) -> None:
-        super().__init__(directory, continues)
+        super().__init__(directory)
         self.command = [
             *srun_command(place, site),
             *(sys.executable, str(START_RANK), "--directory", str(directory), "--", *command),

@@ -13,7 +13,7 @@ from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import CurrentAttempt
-from sagebench.launch.container import container_command, loaded_environment, shielded_path
+from sagebench.launch.container import container_command, loaded_environment
 from sagebench.launch.processes import Ranks
 from sagebench.launch.rank_group import RankGroup
 from sagebench.launch.slurm_ranks import SlurmRanks
@@ -139,9 +139,7 @@ def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> RankGroup
     if job.continues:
         variables["SAGEBENCH_CHECKPOINT"] = str(job.checkpoint.resolve())
     folders = job.home.parents[1], job.store
-    return rank_group(
-        arguments, variables, attempt.directory, folders, job.site, job.place, job.continues
-    )
+    return rank_group(arguments, variables, attempt.directory, folders, job.site, job.place)
 
 
 def rank_group(
@@ -151,7 +149,6 @@ def rank_group(
     folders: Sequence[Path],
     site: Mapping[str, Any],
     place: Mapping[str, Any],
-    continues: bool = False,
 ) -> RankGroup:
     """Ranks that run Python with `arguments`: as processes of this machine, or on the nodes of this
     Slurm job, in the site's container where it has one.
@@ -165,7 +162,7 @@ def rank_group(
         shared = with_site({**os.environ, **variables}, site)
         ranks = place["ranks_per_node"]
         environments = [{**shared, **local_environment(ranks, rank)} for rank in range(ranks)]
-        return Ranks(command, environments, directory, continues)
+        return Ranks(command, environments, directory)
     environment = with_site({**loaded_environment(site["modules"]), **variables}, site)
     if site["image"] is not None:
         # Where the files really lie: links may lead out of what is bound.
@@ -173,8 +170,7 @@ def rank_group(
         command = container_command(site, ["python", *arguments], sorted(seen))
         # The image's Python keeps its compiled kernels apart from the node's, which may differ.
         environment["NUMBA_CACHE_DIR"] = str(folders[0].resolve() / "cache" / "numba")
-        environment["PATH"] = shielded_path(directory, environment.get("PATH", os.defpath))
-    return SlurmRanks(command, environment, directory, place, site, continues)
+    return SlurmRanks(command, environment, directory, place, site)
 
 
 def with_site(environment: Mapping[str, str], site: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,6 @@ from sagebench.files import write_json
 from sagebench.measure.memory import release_memory
 from sagebench.pilot.records import EVALUATION_PART, WINDOW_PART
 from sagebench.pilot.window import WindowTimer
-from sagebench.training.early_end import Deadline
 from sagebench.training.setup import RankSetup
 
 
@@ -40,7 +39,7 @@ class PilotRun(RankSetup):
         self.measured.write(self.directory)
 
     def _measure_window(self) -> None:
-        check = Deadline.read().check
+        check = self.deadline.check
         timer = WindowTimer(self.trainer, check, self.note_first_step, self.node_energy_j)
         with self.peak:
             window = timer.measure()
