@@ -11,17 +11,16 @@ import pytest
 import torch
 from graphs import random_csc
 from sagebench.engines.base import make_engine, network_arguments
-from sagebench.engines.loaders import PinnedBuffers
+from sagebench.engines.loaders import PinnedBuffers, torch_view
 from sagebench.engines.precision import set_precision
 from sagebench.engines.side_stream import SideStream
 from sagebench.measure.clocks import PhaseClock
+from sagebench.measure.machine import Nvml
 from sagebench.measure.memory import PeakMemory
-from sagebench.measure.nvml import Nvml
 from sagebench.models.base import Network
 from sagebench.sampling.device.uniform import Sampler as TensorSampler
 from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.uniform import Sampler as CpuSampler
-from sagebench.tensors import torch_view
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import explain
 from sagebench.training.evaluation import Evaluator

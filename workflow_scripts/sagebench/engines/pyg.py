@@ -20,9 +20,8 @@ from torch_geometric.sampler import (
 
 from sagebench import registry
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
-from sagebench.engines.compilation import compile_model
-from sagebench.engines.placement import Placement
-from sagebench.engines.precision import compute_dtype
+from sagebench.engines.loaders import Placement, torch_view
+from sagebench.engines.precision import compile_model, compute_dtype
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
@@ -30,7 +29,6 @@ from sagebench.models.base import layer_class
 from sagebench.models.pyg import PygNetwork
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import MicroBatch, sample_key
-from sagebench.tensors import torch_view
 
 LONGEST_TEMPORARY_FOLDER = 75
 """a socket's path takes 107 characters, 32 of them below the temporary folder; a loader process

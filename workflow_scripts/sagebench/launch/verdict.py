@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES, exhausted_limit
+from sagebench.measure.allocator import ALLOCATOR_MESSAGES, exhausted_limit
 from sagebench.rank_records import EARLY_END_CODE, RankEarlyEnd
 from sagebench.records import Limit, Reason, Status
 

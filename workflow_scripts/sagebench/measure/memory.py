@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES
+from sagebench.measure.allocator import ALLOCATOR_MESSAGES
 from sagebench.records import PeakBytes
 from sagebench.units import GIB, KIB
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from sagebench.engines.compilation import LANGUAGES, OLDEST, find_compiler, torch_version
+from sagebench.engines.precision import LANGUAGES, OLDEST, find_compiler, torch_version
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
-from sagebench.measure.machine import available_cores, collect_slurm, collect_versions
-from sagebench.measure.nvml import Nvml
+from sagebench.measure.machine import Nvml, available_cores, collect_slurm, collect_versions
 
 COMPILER_LIMIT_S = 60
 SOURCE = "#include <Python.h>\n"

@@ -16,8 +16,7 @@ import torch
 from sagebench.engines.side_stream import SideStream
 from sagebench.errors import UserError
 from sagebench.files import write_json
-from sagebench.measure.machine import collect_process
-from sagebench.measure.nvml import Nvml
+from sagebench.measure.machine import Nvml, collect_process
 from sagebench.preflight import node
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.rank import choose_device

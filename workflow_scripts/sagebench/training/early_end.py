@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from sagebench.measure.exhaustion import exhausted_limit
+from sagebench.measure.allocator import exhausted_limit
 from sagebench.measure.memory import allocators_error
 from sagebench.records import Limit, Status
 from sagebench.units import GIB

@@ -11,20 +11,18 @@ from threading import Thread
 import torch
 
 from sagebench.engines.base import Engine, make_engine, network_arguments
-from sagebench.engines.loaders import LOADERS
-from sagebench.engines.placement import Placement, choose_placement, placement_on
+from sagebench.engines.loaders import LOADERS, Placement, choose_placement, placement_on, torch_view
 from sagebench.engines.precision import set_precision
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial, dataset_identity
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
+from sagebench.measure.machine import Nvml
 from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
-from sagebench.measure.nvml import Nvml
 from sagebench.models.base import Network, parameter_count
 from sagebench.rank_records import Measurements
 from sagebench.records import Accuracy, StoreFacts
-from sagebench.tensors import torch_view
 from sagebench.training.checkpoint import Checkpoint
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import Deadline

@@ -27,8 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagebench.errors import UserError
-from sagebench.graph.download import fetch
-from sagebench.graph.files import checked_sha256
+from sagebench.graph.download import checked_sha256, fetch
 
 SOURCE = "a graph of the Open Graph Benchmark, from its raw archive"
 OPTIONS = {
