@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
-from sagebench.engines.loaders import LOADERS, Placement, placement_on, torch_view
+from sagebench.engines.loaders import LOADERS, Placement, available_bytes, placement_of, torch_view
 from sagebench.engines.precision import compile_model, compute_dtype
 from sagebench.engines.side_stream import SideStream
 from sagebench.graph.store import GraphStore
@@ -36,8 +36,8 @@ class Engine:
     ) -> None:
         self.trial = trial
         self.device = device
-        self.placement = placement or placement_on(
-            trial.placement, store, device, trial.memory_limit_gib
+        self.placement = placement or placement_of(
+            trial.placement, store, available_bytes(device, trial.memory_limit_gib)
         )
         self.model = self.make_model(trial, store).to(device)
         if trial.compile:

@@ -74,16 +74,9 @@ def choose_placement(
     return Placement(chosen, graph_bytes, features_bytes, available_bytes)
 
 
-def placement_on(
-    wanted: str, store: GraphStore, device: torch.device, memory_limit_gib: float | None
-) -> Placement:
-    """The placement of this store on this device as it is now."""
-    return choose_placement(
-        wanted,
-        store.colptr.nbytes + store.row.nbytes,
-        store.features.nbytes,
-        available_bytes(device, memory_limit_gib),
-    )
+def placement_of(wanted: str, store: GraphStore, available_bytes: int | None) -> Placement:
+    graph_bytes = store.colptr.nbytes + store.row.nbytes
+    return choose_placement(wanted, graph_bytes, store.features.nbytes, available_bytes)
 
 
 def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int | None:

@@ -69,10 +69,6 @@ class KeyedSampler(BaseSampler):
     def sample_from_edges(self, *_: Any, **__: Any) -> SamplerOutput:
         raise TypeError("sagebench samples from nodes")
 
-    @property
-    def edge_permutation(self) -> None:
-        return None
-
 
 class PygEngine:
     """Base of the engines whose batches come from PyG's loader.
@@ -134,21 +130,17 @@ class PygEngine:
         nodes_per_hop: Sequence[int],
         edges_per_hop: Sequence[int],
     ) -> Batch:
-        nodes, edges = tuple(nodes_per_hop), tuple(edges_per_hop)
-        x = features.new_empty(sum(nodes), features.shape[1])
-        edge_index = features.new_empty(2, sum(edges), dtype=torch.int64)
-        labels = features.new_empty(sum(nodes), dtype=torch.int64)
-        inputs = x, edge_index, nodes, edges
-        if layer_class(trial.model).needs_degrees:
-            inputs = *inputs, features.new_empty(sum(nodes))
-        return Batch(
-            seeds_of_sizes(nodes[0]),
-            inputs,
-            labels[: nodes[0]],
-            nodes,
-            edges,
-            0,
+        nodes = sum(nodes_per_hop)
+        data = Data(
+            x=features.new_empty(nodes, features.shape[1]),
+            edge_index=features.new_empty(2, sum(edges_per_hop), dtype=torch.int64),
+            y=features.new_empty(nodes, dtype=torch.int64),
+            num_sampled_nodes=nodes_per_hop,
+            num_sampled_edges=edges_per_hop,
         )
+        if layer_class(trial.model).needs_degrees:
+            data.degrees = features.new_empty(nodes)
+        return as_batch(seeds_of_sizes(nodes_per_hop[0]), data, key=0)
 
     def _make_sampler(self, store: GraphStore) -> BaseSampler:
         module = registry.load("sampler", self.trial.sampler)
@@ -202,19 +194,17 @@ class PygEngine:
             yield empty_batch(micro_batch, self.trial.layers, self.device)
 
     def _batch(self, micro_batch: MicroBatch, data: Data) -> Batch:
-        nodes, edges = tuple(data.num_sampled_nodes), tuple(data.num_sampled_edges)
-        data = data.to(self.device, non_blocking=True)
-        inputs = data.x, data.edge_index, nodes, edges
-        if "degrees" in data:
-            inputs = *inputs, data.degrees
-        return Batch(
-            micro_batch,
-            inputs,
-            data.y[: len(micro_batch.seeds)],
-            nodes,
-            edges,
-            sample_key(self.trial.seed, micro_batch.epoch, micro_batch.index),
-        )
+        key = sample_key(self.trial.seed, micro_batch.epoch, micro_batch.index)
+        return as_batch(micro_batch, data.to(self.device, non_blocking=True), key)
+
+
+def as_batch(micro_batch: MicroBatch, data: Data, key: int) -> Batch:
+    """What PyG's loader gives, as the network takes it."""
+    nodes, edges = tuple(data.num_sampled_nodes), tuple(data.num_sampled_edges)
+    inputs = data.x, data.edge_index, nodes, edges
+    if "degrees" in data:
+        inputs = *inputs, data.degrees
+    return Batch(micro_batch, inputs, data.y[: len(micro_batch.seeds)], nodes, edges, key)
 
 
 def empty_batch(micro_batch: MicroBatch, layers: int, device: torch.device) -> Batch:

@@ -209,7 +209,7 @@ def resident(trial: Trial, cost: StepCost, graph: GraphFacts) -> dict[str, int]:
 
 def batches_ahead(trial: Trial) -> int:
     """Micro-batches that wait sampled on the device while a step runs, beside its own
-    (sagebench.engines.prefetch; PyG's loader keeps its own on the host)."""
+    (sagebench.engines.side_stream; PyG's loader keeps its own on the host)."""
     return 2 * trial.sampling_workers if samples_where_placed(trial) else 0
 
 

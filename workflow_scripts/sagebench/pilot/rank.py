@@ -29,14 +29,14 @@ class PilotRun(RankSetup):
         self.warm_up()
         self.begin_measuring()
         self.describe()
-        self.measured.write(self.directory)
+        self.write()
         if WINDOW_PART in self.parts:
             self._measure_window()
         if EVALUATION_PART in self.parts:
             with self.clock("evaluation"):
                 self._measure_evaluation()
         self.measured.complete = True
-        self.measured.write(self.directory)
+        self.write()
 
     def _measure_window(self) -> None:
         check = self.deadline.check

@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import lift_limit, release_memory
 from sagebench.rank_records import EARLY_END_CODE, RankEarlyEnd
-from sagebench.records import Epoch, PeakBytes, Reason, Timing
+from sagebench.records import Epoch, Reason, Timing
 from sagebench.training.checkpoint import BestWeights, write_tensors
 from sagebench.training.distributed import RankEnvironment
 from sagebench.training.early_end import check_finite, explain
@@ -95,10 +95,6 @@ class RankRun(RankSetup):
         self.best = BestWeights()
         self.sums = EpochSums(1, self.trial.layers, self.device)
         self.resumed = False  # until the first epoch of a job that goes on is flagged so
-        self.used_s = 0.0  # by earlier jobs, until the checkpoints that were continued from
-        self.energy_j: float | None = None
-        self.energy_before: float | None = None
-        self.gpu_state: dict[str, Any] | None = None
         self.build()
 
     def run(self) -> None:
@@ -106,9 +102,11 @@ class RankRun(RankSetup):
         self._restore()
         self.begin_measuring()
         self.describe()
-        self._write()
+        self.write()
         self._train()
-        self._sum_up()
+        self.sum_up()
+        self.measured.timing = timing(self.measured.epochs, self.trial.ranks)
+        self.write()
         self._test()
         self._time_phases()
         self._profile()
@@ -124,7 +122,7 @@ class RankRun(RankSetup):
             self.sums = EpochSums(epoch.epoch + 1, trial.layers, self.device)
             self._save(epoch.time_s, self.trainer.micro_steps_per_epoch)
             self.progress.say(epoch_line(epoch, trial.epochs))
-            self._write()
+            self.write()
         if self.best.stale(trial.patience_evaluations):
             self.progress.say(
                 f"stopping early: no better validation in {trial.patience_evaluations} looks"
@@ -133,12 +131,8 @@ class RankRun(RankSetup):
     def _epoch(self) -> Epoch:
         """Train the epoch in hand to its end."""
         self.sums.resumed, self.resumed = self.sums.resumed or self.resumed, False
-        self.energy_before = self.node_energy_j()
-        with self.peak:
+        with self.measuring():
             epoch = self.trainer.epoch(self.sums, self._before_micro_step, self.note_first_step)
-        if self.device.type == "cuda":  # before the GPU idles
-            self.gpu_state = self.nvml.state(self.device.index)
-        self._count_energy()
         assert epoch is not None, "it is never left early"
         with self.clock("forward"):
             check_finite(epoch.loss, epoch.epoch)
@@ -148,16 +142,11 @@ class RankRun(RankSetup):
         """Save where it is time to. Raises EarlyEnd where the walltime is used up."""
         if self.checkpoint.wanted and sums.micro_steps == self.save_at:
             sums.stop_clock()
-            self._count_energy()
+            self.count_energy()
             self._save(sums.time_s, sums.micro_steps)
             sums.start_clock()
         self.deadline.check()
         return False
-
-    def _count_energy(self) -> None:
-        before, self.energy_before = self.energy_before, self.node_energy_j()
-        if before is not None and self.energy_before is not None:
-            self.energy_j = (self.energy_j or 0.0) + self.energy_before - before
 
     def _save(self, time_s: float, micro_steps: int) -> None:
         """Write the checkpoint and decide before which micro-step of the epoch in hand to write the
@@ -174,7 +163,7 @@ class RankRun(RankSetup):
                 "best": vars(self.best),
                 "epochs": [asdict(epoch) for epoch in self.measured.epochs],
                 "start_to_first_step_s": self.measured.start_to_first_step_s,
-                "used_s": self._elapsed_s(),
+                "used_s": self.elapsed_s,
             },
             own={"sums": self.sums.state(), "peaks": self.peak.read(), "energy_j": self.energy_j},
         )
@@ -200,25 +189,6 @@ class RankRun(RankSetup):
             )
         # After a first step, so that a job that came so far has come further.
         self.save_at = self.sums.micro_steps + self.trial.accumulation
-
-    def _elapsed_s(self) -> float:
-        """Of all jobs so far."""
-        return self.used_s + time.time() - self.started_at
-
-    def _sum_up(self) -> None:
-        """Memory, energy and times of the training, of all ranks."""
-        measured, peaks = self.measured, self.peak.read()
-        mine = {**peaks, **machine.collect_allocator(self.device), "at_end": self.gpu_state}
-        for rank, found in zip(measured.ranks, self.communicator.gather(mine), strict=True):
-            rank |= found
-        measured.memory = PeakBytes(
-            **{name: highest(rank[name] for rank in measured.ranks) for name in peaks}
-        )
-        energies = self.communicator.gather(self.energy_j)
-        energies = [joules for joules in energies if joules is not None]
-        measured.energy = {"nvml_j": sum(energies) if energies else None}
-        measured.timing = timing(measured.epochs, self.trial.ranks)
-        self._write()
 
     def _validated(self, epoch: Epoch) -> Epoch:
         start = time.perf_counter()
@@ -251,9 +221,9 @@ class RankRun(RankSetup):
     def _time_phases(self) -> None:
         if self.trial.phase_window_steps:
             self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
-        self._time(total_s=self._elapsed_s())
+        self._time(total_s=self.elapsed_s)
         self.measured.complete = True
-        self._write()
+        self.write()
 
     def _profile(self) -> None:
         """Once all is measured and written: what a profiler takes or fails at is no part of it."""
@@ -269,16 +239,8 @@ class RankRun(RankSetup):
             traceback.print_exc()
             self.progress.say(f"no profile: {type(error).__name__}: {error}")
 
-    def _write(self) -> None:
-        if self.env.rank == 0:
-            self.measured.write(self.directory)
-
     def _time(self, **seconds: float) -> None:
         self.measured.timing = replace(self.measured.timing, **seconds)
-
-
-def highest(values: Iterable[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
 
 
 def timing(epochs: list[Epoch], ranks: int) -> Timing:
