@@ -204,6 +204,20 @@ def test_that_it_could_be_continued_changes_nothing(tmp_path, store, expected):
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def test_an_evaluation_that_outlasts_the_walltime_is_no_progress(tmp_path, store):
+    values = {**VALUES, "ranks": 1, "evaluate_every_epochs": 1}
+    saved = []
+    for number in (1, 2):
+        arguments = (values, store, str(tmp_path), number, "evaluation", (signal.SIGKILL,))
+        assert run_ranks(1, job, *arguments, killed=1) == [None]
+        saved.append((tmp_path / "checkpoint.pt").stat().st_mtime_ns)
+    assert saved[0] == saved[1]
+    run_ranks(1, job, values, store, str(tmp_path), 3)
+    # The first epoch was whole before: the second is the first that the third job trains.
+    found = measured(tmp_path, 3)["epochs"]
+    assert [epoch["resumed"] for epoch in found] == [False, True, False]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_a_rank_that_is_killed_costs_what_was_not_saved(tmp_path, store, expected, number):
     cut = partial(job, every_s=1e6)

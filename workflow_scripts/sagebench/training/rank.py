@@ -117,6 +117,7 @@ class RankRun(RankSetup):
         while len(epochs) < trial.epochs and not self.best.stale(trial.patience_evaluations):
             epoch = self._epoch()
             if epoch.epoch % trial.evaluate_every_epochs == 0 or epoch.epoch == trial.epochs:
+                self._save(epoch.time_s, self.trainer.micro_steps_per_epoch)
                 epoch = self._validated(epoch)
             epochs.append(epoch)
             self.sums = EpochSums(epoch.epoch + 1, trial.layers, self.device)
@@ -130,7 +131,8 @@ class RankRun(RankSetup):
 
     def _epoch(self) -> Epoch:
         """Train the epoch in hand to its end."""
-        self.sums.resumed, self.resumed = self.sums.resumed or self.resumed, False
+        if self.resumed and self.sums.micro_steps < self.trainer.micro_steps_per_epoch:
+            self.sums.resumed, self.resumed = True, False
         with self.measuring():
             epoch = self.trainer.epoch(self.sums, self._before_micro_step, self.note_first_step)
         assert epoch is not None, "it is never left early"
@@ -150,9 +152,13 @@ class RankRun(RankSetup):
 
     def _save(self, time_s: float, micro_steps: int) -> None:
         """Write the checkpoint and decide before which micro-step of the epoch in hand to write the
-        next: every rank alike, from how long so many of them took; a collective."""
-        if not self.checkpoint.wanted:
+        next: every rank alike, from how long so many of them took; a collective.
+
+        Nothing is written without progress: a job that left the file as it was came no further.
+        """
+        if not self.checkpoint.wanted or self._position() == self.saved_at:
             return
+        self.saved_at = self._position()
         slowest_s = self.communicator.max(torch.tensor([time_s], device=self.device)).item()
         steps = int(SAVE_EVERY_S / slowest_s * micro_steps / self.trial.accumulation)
         self.save_at = self.sums.micro_steps + max(1, steps) * self.trial.accumulation
@@ -187,8 +193,12 @@ class RankRun(RankSetup):
                 f"going on in epoch {self.sums.epoch} after {self.sums.micro_steps} of its "
                 "micro-batches"
             )
+        self.saved_at = self._position()
         # After a first step, so that a job that came so far has come further.
         self.save_at = self.sums.micro_steps + self.trial.accumulation
+
+    def _position(self) -> tuple[int, int]:
+        return self.sums.epoch, self.sums.micro_steps
 
     def _validated(self, epoch: Epoch) -> Epoch:
         start = time.perf_counter()
