@@ -4,8 +4,6 @@ machine cannot: files that show late, and the kernel's killer. The real one: tes
 from __future__ import annotations
 
 import os
-import signal
-import time
 
 import pytest
 from sagebench.launch.ranks import SlurmRanks
@@ -65,19 +63,3 @@ def test_a_kill_for_memory_is_told_by_slurm(ranks, tmp_path, said, killed):
         found = made.wait()
         assert made.killed_for_memory() is killed
     assert [end.code for end in found] == [0, -9]
-
-
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_how_long_a_checkpoint_may_take_depends_on_who_asks(ranks, tmp_path, monkeypatch, number):
-    """A warning leaves the time that the site has set; SIGTERM is followed by SIGKILL."""
-    monkeypatch.setattr("sagebench.launch.ranks.GRACE_FOR_CHECKPOINT_S", 1)
-    asked = f"stop() {{ sleep 3; {ends(tmp_path, 85, 85)}; exit 0; }}; trap stop USR1"
-    script = f"{asked}; touch {tmp_path}/ready; while :; do sleep 0.1; done"
-    with ranks(script, continues=True) as made:
-        while not (tmp_path / "ready").exists():
-            time.sleep(0.05)
-        made.stop(number)
-        found = made.wait(until_unix_s=time.time() + 60)
-    codes = [end.code for end in found]
-    assert codes == ([85, 85] if number == signal.SIGUSR1 else [None, None])
-    assert not made.timed_out

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sagebench.engines.compilation import OLDEST, torch_version
+from sagebench.engines.precision import OLDEST, torch_version
 from sagebench.files import hold
 from sagebench.sampling.order import SeedOrder
 from sagebench.slurm.states import state_of

@@ -179,9 +179,3 @@ def test_slurms_word_for_memory_is_proof():
     assert decide(ends, complete=False, limit_gib=None).status is Status.OUT_OF_MEMORY
     ends = [RankEnd(0, 1, 0, PEER_GONE), RankEnd(1, None, 2)]
     assert decide(ends, complete=False, limit_gib=None, killed_for_memory=lambda: True).rank == 1
-
-
-def test_a_rank_that_stopped_with_a_checkpoint_is_no_failure():
-    ends = [RankEnd(0, 85, 0), RankEnd(1, -signal.SIGTERM, 1)]
-    verdict = decide(ends, complete=False, limit_gib=None)
-    assert verdict.status is Status.CONTINUES

@@ -47,7 +47,7 @@ from sagebench.kernels.dropout_mask import keep_mask  # noqa: E402
 from sagebench.kernels.segment import _by_source, segment_aggregate  # noqa: E402
 from sagebench.measure import machine  # noqa: E402
 from sagebench.measure.clocks import PhaseClock  # noqa: E402
-from sagebench.measure.nvml import Nvml  # noqa: E402
+from sagebench.measure.machine import Nvml  # noqa: E402
 from sagebench.training.distributed import Communicator, RankEnvironment  # noqa: E402
 from sagebench.training.progress import Progress  # noqa: E402
 from sagebench.training.trainer import Trainer, synchronise_device  # noqa: E402

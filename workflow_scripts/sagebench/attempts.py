@@ -17,8 +17,6 @@ from sagebench.records import MEASURED_ENDS, FromJson, Measured, Reason, Status
 
 EARLY_END_CODE = 86
 """exit code of a rank that ended early and says why in its record"""
-CONTINUES_CODE = 85
-"""exit code of a rank that stopped with a checkpoint, from which the next job continues"""
 PROFILE = ("profile.txt", "trace.json.gz")
 """the files of a trial with `profile_steps`"""
 

@@ -172,7 +172,7 @@ def available_bytes(trial: Trial, device_bytes: int | None) -> float | None:
 
 
 def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> str:
-    """`device` or `host` on a card, as sagebench.engines.placement decides it; `mapped` on a CPU.
+    """`device` or `host` on a card, as sagebench.engines.loaders decides it; `mapped` on a CPU.
 
     device_bytes: of its card in all; None: not known, and taken as enough.
     """
@@ -209,7 +209,7 @@ def resident(trial: Trial, cost: StepCost, graph: GraphFacts) -> dict[str, int]:
 
 def batches_ahead(trial: Trial) -> int:
     """Micro-batches that wait sampled on the device while a step runs, beside its own
-    (sagebench.engines.prefetch; PyG's loader keeps its own on the host)."""
+    (sagebench.engines.side_stream; PyG's loader keeps its own on the host)."""
     return 2 * trial.sampling_workers if samples_where_placed(trial) else 0
 
 

@@ -23,7 +23,7 @@ from sagebench.grid.trial import read_trial
 from sagebench.launch.attempt import CurrentAttempt, collect_provenance, compose_outcome
 from sagebench.launch.job import Job, Walltime, machine_alone, only_one
 from sagebench.launch.start import ranks_of
-from sagebench.launch.verdict import TO_BE_CONTINUED, Verdict, decide
+from sagebench.launch.verdict import Verdict, decide
 from sagebench.records import (
     MEASURED_ENDS,
     Damaged,
@@ -174,11 +174,11 @@ def supervise(job: Job, attempt: CurrentAttempt, walltime: Walltime, held: ExitS
                 f"again, which asks for the full {job.walltime_min} min"
             )
             verdict = Verdict(Status.FAILED, message, too_short=True)
-    if stopped_by and verdict.status not in (Status.CONTINUES, Status.COMPLETED):
-        # Slurm's signals go to all processes of a step, also to the one that mounts the image: a
-        # rank may be gone before it can say that it left a checkpoint.
+    # Slurm may warn the ranks alone.
+    warned = job.continues and any(end.code == -signal.SIGUSR1 for end in ends)
+    if (stopped_by or warned) and verdict.status not in (Status.CONTINUES, Status.COMPLETED):
         if job.continues and job.checkpoint.exists():
-            verdict = Verdict(Status.CONTINUES, TO_BE_CONTINUED)
+            verdict = Verdict(Status.CONTINUES, "stopped with a checkpoint, to be continued")
         else:
             verdict = Verdict(Status.INTERRUPTED, "interrupted")
     return replace(verdict, signal=stopped_by)

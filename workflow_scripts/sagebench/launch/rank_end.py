@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from sagebench.attempts import CONTINUES_CODE
 from sagebench.files import read_json, write_json
 from sagebench.launch.verdict import RankEnd
 
@@ -37,8 +36,7 @@ def log_path(directory: Path, rank: int) -> Path:
 def supervise_rank(rank: int, command: list[str], directory: Path) -> int:
     """Run `command` as one rank, write rank-R.log and rank-R.end.json, and return its exit code.
 
-    Rank 0's output is also copied to standard output. Signals go on to the rank. A rank that
-    stopped in order to be continued counts as 0: for srun a bad exit would be the peers' end.
+    Rank 0's output is also copied to standard output. Signals go on to the rank.
     """
     with log_path(directory, rank).open("wb") as log:
         try:
@@ -69,8 +67,6 @@ def supervise_rank(rank: int, command: list[str], directory: Path) -> int:
 def note_end(rank: int, code: int, directory: Path) -> int:
     """Write rank-R.end.json; returns what srun is told."""
     write_json(end_path(directory, rank), {"code": code, "ended_at_unix_s": time.time()})
-    if code == CONTINUES_CODE:
-        return 0
     return code if code >= 0 else 128 - code
 
 

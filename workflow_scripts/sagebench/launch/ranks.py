@@ -22,8 +22,6 @@ from sagebench.slurm.commands import NoAnswer, ask
 START_RANK = Path(__file__).resolve().parents[2] / "start_rank.py"
 GRACE_AFTER_SUCCESS_S = 120.0
 GRACE_AFTER_SIGNAL_S = 10.0
-GRACE_FOR_CHECKPOINT_S = 25.0
-"""of the 30 s that Slurm leaves by default between SIGTERM and SIGKILL"""
 OUT_OF_MEMORY_WORDS = ("oom_kill event", "oom-kill event", "out of memory")
 """what slurmstepd and srun say, in any case of letters"""
 SACCT_LIMIT_S = 30
@@ -33,8 +31,8 @@ class Ranks(ABC):
     """`with ... as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
     command: what one rank runs, container and all. environment: of all ranks, whole. directory: for
-    the ranks' logs and ends. continues: ranks that are asked to stop may first write a checkpoint.
-    processes: what was started here: a start_rank.py a rank, or srun, which starts those.
+    the ranks' logs and ends. processes: what was started here: a start_rank.py a rank, or srun,
+    which starts those.
     """
 
     grace_after_failure_s: ClassVar[float]
@@ -50,13 +48,11 @@ class Ranks(ABC):
         environment: Mapping[str, str],
         directory: Path,
         count: int,
-        continues: bool = False,
     ) -> None:
         self.command = list(command)
         self.environment = dict(environment)
         self.directory = directory
         self.count = count
-        self.continues = continues
         self.processes: list[subprocess.Popen[bytes]] = []
         self.timed_out = False
         self.ended: list[int] = []  # ranks, in the order of their ends
@@ -82,19 +78,10 @@ class Ranks(ABC):
         until_unix_s: when to end ranks that have not ended by themselves; `timed_out` then tells.
         """
         give_up = until_unix_s or float("inf")
-        told_to_stop = None
-        while self._running():
+        while self._running() and self.asked_to_stop is None:
             for code in self._newly_ended():
                 grace = self.grace_after_failure_s if code else GRACE_AFTER_SUCCESS_S
                 give_up = min(give_up, time.time() + grace)
-            if self.asked_to_stop != told_to_stop:
-                if not self.continues:
-                    break
-                told_to_stop = self.asked_to_stop
-                self._signal_all(signal.SIGUSR1)  # for a checkpoint; srun hands it on
-                # SIGUSR1 is a warning: how long before the end, only the site knows.
-                if told_to_stop != signal.SIGUSR1:
-                    give_up = min(give_up, time.time() + GRACE_FOR_CHECKPOINT_S)
             if time.time() > give_up:
                 break
             time.sleep(self.poll_s)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import CurrentAttempt
-from sagebench.launch.container import container_command, loaded_environment, shielded_path
+from sagebench.launch.container import container_command, loaded_environment
 from sagebench.launch.job import ROOT, Job, Walltime
 from sagebench.launch.ranks import LocalRanks, Ranks, SlurmRanks, start_rank
 from sagebench.measure.allocator import allocator_environment
@@ -55,9 +55,7 @@ def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> Ranks:
     if job.continues:
         variables["SAGEBENCH_CHECKPOINT"] = str(job.checkpoint.resolve())
     folders = job.home.parents[1], job.store
-    return rank_group(
-        arguments, variables, attempt.directory, folders, job.site, job.place, job.continues
-    )
+    return rank_group(arguments, variables, attempt.directory, folders, job.site, job.place)
 
 
 def rank_group(
@@ -67,7 +65,6 @@ def rank_group(
     folders: Sequence[Path],
     site: Mapping[str, Any],
     place: Mapping[str, Any],
-    continues: bool = False,
 ) -> Ranks:
     """Ranks that run Python with `arguments`: as processes of this machine, or on the nodes of this
     Slurm job, in the site's container where it has one.
@@ -79,7 +76,7 @@ def rank_group(
     command = [sys.executable, *arguments]
     if site["launcher"] != "slurm":
         environment = with_site({**os.environ, **variables}, site)
-        return LocalRanks(command, environment, directory, place["ranks_per_node"], continues)
+        return LocalRanks(command, environment, directory, place["ranks_per_node"])
     environment = with_site({**loaded_environment(site["modules"]), **variables}, site)
     if site["image"] is not None:
         # Where the files really lie: links may lead out of what is bound.
@@ -87,10 +84,9 @@ def rank_group(
         command = container_command(site, ["python", *arguments], sorted(seen))
         # The image's Python keeps its compiled kernels apart from the node's, which may differ.
         environment["NUMBA_CACHE_DIR"] = str(folders[0].resolve() / "cache" / "numba")
-        environment["PATH"] = shielded_path(directory, environment.get("PATH", os.defpath))
     command = [*srun_command(place, site), *start_rank(directory), *command]
     count = place["nodes"] * place["ranks_per_node"]
-    return SlurmRanks(command, without_step(environment), directory, count, continues)
+    return SlurmRanks(command, without_step(environment), directory, count)
 
 
 def with_site(environment: Mapping[str, str], site: Mapping[str, Any]) -> dict[str, str]:

@@ -6,13 +6,12 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sagebench.attempts import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
-from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES, exhausted_limit
+from sagebench.attempts import EARLY_END_CODE, RankEarlyEnd
+from sagebench.measure.allocator import ALLOCATOR_MESSAGES, exhausted_limit
 from sagebench.records import Limit, Reason, Status
 
 CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was")
 """what a rank says whose peer went first"""
-TO_BE_CONTINUED = "stopped with a checkpoint, to be continued"
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,6 @@ def decide(
     if told:
         first = min(told, key=lambda early_end: early_end.at_unix_s)
         return Verdict(first.status, first.reason.message, first.reason, first.reason.rank)
-    if any(end.code == CONTINUES_CODE for end in ends):
-        return Verdict(Status.CONTINUES, TO_BE_CONTINUED)
     bad = sorted((end for end in ends if end.code != 0), key=_causality)
     if not bad:
         if complete:

@@ -10,7 +10,6 @@ from sagebench.files import write_json
 from sagebench.measure.memory import release_memory
 from sagebench.pilot.records import EVALUATION_PART, WINDOW_PART
 from sagebench.pilot.window import WindowTimer
-from sagebench.training.early_end import Deadline
 from sagebench.training.setup import RankSetup
 
 
@@ -30,17 +29,17 @@ class PilotRun(RankSetup):
         self.warm_up()
         self.begin_measuring()
         self.describe()
-        self.measured.write(self.directory)
+        self.write()
         if WINDOW_PART in self.parts:
             self._measure_window()
         if EVALUATION_PART in self.parts:
             with self.clock("evaluation"):
                 self._measure_evaluation()
         self.measured.complete = True
-        self.measured.write(self.directory)
+        self.write()
 
     def _measure_window(self) -> None:
-        check = Deadline.read().check
+        check = self.deadline.check
         timer = WindowTimer(self.trainer, check, self.note_first_step, self.node_energy_j)
         with self.peak:
             window = timer.measure()

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from sagebench.training.epoch_sums import EpochSums
-from sagebench.training.trainer import Trainer, synchronise_device
+from sagebench.training.trainer import EpochSums, Trainer, synchronise_device
 
 WARM_UP_STEPS, WARM_UP_S = 5, 1.0
 """at least, where an epoch has as many: of the process, in its first epoch; so many micro-steps

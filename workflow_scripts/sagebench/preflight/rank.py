@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 
-from sagebench.engines.compilation import LANGUAGES, OLDEST, find_compiler, torch_version
+from sagebench.engines.precision import LANGUAGES, OLDEST, find_compiler, torch_version
 from sagebench.engines.side_stream import SideStream
 from sagebench.errors import UserError
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
 from sagebench.measure.machine import (
+    Nvml,
     available_cores,
     collect_process,
     collect_slurm,
     collect_versions,
 )
-from sagebench.measure.nvml import Nvml
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.rank import choose_device
 

@@ -6,27 +6,30 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sagebench.attempts import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
+from sagebench.attempts import EARLY_END_CODE, RankEarlyEnd
 from sagebench.errors import UserError
 from sagebench.grid.trial import Trial
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import lift_limit, release_memory
-from sagebench.records import Epoch, PeakBytes, Reason, Timing
+from sagebench.records import Epoch, Reason, Timing
+from sagebench.training.checkpoint import BestWeights, write_tensors
 from sagebench.training.distributed import RankEnvironment
 from sagebench.training.early_end import check_finite, explain
 from sagebench.training.profiling import profile_steps
 from sagebench.training.progress import epoch_line
-from sagebench.training.resume import Continuation, Continues, TrainingState
 from sagebench.training.setup import RankSetup
-from sagebench.training.trainer import synchronise_device
+from sagebench.training.trainer import EpochSums, synchronise_device
+
+SAVE_EVERY_S = 120.0
+"""of training, between two checkpoints within an epoch"""
 
 
 def run_rank(
@@ -40,8 +43,7 @@ def run_rank(
     run: what is run of it, a class of RankSetup; None: all of it, RankRun.
     Rank 0 writes `measured.json` into `directory`, anew after each epoch. A rank that runs out of
     memory or time, or diverges, writes its own record there and returns EARLY_END_CODE. Where
-    $SAGEBENCH_CHECKPOINT names a file, the trial goes on from that file; out of time, or asked to
-    stop by a signal, it writes it and returns CONTINUES_CODE.
+    $SAGEBENCH_CHECKPOINT names a file, the trial is saved there, and goes on from it.
     Raises UserError for what the user can mend; any other exception is a failure.
     """
     env = RankEnvironment.read()
@@ -57,8 +59,6 @@ def run_rank(
         (run or RankRun)(trial, store_path, directory, env, device, clock).run()
     except UserError:
         raise
-    except Continues:
-        return CONTINUES_CODE
     except BaseException as error:
         lift_limit(device)
         traceback.print_exc()
@@ -92,85 +92,129 @@ class RankRun(RankSetup):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.continuation = Continuation()
+        self.best = BestWeights()
+        self.sums = EpochSums(1, self.trial.layers, self.device)
         self.resumed = False  # until the first epoch of a job that goes on is flagged so
-        self.gpu_state: dict[str, Any] | None = None
         self.build()
-        self.state = TrainingState(self)
 
     def run(self) -> None:
         self.warm_up()
-        self.resumed = self.continuation.begin(self.state)
+        self._restore()
         self.begin_measuring()
         self.describe()
-        self._write()
+        self.write()
         self._train()
-        self._sum_up()
+        self.sum_up()
+        self.measured.timing = timing(self.measured.epochs, self.trial.ranks)
+        self.write()
         self._test()
         self._time_phases()
         self._profile()
         self.communicator.close()
 
     def _train(self) -> None:
-        trial, state = self.trial, self.state
-        while state.sums.epoch <= trial.epochs and not state.best.stale(trial.patience_evaluations):
+        trial, epochs = self.trial, self.measured.epochs
+        while len(epochs) < trial.epochs and not self.best.stale(trial.patience_evaluations):
             epoch = self._epoch()
             if epoch.epoch % trial.evaluate_every_epochs == 0 or epoch.epoch == trial.epochs:
-                self.continuation.save_and_stop_in_time()
+                self._save(epoch.time_s, self.trainer.micro_steps_per_epoch)
                 epoch = self._validated(epoch)
-            state.next_epoch(epoch)
+            epochs.append(epoch)
+            self.sums = EpochSums(epoch.epoch + 1, trial.layers, self.device)
+            self._save(epoch.time_s, self.trainer.micro_steps_per_epoch)
             self.progress.say(epoch_line(epoch, trial.epochs))
-            self._write()
-            self.continuation.save_and_stop_in_time()
-        if state.best.stale(trial.patience_evaluations):
+            self.write()
+        if self.best.stale(trial.patience_evaluations):
             self.progress.say(
                 f"stopping early: no better validation in {trial.patience_evaluations} looks"
             )
 
-    def _sum_up(self) -> None:
-        """Memory, energy and times of the training, of all ranks."""
-        measured, peaks = self.measured, self.peak.read()
-        mine = {**peaks, **machine.collect_allocator(self.device), "at_end": self.gpu_state}
-        for rank, found in zip(measured.ranks, self.communicator.gather(mine), strict=True):
-            rank |= found
-        measured.memory = PeakBytes(
-            **{name: highest(rank[name] for rank in measured.ranks) for name in peaks}
-        )
-        energies = self.communicator.gather(self.state.energy_j)
-        energies = [joules for joules in energies if joules is not None]
-        measured.energy = {"nvml_j": sum(energies) if energies else None}
-        measured.timing = timing(measured.epochs, self.trial.ranks)
-        self._write()
-
     def _epoch(self) -> Epoch:
         """Train the epoch in hand to its end."""
-        sums = self.state.sums
-        if self.resumed and sums.micro_steps < self.trainer.micro_steps_per_epoch:
-            sums.resumed, self.resumed = True, False
-        energy_before = self.node_energy_j()
-        with self.peak:
-            epoch = self.trainer.epoch(sums, self.continuation.stops, self.note_first_step)
-        if self.device.type == "cuda":  # before the GPU idles
-            self.gpu_state = self.nvml.state(self.device.index)
-        self.state.energy_j = add(self.state.energy_j, energy_before, self.node_energy_j())
-        if epoch is None:
-            self.continuation.save_and_stop()
+        if self.resumed and self.sums.micro_steps < self.trainer.micro_steps_per_epoch:
+            self.sums.resumed, self.resumed = True, False
+        with self.measuring():
+            epoch = self.trainer.epoch(self.sums, self._before_micro_step, self.note_first_step)
+        assert epoch is not None, "it is never left early"
         with self.clock("forward"):
-            check_finite(epoch.loss, sums.epoch)
+            check_finite(epoch.loss, epoch.epoch)
         return epoch
+
+    def _before_micro_step(self, sums: EpochSums) -> bool:
+        """Save where it is time to. Raises EarlyEnd where the walltime is used up."""
+        if self.checkpoint.wanted and sums.micro_steps == self.save_at:
+            sums.stop_clock()
+            self.count_energy()
+            self._save(sums.time_s, sums.micro_steps)
+            sums.start_clock()
+        self.deadline.check()
+        return False
+
+    def _save(self, time_s: float, micro_steps: int) -> None:
+        """Write the checkpoint and decide before which micro-step of the epoch in hand to write the
+        next: every rank alike, from how long so many of them took; a collective.
+
+        Nothing is written without progress: a job that left the file as it was came no further.
+        """
+        if not self.checkpoint.wanted or self._position() == self.saved_at:
+            return
+        self.saved_at = self._position()
+        slowest_s = self.communicator.max(torch.tensor([time_s], device=self.device)).item()
+        steps = int(SAVE_EVERY_S / slowest_s * micro_steps / self.trial.accumulation)
+        self.save_at = self.sums.micro_steps + max(1, steps) * self.trial.accumulation
+        self.checkpoint.write(
+            alike={
+                "model": self.engine.model.state_dict(),
+                "optimizer": self.trainer.optimizer.state_dict(),
+                "best": vars(self.best),
+                "epochs": [asdict(epoch) for epoch in self.measured.epochs],
+                "start_to_first_step_s": self.measured.start_to_first_step_s,
+                "used_s": self.elapsed_s,
+            },
+            own={"sums": self.sums.state(), "peaks": self.peak.read(), "energy_j": self.energy_j},
+        )
+
+    def _restore(self) -> None:
+        """Go on from the checkpoint of an earlier job, where there is one."""
+        saved = self.checkpoint.read()
+        if saved is not None:
+            alike, own = saved
+            self.engine.model.load_state_dict(alike["model"])
+            self.trainer.optimizer.load_state_dict(alike["optimizer"])
+            self.best = BestWeights(**alike["best"])
+            self.measured.epochs = [Epoch.from_json(epoch) for epoch in alike["epochs"]]
+            self.measured.start_to_first_step_s = alike["start_to_first_step_s"]
+            self.used_s = alike["used_s"]
+            self.sums.restore(own["sums"])
+            self.peak.raise_to(own["peaks"])
+            self.energy_j = own["energy_j"]
+            self.resumed = True
+            self.progress.say(
+                f"going on in epoch {self.sums.epoch} after {self.sums.micro_steps} of its "
+                "micro-batches"
+            )
+        self.saved_at = self._position()
+        # After a first step, so that a job that came so far has come further.
+        self.save_at = self.sums.micro_steps + self.trial.accumulation
+
+    def _position(self) -> tuple[int, int]:
+        return self.sums.epoch, self.sums.micro_steps
 
     def _validated(self, epoch: Epoch) -> Epoch:
         start = time.perf_counter()
         with self.clock("evaluation"):
             weights = self.engine.model.state_dict()
             accuracy = self.validate(weights)
-            self.state.best.offer(epoch.epoch, accuracy, weights)
+            self.best.offer(epoch.epoch, accuracy, weights)
             release_memory(self.device)
         evaluation_s = time.perf_counter() - start
         return replace(epoch, validation_accuracy=accuracy, evaluation_s=evaluation_s)
 
     def _test(self) -> None:
-        best = self.state.best
+        best = self.best
+        if self.env.rank == 0:
+            about = {"epoch": best.epoch, "validation_accuracy": best.accuracy}
+            write_tensors(self.directory / "best.pt", {**about, "model": best.weights})
         self.progress.say(f"testing the weights of epoch {best.epoch}")
         start = time.perf_counter()
         with self.clock("evaluation"):
@@ -187,9 +231,9 @@ class RankRun(RankSetup):
     def _time_phases(self) -> None:
         if self.trial.phase_window_steps:
             self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
-        self._time(total_s=self.state.elapsed_s)
+        self._time(total_s=self.elapsed_s)
         self.measured.complete = True
-        self._write()
+        self.write()
 
     def _profile(self) -> None:
         """Once all is measured and written: what a profiler takes or fails at is no part of it."""
@@ -205,22 +249,8 @@ class RankRun(RankSetup):
             traceback.print_exc()
             self.progress.say(f"no profile: {type(error).__name__}: {error}")
 
-    def _write(self) -> None:
-        if self.env.rank == 0:
-            self.measured.write(self.directory)
-
     def _time(self, **seconds: float) -> None:
         self.measured.timing = replace(self.measured.timing, **seconds)
-
-
-def highest(values: Iterable[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def add(total: float | None, before: float | None, after: float | None) -> float | None:
-    if before is None or after is None:
-        return total
-    return (total or 0.0) + after - before
 
 
 def timing(epochs: list[Epoch], ranks: int) -> Timing:
