@@ -206,7 +206,7 @@ def before_run():
             bound_waits()
         with full_disk_told():
             freezer.write(trials, stores, command_to_note(trials))
-            from sagebench.plan.record import freeze_predictions
+            from sagebench.plan.forecast import freeze_predictions
 
             freeze_predictions(study, trials)
     except UserError as error:

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 from sagebench.errors import run_script
-from sagebench.estimate.grid_cells import trials_to_probe
-from sagebench.estimate.probe import path_of, probe_store
+from sagebench.estimate.probe import path_of, trials_to_probe
+from sagebench.estimate.probing import probe_store
 from sagebench.graph.store import GraphStore
 from sagebench.grid.freeze import manifest_path, study_of, study_parser
 
@@ -22,7 +22,7 @@ def main() -> None:
         "--threads",
         type=int,
         default=len(os.sched_getaffinity(0)),
-        help="micro-batches sampled at a time (default: as many as there are cores: %(default)s)",
+        help="of the sampler (default: as many as there are cores: %(default)s)",
     )
     arguments = parser.parse_args()
     study = study_of(arguments)

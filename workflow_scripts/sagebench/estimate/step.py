@@ -3,9 +3,8 @@ replayed through torch's allocator."""
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -14,9 +13,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sagebench.engines.base import Batch, GraphSizes, engine_class
-from sagebench.estimate.allocator import CudaAllocator
-from sagebench.estimate.samples import GraphFacts, Sample, StepCost, expected_maximum, sizes_at
-from sagebench.estimate.trace import RecordedStep, Recorder
+from sagebench.estimate.allocator import CudaAllocator, RecordedStep, replay
+from sagebench.estimate.memory import expected_maximum
+from sagebench.estimate.probe import GraphFacts, Sample, Spread, StepCost
+from sagebench.estimate.trace import Recorder, tensors_in
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import deciding_values
 from sagebench.training.trainer import LossModule
@@ -100,16 +100,29 @@ class StepRecorder:
 
 def _storages(batch: Batch, but: Tensor) -> tuple[int, ...]:
     """Bytes of everything that a batch's tensors lie in, other than those of `but`."""
-    storages = [tensor.untyped_storage() for tensor in _tensors((batch.inputs, batch.labels))]
+    storages = [tensor.untyped_storage() for tensor in tensors_in((batch.inputs, batch.labels))]
     found = {storage._cdata: storage.nbytes() for storage in storages}
     found.pop(but.untyped_storage()._cdata, None)
     return tuple(found.values())
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    return [t for part in value for t in _tensors(part)] if isinstance(value, tuple) else []
+def sizes_at(sample: Sample, graph: GraphFacts, z: float) -> tuple[list[int], list[int]]:
+    """Nodes of the hops 0 to L and edges of the hops 1 to L of a micro-batch that lies `z` standard
+    deviations above the mean in all hops at once, as far as their sums spread; never more nodes
+    than the graph has."""
+    nodes = _shifted(sample.nodes_per_hop, sample.nodes, z)
+    edges = _shifted(sample.edges_per_hop, sample.edges, z)
+    room = graph.num_nodes
+    for k, count in enumerate(nodes):
+        nodes[k] = min(count, room)
+        room -= nodes[k]
+    return nodes, edges
+
+
+def _shifted(per_hop: Sequence[Spread], total: Spread, z: float) -> list[int]:
+    together = sum(spread.std for spread in per_hop)
+    share = total.std / together if together else 0.0
+    return [max(0, round(spread.full_mean + z * share * spread.std)) for spread in per_hop]
 
 
 class Steps:
@@ -190,22 +203,3 @@ def step_cost(
         beside_bytes=sum(largest.batch_bytes) if beside else 0,
         typical_beside_bytes=sum(typical.batch_bytes) if beside else 0,
     )
-
-
-def replay(allocator: CudaAllocator, steps: Iterable[RecordedStep], *, batches: bool) -> int:
-    """The most that the allocator holds over these steps. batches: whether their batches come from
-    it too, each before the one of the step before has gone."""
-    handles, batch = itertools.count(-1, -1), []
-    for step in steps:
-        earlier, batch = batch, [next(handles) for _ in step.batch_bytes if batches]
-        for handle, size in zip(batch, step.batch_bytes, strict=False):
-            allocator.take(handle, size)
-        for handle in earlier:
-            allocator.give(handle)
-        taken = itertools.count()
-        for event in step.trace.events:
-            if event > 0:
-                allocator.take(next(taken), event)
-            else:
-                allocator.give(-event - 1)
-    return allocator.peak

@@ -20,13 +20,11 @@ from sagebench.estimate.cards import (
     START_S,
     Card,
 )
-from sagebench.estimate.samples import GraphFacts, Sample, StepCost
+from sagebench.estimate.memory import FLOAT, NINE_OF_TEN
+from sagebench.estimate.probe import GraphFacts, Sample, StepCost
 from sagebench.grid.trial import Trial
 from sagebench.pilot.records import Pilot
 
-NINE_OF_TEN, QUARTILES_APART = 1.645, 1.349
-"""standard deviations: on either side of the middle; from one quartile to the other"""
-FLOAT = 4
 SAMPLER_DRAW_BYTES, SAMPLER_NODE_BYTES = 600, 60
 """moved by a device's sampler: of an edge, mostly 64-bit hashes; of a node of the graph and hop"""
 SAMPLER_OPERATIONS_A_HOP, SAMPLER_OPERATIONS_A_DRAW = 70, 4.5
@@ -176,7 +174,7 @@ def from_pilot(
         source += ", and a model's validation and test"
     return TimeEstimate(
         epoch_s=epoch_s,
-        error=math.hypot(error, _of_mean(pilot)),
+        error=error,
         micro_step_s=pilot.step_mean_s,
         start_s=pilot.start_to_first_step_s or 0.0,
         evaluation_s=evaluation_s,
@@ -184,12 +182,6 @@ def from_pilot(
         basis=MEASURED_STEPS,
         source=source,
     )
-
-
-def _of_mean(pilot: Pilot) -> float:
-    """Standard error of a pilot's mean step as a share of it, from the quartiles of its steps."""
-    spread = (pilot.step_high_s - pilot.step_low_s) / QUARTILES_APART
-    return spread / math.sqrt(pilot.micro_steps) / pilot.step_mean_s
 
 
 @dataclass(frozen=True)

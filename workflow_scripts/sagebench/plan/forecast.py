@@ -1,19 +1,27 @@
-"""What the trials of a study will take: probes, the card, pilots and outcomes, put together."""
+"""What the trials of a study will take: probes, the card, pilots and outcomes, put together.
+
+What is estimated of a trial is kept beside it, made before it runs and never from its outcome:
+results/trials/<id>/prediction.json: {"format", "model", "made_at", "store_checksum", "sample":
+{"batches", "nodes", "edges"} or null, "memory": {"peak_bytes", "low_bytes", "high_bytes",
+"limit_bytes", "limit", "out_of_memory_chance", "parts"} or null, "time": {"epoch_s", "low_s",
+"high_s", "total_s", "basis", "source", "used"} or null, "energy": {"joules", "source"} or null}
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.estimate.cards import POWER_SHARE, Card, card_of, find_card
-from sagebench.estimate.memory import MemoryEstimate, available_bytes, card_memory, verdict
-from sagebench.estimate.probe import Probe, load_probe
+from sagebench.estimate.memory import MemoryEstimate, card_memory, verdict
+from sagebench.estimate.probe import GraphFacts, Probe, Sample, available_bytes, load_probe
 from sagebench.estimate.probe import path_of as probe_path
-from sagebench.estimate.samples import GraphFacts, Sample
 from sagebench.estimate.time import (
     OUTCOMES,
     Observation,
@@ -24,17 +32,23 @@ from sagebench.estimate.time import (
     micro_steps_per_epoch,
     roofline,
 )
-from sagebench.files import read_object
+from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Request, Study
-from sagebench.grid.freeze import manifest_path
+from sagebench.grid.freeze import manifest_path, prediction_path
 from sagebench.grid.resources import geometry
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import epoch_key, evaluation_key, pilot_key
 from sagebench.pilot.records import Pilot, read_pilots
+from sagebench.plan.decisions import model_version
 from sagebench.records import Damaged, Outcome, Status, read_outcome
+
+PREDICTION_FORMAT = 1
 
 ALIKE = ("engine", "sampler", "precision", "compile", "device", "threads_per_rank")
 """what an outcome shares with a trial whose estimate it corrects"""
+MEMORY_FIGURES = ("peak_bytes", "low_bytes", "high_bytes", "limit_bytes")
+TIME_FIGURES = ("epoch_s", "low_s", "high_s", "basis", "source", "used")
+"""of a MemoryEstimate and a TimeEstimate, kept beside a trial"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,33 @@ class Forecast:
     @property
     def is_known(self) -> bool:
         return any(known is not None for known in (self.sample, self.pilot, self.time))
+
+    @property
+    def memory_figures(self) -> dict[str, Any]:
+        """The peak, the limit and the chance to exceed it; null where only a pilot tells that."""
+        memory, chance = self.memory, self.out_of_memory_chance
+        return {
+            **{name: memory and getattr(memory, name) for name in MEMORY_FIGURES},
+            "limit": self.memory_limit,
+            "out_of_memory_chance": None if chance is None else round(chance, 4),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Its figures as prediction.json has them."""
+        sample, memory, time = self.sample, self.memory, self.time
+        knows_memory = memory is not None or self.out_of_memory_chance is not None
+        return {
+            "sample": sample
+            and {"batches": sample.batches, "nodes": sample.nodes.mean, "edges": sample.edges.mean},
+            "memory": {**self.memory_figures, "parts": memory and memory.parts}
+            if knows_memory
+            else None,
+            "time": time
+            and {**{name: getattr(time, name) for name in TIME_FIGURES}, "total_s": self.total_s},
+            "energy": None
+            if self.energy_j is None
+            else {"joules": self.energy_j, "source": self.energy_source},
+        }
 
 
 class Forecaster:
@@ -248,3 +289,18 @@ def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tupl
 
 def _alike(trial: Trial) -> tuple[object, ...]:
     return tuple(getattr(trial, name) for name in ALIKE)
+
+
+def freeze_predictions(study: Study, trial_ids: Collection[str]) -> None:
+    """Write the estimates of trials that are about to run; what was estimated of them before, goes.
+    Of what was neither probed nor piloted there are none."""
+    forecaster = Forecaster(study, without=trial_ids)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    head = {"format": PREDICTION_FORMAT, "model": model_version(), "made_at": now}
+    for trial_id in trial_ids:
+        request, path = study.requests[trial_id], Path(prediction_path(study.results, trial_id))
+        path.unlink(missing_ok=True)
+        forecast = forecaster.of(request)
+        if forecast.is_known:
+            checksum = forecaster.probes[request.store].store_checksum
+            write_json(path, {**head, "store_checksum": checksum, **forecast.to_json()})
