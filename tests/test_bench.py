@@ -6,8 +6,7 @@ import sys
 import bench_engine
 import pytest
 from sagebench.bench import report, rows, worker
-from sagebench.bench.processes import MeasurementFailed
-from sagebench.bench.rows import ENGINES, SIZES, Figure, figure, ratio
+from sagebench.bench.rows import ENGINES, SIZES, Figure, MeasurementFailed, figure, ratio
 from trials import DATASET, make_trial, tiny_store
 
 SECONDS = {
