@@ -7,7 +7,7 @@ from sagebench.grid.resources import (
     preflight_walltime_min,
     slurm_resources,
 )
-from sagebench.pilot.work import missing_of
+from sagebench.pilot.records import missing_of
 
 BY_SLURM = study.site.launcher == "slurm"
 

@@ -14,18 +14,21 @@ from sagebench.pilot.costs import evaluation_key, pilot_key
 from sagebench.pilot.records import (
     EVALUATION_PART,
     WINDOW_PART,
+    Configuration,
     Pilot,
+    missing,
     pilots_folder,
     read_pilots,
     write_pilot,
 )
-from sagebench.pilot.work import Configuration, missing
 from sagebench.records import Limit, PeakBytes, Reason, Status
 from trials import make_trial
 
 # Another value of every field, by whether a micro-step or an evaluation takes as long.
 OTHER = {
     "dataset": {"name": "other", "source": "arrays", "path": "other.npz"},
+    "model": "gin",
+    "options": {"heads": 4},
     "engine": "reference",
     "sampler": "pyg_lib",
     "layers": 2,
@@ -62,7 +65,7 @@ SAME_STEP = {
     "profile_steps",
 }  # fmt: skip
 SAME_EVALUATION = SAME_STEP - {"validation", "sampled_test_nodes"} | {
-    "sampler", "dropout", "batch_size", "accumulation", "optimizer", "precision", "compile",
+    "dropout", "batch_size", "accumulation", "optimizer", "precision", "compile",
 }  # fmt: skip
 
 

@@ -31,12 +31,14 @@ from sagebench.pilot.records import (
     EVALUATION_PART,
     WINDOW_PART,
     Pilot,
+    Work,
+    configurations,
+    missing,
     pilots_folder,
     read_pilot,
     read_pilots,
     write_pilot,
 )
-from sagebench.pilot.work import Work, configurations, missing
 from sagebench.rank_records import read_measurements
 from sagebench.records import Status
 from sagebench.units import duration, significant
