@@ -40,13 +40,6 @@ class AllocationTrace:
         changes = (event if event > 0 else -sizes[-event - 1] for event in self.events)
         return max(accumulate(changes, initial=0))
 
-    def is_alike(self, other: AllocationTrace) -> bool:
-        """The same allocations in the same order, whatever their sizes."""
-        return len(self.events) == len(other.events) and all(
-            mine == its or min(mine, its) > 0
-            for mine, its in zip(self.events, other.events, strict=True)
-        )
-
 
 @dataclass(frozen=True)
 class RecordedStep:
@@ -68,15 +61,11 @@ class RecordedStep:
     def peak_bytes(self) -> int:
         return sum(self.batch_bytes) + self.trace.peak_bytes
 
-    def towards(self, other: RecordedStep, share: float) -> RecordedStep:
-        """With every allocation by `share` nearer to that of one whose trace is alike."""
-
-        def between(mine: int, its: int) -> int:
-            return round(mine + share * (its - mine))
-
-        batch_bytes = tuple(map(between, self.batch_bytes, other.batch_bytes))
-        trace = AllocationTrace(map(between, self.trace.events, other.trace.events))
-        return replace(self, batch_bytes=batch_bytes, trace=trace)
+    def scaled(self, share: float) -> RecordedStep:
+        """With every allocation times `share`."""
+        batch_bytes = tuple(round(share * size) for size in self.batch_bytes)
+        events = (round(share * event) if event > 0 else event for event in self.trace.events)
+        return replace(self, batch_bytes=batch_bytes, trace=AllocationTrace(events))
 
 
 class FreePieces:

@@ -8,7 +8,7 @@ Outcomes of the same machine take over as they come. Standard library only.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -184,50 +184,10 @@ def from_pilot(
     )
 
 
-@dataclass(frozen=True)
-class Observation:
-    """An outcome of the machine, as far as it corrects estimates.
+def of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) -> TimeEstimate:
+    """The times of outcomes of the very configuration; `estimate` for what none of them measured.
+    Of each, evaluation_s, test_s and start_s may be None."""
 
-    exactly: what only trials share that differ in nothing that costs time. alike: what trials share
-    that correct one another. measured: its times, of which some may be None. estimated_s: what
-    would have been estimated of its epoch; None where that is not known.
-    """
-
-    exactly: str
-    alike: tuple[object, ...]
-    measured: TimeEstimate
-    estimated_s: float | None
-
-
-def corrected(
-    estimate: TimeEstimate | None,
-    exactly: str,
-    alike: tuple[object, ...],
-    observations: Sequence[Observation],
-) -> TimeEstimate | None:
-    """The estimate after outcomes: their own times where they ran the very configuration, else
-    times the median of measured over estimated of those that are alike. estimate: None where there
-    is neither a card's data sheet nor a pilot."""
-    same = [seen.measured for seen in observations if seen.exactly == exactly]
-    if same:
-        return _of_outcomes(same, estimate)
-    seen = [one for one in observations if one.alike == alike and one.estimated_s]
-    if estimate is None or not seen:
-        return estimate
-    ratios = [one.measured.epoch_s / one.estimated_s for one in seen]
-    ratio = median(ratios)
-    return replace(
-        estimate,
-        epoch_s=ratio * estimate.epoch_s,
-        error=max(LIKE_SPREAD, _spread(ratios)),
-        micro_step_s=ratio * estimate.micro_step_s,
-        basis=OUTCOMES,
-        source=f"{estimate.source}, times the median ratio of {_outcomes(len(ratios))}",
-        used=tuple(name for one in seen for name in one.measured.used),
-    )
-
-
-def _of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) -> TimeEstimate:
     def middle(name: str) -> float | None:
         known = [getattr(one, name) for one in same if getattr(one, name) is not None]
         return median(known) if known else getattr(estimate, name, None)
@@ -245,10 +205,25 @@ def _of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) ->
     )
 
 
+def corrected(estimate: TimeEstimate, ratios: Mapping[str, float]) -> TimeEstimate:
+    """The estimate after outcomes of configurations that are alike. ratios: of measured over
+    estimated epochs, by trial id."""
+    ratio = median(ratios.values())
+    return replace(
+        estimate,
+        epoch_s=ratio * estimate.epoch_s,
+        error=max(LIKE_SPREAD, _spread(ratios.values())),
+        micro_step_s=ratio * estimate.micro_step_s,
+        basis=OUTCOMES,
+        source=f"{estimate.source}, times the median ratio of {_outcomes(len(ratios))}",
+        used=tuple(ratios),
+    )
+
+
 def _outcomes(count: int) -> str:
     return f"{count} outcome{'s' * (count > 1)}"
 
 
-def _spread(values: Sequence[float]) -> float:
+def _spread(values: Collection[float]) -> float:
     """Half of the range of the logarithms."""
     return math.log(max(values) / min(values)) / 2

@@ -9,9 +9,10 @@ results/trials/<id>/prediction.json: {"format", "model", "made_at", "store_check
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +25,12 @@ from sagebench.estimate.probe import GraphFacts, Probe, Sample, available_bytes,
 from sagebench.estimate.probe import path_of as probe_path
 from sagebench.estimate.time import (
     OUTCOMES,
-    Observation,
     TimeEstimate,
     all_reduces_s,
     corrected,
     from_pilot,
     micro_steps_per_epoch,
+    of_outcomes,
     roofline,
 )
 from sagebench.files import read_object, write_json
@@ -41,6 +42,7 @@ from sagebench.pilot.costs import epoch_key, evaluation_key, pilot_key
 from sagebench.pilot.records import Pilot, read_pilots
 from sagebench.plan.decisions import model_version
 from sagebench.records import Damaged, Outcome, Status, read_outcome
+from sagebench.units import GIB
 
 PREDICTION_FORMAT = 1
 
@@ -168,32 +170,35 @@ class Forecaster:
         return [one for one in found if one[0].machine == self.study.site.machine]
 
     @cached_property
-    def _observations(self) -> list[Observation]:
+    def _observed(self) -> tuple[dict[str, list[TimeEstimate]], dict[Any, dict[str, float]]]:
+        """Outcomes' times by what only trials share that differ in nothing that costs time; ratios
+        of measured over estimated epochs, by what trials share that correct one another."""
+        same, ratios = defaultdict(list), defaultdict(dict)
         by_checksum = {probe.store_checksum: probe for probe in self.probes.values()}
-        return [
-            self._observe(trial, outcome, by_checksum[outcome.store.checksum])
-            for trial, outcome in self._outcomes
-            if outcome.store is not None and outcome.store.checksum in by_checksum
-            # Some epoch but the first was timed.
-            if outcome.timing is not None and outcome.timing.epoch_median_s is not None
-        ]
-
-    def _observe(self, trial: Trial, outcome: Outcome, probe: Probe) -> Observation:
-        timing, estimated = outcome.timing, self._estimated(trial, probe)
-        validations = [e.evaluation_s for e in outcome.epochs if e.evaluation_s is not None]
-        measured = TimeEstimate(
-            epoch_s=timing.epoch_median_s,
-            error=0.0,
-            micro_step_s=timing.epoch_median_s / micro_steps_per_epoch(trial, probe.graph),
-            start_s=timing.start_to_first_step_s,
-            evaluation_s=sum(validations) / len(validations) if validations else None,
-            test_s=timing.test_s,
-            basis=OUTCOMES,
-            source="an outcome",
-            used=(outcome.trial_id,),
-        )
-        key, alike = epoch_key(trial, probe.store_checksum), _alike(trial)
-        return Observation(key, alike, measured, estimated and estimated.epoch_s)
+        for trial, outcome in self._outcomes:
+            timing, probe = (
+                outcome.timing,
+                by_checksum.get(outcome.store and outcome.store.checksum),
+            )
+            if probe is None or timing is None or timing.epoch_median_s is None:
+                continue  # of another graph, or no epoch but the first was timed
+            validations = [e.evaluation_s for e in outcome.epochs if e.evaluation_s is not None]
+            measured = TimeEstimate(
+                epoch_s=timing.epoch_median_s,
+                error=0.0,
+                micro_step_s=timing.epoch_median_s / micro_steps_per_epoch(trial, probe.graph),
+                start_s=timing.start_to_first_step_s,
+                evaluation_s=sum(validations) / len(validations) if validations else None,
+                test_s=timing.test_s,
+                basis=OUTCOMES,
+                source="an outcome",
+                used=(outcome.trial_id,),
+            )
+            same[epoch_key(trial, probe.store_checksum)].append(measured)
+            if estimated := self._estimated(trial, probe):
+                ratio = measured.epoch_s / estimated.epoch_s
+                ratios[_alike(trial)][outcome.trial_id] = ratio
+        return same, ratios
 
     def of(self, request: Request) -> Forecast:
         """What is known beforehand of a trial."""
@@ -238,16 +243,21 @@ class Forecaster:
         """What sets the limit of a card's memory, in words."""
         if trial.device != "cuda":
             return None
-        uncapped = available_bytes(replace(trial, memory_limit_gib=None), self._card_bytes)
-        if available_bytes(trial, self._card_bytes) != uncapped:
-            return f"memory_limit_gib {trial.memory_limit_gib:g}"
+        cap = trial.memory_limit_gib
+        if cap is not None and available_bytes(trial, self._card_bytes) == cap * GIB:
+            return f"memory_limit_gib {cap:g}"
         return self.card and self.card.name
 
     def _time(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
-        key = epoch_key(trial, probe.store_checksum)
+        """After outcomes of the same machine."""
+        key, (same, ratios) = epoch_key(trial, probe.store_checksum), self._observed
         if key not in self._times:
             estimate = self._estimated(trial, probe)
-            self._times[key] = corrected(estimate, key, _alike(trial), self._observations)
+            if key in same:
+                estimate = of_outcomes(same[key], estimate)
+            elif estimate is not None and _alike(trial) in ratios:
+                estimate = corrected(estimate, ratios[_alike(trial)])
+            self._times[key] = estimate
         return self._times[key]
 
     def _estimated(self, trial: Trial, probe: Probe) -> TimeEstimate | None:

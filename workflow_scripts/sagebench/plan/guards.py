@@ -10,7 +10,7 @@ from sagebench.estimate.memory import NO_FIT
 from sagebench.grid.expansion import Request, Study
 from sagebench.plan.decisions import Decisions, has_guards, inputs, model_version
 from sagebench.plan.forecast import Forecast, Forecaster
-from sagebench.plan.rows import ASKED, PlanRow, distinct, total
+from sagebench.plan.rows import ASKED, PlanRow, Total, distinct
 from sagebench.units import hours_text
 
 START_UP_MIN = 2.0
@@ -34,7 +34,7 @@ def decide(study: Study, forecaster: Forecaster) -> Decisions:
 
 def with_hours(decisions: Decisions, study: Study, rows: Sequence[PlanRow]) -> Decisions:
     """rows: of the study without what is skipped."""
-    hours = total("", distinct(rows)).node_hours
+    hours = Total("", distinct(rows)).node_hours
     return replace(decisions, node_hours=hours, refusal=refusal(study, rows))
 
 
@@ -51,7 +51,7 @@ def runtime(request: Request, forecast: Forecast, margin: float) -> int | None:
 def over_budget(study: Study, rows: Sequence[PlanRow]) -> str | None:
     """A sentence where the trials still to run take more than budget_node_hours."""
     budget, rows = study.configuration.budget_node_hours, distinct(rows)
-    found = total("", rows)
+    found = Total("", rows)
     if budget is None or found.node_hours <= budget:
         return None
     asked = sum(row.source == ASKED and row.to_run for row in rows)

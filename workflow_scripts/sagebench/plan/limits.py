@@ -8,7 +8,7 @@ from sagebench.estimate.memory import NO_FIT, TIGHT
 from sagebench.estimate.time import A_MODEL
 from sagebench.grid.expansion import Study
 from sagebench.plan.guards import over_budget
-from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total
+from sagebench.plan.rows import PREDICTED, PlanRow, Total, distinct
 from sagebench.records import Status
 
 NAMED = 3
@@ -38,7 +38,7 @@ def _before_all(study: Study, rows: Sequence[PlanRow]) -> Iterator[str]:
         )
     if over := over_budget(study, rows):
         yield over
-    left, hours = study.site.limits.node_hours, total("", rows).node_hours
+    left, hours = study.site.limits.node_hours, Total("", rows).node_hours
     if left is not None and hours > left:
         yield f"The study takes {hours:,.1f} node-hours, the account has {left:,.1f} left."
 

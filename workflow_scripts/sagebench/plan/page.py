@@ -12,7 +12,7 @@ from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import pictures
 from sagebench.plan.limits import hints, sentences
-from sagebench.plan.rows import PlanRow, distinct, total
+from sagebench.plan.rows import PlanRow, Total, distinct
 from sagebench.plan.tables import MARKS, device_word, every_trial, experiments
 from sagebench.units import GIB, hours_text
 
@@ -29,7 +29,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         study=study.name,
         machine=study.site.machine,
         unit=unit,
-        total=total("all", trials),
+        total=Total("all", trials),
         hours=hours_text,
         verdicts={fits: sum(row.fits == fits for row in trials) for fits in MARKS},
         marks=MARKS,

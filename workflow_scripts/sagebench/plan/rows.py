@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -195,51 +194,33 @@ def _of_forecast(forecast: Forecast, hours: float) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True)
 class Total:
     """Of an experiment or the study; hours and energy are those of the trials still to run."""
 
-    name: str
-    trials: int
-    measured: int
-    skipped: int
-    predicted: int  # of those still to run
-    hours_used: float
-    hours_used_low: float
-    hours_used_high: float
-    hours_allocated: float
-    node_hours: float
-    energy_kj: float | None
-    longest_h: float  # of one trial
-
-    @property
-    def to_run(self) -> int:
-        return self.trials - self.measured - self.skipped
+    def __init__(self, name: str, rows: Sequence[PlanRow]) -> None:
+        to_run = [row for row in rows if row.to_run]
+        energies = [row.energy_kj for row in to_run if row.energy_kj is not None]
+        self.name = name
+        self.trials, self.to_run = len(rows), len(to_run)
+        self.measured = sum(row.measured for row in rows)
+        self.skipped = sum(row.skipped for row in rows)
+        self.predicted = sum(row.source == PREDICTED for row in to_run)
+        self.hours_used = sum(row.hours_used for row in to_run)
+        self.hours_used_low = sum(row.hours_used_low for row in to_run)
+        self.hours_used_high = sum(row.hours_used_high for row in to_run)
+        self.hours_allocated = sum(row.hours_allocated for row in to_run)
+        self.node_hours = sum(row.node_hours for row in to_run)
+        self.energy_kj = sum(energies) if energies else None
+        self.longest_h = max((row.hours_used / row.ranks for row in to_run), default=0.0)  # a trial
 
 
 def totals(rows: Sequence[PlanRow]) -> list[Total]:
     """One total for each experiment, then the study's, which counts a shared trial once."""
     names = dict.fromkeys(row.experiment for row in rows)
-    found = [total(name, [row for row in rows if row.experiment == name]) for name in names]
-    return [*found, total("all", distinct(rows))]
+    found = [Total(name, [row for row in rows if row.experiment == name]) for name in names]
+    return [*found, Total("all", distinct(rows))]
 
 
 def distinct(rows: Sequence[PlanRow]) -> list[PlanRow]:
     """Every trial once, however many experiments share it."""
     return list({row.trial: row for row in rows}.values())
-
-
-def total(name: str, rows: Sequence[PlanRow]) -> Total:
-    to_run = [row for row in rows if row.to_run]
-    energies = [row.energy_kj for row in to_run if row.energy_kj is not None]
-    sums = ("hours_used", "hours_used_low", "hours_used_high", "hours_allocated", "node_hours")
-    return Total(
-        name=name,
-        trials=len(rows),
-        measured=sum(row.measured for row in rows),
-        skipped=sum(row.skipped for row in rows),
-        predicted=sum(row.source == PREDICTED for row in to_run),
-        energy_kj=sum(energies) if energies else None,
-        longest_h=max((row.hours_used / row.ranks for row in to_run), default=0.0),
-        **{column: sum(getattr(row, column) for row in to_run) for column in sums},
-    )
