@@ -1,4 +1,4 @@
-"""The one rank of a pilot, in the container: times micro-steps, validation and test.
+"""The one rank of a pilot, in the container: times micro-steps, or validation and test.
 
 pilot.py starts this, as a trial's ranks are started; nobody else needs it.
 """
@@ -17,15 +17,13 @@ def main() -> int:
     parser.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
     parser.add_argument("--store", type=Path, required=True, help="the graph store's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the attempt")
-    parser.add_argument(
-        "--part", action="append", required=True, help="file to make of it; repeatable"
-    )
+    parser.add_argument("--part", required=True, help="file to make of it")
     arguments = parser.parse_args()
     trial = read_trial(arguments.trial)
     from sagebench.pilot.rank import PilotRun
     from sagebench.training.rank import run_rank
 
-    run = partial(PilotRun, parts=arguments.part)
+    run = partial(PilotRun, part=arguments.part)
     return run_rank(trial, arguments.store, arguments.out, run)
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import psutil
+
 from sagebench import registry
 from sagebench.grid.trial import Trial
 from sagebench.launch.start import ROOT, local_environment, shared_environment
@@ -109,12 +111,9 @@ def run_worker(
 def others_busy_s() -> float:
     """CPU seconds that this machine has spent since it started, over all cores, on anything but
     the processes that this one has started and waited for."""
-    user, nice, system, _, _, irq, softirq, steal = (
-        int(text) for text in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
-    )
-    machine = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    own = os.times()
-    return machine - own.children_user - own.children_system
+    machine, own = psutil.cpu_times(), os.times()
+    busy = machine.user + machine.nice + machine.system + machine.irq + machine.softirq
+    return busy + machine.steal - own.children_user - own.children_system
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 
 from sagebench.estimate.cards import (
     GB,
@@ -24,6 +24,7 @@ from sagebench.estimate.memory import FLOAT, NINE_OF_TEN
 from sagebench.estimate.probe import GraphFacts, Sample, StepCost
 from sagebench.grid.trial import Trial
 from sagebench.pilot.records import Pilot
+from sagebench.records import Outcome
 
 SAMPLER_DRAW_BYTES, SAMPLER_NODE_BYTES = 600, 60
 """moved by a device's sampler: of an edge, mostly 64-bit hashes; of a node of the graph and hop"""
@@ -181,6 +182,25 @@ def from_pilot(
         test_s=test_s,
         basis=MEASURED_STEPS,
         source=source,
+    )
+
+
+def of_outcome(trial: Trial, outcome: Outcome, graph: GraphFacts) -> TimeEstimate | None:
+    """What it measured; None where no epoch but the first was timed."""
+    timing = outcome.timing
+    if timing is None or timing.epoch_median_s is None:
+        return None
+    validations = [one.evaluation_s for one in outcome.epochs if one.evaluation_s is not None]
+    return TimeEstimate(
+        epoch_s=timing.epoch_median_s,
+        error=0.0,
+        micro_step_s=timing.epoch_median_s / micro_steps_per_epoch(trial, graph),
+        start_s=timing.start_to_first_step_s,
+        evaluation_s=fmean(validations) if validations else None,
+        test_s=timing.test_s,
+        basis=OUTCOMES,
+        source="an outcome",
+        used=(outcome.trial_id,),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the one rank of a pilot runs: a window of micro-steps timed one by one, then validation and
+"""What the one rank of a pilot runs: a window of micro-steps timed one by one, or validation and
 test."""
 
 from __future__ import annotations
@@ -6,14 +6,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
 from sagebench.files import write_json
 from sagebench.measure.memory import release_memory
-from sagebench.pilot.records import EVALUATION_PART, WINDOW_PART
+from sagebench.pilot.records import WINDOW_PART
 from sagebench.training.early_end import Deadline
 from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.setup import RankSetup
@@ -43,15 +43,12 @@ class Stretch(NamedTuple):
 
 
 class PilotRun(RankSetup):
-    """Writes the parts it is asked for into the attempt's folder, each once it is measured, and
-    `measured.json`, which describes the machine.
+    """Writes its part, WINDOW_PART or EVALUATION_PART, into the attempt's folder, and
+    `measured.json`, which describes the machine."""
 
-    parts: WINDOW_PART, EVALUATION_PART or both.
-    """
-
-    def __init__(self, *arguments: Any, parts: Collection[str]) -> None:
+    def __init__(self, *arguments: Any, part: str) -> None:
         super().__init__(*arguments)
-        self.parts = parts
+        self.part = part
         self.build()
         self.check = Deadline.read().check
         ahead = max(WARM_UP_STEPS, 2 * self.trial.sampling_workers + 1)
@@ -65,30 +62,29 @@ class PilotRun(RankSetup):
         self.begin_measuring()
         self.describe()
         self.measured.write(self.directory)
-        if WINDOW_PART in self.parts:
-            with self.peak:
-                found = window(self._stretches())
-            found["memory"] = self.peak.read()
-            found["start_to_first_step_s"] = self.measured.start_to_first_step_s
-            write_json(self.directory / WINDOW_PART, found)
-        if EVALUATION_PART in self.parts:
-            with self.clock("evaluation"):
-                self._measure_evaluation()
+        measure = self._window if self.part == WINDOW_PART else self._evaluation
+        write_json(self.directory / self.part, measure())
         self.measured.complete = True
         self.measured.write(self.directory)
 
-    def _measure_evaluation(self) -> None:
+    def _window(self) -> dict[str, Any]:
+        with self.peak:
+            found = window(self._stretches())
+        started_s = self.measured.start_to_first_step_s
+        return {**found, "memory": self.peak.read(), "start_to_first_step_s": started_s}
+
+    def _evaluation(self) -> dict[str, Any]:
         weights = self.engine.model.state_dict()
 
         def validation() -> None:
             self.validate(weights)
             release_memory(self.device)
 
-        times = {
-            "evaluation_s": seconds_of(validation),
-            "test_s": seconds_of(lambda: self.test(weights)),
-        }
-        write_json(self.directory / EVALUATION_PART, times)
+        with self.clock("evaluation"):
+            return {
+                "evaluation_s": seconds_of(validation),
+                "test_s": seconds_of(lambda: self.test(weights)),
+            }
 
     def _stretches(self) -> list[Stretch]:
         """A part of the second epoch, behind its first micro-steps, or whole epochs behind the

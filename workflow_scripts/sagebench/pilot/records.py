@@ -123,16 +123,16 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Work:
-    """What one process is to measure of a configuration. parts: the files that it leaves."""
+    """What one process is to measure of a configuration. part: the file that it leaves."""
 
     configuration: Configuration
-    parts: tuple[str, ...]
+    part: str
 
     @property
-    def name(self) -> str:
-        """The folder of its attempts."""
+    def key(self) -> str:
+        """Of its record, and the name of the folder of its attempts."""
         measured = self.configuration
-        return measured.pilot if WINDOW_PART in self.parts else measured.evaluation
+        return measured.pilot if self.part == WINDOW_PART else measured.evaluation
 
 
 def configurations(study: Study) -> list[Configuration]:
@@ -154,24 +154,19 @@ def configurations(study: Study) -> list[Configuration]:
 def missing(
     wanted: Sequence[Configuration], pilots: Mapping[str, Pilot], failed: Collection[str] = ()
 ) -> list[Work]:
-    """What is to be measured yet. failed: keys that are not to be tried.
-
-    The first pilot of a set that evaluates alike takes the evaluation along. Where all of a set
-    have run out of memory, no trial will come to one.
-    """
-    done = {*pilots, *failed}
-    works = []
+    """What is to be measured yet: first micro-steps, then once for all that evaluate alike
+    validation and test, unless every one of them has run out of memory. failed: keys that are not
+    to be tried."""
+    works = [Work(one, WINDOW_PART) for one in wanted]
     for one in wanted:
-        if one.pilot not in done:
-            parts = (WINDOW_PART,) if one.evaluation in done else (WINDOW_PART, EVALUATION_PART)
-            works.append(Work(one, parts))
-            done |= {one.pilot, one.evaluation}
-    for one in wanted:
-        measured = one.pilot in pilots and pilots[one.pilot].status is Status.COMPLETED
-        if measured and one.evaluation not in done:
-            works.append(Work(one, (EVALUATION_PART,)))
-            done.add(one.evaluation)
-    return works
+        ended = one.pilot in pilots and pilots[one.pilot].status is Status.OUT_OF_MEMORY
+        if one.pilot not in failed and not ended:
+            works.append(Work(one, EVALUATION_PART))
+    found: dict[str, Work] = {}
+    for work in works:
+        if work.key not in pilots and work.key not in failed:
+            found.setdefault(work.key, work)
+    return list(found.values())
 
 
 def missing_of(study: Study) -> list[Work]:

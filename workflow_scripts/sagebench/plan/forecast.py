@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +24,11 @@ from sagebench.estimate.memory import MemoryEstimate, card_memory, verdict
 from sagebench.estimate.probe import GraphFacts, Probe, Sample, available_bytes, load_probe
 from sagebench.estimate.probe import path_of as probe_path
 from sagebench.estimate.time import (
-    OUTCOMES,
     TimeEstimate,
     all_reduces_s,
     corrected,
     from_pilot,
-    micro_steps_per_epoch,
+    of_outcome,
     of_outcomes,
     roofline,
 )
@@ -48,9 +47,6 @@ PREDICTION_FORMAT = 1
 
 ALIKE = ("engine", "sampler", "precision", "compile", "device", "threads_per_rank")
 """what an outcome shares with a trial whose estimate it corrects"""
-MEMORY_FIGURES = ("peak_bytes", "low_bytes", "high_bytes", "limit_bytes")
-TIME_FIGURES = ("epoch_s", "low_s", "high_s", "basis", "source", "used")
-"""of a MemoryEstimate and a TimeEstimate, kept beside a trial"""
 
 
 @dataclass(frozen=True)
@@ -88,28 +84,24 @@ class Forecast:
     @property
     def memory_figures(self) -> dict[str, Any]:
         """The peak, the limit and the chance to exceed it; null where only a pilot tells that."""
-        memory, chance = self.memory, self.out_of_memory_chance
+        names, chance = MemoryEstimate.__dataclass_fields__, self.out_of_memory_chance
         return {
-            **{name: memory and getattr(memory, name) for name in MEMORY_FIGURES},
+            **(asdict(self.memory) if self.memory else dict.fromkeys(names)),
             "limit": self.memory_limit,
             "out_of_memory_chance": None if chance is None else round(chance, 4),
         }
 
     def to_json(self) -> dict[str, Any]:
         """Its figures as prediction.json has them."""
-        sample, memory, time = self.sample, self.memory, self.time
-        knows_memory = memory is not None or self.out_of_memory_chance is not None
+        sample, time = self.sample, self.time
+        knows_memory = self.memory is not None or self.out_of_memory_chance is not None
+        ends = time and {"low_s": time.low_s, "high_s": time.high_s, "total_s": self.total_s}
         return {
             "sample": sample
             and {"batches": sample.batches, "nodes": sample.nodes.mean, "edges": sample.edges.mean},
-            "memory": {**self.memory_figures, "parts": memory and memory.parts}
-            if knows_memory
-            else None,
-            "time": time
-            and {**{name: getattr(time, name) for name in TIME_FIGURES}, "total_s": self.total_s},
-            "energy": None
-            if self.energy_j is None
-            else {"joules": self.energy_j, "source": self.energy_source},
+            "memory": self.memory_figures if knows_memory else None,
+            "time": time and {**asdict(time), **ends},
+            "energy": self.energy_j and {"joules": self.energy_j, "source": self.energy_source},
         }
 
 
@@ -164,36 +156,19 @@ class Forecaster:
         return read_pilots(self.study.results, self.study.site.machine, self.warn)
 
     @cached_property
-    def _outcomes(self) -> list[tuple[Trial, Outcome]]:
-        """Of this machine, from whatever study."""
-        found = known_outcomes(self.study.results, self.without)
-        return [one for one in found if one[0].machine == self.study.site.machine]
-
-    @cached_property
     def _observed(self) -> tuple[dict[str, list[TimeEstimate]], dict[Any, dict[str, float]]]:
-        """Outcomes' times by what only trials share that differ in nothing that costs time; ratios
-        of measured over estimated epochs, by what trials share that correct one another."""
+        """Times of this machine's outcomes, from whatever study, by what only trials share that
+        differ in nothing that costs time; ratios of measured over estimated epochs, by what trials
+        share that correct one another."""
         same, ratios = defaultdict(list), defaultdict(dict)
         by_checksum = {probe.store_checksum: probe for probe in self.probes.values()}
-        for trial, outcome in self._outcomes:
-            timing, probe = (
-                outcome.timing,
-                by_checksum.get(outcome.store and outcome.store.checksum),
-            )
-            if probe is None or timing is None or timing.epoch_median_s is None:
-                continue  # of another graph, or no epoch but the first was timed
-            validations = [e.evaluation_s for e in outcome.epochs if e.evaluation_s is not None]
-            measured = TimeEstimate(
-                epoch_s=timing.epoch_median_s,
-                error=0.0,
-                micro_step_s=timing.epoch_median_s / micro_steps_per_epoch(trial, probe.graph),
-                start_s=timing.start_to_first_step_s,
-                evaluation_s=sum(validations) / len(validations) if validations else None,
-                test_s=timing.test_s,
-                basis=OUTCOMES,
-                source="an outcome",
-                used=(outcome.trial_id,),
-            )
+        for trial, outcome in known_outcomes(self.study.results, self.without):
+            probe = by_checksum.get(outcome.store.checksum) if outcome.store else None
+            if probe is None or trial.machine != self.study.site.machine:
+                continue
+            measured = of_outcome(trial, outcome, probe.graph)
+            if measured is None:
+                continue
             same[epoch_key(trial, probe.store_checksum)].append(measured)
             if estimated := self._estimated(trial, probe):
                 ratio = measured.epoch_s / estimated.epoch_s
