@@ -4,6 +4,7 @@ them, and the cells between."""
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -198,16 +199,15 @@ def _draw(axes: Axes, cell: Cell, row: int, column: int) -> None:
 
 def _staircase(axes: Axes, frontier: Frontier) -> None:
     """The line between the last batch size that may fit and the first that does not."""
-    look = {"color": style.ALARM, "linewidth": 1.6, "zorder": 4, "solid_capstyle": "round"}
-    above = None
+    edges, heights = [], []
     for row, fanout in enumerate(frontier.fanouts):
         found = [frontier.cells.get((fanout, size)) for size in frontier.batch_sizes]
         holds = [cell and cell.holds for cell in found]
-        edge = None
+        edge = math.nan  # breaks the line
         if False in holds:
             last = max((k for k, held in enumerate(holds) if held), default=None)
             edge = (holds.index(False) - 0.5) if last is None else last + 0.5
-            axes.plot([edge, edge], [row - 0.5, row + 0.5], **look)
-            if above is not None:
-                axes.plot([above, edge], [row - 0.5, row - 0.5], **look)
-        above = edge
+        edges += [edge, edge]
+        heights += [row - 0.5, row + 0.5]
+    if not all(map(math.isnan, edges)):
+        axes.plot(edges, heights, color=style.ALARM, lw=1.6, zorder=4, solid_capstyle="round")

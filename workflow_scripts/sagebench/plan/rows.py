@@ -17,6 +17,9 @@ from sagebench.records import Damaged, Outcome, Status, Timing, read_outcome
 MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
 """what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
 
+OF_TRIAL = ("engine", "batch_size", "accumulation", "seed", "ranks")
+"""columns that are a trial's values"""
+
 
 class PlanRow(NamedTuple):
     """A trial of an experiment. What was not measured, and not predicted, is None.
@@ -117,12 +120,8 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     return PlanRow(
         experiment="",
         trial=trial_id,
-        engine=trial.engine,
-        batch_size=trial.batch_size,
-        accumulation=trial.accumulation,
         fanout=str(trial.fanout),
-        seed=trial.seed,
-        ranks=trial.ranks,
+        **{name: getattr(trial, name) for name in OF_TRIAL},
         nodes=place.nodes,
         source=MEASURED if outcome else ASKED if forecast.total_s is None else PREDICTED,
         status=status,
