@@ -85,6 +85,15 @@ def a_step(batch_bytes, *sizes):
     return RecordedStep((batch_bytes,), trace, 0, 0, 0)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.0, -1.0])
+def test_a_scaled_step_has_the_same_allocations(share):
+    """Below nothing, too: far below the mean, where micro-batches differ by as much as that."""
+    found = a_step(40 * MIB, 60 * MIB).scaled(share)
+    expected = max(1, round(share * 60 * MIB))
+    assert found.trace.events == [expected, -1]
+    assert replay(CudaAllocator(), [found], batches=True) > 0
+
+
 def test_a_batch_comes_before_the_last_one_goes():
     steps = [a_step(40 * MIB, 60 * MIB), a_step(40 * MIB, 100 * MIB)]
     # The second batch lies where the first step was; its own step then finds no room there.

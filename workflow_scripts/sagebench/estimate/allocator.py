@@ -62,9 +62,13 @@ class RecordedStep:
         return sum(self.batch_bytes) + self.trace.peak_bytes
 
     def scaled(self, share: float) -> RecordedStep:
-        """With every allocation times `share`."""
-        batch_bytes = tuple(round(share * size) for size in self.batch_bytes)
-        events = (round(share * event) if event > 0 else event for event in self.trace.events)
+        """With every allocation times `share`, and none of nothing."""
+
+        def times(size: int) -> int:
+            return max(1, round(share * size))
+
+        events = (times(event) if event > 0 else event for event in self.trace.events)
+        batch_bytes = tuple(map(times, self.batch_bytes))
         return replace(self, batch_bytes=batch_bytes, trace=AllocationTrace(events))
 
 

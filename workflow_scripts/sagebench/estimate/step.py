@@ -139,7 +139,8 @@ def step_cost(
     def live(step: RecordedStep) -> int:
         return step.trace.peak_bytes if beside else step.peak_bytes
 
-    shrinks = (1 - live(typical) / live(largest)) / largest_z if largest_z else 0.0
+    grown = 1 - live(typical) / max(live(largest), 1)
+    shrinks = grown / largest_z if largest_z else 0.0  # a standard deviation
     helds, needs = [], []
     for order in range(ORDERS):
         draw = random.Random(order).gauss
