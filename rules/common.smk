@@ -38,7 +38,7 @@ from sagebench.grid.submission import (
     typed_command,
 )
 from sagebench.launch.image import check_image
-from sagebench.pilot.work import missing_of
+from sagebench.pilot.records import missing_of
 from sagebench.plan.decisions import check_decisions, guarded
 from sagebench.slurm.leftovers import cancel_orphans, hold_folder, keep_finished
 from sagebench.slurm.plugin_waits import bound_waits
@@ -233,7 +233,7 @@ def before_run():
                 [wildcards.store for wildcards in jobs.get("store", ())],
                 typed_command(sys.argv, Path.cwd()) if noted else None,
             )
-            from sagebench.plan.record import freeze_predictions
+            from sagebench.plan.forecast import freeze_predictions
 
             freeze_predictions(study, trials)
     except UserError as error:

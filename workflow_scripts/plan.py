@@ -15,11 +15,12 @@ from pathlib import Path
 from sagebench.errors import run_script
 from sagebench.files import write_atomic
 from sagebench.grid.freeze import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
-from sagebench.plan.as_text import as_csv, as_text, device_word
-from sagebench.plan.build import decide, plan_rows, with_hours
 from sagebench.plan.decisions import applied, has_guards, write_decisions
 from sagebench.plan.forecast import Forecaster
+from sagebench.plan.guards import decide, with_hours
 from sagebench.plan.limits import hints, sentences
+from sagebench.plan.rows import plan_rows
+from sagebench.plan.tables import as_csv, as_text, device_word
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def main() -> int:
         "--threads",
         type=int,
         default=len(os.sched_getaffinity(0)),
-        help="of a probe: micro-batches sampled at a time (default: one a core, %(default)s)",
+        help="of a probe: of its sampler (default: one a core, %(default)s)",
     )
     parser.add_argument("--ranks", type=int, help="of a preflight")
     parser.add_argument("--out", type=Path, help="of a preflight: the record to write")
@@ -43,8 +43,8 @@ def main() -> int:
 
 
 def probe(study: Study, threads: int) -> int:
-    from sagebench.estimate.grid_cells import trials_to_probe
-    from sagebench.estimate.probe import path_of, probe_store
+    from sagebench.estimate.probe import path_of, trials_to_probe
+    from sagebench.estimate.probing import probe_store
     from sagebench.graph.store import GraphStore
 
     for name in study.stores:

@@ -1,6 +1,6 @@
 """One rank of a pilot or of a preflight, in the container, started as a trial's ranks are.
 
-pilot: times micro-steps, validation and test. preflight: checks, and writes rank-R.json.
+pilot: times micro-steps, or validation and test. preflight: checks, and writes rank-R.json.
 prepare.py starts this; nobody else needs it.
 """
 
@@ -25,9 +25,7 @@ def main() -> int:
     pilot.add_argument("--trial", type=Path, required=True, help="trial.json: what to run")
     pilot.add_argument("--store", type=Path, required=True, help="the graph store's folder")
     pilot.add_argument("--out", type=Path, required=True, help="folder of the attempt")
-    pilot.add_argument(
-        "--part", action="append", required=True, help="file to make of it; repeatable"
-    )
+    pilot.add_argument("--part", required=True, help="file to make of it")
     preflight = of_what.add_parser("preflight")
     preflight.add_argument("checks", type=json.loads, help="what check_rank takes, as JSON")
     arguments = parser.parse_args()
@@ -39,7 +37,7 @@ def run_pilot(arguments: argparse.Namespace) -> int:
     from sagebench.pilot.rank import PilotRun
     from sagebench.training.rank import run_rank
 
-    run = partial(PilotRun, parts=arguments.part)
+    run = partial(PilotRun, part=arguments.part)
     return run_rank(trial, arguments.store, arguments.out, run)
 
 

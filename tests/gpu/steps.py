@@ -448,7 +448,7 @@ def frontier(given: Given) -> dict[str, Any]:
     """The slides' own path at the slides' batch sizes, in as much memory as an A100-40GB has;
     predicted beside measured."""
     from sagebench.estimate.memory import card_memory
-    from sagebench.estimate.probe import probe_store
+    from sagebench.estimate.probing import probe_store
 
     found: dict[str, Any] = {}
     sizes = (128, 160, 192, 256) if given.on_gpu else (16,)
