@@ -60,11 +60,12 @@ rule figures:
     localrule: True
     params:
         tables=subpath(input[0], parent=True),
+        axes=AXES,
         out=subpath(output[0], parent=True),
     message:
         f"Figures: {STUDY}/figures/"
     shell:
-        "python {input.script:q} --tables {params.tables:q}"
+        "python {input.script:q} --tables {params.tables:q} --axes {params.axes:q}"
         " --out {params.out:q} > {log:q} 2>&1"
 
 
@@ -100,6 +101,7 @@ rule partial:
     params:
         study=freezer.path,
         results=RESULTS,
+        axes=AXES,
         out=f"{STUDY}/partial",
         accounting=[f"{STUDY}/partial/accounting.csv"] if ACCOUNTING else [],
     shell:
@@ -109,7 +111,7 @@ rule partial:
         " --accounting {params.out:q}/accounting.csv"
         " --results {params.results:q} --out {params.out:q}/tables;"
         ' python "$SAGEBENCH_SCRIPTS/make_figures.py"'
-        " --tables {params.out:q}/tables --out {params.out:q}/figures;"
+        " --tables {params.out:q}/tables --axes {params.axes:q} --out {params.out:q}/figures;"
         ' python "$SAGEBENCH_SCRIPTS/make_report.py" --study {params.study:q}'
         " --tables {params.out:q}/tables --figures {params.out:q}/figures"
         " --accounting {params.out:q}/accounting.csv --out {params.out:q}/report.html;"

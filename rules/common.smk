@@ -10,7 +10,7 @@ ROOT = Path(os.path.relpath(workflow.basedir))
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
-from sagebench.analysis.figures import HEADINGS, declared
+from sagebench.analysis.figures import declared, heading
 from sagebench.cluster.orphans import cancel_orphans
 from sagebench.cluster.plugin_waits import bound_waits
 from sagebench.cluster.stale_lock import hold_folder, keep_finished
@@ -80,6 +80,7 @@ if workflow.is_main_process:
 
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"
+AXES = list(dict.fromkeys(experiment.axis for experiment in study.experiments))
 
 SUBMITTED = {"trial", "store", "image", "probe", "pilot", "preflight"}
 
@@ -122,9 +123,9 @@ def table_files():
 def figure_files():
     """Every figure as SVG, PNG and caption; Snakemake's own report shows the SVGs."""
     files = []
-    for one in declared():
+    for one in declared(AXES):
         path = f"{STUDY}/figures/{one.name}"
-        drawing = captioned(f"{path}.svg", HEADINGS[one.axis], one.title, f"{path}.rst")
+        drawing = captioned(f"{path}.svg", heading(one.axis), one.title, f"{path}.rst")
         files += [drawing, f"{path}.png", f"{path}.rst"]
     return files
 

@@ -65,13 +65,8 @@ LATER_VALUES = _values([*_LATER, *(one for one in FIELD_NAMES if one not in _FIR
 TRIAL_VALUES = [*FIRST_VALUES, *LATER_VALUES]
 
 PHASES = {
-    "sampling": "a micro-step",
-    "data": "a micro-step",
-    "forward": "a micro-step",
-    "backward": "a micro-step",
-    "waiting": "a micro-step's barrier, for the slowest rank (mean over the ranks)",
-    "synchronisation": "an optimizer step",
-    "optimizer": "an optimizer step",
+    **dict.fromkeys(("sampling", "data", "forward", "backward", "waiting"), "a micro-step"),
+    **dict.fromkeys(("synchronisation", "optimizer"), "an optimizer step"),
 }
 """what is timed in a window behind the timed epochs, and what its median is of"""
 
@@ -131,7 +126,9 @@ TRIAL_COLUMNS = [
     Column("total_s", REAL, "timing.", "the whole trial"),
     Column("phase_micro_steps", INT, "phases.micro_steps", "micro-steps behind the phases"),
     *(
-        Column(f"phase_{phase}_s", REAL, f"phases.{phase}_s", f"median of {per}, overlap off")
+        Column(
+            f"phase_{phase}_s", REAL, f"phases.{phase}_s", f"median {per}, overlap off; ranks' mean"
+        )
         for phase, per in PHASES.items()
     ),
     Column("peak_memory_bytes", REAL, "", "CPU: host private; CUDA: reserved; the fullest rank"),

@@ -10,13 +10,11 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from sagebench.analysis import facts, predictions, published
+from sagebench.analysis import comparison, facts, predictions
 from sagebench.analysis.accounting import summary
 from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUMNS
-from sagebench.analysis.comparison import comparisons
-from sagebench.analysis.figures import HEADINGS, declared
-from sagebench.analysis.points import among
-from sagebench.analysis.words import common_notes
+from sagebench.analysis.figures import declared, heading, in_order
+from sagebench.analysis.points import common_notes, of_axis
 from sagebench.errors import UserError
 from sagebench.page import cells
 from sagebench.page.rendering import as_yaml, render_page, svg_uri
@@ -36,7 +34,7 @@ def render(
     """The page. not_run: the trials that were left out. links: (name, relative address) of files
     that lie beside it. accounting: what Slurm says of the attempts, None without Slurm."""
     configuration, predicted = study.get("configuration") or {}, predictions.table(trials)
-    axes = {experiment["axis"] for experiment in study["experiments"]}
+    axes = in_order(experiment["axis"] for experiment in study["experiments"])
     return render_page(
         TEMPLATE,
         study=study["study"],
@@ -45,10 +43,10 @@ def render(
         asked=len(trials),
         what_ran=facts.what_ran(trials) or [("Nothing yet", ["No trial has an outcome."])],
         mixed=facts.mixed(trials),
-        sections=[_section(study, trials, axis, figures) for axis in HEADINGS if axis in axes],
-        published=published,
-        comparisons=comparisons(trials),
-        headings=HEADINGS,
+        sections=[_section(study, trials, axis, figures) for axis in axes],
+        published=comparison,
+        comparisons=comparison.comparisons(trials),
+        heading=heading,
         missing=facts.missing(trials),
         cut_short=facts.cut_short(trials),
         far_off=facts.far_off(trials, epochs),
@@ -85,7 +83,7 @@ def _section(
     return {
         "axis": axis,
         "pictures": _pictures(figures, axis),
-        "notes": common_notes(among(trials, "axes", axis), axis),
+        "notes": common_notes(of_axis(trials, axis), axis),
         "top": facts.top_fanouts(trials) if axis == "fanout" else None,
         "experiments": [
             (one["title"] or one["name"], facts.configurations(trials, one))
@@ -98,7 +96,7 @@ def _section(
 def _pictures(figures: Path, axis: str | None) -> list[tuple[str, str, str]]:
     """Title, caption and picture of the figures of an axis."""
     found = []
-    for one in declared():
+    for one in declared([axis] if axis else []):
         path = figures / f"{one.name}.svg"
         if one.axis == axis:
             if not path.exists():

@@ -30,7 +30,7 @@ from sagebench.analysis.columns import (
 )
 from sagebench.analysis.outcomes import Record
 from sagebench.analysis.points import of_axis
-from sagebench.analysis.statistics import efficiency, outliers, speed_up
+from sagebench.analysis.statistics import outliers
 from sagebench.errors import UserError
 from sagebench.files import write_atomic
 from sagebench.grid.fanout import Fanout
@@ -198,9 +198,8 @@ def _add_speed_up(rows: list[Row]) -> None:
         base = series["ranks"].min()
         base_time = series.loc[series["ranks"] == base, "epoch_time_s"].median()
         for index, row in series.iterrows():
-            gain = speed_up(base_time, row["epoch_time_s"])
-            rows[index]["speed_up"] = gain
-            rows[index]["efficiency"] = efficiency(gain, row["ranks"], base)
+            gain = base_time / row["epoch_time_s"]
+            rows[index] |= {"speed_up": gain, "efficiency": gain * base / row["ranks"]}
 
 
 def _versions(record: Record) -> dict[str, str]:

@@ -61,7 +61,9 @@ def cell(column: str, value: Any) -> Cell:
     for end, shown in SHOWN.items():
         if column.endswith(end):
             return shown(value)
-    return text(value) if isinstance(value, str) else whole(value)
+    if isinstance(value, str | bool):
+        return text(str(value).lower() if isinstance(value, bool) else value)
+    return number(value) if isinstance(value, float) and value % 1 else whole(value)
 
 
 PROSE_FROM = 36
