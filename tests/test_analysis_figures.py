@@ -12,7 +12,6 @@ from sagebench.analysis.figures import declared
 from sagebench.analysis.figures.accumulation_time import with_several_accumulations
 from sagebench.analysis.figures.accuracy_time import accuracy_points
 from sagebench.analysis.figures.loss_curves import loss_curves
-from sagebench.analysis.figures.memory_fanout import total_fanout_places
 from sagebench.analysis.figures.phases import step_phases
 from sagebench.analysis.figures.speedup import oversubscribed
 from sagebench.analysis.outcomes import read_records, read_study
@@ -23,6 +22,7 @@ from sagebench.analysis.points import (
     going_along,
     memory_label,
     of_axis,
+    placed,
     rank_word,
     repeats,
 )
@@ -259,7 +259,9 @@ def test_every_neighbor_stands_right_of_all_products(study):
     for fanout in ([5, 5, 5, 5, 5], [5, 0, 0, 0, 0], [-1, -1, 0, 0, 0]):
         study.add("neighbor", make_outcome(make_trial(fanout=fanout)))
     rows = of_axis(frames(study)[0], "fanout")
-    totals, everything = total_fanout_places(rows)
+    totals, names = placed(rows, ["total_fanout"])
+    (everything,) = names
+    assert names[everything] == "all"
     places = dict(zip(rows["fanout"], totals, strict=True))
     assert places["5,0,0,0,0"] == 5
     assert places["-1,-1,0,0,0"] == everything > places["5,5,5,5,5"] == 3125
@@ -392,7 +394,6 @@ def test_an_axis_with_a_zero_is_not_logarithmic(study):
             [{"engine": e, "batch_size": b} for e in ("trimmed", "blocks") for b in (64, 32)],
             ["trimmed · 64", "trimmed · 32", "blocks · 64", "blocks · 32"],
         ),
-        ("memory_limit_gib", [{"memory_limit_gib": g} for g in (None, 0.5)], ["none", "0.5"]),
         ("compile", [{"compile": c} for c in (False, True)], ["false", "true"]),
     ],
 )
@@ -411,6 +412,18 @@ def test_what_is_no_number_stands_side_by_side_in_the_order_of_the_study(
     assert {(place, 1.0 + place) for place in range(len(values))} <= found
     steps = figures[f"phases_{axis}"].axes[0]
     assert [label.get_text() for label in steps.get_yticklabels()] == names
+
+
+def test_no_limit_stands_right_of_all_limits(study):
+    study.experiments.clear()
+    study.experiment("limits", "memory_limit_gib")
+    for limit in (None, 0.5, 2.0):
+        study.add("limits", make_outcome(make_trial(memory_limit_gib=limit), epoch_s=3.0))
+    figure = drawn(study)["time_memory_limit_gib"]
+    assert lines_of(figure) == [[(0.5, 3), (2, 3), (16, 3)]]
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["0.5", "2", "none"]
+    assert "Memory limit, GiB, log" in texts(figure)
 
 
 def test_an_option_of_a_model_is_an_axis_like_any_key(study):

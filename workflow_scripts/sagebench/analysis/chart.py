@@ -98,7 +98,7 @@ def over_axis(
     ended = without_value(rows, ["series", "place"])
     series = looks(together["series"])
 
-    joined = "none" if names else line
+    joined = "none" if set(places) <= set(names) else line
     figure, (axes,) = new_figure()
     configuration_axis(axes, places, names, axis_label(rows, keys))
     if value.label is not None:

@@ -150,31 +150,28 @@ def value_axis(axes: Axes, values: Iterable[float], label: str, which: str = "y"
 
 
 def configuration_axis(
-    axes: Axes, places: Iterable[float], names: Sequence[str], label: str
+    axes: Axes, places: Iterable[float], names: dict[float, str], label: str
 ) -> None:
-    """The x axis: places with names, side by side; else a tick at every configuration, on a base-2
-    logarithm where none is 0, no two labels on each other."""
-    if names:
-        axes.set_xlim(-0.6, len(names) - 0.4)
-        slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-        crowded = len(names) * max(map(len, names)) > AXIS_COLUMNS
-        axes.set_xticks(range(len(names)), names, **(slanted if crowded else {}))
-        axes.set_xlabel(label)
-        return
+    """The x axis: a tick at every configuration, no two labels on each other, on a base-2 logarithm
+    where none is 0; side by side where all places have names instead of numbers."""
     ticks = sorted(set(places))
-    log = ticks[0] > 0
-    at = np.log2(ticks) if log else np.array(ticks)
+    numbers = [tick for tick in ticks if tick not in names]
+    log = bool(numbers) and ticks[0] > 0
+    at = np.log2(ticks) if log else np.array(ticks, float)
     span = at[-1] - at[0] or 10.0
-    ends = at[0] - 0.06 * span, at[-1] + 0.06 * span
+    margin = 0.06 * span if numbers else 0.6
+    ends = at[0] - margin, at[-1] + margin
     axes.set_xlim(*(2**end for end in ends) if log else ends)
     if log:
         axes.set_xscale("log", base=2)
-    shown: list[int] = []
-    for i in range(len(ticks)):
-        if not shown or at[i] - at[shown[-1]] > 0.055 * span:
-            shown.append(i)
-    texts = [f"{tick:.10g}" if i in shown else "" for i, tick in enumerate(ticks)]
-    axes.set_xticks(ticks, texts)
+    texts, last = [], -math.inf
+    for tick, place in zip(ticks, at, strict=True):
+        free = not numbers or place - last > 0.055 * span
+        texts.append(names.get(tick, f"{tick:,.10g}") if free else "")
+        last = place if free else last
+    slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    crowded = not numbers and len(texts) * max(map(len, texts)) > AXIS_COLUMNS
+    axes.set_xticks(ticks, texts, **(slanted if crowded else {}))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"{label}, log" if log else label)
 

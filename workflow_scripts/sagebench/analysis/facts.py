@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -186,7 +187,7 @@ def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
     sampled = ["test_accuracy_sampled", "test_sampled_standard_error"]
     rows = trials.assign(
         energy_kj=trials["energy_nvml_j"] / 1000,
-        test_accuracy_sampled=[cells.accuracy(*values) for values in trials[sampled].to_numpy()],
+        test_accuracy_sampled=[_sampled(*values) for values in trials[sampled].to_numpy()],
     )
     return cells.listed(
         "Every trial",
@@ -194,6 +195,12 @@ def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
         "trial_id experiments status engine batch_size accumulation fanout ranks seed epoch_time_s "
         "peak_memory_bytes test_accuracy_full test_accuracy_sampled energy_kj",
     )
+
+
+def _sampled(accuracy: float, standard_error: float) -> Cell:
+    """The error is shown where not all test nodes were sampled."""
+    cell = cells.accuracy(accuracy)
+    return replace(cell, text=f"{cell.text} ± {standard_error:.4f}") if standard_error > 0 else cell
 
 
 def _with_none(rows: pd.DataFrame, column: str) -> pd.Series:

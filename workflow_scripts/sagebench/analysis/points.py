@@ -35,6 +35,8 @@ AXIS_LABELS = {
     "accumulation": "Accumulation (micro-batches a step)",
     "total_fanout": "Total fanout (product of the non-zero fanouts)",
 }
+BEYOND = {"total_fanout": "all", "sampled_test_nodes": "all"}
+"""what null means, where it is not none"""
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
@@ -157,16 +159,19 @@ def configurations(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
     )
 
 
-def placed(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.Series, list[str]]:
-    """Where rows stand on an axis: at their value where all have a number; else side by side, in
-    the order of the study, at places 0, 1, ... whose names are returned, too."""
+def placed(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.Series, dict[float, str]]:
+    """Where rows stand on an axis, and the names of places that are no numbers: at their value
+    where it is a number, right of all of them where it is null, which is no limit; else side by
+    side, in the order of the study."""
     values = rows[keys[0]]
-    numeric = is_numeric_dtype(values) and not is_bool_dtype(values) and values.notna().all()
-    if len(keys) == 1 and numeric:
-        return values, []
+    numeric = is_numeric_dtype(values) and not is_bool_dtype(values)
+    if len(keys) == 1 and numeric and values.notna().any():
+        low, high = values.min(), values.max()
+        beyond = float(8 * high if low > 0 else high + (high - low) / 2 + 1)
+        return values.fillna(beyond), {beyond: BEYOND.get(keys[0], "none")}
     named = configurations(rows, keys)
     names = list(dict.fromkeys(named))
-    return named.map(names.index), names
+    return named.map(names.index), dict(enumerate(names))
 
 
 def axis_label(rows: pd.DataFrame, keys: list[str]) -> str:

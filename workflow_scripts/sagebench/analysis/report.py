@@ -16,8 +16,7 @@ from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUM
 from sagebench.analysis.figures import declared, heading, in_order
 from sagebench.analysis.points import common_notes, of_axis
 from sagebench.errors import UserError
-from sagebench.page import cells
-from sagebench.page.rendering import as_yaml, render_page, svg_uri
+from sagebench.page import as_yaml, cells, render_page, svg_uri
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import statistics as st
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from sagebench.records import Status
@@ -51,9 +51,7 @@ def without_value(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return pd.DataFrame(points, columns=[*by, "status", "count", "of"])
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, resamples: int = 4000
-) -> tuple[float, float] | None:
+def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tuple | None:
     """Percentile bootstrap interval of the median, or None below n = 5.
 
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The random numbers
@@ -61,10 +59,9 @@ def bootstrap_interval(
     """
     if len(values) < INTERVAL_FROM_N:
         return None
-    draw = random.Random(0)
-    medians = sorted(st.median(draw.choices(values, k=len(values))) for _ in range(resamples))
+    medians = np.median(np.random.default_rng(0).choice(values, (4000, len(values))), axis=1)
     tail = (1 - confidence) / 2
-    return medians[int(tail * resamples)], medians[int((1 - tail) * resamples) - 1]
+    return tuple(np.quantile(medians, [tail, 1 - tail], method="nearest").tolist())
 
 
 def outliers(values: Sequence[float]) -> list[bool]:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from sagebench.estimate.memory import NO_FIT, UNLIKELY
 from sagebench.grid.expansion import Study
-from sagebench.page import style
-from sagebench.page.rendering import as_yaml, render_page, svg_uri
+from sagebench.page import as_yaml, render_page, style, svg_uri
 from sagebench.plan.as_text import device_word
 from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecaster
