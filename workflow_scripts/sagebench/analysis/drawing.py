@@ -166,8 +166,9 @@ def configuration_axis(
         axes.set_xscale("log", base=2)
     texts, last = [], -math.inf
     for tick, place in zip(ticks, at, strict=True):
-        free = not numbers or place - last > 0.055 * span
-        texts.append(names.get(tick, f"{tick:,.10g}") if free else "")
+        text = names.get(tick, f"{tick:,.10g}")
+        free = not numbers or place - last > (0.015 + 0.02 * len(text)) * span
+        texts.append(text if free else "")
         last = place if free else last
     slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     crowded = not numbers and len(texts) * max(map(len, texts)) > AXIS_COLUMNS

@@ -7,7 +7,14 @@ from matplotlib.ticker import MaxNLocator
 
 from sagebench.analysis.columns import PHASES
 from sagebench.analysis.drawing import Data, Drawing, new_figure, patch
-from sagebench.analysis.points import common_notes, configurations, keys_of, repeats, where
+from sagebench.analysis.points import (
+    axis_label,
+    common_notes,
+    configurations,
+    keys_of,
+    repeats,
+    where,
+)
 from sagebench.analysis.statistics import summarise
 from sagebench.page.style import COLOURS, FAINT, INK, SOFT
 
@@ -49,6 +56,7 @@ def draw(data: Data) -> Drawing | str:
     look = {"color": "white", "edgecolor": INK, "linewidth": 0.9}
     axes.barh(below, steps["overlapped"] / size, OVERLAPPED, **look)
     axes.set_yticks(places, steps["label"])
+    axes.set_title(axis_label(data.trials, keys_of(data.axis)), size=8, color=SOFT, loc="left")
     axes.set_ylim(len(steps) - 0.4, -0.5)
     axes.set_xlabel(f"Time per optimizer step, {unit}")
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
