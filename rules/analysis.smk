@@ -56,11 +56,12 @@ rule figures:
     localrule: True
     params:
         tables=subpath(input[0], parent=True),
+        axes=AXES,
         out=subpath(output[0], parent=True),
     message:
         f"Figures: {STUDY}/figures/"
     shell:
-        "python {input.script:q} --tables {params.tables:q}"
+        "python {input.script:q} --tables {params.tables:q} --axes {params.axes:q}"
         " --out {params.out:q} > {log:q} 2>&1"
 
 
@@ -96,6 +97,7 @@ rule partial:
     params:
         study=freezer.path,
         results=RESULTS,
+        axes=AXES,
         out=f"{STUDY}/partial",
         accounting=[f"{STUDY}/partial/accounting.csv"] if BY_SLURM else [],
     shell:
@@ -104,7 +106,8 @@ rule partial:
         ' python "$scripts/collect_accounting.py" --study "$study" --out "$csv"; done;'
         ' python "$scripts/make_tables.py" --study "$study" --results {params.results:q}'
         ' --accounting "$out/accounting.csv" --partial --out "$out/tables";'
-        ' python "$scripts/make_figures.py" --tables "$out/tables" --out "$out/figures";'
+        ' python "$scripts/make_figures.py" --tables "$out/tables" --axes {params.axes:q}'
+        ' --out "$out/figures";'
         ' python "$scripts/make_report.py" --study "$study" --tables "$out/tables"'
         ' --figures "$out/figures" --accounting "$out/accounting.csv" --out "$out/report.html";'
         ' echo "Report: $out/report.html") 2>&1 | tee -i {log:q}'

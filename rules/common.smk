@@ -10,7 +10,7 @@ ROOT = Path(os.path.relpath(workflow.basedir))
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
-from sagebench.analysis.figures import HEADINGS, declared
+from sagebench.analysis.figures import declared, heading
 from sagebench.errors import UserError, full_disk_told
 from sagebench.grid.freeze import (
     DEFAULT_CONFIGURATION,
@@ -89,6 +89,7 @@ BY_SLURM = study.site.launcher == "slurm"
 CPU_JOB = cpu_job_resources(study.site)
 ON_DEVICES = {"trial", "pilot", "preflight"}
 SUBMITTED = {*ON_DEVICES, "store", "image", "probe"}
+AXES = list(dict.fromkeys(experiment.axis for experiment in study.experiments))
 
 # What Slurm's accounting says of the jobs; nothing without Slurm.
 ACCOUNTING = [f"{STUDY}/accounting.csv"] if BY_SLURM else []
@@ -148,9 +149,9 @@ REPORT = captioned(f"{STUDY}/report.html", "Report", "report")
 def figure_files():
     """Every figure as SVG, PNG and caption; Snakemake's own report shows the SVGs."""
     files = []
-    for one in declared():
+    for one in declared(AXES):
         path = f"{STUDY}/figures/{one.name}"
-        drawing = captioned(f"{path}.svg", HEADINGS[one.axis], one.title, f"{path}.rst")
+        drawing = captioned(f"{path}.svg", heading(one.axis), one.title, f"{path}.rst")
         files += [drawing, f"{path}.png", f"{path}.rst"]
     return files
 

@@ -171,6 +171,7 @@ def make_outcome(
             "data_s": 0.002,
             "forward_s": 0.02,
             "backward_s": 0.04,
+            "waiting_s": 0.004 if trial["ranks"] > 1 else None,
             "synchronisation_s": 0.003 if trial["ranks"] > 1 else None,
             "optimizer_s": 0.001,
         },

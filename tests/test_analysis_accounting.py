@@ -5,12 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from outcome_factory import StudyFiles, make_outcome, make_trial, trial_id
-from sagebench.analysis.accounting import read_accounting, summary
 from sagebench.analysis.columns import SLURM_COLUMNS
 from sagebench.analysis.outcomes import read_records, read_study
 from sagebench.analysis.points import going_along, of_axis
-from sagebench.analysis.report import render
-from sagebench.analysis.tables import build_tables, read_table, write_table
+from sagebench.analysis.report import accounting_summary, render
+from sagebench.analysis.tables import build_tables, read_accounting, read_table, write_table
 from sagebench.slurm.accounting import COLUMNS, as_csv
 
 NAMES = [column.name for column in SLURM_COLUMNS]
@@ -109,7 +108,7 @@ def test_without_figures_the_reason_stands_there(study, accounting):
 
 
 def test_the_summary_counts_all_attempts(accounting):
-    topics, missing = summary(
+    topics, missing = accounting_summary(
         accounting(
             row(hours=1.0, energy_j=3.6e6),
             row(attempt=2, hours=0.5, failed=True, state="NODE_FAIL", queue_s=600.0),
@@ -129,18 +128,18 @@ def test_the_summary_counts_all_attempts(accounting):
 
 def test_without_gpus_the_nodes_are_counted(accounting):
     none = dict.fromkeys(("gpus_allocated", "gpu_hours_allocated", "gpu_hours_used"))
-    topics, _ = summary(accounting(row(nodes=2, **none)))
+    topics, _ = accounting_summary(accounting(row(nodes=2, **none)))
     assert dict(topics)["Node-hours"] == "2.00"
     assert dict(topics)["Energy of the nodes"] == "not recorded by the site"
 
 
 def test_without_any_accounting_there_is_one_sentence(accounting):
     rows = [unknown("sacct is not installed here", attempt=n) for n in (1, 2)]
-    assert summary(accounting(*rows)) == (
+    assert accounting_summary(accounting(*rows)) == (
         [],
         ["2 of 2 attempts have no accounting of their own: sacct is not installed here."],
     )
-    assert summary(accounting()) == ([], ["No attempt was recorded."])
+    assert accounting_summary(accounting()) == ([], ["No attempt was recorded."])
 
 
 def test_the_report_has_a_section_where_there_is_a_cluster_and_none_elsewhere(
@@ -149,7 +148,7 @@ def test_the_report_has_a_section_where_there_is_a_cluster_and_none_elsewhere(
     records = read_records(read_study(study.freeze()), study.results, False)
     figures = tmp_path / "figures"
     figures.mkdir()
-    for name in ("scaling_time", "speedup", "efficiency", "loss_curves"):
+    for name in ("scaling_time", "speedup", "efficiency", "loss_curves", "phases_ranks"):
         (figures / f"{name}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
 
     def page(said):

@@ -9,24 +9,25 @@ import pytest
 from outcome_factory import GIB, StudyFiles, make_outcome, make_trial
 from sagebench.analysis.drawing import choose_offsets, draw
 from sagebench.analysis.figures import declared
-from sagebench.analysis.figures._batch_size import main_accumulation
-from sagebench.analysis.figures._gain import oversubscribed
 from sagebench.analysis.figures.accumulation_time import with_several_accumulations
-from sagebench.analysis.figures.accuracy_time import accuracy_points, selection
+from sagebench.analysis.figures.accuracy_time import accuracy_points
 from sagebench.analysis.figures.loss_curves import loss_curves
-from sagebench.analysis.figures.memory_fanout import total_fanout_places
+from sagebench.analysis.figures.phases import step_phases
+from sagebench.analysis.figures.speedup import oversubscribed
 from sagebench.analysis.outcomes import read_records, read_study
 from sagebench.analysis.points import (
+    chosen_by,
+    common_notes,
     evaluation,
     going_along,
+    memory_label,
     of_axis,
+    placed,
     rank_word,
     repeats,
-    summarise,
-    without_value,
 )
+from sagebench.analysis.statistics import summarise, without_value
 from sagebench.analysis.tables import build_tables
-from sagebench.analysis.words import common_notes, memory_label
 from sagebench.page import style
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
@@ -40,6 +41,9 @@ FILES = {
     "speedup",
     "efficiency",
     "loss_curves",
+    "phases_batch_size",
+    "phases_fanout",
+    "phases_ranks",
     "predicted_measured",
 }
 BATCH = ["series", "batch_size", "accumulation"]
@@ -62,12 +66,13 @@ def frames(study):
 def drawn(study, *names):
     """The figures of these names, all unless given, with every warning an error."""
     trials, epochs = frames(study)
+    axes = [one["axis"] for one in study.experiments.values()]
     with warnings.catch_warnings(), style.look():
         warnings.simplefilter("error")
         return {
             one.name: draw(one, trials, epochs, trials.iloc[:0])
-            for one in declared()
-            if one.name in (names or FILES)
+            for one in declared(axes)
+            if not names or one.name in names
         }
 
 
@@ -113,17 +118,13 @@ def test_every_figure_is_drawn_without_a_warning_and_is_the_same_twice(study, tm
     assert save(study, tmp_path / "second") == files
 
 
-@pytest.mark.parametrize("only", [None, "out_of_memory", "missing"])
+@pytest.mark.parametrize("only", ["out_of_memory", "missing"])
 def test_a_study_with_next_to_nothing_draws_placeholders(study, tmp_path, only):
     for experiment in study.experiments:
         if only == "missing":
             study.ask(experiment, make_trial())
-        elif only:
+        else:
             study.add(experiment, make_outcome(make_trial(), only))
-    if only is None:
-        study.experiments.clear()
-        study.experiment("other", "batch_size")
-        study.add("other")
     assert len(save(study, tmp_path / "figures")) == 2 * len(FILES)
 
 
@@ -160,7 +161,9 @@ def test_out_of_memory_has_a_mark_and_no_value(study):
 def test_the_line_follows_the_accumulation_with_the_most_batch_sizes(study):
     add_all(study)
     rows = of_axis(frames(study)[0], "batch_size")
-    assert main_accumulation(rows) == 5
+    assert any(
+        "Accumulation 5; median" in text for text in texts(drawn(study, "batch_time")["batch_time"])
+    )
     assert set(with_several_accumulations(rows)["batch_size"]) == {64}
 
 
@@ -249,14 +252,16 @@ def test_without_full_evaluation_the_sampled_one_is_shown(study):
     study.add("neighbor", outcome)
     rows = of_axis(frames(study)[0], "fanout")
     assert evaluation(rows) == "test_accuracy_sampled"
-    assert selection(rows) == "model chosen by sampled validation"
+    assert chosen_by(rows) == "model chosen by sampled validation"
 
 
 def test_every_neighbor_stands_right_of_all_products(study):
     for fanout in ([5, 5, 5, 5, 5], [5, 0, 0, 0, 0], [-1, -1, 0, 0, 0]):
         study.add("neighbor", make_outcome(make_trial(fanout=fanout)))
     rows = of_axis(frames(study)[0], "fanout")
-    totals, everything = total_fanout_places(rows)
+    totals, names = placed(rows, ["total_fanout"])
+    (everything,) = names
+    assert names[everything] == "all"
     places = dict(zip(rows["fanout"], totals, strict=True))
     assert places["5,0,0,0,0"] == 5
     assert places["-1,-1,0,0,0"] == everything > places["5,5,5,5,5"] == 3125
@@ -305,13 +310,14 @@ def test_an_engine_keeps_its_look_from_figure_to_figure():
 
 
 def test_what_snakemake_reads_of_a_figure_is_what_its_module_says():
-    for one in declared():
-        module = importlib.import_module(f"sagebench.analysis.figures.{one.name}")
-        assert one[1:] == (module.TITLE, module.CAPTION, module.AXIS, module.ORDER)
+    for one in declared(["batch_size", "fanout", "ranks"]):
+        module = importlib.import_module(f"sagebench.analysis.figures.{one.module}")
+        assert one.caption == module.CAPTION
+        assert one.title.startswith(module.TITLE.partition("{")[0])
 
 
 def test_reading_what_figures_there_are_imports_none_of_them():
-    code = "import sys; from sagebench.analysis.figures import declared; assert declared();"
+    code = "import sys; from sagebench.analysis.figures import declared; assert declared([]);"
     code += "assert not {'pandas', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=SCRIPTS)
 
@@ -344,3 +350,104 @@ def test_loss_panels_stand_in_the_order_of_the_study(study):
             study.add("scaling", make_outcome(make_trial(engine=engine, ranks=ranks, epochs=40)))
     (figure,) = drawn(study, "loss_curves").values()
     assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == list(engines)
+
+
+def lines_of(figure):
+    """The points of each line of medians: [(x, y)]."""
+    (axes,) = figure.axes
+    lines = [line.get_xydata().tolist() for line in axes.get_lines() if len(line.get_xydata()) > 1]
+    return [[tuple(point) for point in line] for line in lines]
+
+
+def test_any_key_may_be_an_axis_and_numbers_stand_where_they_are(study):
+    study.experiments.clear()
+    study.experiment("width", "hidden_channels")
+    for width in (64, 16, 256):
+        study.add("width", make_outcome(make_trial(hidden_channels=width), epoch_s=float(width)))
+    figures = drawn(study)
+    assert set(figures) == {
+        *("time_hidden_channels", "memory_hidden_channels", "accuracy_hidden_channels"),
+        *("phases_hidden_channels", "predicted_measured"),
+    }
+    figure = figures["time_hidden_channels"]
+    assert lines_of(figure) == [[(16, 16), (64, 64), (256, 256)]]
+    assert figure.axes[0].get_xscale() == "log"
+    assert {"Hidden channels, log", "Time per epoch by hidden channels"} <= set(texts(figure))
+
+
+def test_an_axis_with_a_zero_is_not_logarithmic(study):
+    study.experiments.clear()
+    study.experiment("workers", "sampling_workers")
+    for workers in (0, 1, 4):
+        study.add("workers", make_outcome(make_trial(sampling_workers=workers), epoch_s=9.0))
+    figure = drawn(study)["time_sampling_workers"]
+    assert lines_of(figure) == [[(0, 9), (1, 9), (4, 9)]]
+    assert "Sampling workers" in texts(figure)
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "names"),
+    [
+        ("engine", [{"engine": "blocks"}, {"engine": "reference"}], ["blocks", "reference"]),
+        (
+            "engine-batch_size",
+            [{"engine": e, "batch_size": b} for e in ("trimmed", "blocks") for b in (64, 32)],
+            ["trimmed · 64", "trimmed · 32", "blocks · 64", "blocks · 32"],
+        ),
+        ("compile", [{"compile": c} for c in (False, True)], ["false", "true"]),
+    ],
+)
+def test_what_is_no_number_stands_side_by_side_in_the_order_of_the_study(
+    study, axis, values, names
+):
+    study.experiments.clear()
+    study.experiment("words", axis)
+    for place, one in enumerate(values):
+        study.add("words", make_outcome(make_trial(**one), epoch_s=1.0 + place))
+    figures = drawn(study)
+    figure = figures[f"time_{axis}"]
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == names
+    found = {tuple(xy) for line in axes.get_lines() for xy in line.get_xydata().tolist()}
+    assert {(place, 1.0 + place) for place in range(len(values))} <= found
+    steps = figures[f"phases_{axis}"].axes[0]
+    assert [label.get_text() for label in steps.get_yticklabels()] == names
+
+
+def test_no_limit_stands_right_of_all_limits(study):
+    study.experiments.clear()
+    study.experiment("limits", "memory_limit_gib")
+    for limit in (None, 0.5, 2.0):
+        study.add("limits", make_outcome(make_trial(memory_limit_gib=limit), epoch_s=3.0))
+    figure = drawn(study)["time_memory_limit_gib"]
+    assert lines_of(figure) == [[(0.5, 3), (2, 3), (16, 3)]]
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["0.5", "2", "none"]
+    assert "Memory limit, GiB, log" in texts(figure)
+
+
+def test_an_option_of_a_model_is_an_axis_like_any_key(study):
+    study.experiments.clear()
+    study.experiment("heads", "heads")
+    for heads in (1, 2, 4):
+        trial = make_trial(model="gat", options={"heads": heads})
+        study.add("heads", make_outcome(trial, epoch_s=float(heads)))
+    rows = of_axis(frames(study)[0], "heads")
+    assert set(rows["series"]) == {"blocks"}
+    assert lines_of(drawn(study)["time_heads"]) == [[(1, 1), (2, 2), (4, 4)]]
+
+
+def test_the_phases_are_of_one_optimizer_step(study):
+    """Accumulation 5: its sampling, data, forward, backward and waiting count five times."""
+    trial = make_trial(ranks=2, accumulation=5)
+    study.add("scaling", make_outcome(trial, epoch_s=18.3))
+    rows = of_axis(frames(study)[0], "ranks")
+    (step,) = step_phases(rows, "ranks").to_dict("records")
+    shown = {name: step[name] for name in ("sampling", "waiting", "synchronisation", "optimizer")}
+    assert shown == pytest.approx(
+        {"sampling": 0.05, "waiting": 0.02, "synchronisation": 0.003, "optimizer": 0.001}
+    )
+    assert step["overlapped"] == pytest.approx(18.3 / 15)  # 18,217 nodes in steps of 1,280
+    (axes,) = drawn(study, "phases_ranks")["phases_ranks"].axes
+    ends = {round(bar.get_x() + bar.get_width(), 6) for bar in axes.patches}
+    assert {0.384, 1.22} <= ends  # s: all phases together, and the overlapped step

@@ -84,7 +84,12 @@ BAD = [
     ("defaults.engine", ["blocks"], "defaults.engine", "blocks or bipartite or reference"),
     ("defaults.aggregator", "median", "defaults.aggregator", "mean or sum or max"),
     ("defaults.precision", "fp64", "defaults.precision", "fp32"),
-    ("experiments.batch.axis", "batch", "experiments.batch.axis", "batch_size or fanout or ranks"),
+    ("experiments.batch.axis", "batch", "experiments.batch.axis", "e.g. batch_size, or a list"),
+    ("experiments.batch.axis", "head", "experiments.batch.axis", "e.g. heads"),
+    ("experiments.batch.axis", "walltime_min", "experiments.batch.axis", "a key of a trial"),
+    ("experiments.batch.axis", ["engine", "rank"], "experiments.batch.axis", "e.g. ranks"),
+    ("experiments.batch.axis", ["engine", "engine"], "experiments.batch.axis", "each once"),
+    ("experiments.batch.axis", [], "experiments.batch.axis", "a key of a trial"),
     (
         "experiments.batch.product.engine.1",
         "refrence",

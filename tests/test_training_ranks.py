@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,33 @@ def step_gradients(place, trial_values: dict, folder: str, device: str = "cpu") 
             engine.model.zero_grad()
     communicator.close()
     return steps
+
+
+def phases_with_a_slow_rank(place, folder: str, slow: int, late_s: float) -> dict:
+    """The phases of a trial in which one rank samples that much longer than it needs."""
+    from sagebench.engines.base import make_engine
+    from sagebench.graph.store import GraphStore
+    from sagebench.measure.clocks import PhaseClock
+    from sagebench.training.distributed import Communicator
+    from sagebench.training.progress import Progress
+    from sagebench.training.trainer import Trainer
+
+    trial = make_trial(ranks=place.world_size, phase_window_steps=6)
+    store, communicator = GraphStore.open(folder), Communicator(place, torch.device("cpu"))
+    engine = make_engine(trial, store, communicator.device)
+    sample = engine.sample
+
+    def late(micro_batch):
+        time.sleep(late_s if place.rank == slow else 0)
+        return sample(micro_batch)
+
+    engine.sample = late
+    trainer = Trainer(trial, engine, store.train, communicator, PhaseClock(), Progress(False))
+    trainer.parallelise()
+    trainer.warm_up()
+    phases = trainer.time_phases(1)
+    communicator.close()
+    return phases
 
 
 def leave_groups(place, times: int) -> int:
@@ -107,6 +135,22 @@ def test_engines_give_the_same_gradients_in_the_loop(store):
     ]
     for engine in ("blocks", "trimmed"):
         assert_same_gradients(run_ranks(1, step_gradients, {"engine": engine}, store)[0], expected)
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_the_others_wait_for_the_slowest_rank_whichever_it_is(store, slow):
+    """One of two ranks waits: the mean is half of what the other is late."""
+    one, other = run_ranks(2, phases_with_a_slow_rank, store, slow, 0.2)
+    assert one == other
+    assert 0.08 < one["waiting_s"] < 0.13
+    assert 0.1 < one["sampling_s"] < 0.15
+    assert one["synchronisation_s"] < 0.05
+
+
+def test_one_rank_waits_for_none(store):
+    (phases,) = run_ranks(1, phases_with_a_slow_rank, store, 0, 0.0)
+    assert phases["waiting_s"] is None
+    assert phases["synchronisation_s"] is None
 
 
 def test_leaving_a_group_does_not_wait():

@@ -34,6 +34,7 @@ for name in ("spec", "out", "trial", "store", "outcome", "walltime-min", "study"
              "tables", "figures", "accounting"):
     parser.add_argument("--" + name)
 parser.add_argument("--partial", action="store_true")
+parser.add_argument("--axes", nargs="*")
 arguments = parser.parse_args()
 with open(os.environ["RAN"], "a") as ran:
     ran.write(Path(sys.argv[0]).stem + " " + (arguments.outcome or arguments.out or "") + "\\n")
@@ -75,7 +76,7 @@ Path(arguments.out, "trials.csv").write_text(f"{sum(have)} of {len(have)}")
     "make_figures": """
 from sagebench.analysis.figures import declared
 kinds = ("svg", "png", "rst")
-touch(arguments.out, *(f"{one.name}.{kind}" for one in declared() for kind in kinds))
+touch(arguments.out, *(f"{one.name}.{kind}" for one in declared(arguments.axes) for kind in kinds))
 """,
     "make_report": "Path(arguments.out).write_text('report')",
 }

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sagebench.analysis.accounting import read_accounting
 from sagebench.analysis.outcomes import read_study
 from sagebench.analysis.report import relative_links, render
-from sagebench.analysis.tables import read_table
+from sagebench.analysis.tables import read_accounting, read_table
 from sagebench.errors import run_script, script_parser
 from sagebench.files import write_atomic
 

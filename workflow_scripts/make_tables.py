@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sagebench.analysis.accounting import read_accounting
 from sagebench.analysis.outcomes import Record, not_run_records, read_records, read_study
-from sagebench.analysis.tables import build_tables, not_run_table, write_table
+from sagebench.analysis.tables import build_tables, not_run_table, read_accounting, write_table
 from sagebench.errors import run_script, script_parser
 
 

@@ -212,8 +212,8 @@ class HopMeans(FromJson):
 class Measured(FromJson):
     """What a trial has measured; None is what an early end left unmeasured.
 
-    placement: where graph and features were kept. phases: median seconds, overlap off. energy:
-    nvml_j. ranks: process, device, memory and host of each.
+    placement: where graph and features were kept. phases: median seconds, overlap off, mean
+    of the ranks. energy: nvml_j. ranks: process, device, memory and host of each.
     """
 
     store: StoreFacts | None = None

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from sagebench.analysis.drawing import (
     DASHES,
     MARKER,
+    Data,
     Drawing,
     configuration_axis,
     handle,
@@ -20,8 +21,16 @@ from sagebench.analysis.drawing import (
     value_axis,
     whiskers,
 )
-from sagebench.analysis.points import AXES, repeats, summarise, without_value
-from sagebench.analysis.words import common_notes, memory_label, where
+from sagebench.analysis.points import (
+    axis_label,
+    common_notes,
+    keys_of,
+    memory_label,
+    placed,
+    repeats,
+    where,
+)
+from sagebench.analysis.statistics import summarise, without_value
 from sagebench.page.style import ALARM, INK, SOFT, STRIP, looks
 from sagebench.records import Status
 from sagebench.units import GIB, time_unit
@@ -55,50 +64,59 @@ def peak_memory(rows: pd.DataFrame) -> Value:
 
 
 def over_axis(
-    rows: pd.DataFrame,
+    data: Data,
     value: Value,
-    axis: str,
-    label: str,
     *,
-    x: str | None = None,
+    keys: list[str] | None = None,
     aside: tuple[pd.Series, str] | None = None,
     lead: str = "",
     line: str = "-",
     not_run: pd.DataFrame | None = None,
     limit: float | None = None,
 ) -> Drawing:
-    """Medians of a value over the column `x` (`axis` unless given), which the label names.
+    """Medians of a value over the axis of the data: numbers where they lie, everything else side by
+    side.
 
-    aside: which rows no line joins, and what the legend calls them. lead: begins what is said of
-    the values. line: what joins medians of a series. not_run: trials that were left out, drawn
-    hollow as estimated. limit: a memory limit in GiB.
+    keys: what stands on the x axis, unless it is the axis itself. aside: which rows no line joins,
+    and what the legend calls them. lead: begins what is said of the values. line: what joins
+    medians of a series. not_run: trials that were left out, drawn hollow as estimated. limit: a
+    memory limit in GiB.
     """
-    x = x or axis
+    rows, axis = data.trials, data.axis
     left_out = rows.iloc[:0].assign(low=[], high=[]) if not_run is None else not_run
+    together = pd.concat([rows, left_out]) if len(left_out) else rows
+    own = axis.split("-")
+    if keys is None and (beside := [key for key in keys_of(axis) if key not in own]):
+        lead, *aside = _most_frequent(rows, own, *beside)
+    keys = keys or own
+    places, names = placed(together, keys)
+    rows, left_out = (f.assign(place=places[f.index]) for f in (rows, left_out))
     apart, apart_label = aside or (pd.Series(False, index=rows.index), "")
-    by = list(dict.fromkeys(["series", x, *AXES[axis], "aside"]))  # no median of unlike trials
+    by = list(dict.fromkeys(["series", "place", *keys_of(axis), "aside"]))  # none of unlike trials
     points = summarise(rows.assign(aside=apart), by, value.column, value.unit)
-    points = points.sort_values(["aside", x], ascending=[False, True])  # what is joined is on top
-    ended = without_value(rows, ["series", x])
-    series = looks([*rows["series"], *left_out["series"]])
+    points = points.sort_values(["aside", "place"], ascending=[False, True])  # joined ones on top
+    ended = without_value(rows, ["series", "place"])
+    series = looks(together["series"])
+
+    joined = "none" if set(places) <= set(names) else line
     figure, (axes,) = new_figure()
-    configuration_axis(axes, [*rows[x], *left_out[x]], label)
+    configuration_axis(axes, places, names, axis_label(rows, keys))
     if value.label is not None:
         ends = [frame[end] for frame in (points, left_out) for end in ("low", "high")]
         value_axis(axes, [*chain(*ends), limit or 0], value.label)
     for (name, alone), group in points.groupby(["series", "aside"], sort=False):
-        look = series[name] | (hollow(series[name]["color"]) if alone else {"linestyle": line})
-        draw_points(axes, group, x, **look)
+        look = series[name] | (hollow(series[name]["color"]) if alone else {"linestyle": joined})
+        draw_points(axes, group, "place", **look)
     if line != "none":
-        _say_other_n(axes, points, x)
+        _say_other_n(axes, points)
     for name, group in left_out.groupby("series", sort=False):
         colour = series[name]["color"]
-        draw_points(axes, group, x, color=colour, marker="d", **hollow(colour))
-    _strip(axes, ended, x, series)
+        draw_points(axes, group, "place", color=colour, marker="d", **hollow(colour))
+    _strip(axes, ended, series)
     if limit:
         _limit_line(axes, limit)
 
-    handles = series_handles(series, line)
+    handles = series_handles(series, joined)
     if points["aside"].any():
         handles.append(handle(apart_label, marker="o", **hollow(SOFT)))
     if len(left_out):
@@ -110,33 +128,44 @@ def over_axis(
     ]
     said = f"{lead}; median" if lead else "Median"
     subtitle = f"{where(rows)}. {said} and range of repeats, {repeats(points)}."
-    return Drawing(figure, subtitle, common_notes(rows, axis), handles)
+    return Drawing(figure, subtitle, common_notes(data.trials, axis), handles)
+
+
+def _most_frequent(rows: pd.DataFrame, own: list[str], key: str) -> tuple[str, pd.Series, str]:
+    """The value of `key` with the most configurations, whose medians a line joins; which rows have
+    another one; and what those are called."""
+    counts = rows.groupby(key)[own].nunique().max(axis=1)
+    main, words = counts[counts == counts.max()].index.max(), key.replace("_", " ")
+    return f"{words.capitalize()} {main}", rows[key] != main, f"other {words}"
 
 
 def hollow(colour: str) -> dict[str, str]:
     return {"markerfacecolor": "white", "markeredgecolor": colour}
 
 
-def draw_points(axes: Axes, points: pd.DataFrame, x: str, **look: object) -> None:
+def draw_points(
+    axes: Axes,
+    points: pd.DataFrame,
+    x: str,
+    y: str = "median",
+    low: str = "low",
+    high: str = "high",
+    **look: object,
+) -> None:
     """Medians with their ranges."""
-    look = {"linestyle": "none", "linewidth": 1.5, "elinewidth": 1.1, "capsize": 2.5, **look}
-    axes.errorbar(
-        points[x].to_numpy(),
-        points["median"].to_numpy(),
-        yerr=whiskers(points, "median", "low", "high"),
-        zorder=3,
-        **{**MARKER, **look},
-    )
+    look = {"linestyle": "none", "linewidth": 1.5, "elinewidth": 1.0, **MARKER, **look}
+    middle = points[x].to_numpy(), points[y].to_numpy()
+    axes.errorbar(*middle, yerr=whiskers(points, y, low, high), zorder=3, **look)
 
 
-def _say_other_n(axes: Axes, points: pd.DataFrame, x: str) -> None:
+def _say_other_n(axes: Axes, points: pd.DataFrame) -> None:
     """Say the n of every point that has not as many repeats as most."""
     for point in points[~points["n"].isin(points["n"].mode()[:1])].to_dict("records"):
-        place = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(f"n={point['n']}", (point[x], point["median"]), size=7.5, color=SOFT, **place)
+        look = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center", "size": 7.5}
+        axes.annotate(f"n={point['n']}", (point["place"], point["median"]), color=SOFT, **look)
 
 
-def _strip(axes: Axes, ended: pd.DataFrame, x: str, series: dict[str, dict]) -> None:
+def _strip(axes: Axes, ended: pd.DataFrame, series: dict[str, dict]) -> None:
     """The band on top: what has no value, at its configuration, a row a series.
 
     Where not all of the repeats ended so, a small "2/3" says how many did.
@@ -150,7 +179,7 @@ def _strip(axes: Axes, ended: pd.DataFrame, x: str, series: dict[str, dict]) -> 
         Rectangle(*place, transform=axes.transAxes, facecolor=STRIP, linewidth=0, **unclipped)
     )
     across = axes.get_xaxis_transform()
-    for (value, name), group in ended.groupby([x, "series"], sort=False):
+    for (value, name), group in ended.groupby(["place", "series"], sort=False):
         height = 1.01 + STRIP_ROW * (len(rows) - rows.index(name) - 0.5)
         for shift, end in enumerate(group.to_dict("records")):
             look = {"marker": ENDS[end["status"]], "color": series[name]["color"], **END}

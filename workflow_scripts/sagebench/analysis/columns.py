@@ -63,6 +63,12 @@ LATER_VALUES = _values([*_LATER, *(one for one in FIELD_NAMES if one not in _FIR
 """behind the other columns, so that no column moves"""
 TRIAL_VALUES = [*FIRST_VALUES, *LATER_VALUES]
 
+PHASES = {
+    **dict.fromkeys(("sampling", "data", "forward", "backward", "waiting"), "a micro-step"),
+    **dict.fromkeys(("synchronisation", "optimizer"), "an optimizer step"),
+}
+"""what is timed in a window behind the timed epochs, and what its median is of"""
+
 PREDICTION_COLUMNS = [
     Column("predicted_peak_bytes", REAL, "memory.peak_bytes", "peak_memory_bytes as predicted"),
     Column("predicted_peak_low_bytes", REAL, "memory.low_bytes", "nine of ten are above"),
@@ -118,12 +124,12 @@ TRIAL_COLUMNS = [
     Column("evaluation_s", REAL, "timing.", "all evaluations"),
     Column("total_s", REAL, "timing.", "the whole trial"),
     Column("phase_micro_steps", INT, "phases.micro_steps", "micro-steps behind the phases"),
-    Column("phase_sampling_s", REAL, "phases.sampling_s", "median a micro-step, overlap off"),
-    Column("phase_data_s", REAL, "phases.data_s", "median a micro-step, overlap off"),
-    Column("phase_forward_s", REAL, "phases.forward_s", "median a micro-step, overlap off"),
-    Column("phase_backward_s", REAL, "phases.backward_s", "median a micro-step, overlap off"),
-    Column("phase_synchronisation_s", REAL, "phases.synchronisation_s", "median, overlap off"),
-    Column("phase_optimizer_s", REAL, "phases.optimizer_s", "median a micro-step, overlap off"),
+    *(
+        Column(
+            f"phase_{phase}_s", REAL, f"phases.{phase}_s", f"median {per}, overlap off; ranks' mean"
+        )
+        for phase, per in PHASES.items()
+    ),
     Column("peak_memory_bytes", REAL, "", "CPU: host private; CUDA: reserved; the fullest rank"),
     Column("memory_kind", STR, "", "which of the counters below peak_memory_bytes is"),
     Column("peak_allocated_bytes", REAL, "memory.", "CUDA allocator, in use"),

@@ -1,4 +1,7 @@
-"""The slides' numbers beside the measured ones; side by side, never divided by one another."""
+"""The slides' numbers beside the measured ones; side by side, never divided by one another.
+
+"GraphSAGE: inductive representation learning on large graphs", slides of December 9, 2025.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,57 @@ from typing import Any
 
 import pandas as pd
 
-from sagebench.analysis import published as slides
-from sagebench.analysis.points import EVALUATIONS, evaluation, median, of_axis, rank_word
+from sagebench.analysis.points import EVALUATIONS, evaluation, of_axis, rank_word
+from sagebench.analysis.statistics import median
 from sagebench.page import cells
 from sagebench.page.cells import Cell, HtmlTable
 from sagebench.records import Status
+
+SOURCE = "the slides “GraphSAGE: inductive representation learning on large graphs” (2025-12-09)"
+SETTING = (
+    "ogbn-products on MeluXina, NVIDIA A100 40 GB, PyTorch 2.1.2 with PyTorch Geometric "
+    "(compares best with the engine reference)"
+)
+DATASET, MACHINE, CARD, ENGINE, TORCH = "ogbn-products", "meluxina", "A100", "reference", "2.1.2"
+
+LARGEST_BATCH, LARGEST_BATCH_MEMORY_GB = 160, 32
+OUT_OF_MEMORY_BATCHES = (192, 256, 512)
+
+TOP_FANOUTS = {
+    "15,15,15,5,5": (0.8121, 14.56),
+    "15,10,10,10,0": (0.8114, 7.22),
+    "15,10,10,10,10": (0.8096, 19.53),
+    "10,10,10,10,10": (0.8088, 16.46),
+    "20,15,10,5,3": (0.8055, 11.60),
+}
+"""fanout: test accuracy, and time in hours"""
+
+SCALING = {2: (1.93, 0.965), 4: (3.73, 0.93), 8: (7.1, 0.89)}
+"""GPUs: speed-up and efficiency"""
+
+UNKNOWN = {
+    "all": (
+        "Whether a number is one run or the middle of several, and how far repeats spread.",
+        "Learning rate, optimizer and epochs: “Hyperparameter tuning details coming soon”.",
+        "How many training nodes there were: the slides say 250k, the data set's split has "
+        "196,615.",
+    ),
+    "batch_size": (
+        "Which counter the memory is (allocated, reserved, or used on the card), whether GB is "
+        "10⁹ or 2³⁰ bytes, and what the 7.5 GB of system overhead are.",
+    ),
+    "fanout": (
+        "Whether Time (h) is the whole training, its epochs alone or with evaluation, and how many "
+        "epochs it took: no epoch's time is given.",
+        "Whether test accuracy was evaluated with every neighbor or with sampled ones, and on "
+        "which checkpoint.",
+        "Batch size, accumulation and number of GPUs of these runs.",
+    ),
+    "ranks": (
+        "The times themselves: the slides give ratios only.",
+        "Accumulation, and whether evaluation is part of the time.",
+    ),
+}
 
 DIFFERS = "differs_from_the_slides_in"
 Row = dict[str, Any]
@@ -21,11 +70,11 @@ def differences(rows: pd.DataFrame) -> str:
     """In what the measured trials are known to differ from the slides' runs, in words."""
     found = []
     recorded = {
-        "dataset_name": ("data set", slides.DATASET),
-        "machine": ("machine", slides.MACHINE),
-        "device_names": ("card", slides.CARD),
-        "engine": ("engine", slides.ENGINE),
-        "version_torch": ("PyTorch", slides.TORCH),
+        "dataset_name": ("data set", DATASET),
+        "machine": ("machine", MACHINE),
+        "device_names": ("card", CARD),
+        "engine": ("engine", ENGINE),
+        "version_torch": ("PyTorch", TORCH),
     }
     for column, (name, theirs) in recorded.items():
         values = rows[column].dropna() if column in rows else pd.Series(dtype=str)
@@ -72,8 +121,8 @@ def _batch(rows: pd.DataFrame) -> HtmlTable:
         sizes = ", ".join(map(str, full)) or "none"
         return {"largest": largest, "peak_memory_there": peak, "out_of_memory_at": sizes}
 
-    about = Cell(f"about {slides.LARGEST_BATCH_MEMORY_GB} GB")
-    published = [row(slides.LARGEST_BATCH, about, slides.OUT_OF_MEMORY_BATCHES)]
+    about = Cell(f"about {LARGEST_BATCH_MEMORY_GB} GB")
+    published = [row(LARGEST_BATCH, about, OUT_OF_MEMORY_BATCHES)]
     return cells.listed(
         "Largest batch size that completed",
         _rows(published, rows, [], shown),
@@ -82,7 +131,7 @@ def _batch(rows: pd.DataFrame) -> HtmlTable:
 
 
 def _fanout(rows: pd.DataFrame) -> HtmlTable:
-    accuracy, places = evaluation(rows), list(slides.TOP_FANOUTS)
+    accuracy, places = evaluation(rows), list(TOP_FANOUTS)
     columns = [accuracy, "training_s", "epoch_time_s"]
 
     def row(fanout: str, *values: Any) -> Row:
@@ -91,7 +140,7 @@ def _fanout(rows: pd.DataFrame) -> HtmlTable:
 
     published = [
         row(fanout, reached, Cell(f"{hours:.2f} h", hours * 3600), Cell("not given"))
-        for fanout, (reached, hours) in slides.TOP_FANOUTS.items()
+        for fanout, (reached, hours) in TOP_FANOUTS.items()
     ]
     same = rows[rows["fanout"].isin(places) & rows["status"].eq(Status.COMPLETED)]
     found = _rows(
@@ -114,7 +163,7 @@ def _ranks(rows: pd.DataFrame) -> HtmlTable:
     def shown(group: pd.DataFrame, ranks: int) -> Row:
         return row(ranks, rank_word(group), median(group["speed_up"]), median(group["efficiency"]))
 
-    published = [row(ranks, "GPUs", *gains) for ranks, gains in slides.SCALING.items()]
+    published = [row(ranks, "GPUs", *gains) for ranks, gains in SCALING.items()]
     fair = rows[rows["speed_up"].notna() & rows["ranks"].gt(1)]
     return cells.listed(
         "Speed-up and efficiency (measured: medians)",

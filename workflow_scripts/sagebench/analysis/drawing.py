@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from sagebench import registry
@@ -23,7 +25,7 @@ from sagebench.analysis.points import with_not_run
 from sagebench.page.style import INK, SOFT, WIDTH_IN
 
 PLOT_HEIGHT_IN = 3.1
-SUBTITLE_COLUMNS, NOTE_COLUMNS, LEGEND_COLUMNS = 74, 80, 72
+SUBTITLE_COLUMNS, NOTE_COLUMNS, LEGEND_COLUMNS, AXIS_COLUMNS = 74, 80, 72, 60
 """characters that fit the width of a figure in the sizes of these texts"""
 
 LOG_FROM_RATIO = 10
@@ -46,7 +48,17 @@ class Drawing:
     figure: Figure
     subtitle: str = ""
     notes: list[str] = field(default_factory=list)
-    handles: list[Line2D] = field(default_factory=list)
+    handles: list[Line2D | Patch] = field(default_factory=list)
+
+
+class Data(NamedTuple):
+    """What a figure is drawn of: the trials of its axis with their `series`, all epochs, and the
+    trials that were left out."""
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    not_run: pd.DataFrame
+    axis: str | None
 
 
 def draw(
@@ -54,13 +66,12 @@ def draw(
 ) -> Figure:
     """The figure, drawn by its module from the study's tables; a placeholder where it has nothing
     to draw."""
-    module = registry.load("figure", declared.name)
     if declared.axis:
         trials, not_run = with_not_run(trials, not_run, declared.axis)
-    if trials.empty:
-        drawn = f"This study has no experiment with axis {declared.axis}."
-    else:
-        drawn = module.draw(trials, epochs, not_run)
+    drawn: Drawing | str = "No trial was run."
+    if len(trials):
+        module = registry.load("figure", declared.module)
+        drawn = module.draw(Data(trials, epochs, not_run, declared.axis))
     return finish(_placeholder(drawn) if isinstance(drawn, str) else drawn, declared.title)
 
 
@@ -138,20 +149,32 @@ def value_axis(axes: Axes, values: Iterable[float], label: str, which: str = "y"
     axes.set(**{f"{which}lim": ends, f"{which}label": label})
 
 
-def configuration_axis(axes: Axes, values: Iterable[float], label: str) -> None:
-    """The x axis: base-2 logarithm, a tick at every configuration, no two labels on each other."""
-    ticks = sorted(set(values))
-    span = math.log2(ticks[-1] / ticks[0]) or 10.0
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(ticks[0] / 2 ** (0.06 * span), ticks[-1] * 2 ** (0.06 * span))
-    shown: list[float] = []
-    for tick in ticks:
-        if not shown or math.log2(tick / shown[-1]) > 0.055 * span:
-            shown.append(tick)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
+def configuration_axis(
+    axes: Axes, places: Iterable[float], names: dict[float, str], label: str
+) -> None:
+    """The x axis: a tick at every configuration, no two labels on each other, on a base-2 logarithm
+    where none is 0; side by side where all places have names instead of numbers."""
+    ticks = sorted(set(places))
+    numbers = [tick for tick in ticks if tick not in names]
+    log = bool(numbers) and ticks[0] > 0
+    at = np.log2(ticks) if log else np.array(ticks, float)
+    span = at[-1] - at[0] or 10.0
+    margin = 0.06 * span if numbers else 0.6
+    ends = at[0] - margin, at[-1] + margin
+    axes.set_xlim(*(2**end for end in ends) if log else ends)
+    if log:
+        axes.set_xscale("log", base=2)
+    texts, last = [], -math.inf
+    for tick, place in zip(ticks, at, strict=True):
+        text = names.get(tick, f"{tick:,.10g}")
+        free = not numbers or place - last > (0.015 + 0.02 * len(text)) * span
+        texts.append(text if free else "")
+        last = place if free else last
+    slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    crowded = not numbers and len(texts) * max(map(len, texts)) > AXIS_COLUMNS
+    axes.set_xticks(ticks, texts, **(slanted if crowded else {}))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value in shown else "")
-    axes.set_xlabel(label)
+    axes.set_xlabel(f"{label}, log" if log else label)
 
 
 def whiskers(points: pd.DataFrame, middle: str, low: str, high: str) -> np.ndarray:
@@ -164,6 +187,11 @@ def handle(label: str, **look: object) -> Line2D:
     """An entry of the legend; a soft colour and no line, unless told."""
     look = {"color": SOFT, "linestyle": "none", **MARKER, **look}
     return Line2D([], [], label=label, **look)
+
+
+def patch(label: str, **look: object) -> Patch:
+    """An entry of the legend for an area."""
+    return Patch(label=label, linewidth=0.8, **look)
 
 
 def series_handles(looks: dict[str, dict[str, str]], line: str = "-") -> list[Line2D]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from sagebench.analysis.points import AXES, EVALUATIONS, among, evaluation, median, of_axis
-from sagebench.analysis.statistics import INTERVAL_FROM_N, summary
-from sagebench.analysis.words import trial_count
+from sagebench.analysis.points import (
+    EVALUATIONS,
+    among,
+    evaluation,
+    keys_of,
+    of_axis,
+    trial_count,
+)
+from sagebench.analysis.statistics import INTERVAL_FROM_N, bootstrap_interval, median
 from sagebench.page import cells
 from sagebench.page.cells import Cell, HtmlTable
 from sagebench.records import MEASURED_ENDS, Status
@@ -127,7 +134,7 @@ def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTabl
     rows = _configurations(found, axis)
     interval = "interval" if any(row["n"] >= INTERVAL_FROM_N for row in rows) else ""
     speed_up = "speed_up" if axis == "ranks" else ""
-    columns = f"series {' '.join(AXES[axis])} n epoch_time_s range {interval} peak_memory_bytes"
+    columns = f"series {' '.join(keys_of(axis))} n epoch_time_s range {interval} peak_memory_bytes"
     columns += f" {evaluation(found)} {speed_up} ended"
     return cells.listed("Configurations (medians of completed repeats)", rows, columns)
 
@@ -146,13 +153,13 @@ def top_fanouts(trials: pd.DataFrame) -> HtmlTable | None:
 
 def _configurations(rows: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
     found = []
-    groups = rows.groupby(["series", *AXES[axis]], sort=False)
+    groups = rows.groupby(["series", *keys_of(axis)], sort=False, dropna=False)
     for place, ((series, *values), group) in enumerate(groups):
         done = group[group["status"].eq(Status.COMPLETED)]
         ends = ", ".join(
             f"{count} {status.replace('_', ' ')}" for status, count in counts(group).items()
         )
-        row = {"series": series, **dict(zip(AXES[axis], values, strict=True)), "n": len(done)}
+        row = {"series": series, **dict(zip(keys_of(axis), values, strict=True)), "n": len(done)}
         if axis == "fanout":
             row["fanout"] = cells.fanout(row["fanout"], place)
         for column in ("epoch_time_s", "training_s", "peak_memory_bytes", "speed_up", *EVALUATIONS):
@@ -171,16 +178,16 @@ def _ranges(times: list[float]) -> tuple[Cell, Cell]:
     """Range, and interval of the median; a dash for what the number of repeats does not give."""
     if len(times) < 2:
         return cells.NOTHING, cells.NOTHING
-    found = summary(times)
-    interval = cells.time_range(*found.interval) if found.interval else cells.NOTHING
-    return cells.time_range(found.low, found.high), interval
+    interval = bootstrap_interval(times)
+    shown = cells.time_range(*interval) if interval else cells.NOTHING
+    return cells.time_range(min(times), max(times)), shown
 
 
 def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
     sampled = ["test_accuracy_sampled", "test_sampled_standard_error"]
     rows = trials.assign(
         energy_kj=trials["energy_nvml_j"] / 1000,
-        test_accuracy_sampled=[cells.accuracy(*values) for values in trials[sampled].to_numpy()],
+        test_accuracy_sampled=[_sampled(*values) for values in trials[sampled].to_numpy()],
     )
     return cells.listed(
         "Every trial",
@@ -188,6 +195,12 @@ def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
         "trial_id experiments status engine batch_size accumulation fanout ranks seed epoch_time_s "
         "peak_memory_bytes test_accuracy_full test_accuracy_sampled energy_kj",
     )
+
+
+def _sampled(accuracy: float, standard_error: float) -> Cell:
+    """The error is shown where not all test nodes were sampled."""
+    cell = cells.accuracy(accuracy)
+    return replace(cell, text=f"{cell.text} ± {standard_error:.4f}") if standard_error > 0 else cell
 
 
 def _with_none(rows: pd.DataFrame, column: str) -> pd.Series:

@@ -1,24 +1,22 @@
-"""From the trials' table to the points of a figure: series, medians over seeds, what has no value.
-
-Pure functions over data frames: a test of a figure is a test of what these return.
-"""
+"""The trials of an axis: their series, where they stand, and what is said of them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from sagebench.analysis.columns import SLURM_COLUMNS, TRIAL_COLUMNS, TRIAL_VALUES
-from sagebench.records import Status
+from sagebench.analysis.figures import heading
+from sagebench.grid.trial import Fanout
+from sagebench.page.cells import is_missing
+from sagebench.records import MEMORY_COUNTER, Status
 from sagebench.units import GIB
 
-AXES = {
-    "batch_size": ["batch_size", "accumulation"],
-    "fanout": ["fanout"],
-    "ranks": ["ranks"],
-}
-"""The columns that an experiment's axis studies."""
+ALSO = {"batch_size": ["accumulation"]}
+"""keys that an axis studies beside its own"""
 
 ALWAYS_APART = (
     *("dataset", "model", "options", "engine", "sampler"),
@@ -28,7 +26,23 @@ ALWAYS_APART = (
 
 EVALUATIONS = {"test_accuracy_full": "full", "test_accuracy_sampled": "sampled"}
 
-WITHOUT_VALUE = (Status.OUT_OF_MEMORY, Status.TIME_LIMIT, Status.DIVERGED)
+MEMORY_NAMES = {
+    "peak_host_private_bytes": "private memory of a rank",
+    "peak_reserved_bytes": "reserved memory of a GPU",
+}
+AXIS_LABELS = {
+    "batch_size": "Batch size (training nodes a rank)",
+    "accumulation": "Accumulation (micro-batches a step)",
+    "total_fanout": "Total fanout (product of the non-zero fanouts)",
+}
+BEYOND = {"total_fanout": "all", "sampled_test_nodes": "all"}
+"""what null means, where it is not none"""
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+
+
+def keys_of(axis: str) -> list[str]:
+    """What an axis studies: keys of a trial, or of its model's options."""
+    return axis.split("-") + ALSO.get(axis, [])
 
 
 def among(trials: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
@@ -41,14 +55,20 @@ def of_axis(trials: pd.DataFrame, axis: str) -> pd.DataFrame:
     """The trials of the experiments that study `axis`, with their `series`.
 
     A series holds trials that differ in nothing but the axis and the seed, so a median never mixes
-    unlike trials; its name says what sets it apart in this figure.
+    unlike trials; its name says what sets it apart in this figure. An option that the axis studies
+    has a column of its own.
     """
     rows = among(trials, "axes", axis).copy()
     if rows.empty:
         return rows.assign(series=pd.Series(dtype=object))
+    for key in set(keys_of(axis)) - set(rows):
+        options = [json.loads(options) for options in rows["options"]]
+        rows[key] = [one.pop(key, None) for one in options]
+        rows["options"] = [json.dumps(one) for one in options]
     apart = _apart(rows, axis)
     rows["series"] = [
-        " · ".join(_text(column, row[column]) for column in apart) or row["engine"]
+        " · ".join(filter(None, (_setting(column, row[column]) for column in apart)))
+        or row["engine"]
         for _, row in rows.iterrows()
     ]
     return rows
@@ -78,11 +98,12 @@ def going_along(rows: pd.DataFrame, axis: str) -> list[str]:
 
 
 def _apart(rows: pd.DataFrame, axis: str) -> list[str]:
-    apart = [name for name in ALWAYS_APART if name in rows and _varies(rows, name)]
+    keys = keys_of(axis)
+    apart = [n for n in ALWAYS_APART if n in rows and n not in keys and _varies(rows, n)]
     for column in _settings(rows, axis):
         if column not in apart and _tells_experiments_apart(rows, column):
             apart.append(column)
-        groups = rows.groupby([*AXES[axis], *apart], dropna=False, sort=False)[column]
+        groups = rows.groupby([*keys, *apart], dropna=False, sort=False)[column]
         if column not in apart and (groups.nunique(dropna=False) > 1).any():
             apart.append(column)
     return sorted(apart, key=lambda name: name != "engine")
@@ -99,67 +120,81 @@ def _settings(rows: pd.DataFrame, axis: str) -> list[str]:
     known = {column.name for column in [*TRIAL_COLUMNS, *SLURM_COLUMNS]}
     young = [name for name in rows if name not in known and not name.startswith("version_")]
     names = [column.name for column in TRIAL_VALUES] + young
-    return [n for n in names if n in rows and n not in {"seed", "series", *AXES[axis]}]
+    return [n for n in names if n in rows and n not in {"seed", "series", *keys_of(axis)}]
 
 
 def _varies(rows: pd.DataFrame, column: str) -> bool:
     return rows[column].nunique(dropna=False) > 1
 
 
-def _text(column: str, value: object) -> str:
-    if column == "dataset":
+def _setting(key: str, value: object) -> str:
+    """A trial's value as the name of a series has it."""
+    if key == "dataset":
         return json.loads(value)["name"]
-    if column == "options":
-        return " · ".join(f"{key} {option}" for key, option in json.loads(value).items())
-    if column in ("engine", "model", "precision", "machine"):
-        return str(value)
-    if column == "device":
-        return {"cpu": "CPU", "cuda": "GPU"}.get(str(value), str(value))
-    name = column.removesuffix("_gib").replace("_", " ")
-    if value is None or value != value:
+    if key == "options":
+        return " · ".join(f"{name} {option}" for name, option in json.loads(value).items())
+    shown, name = shown_value(key, value), key.removesuffix("_gib").replace("_", " ")
+    if key in ("engine", "model", "precision", "machine", "device"):
+        return shown
+    if is_missing(value):
         return f"no {name}"
+    return f"{name} {shown}" + (" GiB" if key.endswith("_gib") else "")
+
+
+def shown_value(key: str, value: object) -> str:
+    """A trial's value alone."""
+    if is_missing(value):
+        return "none"
+    if key == "fanout":
+        return Fanout.parse(value).label
     if pd.api.types.is_bool(value):
-        return f"{name} {str(value).lower()}"
-    number = f"{value:g}" if isinstance(value, (int, float)) else str(value)
-    return f"{name} {number}" + (" GiB" if column.endswith("_gib") else "")
+        return str(value).lower()
+    return f"{value:.10g}" if pd.api.types.is_number(value) else DEVICES.get(value, str(value))
 
 
-def median(values: pd.Series) -> float | None:
-    """The median of what was measured; None where nothing was."""
-    measured = values.dropna()
-    return float(measured.median()) if len(measured) else None
+def configurations(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
+    """The values of `keys` of each row, in words."""
+    return rows[keys].apply(
+        lambda row: " · ".join(shown_value(key, row[key]) for key in keys), axis=1
+    )
 
 
-def spread(rows: pd.DataFrame, by: list[str], value: str, unit: float = 1.0) -> pd.DataFrame:
-    """Columns `by`, n, median, low, high of `value` in `unit`s, where there is one.
+def placed(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.Series, dict[float, str]]:
+    """Where rows stand on an axis, and the names of places that are no numbers: at their value
+    where it is a number, right of all of them where it is null, which is no limit; else side by
+    side, in the order of the study."""
+    values = rows[keys[0]]
+    numeric = is_numeric_dtype(values) and not is_bool_dtype(values)
+    if len(keys) == 1 and numeric and values.notna().any():
+        low, high = values.min(), values.max()
+        beyond = float(8 * high if low > 0 else high + (high - low) / 2 + 1)
+        return values.fillna(beyond), {beyond: BEYOND.get(keys[0], "none")}
+    named = configurations(rows, keys)
+    names = list(dict.fromkeys(named))
+    return named.map(names.index), dict(enumerate(names))
 
-    Groups stay in the order of the study.
-    """
-    measured = rows[rows[value].notna()]
-    groups = measured.assign(shown=measured[value] / unit).groupby(by, sort=False)["shown"]
-    return groups.agg(n="count", median="median", low="min", high="max").reset_index()
 
-
-def summarise(rows: pd.DataFrame, by: list[str], value: str, unit: float = 1.0) -> pd.DataFrame:
-    """`spread` over the completed trials."""
-    return spread(rows[rows["status"].eq(Status.COMPLETED)], by, value, unit)
-
-
-def without_value(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Columns `by`, status, count, of: measured ends that give no value, e.g. out of memory."""
-    sizes = rows.groupby(by, sort=False).size()
-    ended = rows[rows["status"].isin(WITHOUT_VALUE)]
-    points = [
-        (*key, len(group), int(sizes[key[:-1]]))
-        for key, group in ended.groupby([*by, "status"], sort=False)
-    ]
-    return pd.DataFrame(points, columns=[*by, "status", "count", "of"])
+def axis_label(rows: pd.DataFrame, keys: list[str]) -> str:
+    if keys == ["ranks"]:
+        return f"Number of {rank_word(rows)}"
+    axis = "-".join(keys)
+    return AXIS_LABELS.get(axis) or heading(axis) + (", GiB" if axis.endswith("_gib") else "")
 
 
 def evaluation(rows: pd.DataFrame) -> str:
     """The column of the test accuracy to show: the one that more completed trials have."""
     done = rows[rows["status"].eq(Status.COMPLETED)]
     return max(EVALUATIONS, key=lambda column: done[column].notna().sum())
+
+
+def accuracy_label(column: str) -> str:
+    return f"Test accuracy ({EVALUATIONS[column]} evaluation)"
+
+
+def chosen_by(rows: pd.DataFrame) -> str:
+    """How the tested model was chosen, in words."""
+    methods = sorted(rows["validation_method"].dropna().unique())
+    return f"model chosen by {' or '.join(methods) or 'unknown'} validation"
 
 
 def repeats(points: pd.DataFrame) -> str:
@@ -186,3 +221,53 @@ def memory_limit(rows: pd.DataFrame) -> float | None:
     limits = rows.loc[rows["device"].eq("cuda") & rows["limit_unit"].eq("GiB"), "limit_value"]
     found = limits.dropna().unique()
     return float(found[0]) if len(found) == 1 else None
+
+
+def memory_label(rows: pd.DataFrame) -> str:
+    """Names the counter that the axis shows; it differs between CPU and CUDA."""
+    kinds = rows["memory_kind"].dropna().unique()
+    if len(kinds) == 0:
+        kinds = [MEMORY_COUNTER[device] for device in rows["device"].unique()]
+    return "Peak " + " / ".join(MEMORY_NAMES[kind] for kind in kinds) + ", GiB"
+
+
+def trial_count(count: int) -> str:
+    """ "1 trial", "3 trials"."""
+    return f"{count} trial{'' if count == 1 else 's'}"
+
+
+def where(rows: pd.DataFrame) -> str:
+    """Data set, machine and device of the trials."""
+    parts = [*rows["dataset_name"].unique(), *rows["machine"].dropna().unique()]
+    devices = [part for names in rows["device_names"].dropna() for part in names.split("; ")]
+    return ", ".join(dict.fromkeys([*parts, *devices]))
+
+
+def common_notes(rows: pd.DataFrame, axis: str) -> list[str]:
+    """What holds for any figure of these trials: missing ones, first epochs, hidden variation."""
+    notes = []
+    missing = int(rows["missing_because"].notna().sum())
+    if missing:
+        notes.append(f"{missing} of {len(rows)} trials have no outcome and are not shown.")
+    first = int(rows["epoch_time_is_first"].eq(True).sum())
+    if first:
+        notes.append(
+            f"{trial_count(first)} ran one epoch only: the time is the first epoch's, with warm-up."
+        )
+    along = going_along(rows, axis)
+    if along:
+        names = ", ".join(name.removesuffix("_gib").replace("_", " ") for name in along)
+        notes.append(f"Changes along with the axis: {names}.")
+    return notes
+
+
+def end_notes(ended: pd.DataFrame, column: str, name: Callable[[object], str]) -> list[str]:
+    """A sentence for each end without a value and series: "Diverged, blocks: 1, 9 (2 of 3)."."""
+    notes = []
+    for (status, series), group in ended.groupby(["status", "series"], sort=False):
+        which = ", ".join(
+            name(value) + ("" if count == of else f" ({count} of {of})")
+            for value, count, of in zip(group[column], group["count"], group["of"], strict=True)
+        )
+        notes.append(f"{status.replace('_', ' ').capitalize()}, {series}: {which}.")
+    return notes

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sagebench.analysis.words import trial_count
+from sagebench.analysis.points import trial_count
 from sagebench.page import cells
 from sagebench.page.cells import Cell, HtmlTable
 from sagebench.records import Status

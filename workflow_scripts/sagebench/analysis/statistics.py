@@ -1,11 +1,14 @@
-"""Small pure statistics of repeated measurements; the unit of repetition is a fresh process."""
+"""Statistics of repeated measurements; the unit of repetition is a fresh process."""
 
 from __future__ import annotations
 
-import random
 import statistics as st
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sagebench.records import Status
 
 INTERVAL_FROM_N = 5
 """Below this many repeats the range is shown alone: a bootstrap of three values says nothing."""
@@ -13,28 +16,42 @@ INTERVAL_FROM_N = 5
 OUTLIER_SCORE = 3.5
 OUTLIER_SHARE = 0.05
 
-
-@dataclass(frozen=True)
-class Summary:
-    """`n` repeats: their median, their range, and a 95 % interval of the median (from n = 5)."""
-
-    n: int
-    median: float
-    low: float
-    high: float
-    interval: tuple[float, float] | None
+WITHOUT_VALUE = (Status.OUT_OF_MEMORY, Status.TIME_LIMIT, Status.DIVERGED)
 
 
-def summary(values: Sequence[float]) -> Summary:
-    """Summarise at least one finite value."""
-    return Summary(
-        len(values), st.median(values), min(values), max(values), bootstrap_interval(values)
-    )
+def median(values: pd.Series) -> float | None:
+    """The median of what was measured; None where nothing was."""
+    measured = values.dropna()
+    return float(measured.median()) if len(measured) else None
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, resamples: int = 4000
-) -> tuple[float, float] | None:
+def spread(rows: pd.DataFrame, by: list[str], value: str, unit: float = 1.0) -> pd.DataFrame:
+    """Columns `by`, n, median, low, high of `value` in `unit`s, where there is one.
+
+    Groups stay in the order of the study.
+    """
+    measured = rows[rows[value].notna()].assign(shown=rows[value] / unit)
+    groups = measured.groupby(by, sort=False, dropna=False)["shown"]
+    return groups.agg(n="count", median="median", low="min", high="max").reset_index()
+
+
+def summarise(rows: pd.DataFrame, by: list[str], value: str, unit: float = 1.0) -> pd.DataFrame:
+    """`spread` over the completed trials."""
+    return spread(rows[rows["status"].eq(Status.COMPLETED)], by, value, unit)
+
+
+def without_value(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Columns `by`, status, count, of: measured ends that give no value, e.g. out of memory."""
+    sizes = rows.groupby(by, sort=False).size()
+    ended = rows[rows["status"].isin(WITHOUT_VALUE)]
+    points = [
+        (*key, len(group), int(sizes[key[:-1]]))
+        for key, group in ended.groupby([*by, "status"], sort=False)
+    ]
+    return pd.DataFrame(points, columns=[*by, "status", "count", "of"])
+
+
+def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tuple | None:
     """Percentile bootstrap interval of the median, or None below n = 5.
 
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The random numbers
@@ -42,10 +59,9 @@ def bootstrap_interval(
     """
     if len(values) < INTERVAL_FROM_N:
         return None
-    draw = random.Random(0)
-    medians = sorted(st.median(draw.choices(values, k=len(values))) for _ in range(resamples))
+    medians = np.median(np.random.default_rng(0).choice(values, (4000, len(values))), axis=1)
     tail = (1 - confidence) / 2
-    return medians[int(tail * resamples)], medians[int((1 - tail) * resamples) - 1]
+    return tuple(np.quantile(medians, [tail, 1 - tail], method="nearest").tolist())
 
 
 def outliers(values: Sequence[float]) -> list[bool]:
@@ -78,13 +94,3 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
         if last is None or points[index][1] > last[1] or points[index] == last:
             front.append(index)
     return front
-
-
-def speed_up(base_time: float, time: float) -> float:
-    """How many times faster than the base."""
-    return base_time / time
-
-
-def efficiency(speed_up: float, ranks: int, base_ranks: int = 1) -> float:
-    """Share of the ideal speed-up `ranks / base_ranks` that was reached; 1.0 is ideal."""
-    return speed_up * base_ranks / ranks

@@ -18,7 +18,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sagebench.analysis.accounting import trial_figures
 from sagebench.analysis.columns import (
     EPOCH_COLUMNS,
     PREDICTION_COLUMNS,
@@ -30,13 +29,16 @@ from sagebench.analysis.columns import (
 )
 from sagebench.analysis.outcomes import Record
 from sagebench.analysis.points import of_axis
-from sagebench.analysis.statistics import efficiency, outliers, speed_up
+from sagebench.analysis.statistics import outliers
 from sagebench.errors import UserError
 from sagebench.files import write_atomic
 from sagebench.grid.trial import Fanout
+from sagebench.page.cells import is_missing
 from sagebench.records import MEMORY_COUNTER, Outcome, Status
 
 Row = dict[str, Any]
+TEXTS = ("trial_id", "slurm_job_id", "state", "node_names", "attempt_status", "reason")
+"""columns of accounting.csv that are no numbers"""
 
 
 def build_tables(
@@ -68,6 +70,30 @@ def build_tables(
 def not_run_table(records: list[Record]) -> pa.Table:
     """The trials that were left out, with the columns of the trials' table; nothing is measured."""
     return _table([_trial_row(record, [], []) for record in records], TRIAL_COLUMNS)
+
+
+def read_accounting(path: str | Path | None) -> pd.DataFrame | None:
+    """The rows of an accounting.csv, a row an attempt; None where there is none."""
+    if path is None or not Path(path).exists():
+        return None
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str)).sort_values("attempt", kind="stable")
+
+
+def trial_figures(attempts: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The values of SLURM_COLUMNS by trial id: those of its last attempt, and the total."""
+    last = attempts.groupby("trial_id", sort=False).tail(1)
+    total = attempts.groupby("trial_id")["gpu_hours_allocated"].sum(min_count=1)
+    return {
+        row["trial_id"]: {
+            **{one.name: _known(row[one.source]) for one in SLURM_COLUMNS if one.source},
+            "slurm_gpu_hours_allocated_total": _known(total[row["trial_id"]]),
+        }
+        for row in last.to_dict("records")
+    }
+
+
+def _known(value: Any) -> Any:
+    return None if is_missing(value) else value
 
 
 def check_stores(records: Iterable[Record]) -> None:
@@ -198,9 +224,8 @@ def _add_speed_up(rows: list[Row]) -> None:
         base = series["ranks"].min()
         base_time = series.loc[series["ranks"] == base, "epoch_time_s"].median()
         for index, row in series.iterrows():
-            gain = speed_up(base_time, row["epoch_time_s"])
-            rows[index]["speed_up"] = gain
-            rows[index]["efficiency"] = efficiency(gain, row["ranks"], base)
+            gain = base_time / row["epoch_time_s"]
+            rows[index] |= {"speed_up": gain, "efficiency": gain * base / row["ranks"]}
 
 
 def _versions(record: Record) -> dict[str, str]:

@@ -31,7 +31,7 @@ class ExperimentTrials:
 
     name: str
     title: str
-    axis: str  # batch_size | fanout | ranks
+    axis: str  # a key of a trial, or several with a - between
     seeds: tuple[int, ...]
     trials: tuple[str, ...]  # ids
 
@@ -99,8 +99,9 @@ def expand(configuration: Configuration, site: Site) -> Study:
                 walltime_min=max(request.walltime_min, earlier.walltime_min),
                 continues=request.continues or earlier.continues,
             )
+        axis = experiment.axis if isinstance(experiment.axis, str) else "-".join(experiment.axis)
         title, seeds = experiment.title or name, tuple(experiment.seeds)
-        experiments.append(ExperimentTrials(name, title, experiment.axis, seeds, tuple(ids)))
+        experiments.append(ExperimentTrials(name, title, axis, seeds, tuple(ids)))
     return Study(configuration, site, tuple(experiments), requests, stores)
 
 

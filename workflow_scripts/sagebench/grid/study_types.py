@@ -6,6 +6,7 @@ those are others.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union
 
@@ -30,6 +31,7 @@ from sagebench.grid.values import (
     wanted,
     whole,
     whole_sentence,
+    worded,
 )
 
 RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
@@ -193,12 +195,35 @@ def _equal_lengths(columns: Strict) -> Strict:
     return columns
 
 
+_AXES = tuple(key for key in KEYS if key not in ("walltime_min", "continue_after_walltime"))
+
+
+def _no_key_twice(keys: list[str]) -> list[str]:
+    if len(set(keys)) < len(keys):
+        raise ValueError
+    return keys
+
+
+def _an_axis(value: Any) -> str:
+    keys = value if isinstance(value, list) else [value]
+    wrong = next((key for key in keys if key not in _AXES), "batch_size")
+    near = difflib.get_close_matches(str(wrong), _AXES, n=1, cutoff=0.5) or ["batch_size"]
+    return f"a key of a trial, e.g. {near[0]}, or a list of some, each once"
+
+
+Axis = worded(
+    Literal[_AXES]
+    | Annotated[list[Literal[_AXES]], Field(min_length=1), AfterValidator(_no_key_twice)],
+    _an_axis,
+)
+
+
 class Experiment(Strict):
     """A named part of the grid: what is crossed, what goes together, what is fixed."""
 
     title: Text = key("", "a line of text for tables and figures; else its name")
-    axis: choice("batch_size", "fanout", "ranks") = key(
-        ..., "what it studies, and so which figures it feeds"
+    axis: Axis = key(
+        ..., "what it studies, and so is drawn over: a key, or a list of keys that go together"
     )
     dataset: Dataset | None = key(None, "instead of the study's data set")
     fixed: Values = Field(default_factory=Values, description="instead of the study's defaults")

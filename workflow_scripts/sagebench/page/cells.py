@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,9 @@ def cell(column: str, value: Any) -> Cell:
     for end, shown in SHOWN.items():
         if column.endswith(end):
             return shown(value)
-    return text(value) if isinstance(value, str) else whole(value)
+    if isinstance(value, str | bool):
+        return text(str(value).lower() if isinstance(value, bool) else value)
+    return number(value) if isinstance(value, float) and value % 1 else whole(value)
 
 
 PROSE_FROM = 36
@@ -87,48 +89,26 @@ def text(value: Any, mark: str = "") -> Cell:
     return NOTHING if is_missing(value) else Cell(str(value), str(value), mark)
 
 
-def number(value: Any) -> Cell:
-    """Three significant digits, thousands apart; missing becomes a dash."""
-    return NOTHING if is_missing(value) else Cell(significant(float(value), 3), float(value))
+def _numbers(shown: Callable[[Any], str]) -> Callable[[Any], Cell]:
+    """Cells of numbers; missing becomes a dash."""
+    return lambda value: NOTHING if is_missing(value) else Cell(shown(value), float(value))
 
 
-def whole(value: Any) -> Cell:
-    return NOTHING if is_missing(value) else Cell(f"{int(value):,}", float(value))
-
-
-def accuracy(value: Any, standard_error: Any = None) -> Cell:
-    """standard_error: shown where it is above 0."""
-    if is_missing(value):
-        return NOTHING
-    said = "" if is_missing(standard_error) or not standard_error else f" ± {standard_error:.4f}"
-    return Cell(f"{value:.4f}{said}", float(value))
-
-
-def time(seconds: Any) -> Cell:
-    return NOTHING if is_missing(seconds) else Cell(duration(float(seconds)), float(seconds))
-
-
-def memory(size_bytes: Any) -> Cell:
-    if is_missing(size_bytes):
-        return NOTHING
-    return Cell(f"{significant(size_bytes / GIB)} GiB", float(size_bytes))
+number = _numbers(lambda value: significant(float(value), 3))
+whole = _numbers(lambda value: f"{int(value):,}")
+time = _numbers(lambda seconds: duration(float(seconds)))
+memory = _numbers(lambda size_bytes: f"{significant(size_bytes / GIB)} GiB")
+share = _numbers("{:.1%}".format)
+accuracy = _numbers("{:.4f}".format)
 
 
 def time_range(low: float, high: float) -> Cell:
     return Cell(durations(low, high), high - low, left=True)
 
 
-def share(value: Any, digits: int = 1) -> Cell:
-    return NOTHING if is_missing(value) else Cell(f"{value:.{digits}%}", value)
-
-
 def fanout(value: str, place: int) -> Cell:
     """place: sorts it, in the order of the study."""
     return Cell(Fanout.parse(value).label, float(place), left=True)
-
-
-def status(value: str) -> Cell:
-    return text(value.replace("_", " "), mark=value)
 
 
 def words(name: str) -> str:
@@ -149,8 +129,8 @@ SHOWN = {
     "_sampled": accuracy,
     "speed_up": number,
     "efficiency": share,
-    "_chance": lambda chance: share(chance, digits=0),
-    "status": status,
+    "_chance": _numbers("{:.0%}".format),
+    "status": lambda name: text(name.replace("_", " "), mark=name),
     "experiments": lambda joined: text(joined.replace(";", ", ")),
     "fanout": lambda value: text(Fanout.parse(value).label),
 }

@@ -15,8 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, verdict
 from sagebench.estimate.probe import axes_of, cells_between
 from sagebench.grid.expansion import Study
-from sagebench.page import style
-from sagebench.page.rendering import svg_uri
+from sagebench.page import style, svg_uri
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import PlanRow
 from sagebench.records import Status

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sagebench.estimate.memory import UNLIKELY
 from sagebench.grid.expansion import Study
-from sagebench.page.rendering import as_yaml, render_page
+from sagebench.page import as_yaml, render_page
 from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.frontier import pictures

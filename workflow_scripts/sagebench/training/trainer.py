@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import islice
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -241,9 +242,11 @@ class Trainer:
 
         Runs up to `phase_window_steps` micro-steps, all of whole optimizer steps, and changes the
         weights: to be called when nothing is trained or evaluated any more. `sampling_s`,
-        `data_s`, `forward_s` and `backward_s` are of a micro-step, `synchronisation_s` (null with
-        one rank) and `optimizer_s` of an optimizer step. The median is over this rank's
-        micro-steps. None where the training nodes do not fill a step.
+        `data_s`, `forward_s`, `backward_s` and `waiting_s` (for the slowest rank) are of a
+        micro-step, `synchronisation_s` and `optimizer_s` of an optimizer step; with one rank
+        nothing waits or synchronises: null. The median is over a rank's micro-steps, and of the
+        ranks' medians the mean, as only together do work and waiting make a step: a rank that is
+        slower than the others does not wait. None where the training nodes do not fill a step.
         """
         whole_steps = len(self.order.train_nodes) // self.order.seeds_per_step
         steps = min(self.trial.phase_window_steps, whole_steps * self.trial.accumulation)
@@ -259,13 +262,15 @@ class Trainer:
                 batch = self.engine.load(sampled)
             self.micro_step(batch, synchronise=False)
             if self.communicator.world_size > 1:
-                self.communicator.barrier()  # what follows is the transfer, not waiting for others
+                with self.clock("waiting"):  # so that what follows is the transfer alone
+                    self.communicator.barrier()
                 with self.clock("synchronisation"):
                     self._average_gradients()
             self.optimizer_step()
         self.clock.timed = False
-        medians = {f"{phase}_s": seconds for phase, seconds in self.clock.medians_s().items()}
-        return {"micro_steps": steps, "synchronisation_s": None, **medians}
+        medians = self.communicator.gather(self.clock.medians_s())  # of the same phases
+        means = {f"{phase}_s": mean(rank[phase] for rank in medians) for phase in medians[0]}
+        return {"micro_steps": steps, "waiting_s": None, "synchronisation_s": None, **means}
 
     def _average_gradients(self) -> None:
         """What DDP does during backward, on its own."""

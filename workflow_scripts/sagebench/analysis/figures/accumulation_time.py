@@ -1,11 +1,11 @@
-"""Gradient accumulation against time per epoch."""
+"""Gradient accumulation against time per epoch, of the batch sizes that ran with several."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from sagebench.analysis.chart import epoch_time, over_axis
-from sagebench.analysis.drawing import Drawing
+from sagebench.analysis.drawing import Data, Drawing
 
 TITLE = "Time per epoch by gradient accumulation"
 CAPTION = "A flat line says that adding up more micro-batches before a step costs no time."
@@ -13,12 +13,11 @@ AXIS = "batch_size"
 ORDER = 3
 
 
-def draw(trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame) -> Drawing | str:
-    rows = with_several_accumulations(trials)
+def draw(data: Data) -> Drawing | str:
+    rows = with_several_accumulations(data.trials)
     if rows.empty:
         return "No batch size of this study has two accumulations."
-    label = "Accumulation (micro-batches a step, log)"
-    return over_axis(rows, epoch_time(trials), AXIS, label, x="accumulation")
+    return over_axis(data._replace(trials=rows), epoch_time(data.trials), keys=["accumulation"])
 
 
 def with_several_accumulations(rows: pd.DataFrame) -> pd.DataFrame:

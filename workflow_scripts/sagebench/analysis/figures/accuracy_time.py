@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sagebench.analysis.chart import epoch_time
+from sagebench.analysis.chart import draw_points, epoch_time
 from sagebench.analysis.drawing import (
-    MARKER,
+    Data,
     Drawing,
     handle,
     new_figure,
@@ -14,10 +14,17 @@ from sagebench.analysis.drawing import (
     value_axis,
     whiskers,
 )
-from sagebench.analysis.figures._fanout import number_points
-from sagebench.analysis.points import EVALUATIONS, evaluation, repeats, summarise
-from sagebench.analysis.statistics import pareto_front
-from sagebench.analysis.words import common_notes, where
+from sagebench.analysis.figures.memory_fanout import number_points
+from sagebench.analysis.points import (
+    EVALUATIONS,
+    accuracy_label,
+    chosen_by,
+    common_notes,
+    evaluation,
+    repeats,
+    where,
+)
+from sagebench.analysis.statistics import pareto_front, summarise
 from sagebench.page.style import looks
 
 TITLE = "Test accuracy and time per epoch by fanout"
@@ -32,50 +39,34 @@ FRONT = {"linestyle": (0, (4, 2)), "linewidth": 1.2}
 EXPLAINED = {"full": "every neighbor", "sampled": "the trial's own fanout"}
 
 
-def draw(trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame) -> Drawing | str:
-    accuracy, time = evaluation(trials), epoch_time(trials)
+def draw(data: Data) -> Drawing | str:
+    trials, accuracy, time = data.trials, evaluation(data.trials), epoch_time(data.trials)
     points = accuracy_points(trials, accuracy, time.unit)
     if points.empty:
         return "No trial of this study has a test accuracy."
     series = looks(trials["series"])
     figure, (axes,) = new_figure(height_in=3.5)
     for name, group in points.groupby("series", sort=False):
-        colour = series[name]["color"]
-        axes.errorbar(
-            group["median_time"].to_numpy(),
-            group["median_accuracy"].to_numpy(),
-            xerr=whiskers(group, "median_time", "low_time", "high_time"),
-            yerr=whiskers(group, "median_accuracy", "low_accuracy", "high_accuracy"),
-            linestyle="none",
-            elinewidth=0.9,
-            ecolor=(colour, 0.55),
-            zorder=3,
-            **series[name],
-            **MARKER,
-        )
+        times = whiskers(group, "median_time", "low_time", "high_time")
+        ends = "median_accuracy", "low_accuracy", "high_accuracy"
+        draw_points(axes, group, "median_time", *ends, xerr=times, **series[name])
         front = group[group["front"]].sort_values("median_time")
-        steps = front["median_time"], front["median_accuracy"]
+        steps, colour = (front["median_time"], front["median_accuracy"]), series[name]["color"]
         axes.step(*steps, where="post", color=colour, zorder=2, **FRONT)
     value_axis(axes, [*points["low_time"], *points["high_time"]], time.label, which="x")
-    name = EVALUATIONS[accuracy]
     axes.margins(y=0.1)
-    axes.set_ylabel(f"Test accuracy ({name} evaluation)")
+    axes.set_ylabel(accuracy_label(accuracy))
     axes.ticklabel_format(axis="y", useOffset=False)
+    name = EVALUATIONS[accuracy]
     drawing = Drawing(
         figure,
-        f"{where(trials)}. {name.capitalize()} evaluation: {EXPLAINED[name]}; {selection(trials)}. "
+        f"{where(trials)}. {name.capitalize()} evaluation: {EXPLAINED[name]}; {chosen_by(trials)}. "
         f"Median and range of repeats, {repeats(points)}. Upper left is best.",
         common_notes(trials, AXIS),
         [*series_handles(series, line="none"), handle("Pareto front", **FRONT)],
     )
-    number_points(drawing, trials, points, "median_time", "median_accuracy", series)
+    number_points(drawing, trials, points, "median_time", "median_accuracy")
     return drawing
-
-
-def selection(rows: pd.DataFrame) -> str:
-    """How the tested model was chosen, in words."""
-    methods = sorted(rows["validation_method"].dropna().unique())
-    return f"model chosen by {' or '.join(methods) or 'unknown'} validation"
 
 
 def accuracy_points(rows: pd.DataFrame, accuracy: str, unit: float = 1.0) -> pd.DataFrame:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from sagebench.analysis.drawing import Drawing, handle, new_figure
-from sagebench.analysis.points import rank_word, repeats, spread, without_value
-from sagebench.analysis.words import common_notes, end_notes, where
+from sagebench.analysis.drawing import Data, Drawing, handle, new_figure
+from sagebench.analysis.points import common_notes, end_notes, rank_word, repeats, where
+from sagebench.analysis.statistics import spread, without_value
 from sagebench.page.style import INK, shades
 
 TITLE = "Training loss by number of ranks"
@@ -21,8 +21,8 @@ ORDER = 4
 LINES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
-def draw(trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame) -> Drawing | str:
-    curves = loss_curves(trials, epochs)
+def draw(data: Data) -> Drawing | str:
+    trials, curves = data.trials, loss_curves(data.trials, data.epochs)
     if curves.empty:
         return "No trial of this study has a loss curve yet."
     series = [name for name in trials["series"].unique() if name in set(curves["series"])]

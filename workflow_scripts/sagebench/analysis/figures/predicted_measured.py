@@ -5,14 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from sagebench.analysis.drawing import (
-    MARKER,
-    Drawing,
-    new_figure,
-    series_handles,
-    value_axis,
-    whiskers,
-)
+from sagebench.analysis.chart import draw_points
+from sagebench.analysis.drawing import Data, Drawing, new_figure, series_handles, value_axis
 from sagebench.analysis.predictions import EPOCH, MEMORY, Quantity, compared
 from sagebench.page.style import FAINT, SOFT, looks
 from sagebench.units import GIB, time_unit
@@ -26,15 +20,11 @@ AXIS = None
 ORDER = 1
 
 
-def draw(trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame) -> Drawing | str:
+def draw(data: Data) -> Drawing | str:
+    trials = data.trials
     unit, seconds = time_unit(trials[EPOCH.measured].median())
-    panels = [
-        (quantity, compared(trials, quantity), size, label)
-        for quantity, size, label in (
-            (MEMORY, GIB, "Peak memory, GiB"),
-            (EPOCH, seconds, f"Epoch time, {unit}"),
-        )
-    ]
+    units = (MEMORY, GIB, "Peak memory, GiB"), (EPOCH, seconds, f"Epoch time, {unit}")
+    panels = [(one, compared(trials, one), size, label) for one, size, label in units]
     panels = [panel for panel in panels if not panel[1].empty]
     if not panels:
         return "Nothing was estimated of a trial before it ran (make probe, make pilot)."
@@ -58,14 +48,5 @@ def _panel(
     low, high = [0.8 * end for end in ends], [1.2 * end for end in ends]
     axes.fill_between(ends, low, high, color=FAINT, alpha=0.6, linewidth=0, zorder=0)
     for engine, group in rows.groupby("engine", sort=False):
-        axes.errorbar(
-            group[quantity.measured],
-            group[quantity.predicted],
-            yerr=whiskers(group, quantity.predicted, quantity.low, quantity.high),
-            linestyle="none",
-            ecolor=(looks[engine]["color"], 0.45),
-            elinewidth=0.9,
-            zorder=3,
-            **looks[engine],
-            **MARKER,
-        )
+        look = {**looks[engine], "ecolor": (looks[engine]["color"], 0.45)}
+        draw_points(axes, group, *quantity[1:], **look)

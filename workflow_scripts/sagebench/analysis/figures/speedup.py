@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sagebench.analysis.drawing import Drawing
-from sagebench.analysis.figures._gain import IDEAL, base_ranks, over_ranks
+from sagebench.analysis.chart import Value, over_axis
+from sagebench.analysis.drawing import DASHES, Data, Drawing, handle
+from sagebench.analysis.points import rank_word
+from sagebench.page.style import SOFT
 
 TITLE = "Speed-up by number of ranks"
 CAPTION = (
@@ -15,13 +17,15 @@ CAPTION = (
 AXIS = "ranks"
 ORDER = 2
 
+IDEAL = {"color": SOFT, "linewidth": 1.1, "linestyle": DASHES}
 
-def draw(trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame) -> Drawing | str:
+
+def draw(data: Data) -> Drawing | str:
     """Equal logarithmic scales, so that the ideal is a straight line for any number of ranks."""
-    drawing = over_ranks(trials, "speed_up")
+    drawing = over_ranks(data, "speed_up")
     if isinstance(drawing, str):
         return drawing
-    (axes,) = drawing.figure.axes
+    trials, (axes,) = data.trials, drawing.figure.axes
     counts, bases = sorted(trials["ranks"].unique()), base_ranks(trials)
     for base in bases:
         axes.plot(counts, [count / base for count in counts], zorder=1, **IDEAL)
@@ -33,3 +37,30 @@ def draw(trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame) -> D
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     return drawing
+
+
+def over_ranks(data: Data, column: str) -> Drawing | str:
+    """A speed-up or an efficiency over the number of ranks, still without a y axis."""
+    rows, notes = data.trials, []
+    if crowded := ", ".join(map(str, oversubscribed(rows))):
+        why = "Not shown because oversubscribed (more ranks x threads than cores)"
+        notes = [f"{why}: {crowded} {rank_word(rows)}."]
+    bases = base_ranks(rows)
+    if not bases:
+        return " ".join(["No trial that can be compared.", *notes])
+    lead = f"Against the median time with {' or '.join(map(str, bases))} "
+    drawing = over_axis(data, Value(column, 1, None), lead=lead + rank_word(rows, max(bases)))
+    drawing.notes += notes
+    drawing.handles.append(handle("ideal", **IDEAL))
+    return drawing
+
+
+def oversubscribed(rows: pd.DataFrame) -> list[int]:
+    """Rank counts with more ranks x threads than cores: their times are of no use for speed-up."""
+    return sorted(rows.loc[rows["oversubscribed"].eq(True), "ranks"].unique().tolist())
+
+
+def base_ranks(rows: pd.DataFrame) -> list[int]:
+    """The fewest ranks of each series that speed-up refers to; usually 1 for all."""
+    fair = rows[rows["speed_up"].notna()]
+    return sorted(fair.groupby("series")["ranks"].min().unique().tolist())
