@@ -28,7 +28,8 @@ def main() -> None:
     study = study_of(arguments)
     for name in study.stores:
         store = GraphStore.open(Path(manifest_path(study.results, name)).parent)
-        trials = [r.trial for r in study.requests.values() if r.store == name]
+        of_store = [r.trial for r in study.requests.values() if r.store == name]
+        trials = [trial for trial in of_store if trial.in_minibatches]
         wanted = trials_to_probe(trials, len(store.train))
         path, threads = path_of(study.results, name), max(1, arguments.threads)
         probe = probe_store(store, wanted, path, threads=threads, say=say)

@@ -15,8 +15,8 @@ from sagebench.errors import UserError
 from sagebench.grid import messages
 from sagebench.grid.resources import fits, fitting
 from sagebench.grid.site import Site
-from sagebench.grid.together import model_options, options_of, wrong_together
-from sagebench.grid.trial import Trial, store_name
+from sagebench.grid.together import heeds, option_owners, options_of, wrong_together
+from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, store_name
 from sagebench.registry import recorded
 
 if TYPE_CHECKING:
@@ -113,10 +113,15 @@ def _request(
     for row in rows:
         entries.update(row)
     values = {key: value for key, (value, _) in entries.items()}
+    for key, (value, where) in entries.items():
+        if not heeds(values, key):
+            if value is not None and not where.startswith("defaults."):
+                raise UserError(f"{where} means nothing to method {values['method']}: leave it out.")
+            values[key] = INTRODUCTION_DEFAULTS.get(key, False)
     for key, write in _wrong(values, site):
         raise UserError(messages.sentence(entries[key][1], values[key], write))
     values["options"] = options_of(values)
-    for key in model_options():
+    for key in option_owners():
         del values[key]
     walltime_min, continues = values.pop("walltime_min"), values.pop("continue_after_walltime")
     values["sampler"] = recorded(values["sampler"])

@@ -11,14 +11,26 @@ from typing import Any
 from sagebench import registry
 from sagebench.grid.trial import Trial
 
+COMMON = frozenset({"method", "seed", "threads_per_rank", "memory_limit_gib", "walltime_min"})
+"""keys that every method heeds"""
 
-def model_options() -> dict[str, dict[str, Mapping[str, Any]]]:
-    """The options of all models: by key, then by model, as the model declares them."""
+
+def option_owners() -> dict[str, dict[str, Mapping[str, Any]]]:
+    """The options of all models and methods: by key, then by owner, e.g. "model gat", as it
+    declares them."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for model in registry.names("model"):
-        for key, option in registry.declared("model", model).get("OPTIONS", {}).items():
-            found.setdefault(key, {})[model] = option
+    for kind in ("model", "method"):
+        for name in registry.names(kind):
+            for key, option in registry.declared(kind, name).get("OPTIONS", {}).items():
+                found.setdefault(key, {})[f"{kind} {name}"] = option
     return found
+
+
+def heeds(values: Mapping[str, Any], key: str) -> bool:
+    """Whether the method of `values` has a use for `key`."""
+    declared = registry.declared("method", values["method"])
+    used = declared.get("KEYS")
+    return used is None or key in COMMON or key in used or key in option_owners()
 
 
 def wrong_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -59,10 +71,10 @@ def _wrong_of_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if aggregator not in aggregators:
         alone = f"mean, or leave it out: model {model} aggregates in its own way"
         yield "aggregator", " or ".join(aggregators) if "AGGREGATORS" in declared else alone
-    own = declared.get("OPTIONS", {})
-    for key, models in model_options().items():
+    own = _own_options(values)
+    for key, owners in option_owners().items():
         if key not in own and values[key] is not None:
-            yield key, f"null, or leave it out: it is of model {' and '.join(models)}"
+            yield key, f"null, or leave it out: it is of {' and '.join(owners)}"
     for key, value in options_of(values).items():
         divided = own[key].get("divides")
         if divided and values[divided] % value:
@@ -70,12 +82,19 @@ def _wrong_of_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def options_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a trial's model, those that are not given at their default."""
-    declared = registry.declared("model", values["model"]).get("OPTIONS", {})
+    """The options of a trial's model and method, those that are not given at their default."""
     return {
         key: option["default"] if values[key] is None else values[key]
-        for key, option in declared.items()
+        for key, option in _own_options(values).items()
     }
+
+
+def _own_options(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    found: dict[str, Mapping[str, Any]] = {}
+    for kind in ("model", "method"):
+        if heeds(values, kind):
+            found |= registry.declared(kind, values[kind]).get("OPTIONS", {})
+    return found
 
 
 def _with(kind: str, declaration: str, among: list[Any]) -> list[str]:

@@ -55,6 +55,7 @@ INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "profile_steps": 0,
         "model": "sage",
         "options": {},
+        "method": "minibatch",
     }
 )
 
@@ -74,7 +75,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """the words that a trial's values may be, where they are words"""
-REGISTERED = ("engine", "model", "sampler")
+REGISTERED = ("engine", "method", "model", "sampler")
 """the values that name a module"""
 
 
@@ -117,7 +118,8 @@ class Trial:
     sampled_test_nodes: int | None  # of the test by sampling; None: all
     profile_steps: int  # micro-steps that are profiled behind everything else
     model: str  # a module of sagebench.models
-    options: dict[str, Any]  # of the model, as its module declares them
+    options: dict[str, Any]  # of model and method, as their modules declare them
+    method: str  # a module of sagebench.methods; keys that it has no use for: introduction values
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fanout", Fanout(self.fanout))
@@ -128,8 +130,15 @@ class Trial:
         return f"{self.readable}-{digest(self.identity(), 10)}"
 
     @property
+    def in_minibatches(self) -> bool:
+        """Whether it is mini-batch training, whose samples and steps can be probed and piloted."""
+        return self.method == INTRODUCTION_DEFAULTS["method"]
+
+    @property
     def readable(self) -> str:
         """What the eye looks for in a folder listing; never more than 80 characters."""
+        if not self.in_minibatches:
+            return f"{self.dataset['name']}-{self.method}-r{self.ranks}-s{self.seed}"[:80]
         model = "" if self.model == INTRODUCTION_DEFAULTS["model"] else f"-{self.model}"
         return (
             f"{self.dataset['name']}{model}-{self.engine}-b{self.batch_size}x{self.accumulation}"

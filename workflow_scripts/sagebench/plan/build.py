@@ -54,7 +54,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     return PlanRow(
         experiment="",
         trial=trial_id,
-        engine=trial.engine,
+        engine=trial.engine if trial.in_minibatches else trial.method,
         batch_size=trial.batch_size,
         accumulation=trial.accumulation,
         fanout=str(trial.fanout),
@@ -72,7 +72,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         hours_used_high=trial.ranks * high,
         hours_allocated=place.devices_allocated * hours,
         node_hours=_node_hours(study, place, hours),
-        steps_per_epoch=probe and steps_per_epoch(trial, probe.graph),
+        steps_per_epoch=steps_per_epoch(trial, probe.graph) if probe and trial.in_minibatches else None,
         **(_of_outcome(outcome) if outcome else _of_forecast(forecast, hours)),
     )
 

@@ -1,0 +1,1 @@
+METHOD = "mini-batch training"
