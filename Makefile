@@ -20,15 +20,16 @@ export PROFILE CONFIG WHERE OUT
 SNAKEMAKE = $(RUN)/snakemake
 STUDY = --profile "$$PROFILE" --configfile "$$CONFIG"
 OF_SITE = --site "$$PROFILE/site.yaml" --configfile "$$CONFIG"
+PLAN = $(RUN)/python workflow_scripts/plan.py $(OF_SITE)
 # Beside a run that holds Snakemake's lock; these targets write files of their own.
 BESIDE := --nolock --quiet all
 
 .PHONY: help not-moved install demo-device demo checked run plan preflight probe pilot \
-	status partial again image bench gpu bench-planning test test-cluster test-oldest lint \
+	status partial rerun again image bench gpu bench-planning test test-cluster test-oldest lint \
 	format lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A folder that was moved or copied: its commands call the Python of the place they were made for.
 not-moved:
@@ -67,17 +68,14 @@ demo: install demo-device ## run the demo on this machine, to results/demo/repor
 
 # Snakemake's own words for a mistake in a configuration name neither file nor line.
 checked: install
-	@$(RUN)/python workflow_scripts/check_study.py $(OF_SITE)
+	@$(PLAN) --check
 
-# What the plan decides, where the study leaves something to it.
-DECIDE = $(RUN)/python workflow_scripts/plan.py --decisions-only $(OF_SITE)
-
-run: checked ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
-	@$(DECIDE)
+run: install ## run a study: make run CONFIG=config/X.yaml PROFILE=profiles/Y
+	@$(PLAN) --decisions-only
 	$(SNAKEMAKE) $(STUDY)
 
 plan: install ## what a study costs, before it runs: make plan CONFIG=... PROFILE=...
-	@$(RUN)/python workflow_scripts/plan.py $(OF_SITE)
+	@$(PLAN)
 
 preflight: install ## short jobs that check a cluster before the first study: make preflight PROFILE=...
 	@$(RUN)/python workflow_scripts/preflight.py --profile "$$PROFILE" --configfile "$$CONFIG"
@@ -94,9 +92,9 @@ status: install ## where every trial stands, also while they run: make status CO
 partial: checked ## tables, figures and report of what there is so far
 	@$(SNAKEMAKE) partial $(STUDY) $(BESIDE)
 
-again: install ## run trials again on purpose: make again WHERE=status=out_of_memory CONFIG=...
+rerun again: install ## run trials again on purpose: make rerun WHERE=status=out_of_memory CONFIG=...
 	$(RUN)/python workflow_scripts/again.py $(OF_SITE) --where "$$WHERE"
-	@$(DECIDE)
+	@$(PLAN) --decisions-only
 	$(SNAKEMAKE) $(STUDY)
 
 image: checked ## build a cluster's container image, in a job there: make image PROFILE=...

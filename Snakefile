@@ -3,7 +3,7 @@
 #   snakemake --profile profiles/local --configfile config/demo.yaml          all of it
 #   snakemake plan --profile profiles/local --configfile config/demo.yaml     what it would cost
 #
-# Targets: all, plan, stores, probe, pilot, trials, tables, figures, partial. README.md tells more.
+# Targets: all, plan, stores, probe, pilot, trials, tables, figures, partial. docs/studies.md tells more.
 from snakemake.utils import min_version
 
 min_version("9.8")
@@ -17,25 +17,17 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
-include: "rules/jobs.smk"
+include: "rules/prepare.smk"
+include: "rules/trials.smk"
+include: "rules/analysis.smk"
 
 
 rule all:
     default_target: True
     input:
-        report_file(),
-        table_files(),
+        REPORT,
+        TABLES,
         deleted_outcomes,
-
-
-include: "rules/plan.smk"
-include: "rules/stores.smk"
-include: "rules/probe.smk"
-include: "rules/image.smk"
-include: "rules/trials.smk"
-include: "rules/pilot.smk"
-include: "rules/preflight.smk"
-include: "rules/analysis.smk"
 
 
 # Only the main process of a real run comes here: not a dry run, not a job on a node.

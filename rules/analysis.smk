@@ -1,11 +1,7 @@
 # Outcomes become tables, tables become figures, all of it becomes the report.
 
-# What Slurm's accounting says of the jobs; nothing without Slurm.
-ACCOUNTING = [f"{STUDY}/accounting.csv"] if study.site.launcher == "slurm" else []
-WITH_ACCOUNTING = ["--accounting", *ACCOUNTING] if ACCOUNTING else []
 
-
-if ACCOUNTING:
+if BY_SLURM:
 
     # Never a reason to fail: where sacct does not answer, the file says why.
     rule accounting:
@@ -32,7 +28,7 @@ rule tables:
         script=script("make_tables.py"),
         library=analysis_library(),
     output:
-        table_files(),
+        TABLES,
     log:
         f"{STUDY}/logs/tables.txt",
     localrule: True
@@ -50,7 +46,7 @@ rule tables:
 
 rule figures:
     input:
-        tables=table_files(),
+        tables=TABLES,
         script=script("make_figures.py"),
         library=analysis_library(),
     output:
@@ -70,13 +66,13 @@ rule figures:
 
 rule report:
     input:
-        tables=table_files(),
+        tables=TABLES,
         figures=figure_files(),
         accounting=ACCOUNTING,
         script=script("make_report.py"),
-        library=analysis_library("*.py", "*.html", "*.css", "*.js"),
+        library=analysis_library(".html", ".css", ".js"),
     output:
-        report_file(),
+        REPORT,
     log:
         f"{STUDY}/logs/report.txt",
     localrule: True
@@ -101,16 +97,14 @@ rule partial:
         study=freezer.path,
         results=RESULTS,
         out=f"{STUDY}/partial",
-        accounting=[f"{STUDY}/partial/accounting.csv"] if ACCOUNTING else [],
+        accounting=[f"{STUDY}/partial/accounting.csv"] if BY_SLURM else [],
     shell:
-        '(for csv in {params.accounting:q}; do python "$SAGEBENCH_SCRIPTS/collect_accounting.py"'
-        ' --study {params.study:q} --out "$csv"; done;'
-        ' python "$SAGEBENCH_SCRIPTS/make_tables.py" --study {params.study:q} --partial'
-        " --accounting {params.out:q}/accounting.csv"
-        " --results {params.results:q} --out {params.out:q}/tables;"
-        ' python "$SAGEBENCH_SCRIPTS/make_figures.py"'
-        " --tables {params.out:q}/tables --out {params.out:q}/figures;"
-        ' python "$SAGEBENCH_SCRIPTS/make_report.py" --study {params.study:q}'
-        " --tables {params.out:q}/tables --figures {params.out:q}/figures"
-        " --accounting {params.out:q}/accounting.csv --out {params.out:q}/report.html;"
-        ' echo "Report: "{params.out:q}/report.html) 2>&1 | tee -i {log:q}'
+        '(scripts="$SAGEBENCH_SCRIPTS" study={params.study:q} out={params.out:q};'
+        " for csv in {params.accounting:q}; do"
+        ' python "$scripts/collect_accounting.py" --study "$study" --out "$csv"; done;'
+        ' python "$scripts/make_tables.py" --study "$study" --results {params.results:q}'
+        ' --accounting "$out/accounting.csv" --partial --out "$out/tables";'
+        ' python "$scripts/make_figures.py" --tables "$out/tables" --out "$out/figures";'
+        ' python "$scripts/make_report.py" --study "$study" --tables "$out/tables"'
+        ' --figures "$out/figures" --accounting "$out/accounting.csv" --out "$out/report.html";'
+        ' echo "Report: $out/report.html") 2>&1 | tee -i {log:q}'

@@ -1,4 +1,4 @@
-# What the rules share: the study, and the names of its files. No rules here.
+# What the rules share: the study, and what comes before its first job. No rules here.
 import atexit
 import os
 import sys
@@ -11,17 +11,7 @@ SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
 from sagebench.analysis.figures import HEADINGS, declared
-from sagebench.cluster.orphans import cancel_orphans
-from sagebench.cluster.plugin_waits import bound_waits
-from sagebench.cluster.stale_lock import hold_folder, keep_finished
 from sagebench.errors import UserError, full_disk_told
-from sagebench.grid.environment import (
-    announce_study,
-    announced_study,
-    lead_commands,
-    profile_site,
-    typed_command,
-)
 from sagebench.grid.freeze import (
     DEFAULT_CONFIGURATION,
     DEFAULT_SITE,
@@ -33,9 +23,25 @@ from sagebench.grid.freeze import (
     thaw,
     trial_path,
 )
-from sagebench.grid.submission import check_submission
+from sagebench.grid.resources import (
+    cpu_job_resources,
+    resources_of_pilots,
+    resources_of_preflights,
+    resources_of_trials,
+)
+from sagebench.grid.submission import (
+    announce_study,
+    announced_study,
+    check_submission,
+    lead_commands,
+    profile_site,
+    typed_command,
+)
 from sagebench.launch.image import check_image
+from sagebench.pilot.records import missing_of
 from sagebench.plan.decisions import check_decisions, guarded
+from sagebench.slurm.leftovers import cancel_orphans, hold_folder, keep_finished
+from sagebench.slurm.plugin_waits import bound_waits
 
 lead_commands(SCRIPTS)
 
@@ -54,18 +60,17 @@ def read_study():
     overrides.pop("site", None)
     files = workflow.overwrite_configfiles or [ROOT / DEFAULT_CONFIGURATION]
     try:
-        study = load_study(files, site_path(), overrides)
+        return guarded(load_study(files, site_path(), overrides))
     except UserError as error:
         # A WorkflowError would bury the sentence under line numbers.
         sys.exit(f"error: {error}")
-    return guarded(study)
 
 
 def tell_refusal():
     """At the end of a dry run, which only then is known to be one."""
     if workflow.dryrun and workflow.dag is not None:
         try:
-            check_run()
+            check_run(jobs_to_run())
         except UserError as error:
             print(f"A run would be refused: {error}", file=sys.stderr)
 
@@ -80,8 +85,14 @@ if workflow.is_main_process:
 
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"
+BY_SLURM = study.site.launcher == "slurm"
+CPU_JOB = cpu_job_resources(study.site)
+ON_DEVICES = {"trial", "pilot", "preflight"}
+SUBMITTED = {*ON_DEVICES, "store", "image", "probe"}
 
-SUBMITTED = {"trial", "store", "image", "probe", "pilot", "preflight"}
+# What Slurm's accounting says of the jobs; nothing without Slurm.
+ACCOUNTING = [f"{STUDY}/accounting.csv"] if BY_SLURM else []
+WITH_ACCOUNTING = ["--accounting", *ACCOUNTING] if BY_SLURM else []
 
 
 def outcome_files(wildcards):
@@ -93,15 +104,30 @@ def outcome_files(wildcards):
     ]
 
 
-def deleted_outcomes(wildcards):
-    """Those that are missing though what is made of them is there: Snakemake would see no need of
-    them.
+def trial_store(wildcards):
+    """The manifest of a trial's store: none of a finished trial whose store is lost.
 
-    Not all of them: what is missing asks for them already, and both would cost twice the planning.
+    A rebuilt store must not rerun what was measured on the same data: its age does not count.
     """
-    if not all(map(os.path.exists, ACCOUNTING or table_files())):
-        return []
-    return [path for path in outcome_files(wildcards) if not os.path.exists(path)]
+    if wildcards.trial not in study.requests:
+        raise WorkflowError(f"{wildcards.trial} is no trial of the study {study.name}.")
+    manifest = manifest_path(RESULTS, study.requests[wildcards.trial].store)
+    outcome = outcome_path(RESULTS, wildcards.trial)
+    lost = os.path.exists(outcome) and not os.path.exists(manifest)
+    return [] if lost else ancient(manifest)
+
+
+def trial_threads():
+    """On one machine every core, so that nothing runs beside a trial that is being timed.
+
+    On a cluster the resource cpus_per_task says it.
+    """
+    if BY_SLURM:
+        return 1
+    try:
+        return workflow.cores
+    except WorkflowError:  # none needed, e.g. for --lint
+        return 1
 
 
 def captioned(path, category, label, caption=None):
@@ -110,13 +136,13 @@ def captioned(path, category, label, caption=None):
     return report(path, caption=caption, category=category, labels={"what": label})
 
 
-def table_files():
-    trials, *others = (
-        f"{STUDY}/tables/{table}.{kind}"
-        for table in ("trials", "epochs", "not_run")
-        for kind in ("csv", "parquet")
-    )
-    return [captioned(trials, "Tables", "trials"), *others]
+TABLES = [
+    f"{STUDY}/tables/{table}.{kind}"
+    for table in ("trials", "epochs", "not_run")
+    for kind in ("csv", "parquet")
+]
+TABLES[0] = captioned(TABLES[0], "Tables", "trials")
+REPORT = captioned(f"{STUDY}/report.html", "Report", "report")
 
 
 def figure_files():
@@ -129,105 +155,86 @@ def figure_files():
     return files
 
 
-def report_file():
-    return captioned(f"{STUDY}/report.html", "Report", "report")
+def deleted_outcomes(wildcards):
+    """Those that are missing though what is made of them is there: Snakemake would see no need of
+    them.
+
+    Not all of them: what is missing asks for them already, and both would cost twice the planning.
+    """
+    if not all(map(os.path.exists, ACCOUNTING or TABLES)):
+        return []
+    return [path for path in outcome_files(wildcards) if not os.path.exists(path)]
 
 
 def script(name):
     return str(SCRIPTS / name)
 
 
-def analysis_library(*patterns):
+def analysis_library(*endings):
     """The code behind the analysis, an input of it: a changed plot is drawn again."""
     rooms = [SCRIPTS / "sagebench" / room for room in ("analysis", "page")]
-    return sorted(
-        str(path)
-        for room in rooms
-        for pattern in patterns or ["*.py"]
-        for path in room.rglob(pattern)
-    )
+    paths = (path for room in rooms for path in room.rglob("*"))
+    return sorted(str(path) for path in paths if path.suffix in {".py", *endings})
 
 
-def requested(trial_id):
-    """What the study asks for a trial; WorkflowError where it is none of its trials."""
-    try:
-        return study.requests[trial_id]
-    except KeyError:
-        raise WorkflowError(
-            f"{trial_id} is no trial of the study {study.name}."
-        ) from None
+def jobs_to_run():
+    """The wildcards of the jobs that this run does, or as a dry run would do, by rule."""
+    jobs = {}
+    for job in workflow.dag.needrun_jobs(exclude_finished=False):
+        jobs.setdefault(job.rule.name, []).append(job.wildcards)
+    return jobs
 
 
-def to_run(rule):
-    """What stands for the wildcard of the same name in the jobs of `rule` that this run does."""
-    jobs = workflow.dag.needrun_jobs()
-    return [getattr(job.wildcards, rule) for job in jobs if job.rule.name == rule]
-
-
-def rules_to_run():
-    """The names of the rules that have jobs to run, or, in a dry run, would have."""
-    jobs = workflow.dag.needrun_jobs(exclude_finished=False)
-    return {job.rule.name for job in jobs}
-
-
-def check_run():
+def check_run(jobs):
     """Raises UserError for what keeps this run's jobs from being started."""
-    rules = rules_to_run()
-    if "trial" in rules:
+    if "trial" in jobs:
         check_decisions(study)
-    if study.site.launcher == "slurm" and rules & {"trial", "pilot", "preflight"}:
+    if BY_SLURM and jobs.keys() & ON_DEVICES:
         make = f"make image PROFILE={Path(site_path()).parent}"
         check_image(study.site.model_dump(), make)
 
 
 def before_run():
     """What comes before the first job: checks of what is to be submitted, and the frozen files."""
-    trials, stores = to_run("trial"), to_run("store")
+    jobs = jobs_to_run()
+    trials = [wildcards.trial for wildcards in jobs.get("trial", ())]
+    given = workflow.config_settings.config_args or []
     submitted = not workflow.executor_plugin.common_settings.local_exec
-    if study.site.launcher == "local" and submitted:
+    if submitted and not BY_SLURM:
         sys.exit(
             f"error: jobs are to be submitted, but the site of {study.site.machine} starts trials "
             "here: add --config site=PATH of the cluster's site.yaml."
         )
+    # The command that was called, where it makes trials or the report, and not a plan, say.
+    noted = trials or "report" in jobs
     try:
-        if study.site.launcher == "slurm" and rules_to_run() & SUBMITTED:
+        if BY_SLURM and jobs.keys() & SUBMITTED:
             check_submission(
                 study.site,
                 folder=str(Path.cwd()),
                 python=sys.executable,
-                texts=texts_of_jobs(),
+                # What else Snakemake writes on the command lines of its jobs.
+                texts={
+                    "the path": workflow.main_snakefile,
+                    "results: the path": RESULTS,
+                    **{f"--config {one.partition('=')[0]}:": one for one in given},
+                },
                 as_script=getattr(
                     workflow.executor_settings, "pass_command_as_script", True
                 ),
             )
-        check_run()
+        check_run(jobs)
         if submitted:
             cancel_orphans(Path.cwd(), trials)
             bound_waits()
         with full_disk_told():
-            freezer.write(trials, stores, command_to_note(trials))
-            from sagebench.plan.record import freeze_predictions
+            freezer.write(
+                trials,
+                [wildcards.store for wildcards in jobs.get("store", ())],
+                typed_command(sys.argv, Path.cwd()) if noted else None,
+            )
+            from sagebench.plan.forecast import freeze_predictions
 
             freeze_predictions(study, trials)
     except UserError as error:
         sys.exit(f"error: {error}")
-
-
-def command_to_note(trials):
-    """The command that was called, where it makes trials or the report, and not a plan, say."""
-    if trials or "report" in rules_to_run():
-        return typed_command(sys.argv, Path.cwd())
-    return None
-
-
-def texts_of_jobs():
-    """What Snakemake writes on the command lines of its jobs, beside the folder it is called in."""
-    arguments = workflow.config_settings.config_args or []
-    return {
-        "the path": workflow.main_snakefile,
-        "results: the path": RESULTS,
-        **{
-            f"--config {argument.partition('=')[0]}:": argument
-            for argument in arguments
-        },
-    }

@@ -98,7 +98,7 @@ def time_plan(study: Path) -> float:
     chosen = ["--site", str(site), "--configfile", str(study)]
     steps = {
         "build_graph": ["--spec", json.dumps(spec), "--out", str(folder)],
-        "probe_store": chosen,
+        "prepare": ["probe", *chosen],
         "plan": chosen,
     }
     for script, arguments in steps.items():

@@ -26,6 +26,7 @@ from torch_geometric.nn import GraphSAGE
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
 
+from sagebench.engines.loaders import torch_view
 from sagebench.engines.pyg import KeyedSampler
 from sagebench.errors import run_script
 from sagebench.files import write_json
@@ -33,7 +34,6 @@ from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.launch.launcher import run_trial
 from sagebench.records import read_outcome
-from sagebench.tensors import torch_view
 
 MARGIN = 0.01
 """largest difference in accuracy that counts as none; fixed before the first comparison"""

@@ -6,14 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sagebench.estimate.grid_cells import trials_to_probe
-from sagebench.estimate.probe import PLACEMENTS, Probe, path_of
-from sagebench.estimate.samples import (
+from sagebench.estimate.probe import (
     GraphFacts,
+    Probe,
     Sample,
     Spread,
     StepCost,
+    path_of,
     sample_name,
+    trials_to_probe,
 )
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
@@ -87,11 +88,11 @@ def probe(study: Study, leave_out: tuple[str, ...] = ()) -> None:
         trials = [r.trial for r in study.requests.values() if r.store == store]
         samples, steps = {}, {}
         for trial in trials_to_probe(trials, PRODUCTS.train_nodes):
-            name = sample_name(trial.fanout, trial.batch_size)
+            name = sample_name(trial)
             if name in leave_out:
                 continue
             samples[name] = sample(trial.fanout, trial.batch_size)
-            for placement in PLACEMENTS:
+            for placement in ("device", "host"):
                 made = cost(trial, placement)
                 steps[step_name(made.values, placement)] = made
         record = Probe(CHECKSUM, PRODUCTS, samples, steps).to_json()

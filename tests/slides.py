@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sagebench.estimate.samples import Sample, Spread
+from sagebench.estimate.probe import Sample, Spread
 from sagebench.grid.trial import Trial
 
 # Means of four micro-batches of 128 on the synthetic graph of ogbn-products' size and degrees:

@@ -11,7 +11,7 @@ from sagebench.analysis.outcomes import read_records, read_study
 from sagebench.analysis.points import going_along, of_axis
 from sagebench.analysis.report import render
 from sagebench.analysis.tables import build_tables, read_table, write_table
-from sagebench.cluster.accounting import COLUMNS, as_csv
+from sagebench.slurm.accounting import COLUMNS, as_csv
 
 NAMES = [column.name for column in SLURM_COLUMNS]
 BOTH = [make_trial(device="cuda", ranks=2), make_trial(device="cuda", ranks=2, seed=1)]

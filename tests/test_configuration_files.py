@@ -8,10 +8,11 @@ import math
 import pytest
 import yaml
 from configurations import GOOD
-from sagebench.grid.configuration import json_schema, types
-from sagebench.grid.files import laid_over, read_configuration
+from sagebench.grid.configuration import json_schema, laid_over, read_configuration, types
 from sagebench.grid.freeze import load_study
 from sagebench.grid.site import Limits, Site, read_site
+from sagebench.grid.together import model_options
+from sagebench.grid.trial import CHOICES
 from workflow_project import ROOT
 
 CONFIG = ROOT / "config"
@@ -91,22 +92,22 @@ def test_the_schema_is_in_step():
     assert exported == json_schema(), "run python workflow_scripts/export_schema.py"
 
 
-def test_every_key_is_in_the_readme_with_its_default():
-    lines = (CONFIG / "README.md").read_text().splitlines()
+def test_every_key_is_on_its_page_with_default_and_words():
     rows = {}
-    for line in lines:
+    for line in (ROOT / "docs" / "configuration.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and len(cells) >= 3:
-            key = next((cell for cell in cells[:2] if cell.startswith("`")), None)
-            rows.setdefault((key or "").strip("`"), []).append(cells)
-    models = (types().Configuration, types().Experiment, Site, *types().SOURCES.values())
+        if line.startswith("|") and len(cells) >= 2:
+            rows.setdefault(cells[0].strip("`"), []).append(cells)
+    models = (types().Configuration, types().Experiment, Site)
     keys = {f.alias or name for model in models for name, f in model.model_fields.items()}
-    keys -= {"name", "source", "limits"}
-    keys |= set(types().KEYS) | {f"limits.{name}" for name in Limits.model_fields}
-    assert not keys - set(rows)
-    for key, (_, default, _) in types().KEYS.items():
-        wanted = json.dumps(default).strip('"')
-        assert any(f"`{wanted}`" in cells for cells in rows[key]), key
+    keys |= {f"limits.{name}" for name in Limits.model_fields}
+    flat = set(types().KEYS) - set(model_options())  # those are on the page of names
+    assert not (keys - {"limits"} | flat) - set(rows)
+    for key in flat:
+        default = json.dumps(types().KEYS[key][1]).strip('"')
+        assert any(f"`{default}`" in cells for cells in rows[key]), key
+        for word in CHOICES.get(key, ()):
+            assert any(f"`{word}`" in cells[-1] for cells in rows[key]), (key, word)
 
 
 def test_a_file_that_extends_another_is_laid_over_it(tmp_path):

@@ -11,23 +11,21 @@ import pytest
 import torch
 from graphs import random_csc
 from sagebench.engines.base import make_engine, network_arguments
-from sagebench.engines.loaders import PinnedBuffers
+from sagebench.engines.loaders import PinnedBuffers, torch_view
 from sagebench.engines.precision import set_precision
 from sagebench.engines.side_stream import SideStream
 from sagebench.measure.clocks import PhaseClock
+from sagebench.measure.machine import Nvml
 from sagebench.measure.memory import PeakMemory
-from sagebench.measure.nvml import Nvml
 from sagebench.models.base import Network
 from sagebench.sampling.device.uniform import Sampler as TensorSampler
 from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.uniform import Sampler as CpuSampler
-from sagebench.tensors import torch_view
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.early_end import explain
-from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.evaluation import Evaluator
 from sagebench.training.progress import Progress
-from sagebench.training.trainer import Trainer
+from sagebench.training.trainer import EpochSums, Trainer
 from trials import make_trial, tiny_store
 
 pytestmark = pytest.mark.cuda
@@ -218,7 +216,7 @@ def test_an_epoch(store, placement):
         trainer.warm_up()
         records = [trainer.epoch(EpochSums(epoch, trial.layers, device)) for epoch in (1, 2)]
         assert trainer.time_phases(3)["micro_steps"] == trial.phase_window_steps
-        losses.append([record["loss"] for record in records])
+        losses.append([record.loss for record in records])
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
     assert losses[1][1] < losses[1][0]
 

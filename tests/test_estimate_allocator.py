@@ -2,9 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sagebench.estimate.allocator import CudaAllocator
-from sagebench.estimate.step import replay
-from sagebench.estimate.trace import AllocationTrace, RecordedStep
+from sagebench.estimate.allocator import AllocationTrace, CudaAllocator, RecordedStep, replay
 from sagebench.units import MIB
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from sagebench.engines.base import make_engine
 from sagebench.errors import UserError
-from sagebench.estimate import counting, step
-from sagebench.estimate.probe import load_probe, path_of, probe_store
-from sagebench.estimate.samples import sample_name
+from sagebench.estimate import probing
+from sagebench.estimate.probe import load_probe, path_of
+from sagebench.estimate.probing import probe_store
 from sagebench.sampling.order import SeedOrder
+from sagebench.sampling.uniform import Sampler
 from trials import make_trial, tiny_store
 
 
@@ -45,7 +46,7 @@ def layers_of_neighbors(store, seeds, hops):
 def test_counts_are_those_of_a_breadth_first_search(store, tmp_path, batch_size):
     """389 training nodes: five batches of 70 and one of 39, one of 200 and one of 189, one."""
     probe = probe_store(store, [of((-1, -1), batch_size)], tmp_path / "probe.json")
-    sample = probe.samples[sample_name((-1, -1), batch_size)]
+    sample = probe.samples[f"-1,-1/{batch_size}"]
     order = SeedOrder(store.train, batch_size, 1, 1, seed=0)
     batches = [layers_of_neighbors(store, b.seeds, 2) for b in order.micro_batches(1, 0)]
     nodes, edges = (np.array(column, float) for column in zip(*batches, strict=True))
@@ -84,10 +85,10 @@ def test_says_what_training_then_samples(store, tmp_path, engine):
 def test_the_sample_is_large_enough_for_its_means(store, tmp_path):
     """Other epochs, other keys: within the bounds that predictions are held to."""
     sample = probe_store(store, [of((4, 3, 2), 16)], tmp_path / "probe.json").samples["4,3,2/16"]
-    assert sample.batches > counting.FEWEST_BATCHES
-    counter = counting.Counter(store, threads=1)
+    assert sample.batches > probing.FEWEST_BATCHES
+    sampler = Sampler(store.colptr, store.row)
     found = [
-        counter.count((4, 3, 2), batch.seeds, batch.index + 1000)
+        probing.count(sampler, (4, 3, 2), batch.seeds, batch.index + 1000)
         for epoch in range(2, 12)
         for batch in SeedOrder(store.train, 16, 1, 1, seed=3).micro_batches(epoch, 0)
     ]
@@ -102,13 +103,13 @@ def test_the_sample_is_large_enough_for_its_means(store, tmp_path):
 def taken(monkeypatch):
     """The samples that were really taken."""
     found = []
-    take = counting.Counter.take
+    take = probing.take_sample
 
-    def spy(self, fanout, batch_size):
+    def spy(sampler, train_nodes, fanout, batch_size):
         found.append((fanout, batch_size))
-        return take(self, fanout, batch_size)
+        return take(sampler, train_nodes, fanout, batch_size)
 
-    monkeypatch.setattr(counting.Counter, "take", spy)
+    monkeypatch.setattr(probing, "take_sample", spy)
     return found
 
 
@@ -153,15 +154,15 @@ def test_a_torn_record_is_told_of_and_made_again(store, tmp_path, content):
 
 
 def test_what_an_interrupted_probe_took_is_kept(store, tmp_path, monkeypatch):
-    path, take = tmp_path / "probe.json", counting.Counter.take
+    path, take = tmp_path / "probe.json", probing.take_sample
 
-    def interrupted(self, fanout, batch_size):
+    def interrupted(sampler, train_nodes, fanout, batch_size):
         if fanout == (4, 3):
             raise KeyboardInterrupt
-        return take(self, fanout, batch_size)
+        return take(sampler, train_nodes, fanout, batch_size)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(counting.Counter, "take", interrupted)
+        patch.setattr(probing, "take_sample", interrupted)
         probe_store(store, [of((2,), 8), of((4, 3), 16)], path)
     assert list(load_probe(path).samples) == ["2/8"]
 
@@ -177,13 +178,13 @@ def test_a_record_of_samples_alone_is_replaced(store, tmp_path, taken):
 
 def test_a_step_is_recorded_once_for_all_trials_that_share_it(store, tmp_path, monkeypatch):
     recorded = []
-    record = step.step_cost
+    record = probing.step_cost
 
     def spy(trial, *arguments):
         recorded.append((trial.engine, arguments[2]))
         return record(trial, *arguments)
 
-    monkeypatch.setattr(step, "step_cost", spy)
+    monkeypatch.setattr(probing, "step_cost", spy)
     path = tmp_path / "probe.json"
     same = [of((4, 3), 16, seed=seed, ranks=ranks) for seed in (0, 1) for ranks in (1, 2)]
     probe_store(store, [*same, of((4, 3), 16, engine="reference")], path)

@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from build_graph import build
 from configurations import GOOD
+from outcome_factory import StudyFiles
 from sagebench import registry
+from sagebench.analysis.drawing import draw
+from sagebench.analysis.figures import declared
+from sagebench.analysis.outcomes import read_records, read_study
+from sagebench.analysis.tables import build_tables
 from sagebench.errors import UserError
 from sagebench.grid.freeze import Freezer, load_study, thaw
 from trial_runs import Run
@@ -37,17 +43,42 @@ def study_file(folder, **values):
     return path
 
 
-@pytest.mark.parametrize("engine", ["in_turn", "bipartite"])
-def test_a_trial_of_a_plugged_in_model(tmp_path, folder, engine):
+COMBINED = [("in_turn", "first_neighbors"), ("bipartite", "sagebench")]
+
+
+@pytest.mark.parametrize(("engine", "sampler"), COMBINED)
+def test_a_trial_of_a_plugged_in_model(tmp_path, folder, engine, sampler):
     store = tiny_store(tmp_path / "tiny").path
-    trial = make_trial(model="shared_weights", options={"kept": 0.25}, engine=engine, epochs=4)
     registry.use([str(folder)])
+    trial = make_trial(
+        model="shared_weights", options={"kept": 0.25}, engine=engine, sampler=sampler, epochs=4
+    )
     run = Run(tmp_path / "run", trial, store)
     finished = run.finish()
     assert finished.returncode == 0, finished.stderr
     losses = [epoch["loss"] for epoch in run.outcome["epochs"]]
     assert losses[-1] < losses[0]
     assert len(run.outcome["provenance"]["plugins"]) == len(EXAMPLES)
+
+
+def test_a_data_set_of_a_plugged_in_source(tmp_path, folder):
+    registry.use([str(folder)])
+    store = build({"name": "ring", "source": "ring", "nodes": 400}, tmp_path / "ring", tmp_path)
+    assert (store.num_nodes, store.num_edges, store.num_classes) == (400, 800, 4)
+    assert len(store.train) == 200
+
+
+def test_a_plugged_in_figure_is_drawn(tmp_path, folder):
+    registry.use([str(folder)])
+    study = StudyFiles(tmp_path / "results")
+    study.experiment("batch", "batch_size")
+    for size in (64, 128):
+        study.add("batch", batch_size=size)
+    records = read_records(read_study(study.freeze()), study.results, True)
+    trials, epochs = (table.to_pandas() for table in build_tables(records))
+    (mine,) = [one for one in declared() if one.name == "accuracy_by_memory"]
+    (axes,) = draw(mine, trials, epochs, trials.iloc[:0]).axes
+    assert [len(line.get_xdata()) for line in axes.lines] == [2]
 
 
 def test_a_run_uses_the_copies_that_it_froze(tmp_path, folder, monkeypatch):

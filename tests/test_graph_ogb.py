@@ -159,15 +159,6 @@ def test_arxiv_with_both_directions(tmp_path):
     assert pairs(store) == {(v, u) for u, v in pairs(store)}
 
 
-def test_an_unusual_number_of_edges_is_told(tmp_path, capsys, monkeypatch):
-    path = archive(tmp_path, "ogbn-products", members("ogbn-products"))
-    built(tmp_path, "ogbn-products", path)
-    assert "61,859,140 as published" in capsys.readouterr().err
-    monkeypatch.setitem(ogb.EXPECTED_EDGES, "ogbn-products", NUM_EDGES)
-    built(tmp_path, "ogbn-products", path)
-    assert "published" not in capsys.readouterr().err
-
-
 def with_file(member, content):
     return lambda files: {**files, member: content}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from again import matches, parse_where, set_aside
 from configurations import GOOD, study_of
 from sagebench.errors import UserError
-from sagebench.grid.again import matches, parse_where, set_aside
 from sagebench.grid.freeze import outcome_path
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sagebench.grid.environment import profile_site, typed_command
+from sagebench.grid.submission import profile_site, typed_command
 
 
 @pytest.fixture

@@ -5,7 +5,10 @@ from __future__ import annotations
 from configurations import CLUSTER, GOOD, changed, study_of
 from hypothesis import given
 from hypothesis import strategies as st
+from sagebench.grid.configuration import types
 from sagebench.grid.freeze import Freezer, thaw
+from sagebench.grid.together import model_options
+from sagebench.grid.trial import FIELD_NAMES
 
 
 def trials(study, experiment):
@@ -29,6 +32,14 @@ def test_product_zip_and_fixed():
 def test_lists_and_seeds():
     scaling = trials(study_of(GOOD), "scaling")
     assert [(t.ranks, t.seed) for t in scaling] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_every_value_of_a_trial_is_given():
+    """One that is not would silently be that of trials before it existed."""
+    of_request = {"walltime_min", "continue_after_walltime"}
+    elsewhere = {"dataset", "device", "machine", "seed", "options"}
+    given = set(types().KEYS) - set(model_options()) - of_request
+    assert given | elsewhere == set(FIELD_NAMES)
 
 
 def test_the_site_decides_device_and_machine():

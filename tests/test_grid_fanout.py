@@ -6,7 +6,7 @@ import pickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sagebench.grid.fanout import Fanout
+from sagebench.grid.trial import Fanout
 
 
 @pytest.mark.parametrize(

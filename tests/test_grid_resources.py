@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from configurations import CLUSTER, WORKSTATION
 from sagebench.errors import UserError
-from sagebench.grid.resources import cpu_job_resources, geometry, slurm_resources
-from sagebench.grid.site import validate_site
+from sagebench.grid.resources import cpu_job_resources, slurm_resources
+from sagebench.grid.site import geometry, validate_site
 
 CLUSTER_WITH_GPUS = {**CLUSTER, "gres": "gpu"}
 WHOLE = validate_site(CLUSTER_WITH_GPUS)

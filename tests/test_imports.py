@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import tomllib
 from sagebench import __version__
 
-LIBRARY = Path(__file__).parents[1] / "workflow_scripts" / "sagebench"
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "workflow_scripts" / "sagebench"
+DESIGN = ROOT / "docs" / "design.md"
 
 
 def imported(path: Path) -> set[str]:
@@ -27,21 +30,41 @@ def module_file(module: str) -> Path:
     return LIBRARY / f"{module.replace('.', '/')}.py"
 
 
-def test_no_circle_of_imports_between_modules_or_packages():
-    modules = {
+def imports_of_modules() -> dict[str, set[str]]:
+    return {
         ".".join(path.relative_to(LIBRARY).with_suffix("").parts): imported(path)
         for path in LIBRARY.rglob("*.py")
     }
-    packages: dict[str, set[str]] = {}
-    for module, others in modules.items():
+
+
+def imports_of_packages() -> dict[str, set[str]]:
+    """What each package imports, modules beside the packages left out; theirs is under ""."""
+    packages = {path.name for path in LIBRARY.iterdir() if any(path.glob("*.py"))}
+    found: dict[str, set[str]] = {name: set() for name in ("", *packages)}
+    for module, others in imports_of_modules().items():
         package = module.split(".")[0]
-        packages.setdefault(package, set()).update(other.split(".")[0] for other in others)
-        packages[package].discard(package)
+        package = package if package in packages else ""
+        found[package] |= {other.split(".")[0] for other in others} & packages - {package}
+    return found
+
+
+def test_no_circle_of_imports_between_modules():
+    modules = imports_of_modules()
     assert len(modules) > 100
-    for graph in (modules, packages):
-        TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+    TopologicalSorter(modules).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_page_of_the_design_has_every_package_and_its_imports():
+    rows = re.findall(r"^\| `(\w+)/` \| .* \| (.*)\|$", DESIGN.read_text(), re.MULTILINE)
+    page = {package: set(re.findall(r"`(\w+)`", cell)) for package, cell in rows}
+    packages = imports_of_packages()
+    assert packages.pop("") == set(), "modules beside the packages import none of them"
+    assert page == packages
+    order = list(page)  # the lowest first
+    for package, others in page.items():
+        assert others <= set(order[: order.index(package)]), f"{package} imports upward"
 
 
 def test_the_version_stands_once():
-    project = tomllib.loads((LIBRARY.parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == __version__

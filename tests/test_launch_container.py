@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from sagebench.errors import UserError
 from sagebench.launch import container
 from sagebench.launch.container import (
-    MOUNTER,
     container_command,
     loaded_environment,
     mount,
-    shielded_path,
 )
 
 AWFUL = 'it\'s a "b" $(touch ran) `touch ran`; touch ran & | * , : = \\ é'
@@ -121,31 +116,3 @@ def test_modules_that_hang_are_given_up(modules, monkeypatch):
     monkeypatch.setattr(container, "MODULES_LIMIT_S", 1)
     with pytest.raises(UserError, match="took longer than 1 s"):
         loaded_environment(["slow"])
-
-
-def test_signals_do_not_end_what_mounts(tmp_path):
-    programs = tmp_path / "some programs"
-    programs.mkdir()
-    mounter = programs / MOUNTER
-    mounter.write_text('#!/bin/sh\necho "$@"\nread line\necho "$line"\n')
-    mounter.chmod(0o755)
-    directory = tmp_path / "attempt's $1"
-    directory.mkdir()
-    path = shielded_path(directory, f"{programs}{os.pathsep}{os.environ['PATH']}")
-    process = subprocess.Popen(
-        [shutil.which(MOUNTER, path=path), "-o", "ro,offset=1"],
-        env={},  # as Apptainer starts it
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "-o ro,offset=1\n"
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
-        process.send_signal(number)
-    assert process.communicate("still there\n", timeout=30)[0] == "still there\n"
-    assert process.returncode == 0
-
-
-def test_without_a_mounter_nothing_changes(tmp_path):
-    assert shielded_path(tmp_path, str(tmp_path)) == str(tmp_path)
-    assert list(tmp_path.iterdir()) == []

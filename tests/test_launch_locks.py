@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 from sagebench.errors import UserError
-from sagebench.launch.locks import machine_alone, only_one
+from sagebench.launch.job import machine_alone, only_one
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 LIMIT_S = 30
 HOLD = """
 import pathlib, sys, time
-from sagebench.launch.locks import only_one
+from sagebench.launch.job import only_one
 with only_one(pathlib.Path("t"), wait=False):
     print("holding", flush=True)
     time.sleep(60)

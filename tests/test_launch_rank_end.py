@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from sagebench.files import read_json
 from sagebench.launch import rank_end
 from sagebench.launch.rank_end import exit_code, read_ends
+from sagebench.launch.ranks import LocalRanks
 
 START_RANK = Path(__file__).parents[1] / "workflow_scripts" / "start_rank.py"
 LIMIT_S = 30
@@ -43,7 +45,6 @@ def end(folder: Path, rank: int) -> int:
     [
         ("raise SystemExit(0)", 0, 0),
         ("raise SystemExit(86)", 86, 86),
-        ("raise SystemExit(85)", 85, 0),  # to be continued: no reason to end the peers
         ("raise SystemExit(137)", -9, 137),  # as a container says it of the process inside
         ("import os; os.kill(os.getpid(), 9)", -9, 137),
         ("raise SystemExit(255)", 255, 255),
@@ -109,6 +110,21 @@ def state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return "Z"
+
+
+@pytest.mark.parametrize("victim", ["start_rank.py", "rank"])
+def test_a_local_rank_has_a_code_though_nobody_noted_its_end(tmp_path, victim):
+    script = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", script]
+    with LocalRanks(command, os.environ, tmp_path, 1) as ranks:
+        until = time.monotonic() + LIMIT_S
+        while not (said := rank_end.tail(tmp_path / "rank-0.log")).endswith("\n"):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        os.kill(int(said) if victim == "rank" else ranks.processes[0].pid, signal.SIGKILL)
+        (end,) = ranks.wait()
+    assert (end.code, end.stopped) == (-signal.SIGKILL, False)
+    assert (tmp_path / "rank-0.end.json").exists() == (victim == "rank")
 
 
 def test_ends_are_ordered_by_time_and_silence_is_no_code(tmp_path):

@@ -4,21 +4,10 @@ machine cannot: files that show late, and the kernel's killer. The real one: tes
 from __future__ import annotations
 
 import os
-import signal
-import time
 
 import pytest
-from sagebench.launch import slurm_ranks
-from sagebench.launch.slurm_ranks import SlurmRanks
+from sagebench.launch.ranks import SlurmRanks
 
-PLACE = {
-    "nodes": 2,
-    "ranks_per_node": 1,
-    "cpus_per_rank": 1,
-    "devices_per_node": 1,
-    "memory_mib_per_cpu": None,
-}
-SITE = {"gres": "", "srun_options": []}
 # Renamed when whole, as rank_end does: what waits for it reads it meanwhile.
 END = (
     'echo \'{{"code": {1}, "ended_at_unix_s": {2}}}\' > "{0}/end-{2}"; '
@@ -28,7 +17,7 @@ END = (
 
 @pytest.fixture
 def ranks(tmp_path, monkeypatch):
-    """ranks(script, **options): SlurmRanks whose srun is the shell script; nobody knows sacct."""
+    """ranks(script, **options): of two nodes, whose srun is the script; nobody knows sacct."""
     monkeypatch.setenv("PATH", os.defpath)
 
     def make(script: str, **options) -> SlurmRanks:
@@ -36,9 +25,7 @@ def ranks(tmp_path, monkeypatch):
         srun.parent.mkdir()
         srun.write_text(f"#!/bin/sh\n{script}\n")
         srun.chmod(0o755)
-        made = SlurmRanks(["true"], dict(os.environ), tmp_path, PLACE, SITE, **options)
-        made.command[0] = str(srun)
-        return made
+        return SlurmRanks([str(srun)], dict(os.environ), tmp_path, 2, **options)
 
     return make
 
@@ -56,7 +43,7 @@ def test_what_another_node_wrote_may_show_late(ranks, tmp_path):
 
 
 def test_a_node_that_went_writes_nothing(ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(slurm_ranks, "SEEN_AFTER_FAILURE_S", 0.5)
+    monkeypatch.setattr(SlurmRanks, "seen_after_failure_s", 0.5)
     with ranks(f"{ends(tmp_path, 0)}; echo 'node tb2 failed' >&2; exit 1") as made:
         found = made.wait()
     assert [end.code for end in found] == [0, None]
@@ -76,19 +63,3 @@ def test_a_kill_for_memory_is_told_by_slurm(ranks, tmp_path, said, killed):
         found = made.wait()
         assert made.killed_for_memory() is killed
     assert [end.code for end in found] == [0, -9]
-
-
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_how_long_a_checkpoint_may_take_depends_on_who_asks(ranks, tmp_path, monkeypatch, number):
-    """A warning leaves the time that the site has set; SIGTERM is followed by SIGKILL."""
-    monkeypatch.setattr("sagebench.launch.rank_group.GRACE_FOR_CHECKPOINT_S", 1)
-    asked = f"stop() {{ sleep 3; {ends(tmp_path, 85, 85)}; exit 0; }}; trap stop USR1"
-    script = f"{asked}; touch {tmp_path}/ready; while :; do sleep 0.1; done"
-    with ranks(script, continues=True) as made:
-        while not (tmp_path / "ready").exists():
-            time.sleep(0.05)
-        made.stop(number)
-        found = made.wait(until_unix_s=time.time() + 60)
-    codes = [end.code for end in found]
-    assert codes == ([85, 85] if number == signal.SIGUSR1 else [None, None])
-    assert not made.timed_out

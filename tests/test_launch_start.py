@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from sagebench.bench import processes
-from sagebench.launch.start import Job, local_site, rank_group, shared_environment
+from sagebench.bench import rows
+from sagebench.launch.job import Job, local_site
+from sagebench.launch.start import rank_group, shared_environment
 from sagebench.measure.allocator import NAMES
 from trials import make_trial
 
@@ -54,7 +55,7 @@ def environment_of(site=SITE, **variables):
 
 @pytest.mark.parametrize(("device", "heap"), [("cpu", HEAP), ("cuda", set())])
 def test_the_heap_is_set_for_ranks_that_compute_on_it(device, heap):
-    found = shared_environment(make_trial(device=device), processes.SCRIPTS, 0.0)
+    found = shared_environment(make_trial(device=device), rows.SCRIPTS, 0.0)
     assert found.keys() & HEAP == heap
     assert (found["OMP_WAIT_POLICY"], found["PYTHONUNBUFFERED"]) == ("passive", "1")
 
@@ -67,8 +68,8 @@ def test_a_benchmarks_process_has_what_a_rank_has(tmp_path, monkeypatch, device,
     (tmp_path / "sagebench" / "bench" / "worker.py").write_text(
         "import json, os; print(json.dumps(dict(os.environ)))"
     )
-    monkeypatch.setattr(processes, "SCRIPTS", tmp_path)
-    found, _ = processes.run_worker("step", make_trial(device=device).to_json(), tmp_path, 1)
+    monkeypatch.setattr(rows, "SCRIPTS", tmp_path)
+    found, _ = rows.run_worker("step", make_trial(device=device).to_json(), tmp_path, 1)
     assert found.keys() & HEAP == heap
     assert found["OMP_WAIT_POLICY"] == "passive"
 
@@ -103,7 +104,7 @@ def test_what_a_user_says_of_segments_decides(tmp_path, monkeypatch, asked, own)
 
 
 def recorded(site, device="cuda"):
-    return Job(make_trial(device=device), *[processes.SCRIPTS] * 3, site, PLACE).expandable_segments
+    return Job(make_trial(device=device), *[rows.SCRIPTS] * 3, site, PLACE).expandable_segments
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sagebench.cluster.states import state_of
-from sagebench.engines.compilation import OLDEST, torch_version
+from sagebench.engines.precision import OLDEST, torch_version
 from sagebench.files import hold
 from sagebench.sampling.order import SeedOrder
+from sagebench.slurm.states import state_of
 from sagebench.training import profiling
 from trial_runs import LIMIT_S, Run
 from trials import endless_trial, make_trial, tiny_store

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 import torch
+from sagebench.attempts import EARLY_END_CODE, RankEarlyEnd
 from sagebench.launch.verdict import RankEnd, decide
-from sagebench.rank_records import EARLY_END_CODE, RankEarlyEnd
 from sagebench.records import Limit, Reason, Status
 from sagebench.training.early_end import explain
 
@@ -25,7 +25,7 @@ def test_all_ranks_complete():
 
 def test_clean_exits_without_measurements_are_a_failure():
     verdict = decide([RankEnd(0, 0, 0)], complete=False, limit_gib=None)
-    assert verdict.status is None
+    assert verdict.status is Status.FAILED
     assert "not whole" in verdict.message
 
 
@@ -46,7 +46,7 @@ def test_earliest_record_is_the_cause():
 def test_a_record_of_an_exit_that_was_no_early_end_does_not_count():
     ends = [early(0, Status.OUT_OF_MEMORY)]
     ends = [RankEnd(0, 1, 0, early_end=ends[0].early_end)]
-    assert decide(ends, complete=False, limit_gib=None).status is None
+    assert decide(ends, complete=False, limit_gib=None).status is Status.FAILED
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_talk_of_memory_further_up_proves_nothing():
     log = (
         "hint: large batches may run out of memory\n" + "\n".join("abcdef") + "\nValueError: a bug"
     )
-    assert decide([RankEnd(0, 1, 0, log)], complete=False, limit_gib=2.0).status is None
+    assert decide([RankEnd(0, 1, 0, log)], complete=False, limit_gib=2.0).status is Status.FAILED
 
 
 def test_ranks_ended_for_their_walltime_reached_the_time_limit():
@@ -134,13 +134,13 @@ def test_ranks_ended_for_their_walltime_reached_the_time_limit():
 
 def test_a_crash_before_the_walltime_stays_a_failure():
     ends = [RankEnd(0, 1, 0, "ValueError: a bug"), RankEnd(1, -signal.SIGTERM, 2, stopped=True)]
-    assert decide(ends, complete=False, limit_gib=None, walltime_s=60.0).status is None
+    assert decide(ends, complete=False, limit_gib=None, walltime_s=60.0).status is Status.FAILED
 
 
 def test_a_bare_kill_is_a_failure():
     ends = [RankEnd(0, 1, 1, PEER_GONE), RankEnd(1, -signal.SIGKILL, 0)]
     verdict = decide(ends, complete=False, limit_gib=2.0)
-    assert verdict.status is None
+    assert verdict.status is Status.FAILED
     assert verdict.message == "rank 1 was ended by SIGKILL"
 
 
@@ -170,7 +170,7 @@ def test_a_rank_the_launcher_ended_is_no_cause():
 def test_a_rank_without_a_word_is_the_cause_of_its_peers_end():
     ends = [RankEnd(0, -signal.SIGTERM, 0), RankEnd(1, None, 2, "srun: error: tb2: Node failure")]
     verdict = decide(ends, complete=False, limit_gib=None)
-    assert verdict.status is None
+    assert verdict.status is Status.FAILED
     assert verdict.message == "rank 1 ended without a word: srun: error: tb2: Node failure"
 
 
@@ -179,9 +179,3 @@ def test_slurms_word_for_memory_is_proof():
     assert decide(ends, complete=False, limit_gib=None).status is Status.OUT_OF_MEMORY
     ends = [RankEnd(0, 1, 0, PEER_GONE), RankEnd(1, None, 2)]
     assert decide(ends, complete=False, limit_gib=None, killed_for_memory=lambda: True).rank == 1
-
-
-def test_a_rank_that_stopped_with_a_checkpoint_is_no_failure():
-    ends = [RankEnd(0, 85, 0), RankEnd(1, -signal.SIGTERM, 1)]
-    verdict = decide(ends, complete=False, limit_gib=None)
-    assert (verdict.status, verdict.continues) == (None, True)

@@ -6,7 +6,7 @@ import os
 import time
 
 import pytest
-from sagebench.launch.walltime import HAND_BACK_S, Walltime
+from sagebench.launch.job import HAND_BACK_S, Walltime
 
 
 def slurm(folder, monkeypatch, said: str) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from sagebench.measure import machine
-from sagebench.measure.nvml import Nvml
+from sagebench.measure.machine import Nvml
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA driver here")
@@ -112,7 +112,7 @@ THREADS = """
 import os, torch
 from functools import partial
 from sagebench.engines.side_stream import SideStream
-from sagebench.measure.nvml import Nvml
+from sagebench.measure.machine import Nvml
 torch.cuda.set_device(1)
 device = torch.device("cuda", 1)
 for ones in SideStream(device).ahead(partial(torch.ones, device=device), [1000] * 4, workers=2):

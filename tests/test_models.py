@@ -35,8 +35,17 @@ OPTIONS = {
     "sage": [{"aggregator": aggregator} for aggregator in ("mean", "sum", "max")],
     "gat": [{"heads": 1}, {"heads": 4}],
 }
+
+
+def default_options(model):
+    declared = registry.declared("model", model).get("OPTIONS", {})
+    return {key: option["default"] for key, option in declared.items()}
+
+
 CASES = [
-    (model, options) for model in registry.names("model") for options in OPTIONS.get(model, [{}])
+    (model, options)
+    for model in registry.names("model")
+    for options in OPTIONS.get(model, [default_options(model)])
 ]
 
 

@@ -24,7 +24,7 @@ from short_folder import short_folder
 from trial_runs import Run
 from trials import DATASET, make_trial, tiny_store
 
-SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "pilot.py"
+SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "prepare.py"
 SITE = Path(__file__).parents[1] / "profiles" / "local" / "site.yaml"
 LIMIT_S = 180
 DEFAULTS = {
@@ -54,7 +54,15 @@ class Study:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, str(SCRIPT), "--configfile", "study.yaml", "--site", str(SITE)]
+        return [
+            sys.executable,
+            str(SCRIPT),
+            "pilot",
+            "--configfile",
+            "study.yaml",
+            "--site",
+            str(SITE),
+        ]
 
     def pilot(self) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -162,9 +170,10 @@ def test_every_distinct_configuration_has_one_pilot(finished):
     """Of 16 trials that differ in seeds and ranks, too."""
     assert len(finished.pilots) == 4
     assert {pilot.status for pilot in finished.pilots.values()} == {Status.COMPLETED}
-    assert finished.attempts() == {key: ["completed"] for key in finished.pilots}
+    keys = {*finished.pilots, *finished.evaluations}
+    assert finished.attempts() == {key: ["completed"] for key in keys}
     said = finished.first.stdout
-    assert [f"pilot {number} of 4: " in said for number in range(1, 6)] == [True] * 4 + [False]
+    assert [f"pilot {number} of 6: " in said for number in range(1, 8)] == [True] * 6 + [False]
 
 
 def test_validation_and_test_are_measured_once_for_those_that_evaluate_alike(finished):
@@ -228,7 +237,7 @@ def test_micro_steps_without_seeds_are_not_counted(tmp_path):
 def test_the_rank_s_window_on_a_device(tmp_path, device):
     store, trial = tiny_store(tmp_path / "store"), make_trial(device=device)
     (tmp_path / "trial.json").write_text(json.dumps(trial.to_json()))
-    command = [sys.executable, str(SCRIPT.with_name("pilot_rank.py")), "--part=window.json"]
+    command = [sys.executable, str(SCRIPT.with_name("rank.py")), "pilot", "--part=window.json"]
     command += ["--trial", tmp_path / "trial.json", "--store", store.path, "--out", tmp_path]
     subprocess.run(command, check=True, timeout=LIMIT_S)
     window = json.loads((tmp_path / "window.json").read_text())
@@ -270,7 +279,7 @@ def test_a_pilot_that_fails_is_told_and_tried_again(tmp_path):
     assert "cannot meet below" in log.read_text()
     study.environment = environment
     again = study.pilot()
-    assert again.returncode == 0 and "pilot 1 of 1: tiny-reference" in again.stdout
+    assert again.returncode == 0 and "pilot 1 of 2: tiny-reference" in again.stdout
 
 
 def long_folder(folder: Path) -> Path:
@@ -294,11 +303,11 @@ def test_an_interrupted_series_goes_on_where_it_was(tmp_path, number):
     if number is signal.SIGTERM:
         assert (first.returncode, said) == (143, "interrupted by SIGTERM\n")
     kept = study.files
-    assert len(study.pilots) == 1 and len(study.evaluations) == 1
+    assert len(study.pilots) == 1 and not study.evaluations
     again = study.pilot()
-    assert again.returncode == 0 and "pilot 2 of 2: " in again.stdout
+    assert again.returncode == 0 and "pilot 3 of 3: " in again.stdout
     assert len(study.pilots) == 3 and len(study.evaluations) == 1
     assert kept.items() <= study.files.items()
     ends = [end for of_one in study.attempts().values() for end in of_one]
-    assert ends.count("completed") == 3
+    assert ends.count("completed") == 4
     assert ends.count("interrupted") == (number is signal.SIGTERM)

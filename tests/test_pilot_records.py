@@ -14,18 +14,21 @@ from sagebench.pilot.costs import evaluation_key, pilot_key
 from sagebench.pilot.records import (
     EVALUATION_PART,
     WINDOW_PART,
+    Configuration,
     Pilot,
+    missing,
     pilots_folder,
     read_pilots,
     write_pilot,
 )
-from sagebench.pilot.work import Configuration, missing
 from sagebench.records import Limit, PeakBytes, Reason, Status
 from trials import make_trial
 
 # Another value of every field, by whether a micro-step or an evaluation takes as long.
 OTHER = {
     "dataset": {"name": "other", "source": "arrays", "path": "other.npz"},
+    "model": "gin",
+    "options": {"heads": 4},
     "engine": "reference",
     "sampler": "pyg_lib",
     "layers": 2,
@@ -62,7 +65,7 @@ SAME_STEP = {
     "profile_steps",
 }  # fmt: skip
 SAME_EVALUATION = SAME_STEP - {"validation", "sampled_test_nodes"} | {
-    "sampler", "dropout", "batch_size", "accumulation", "optimizer", "precision", "compile",
+    "dropout", "batch_size", "accumulation", "optimizer", "precision", "compile",
 }  # fmt: skip
 
 
@@ -105,38 +108,32 @@ def record(key: str = "a", status: Status = Status.COMPLETED, **values):
 
 
 WANTED = [configuration("a", "e"), configuration("b", "e"), configuration("c", "f")]
-BOTH, STEPS, EVALUATION = (
-    (WINDOW_PART, EVALUATION_PART),
-    (WINDOW_PART,),
-    (EVALUATION_PART,),
-)
 
 
 def works(*arguments) -> list[tuple]:
-    return [(work.name, work.parts) for work in missing(WANTED, *arguments)]
+    return [(work.key, work.configuration.pilot) for work in missing(WANTED, *arguments)]
 
 
-def test_the_first_pilot_of_a_set_takes_the_evaluation_along():
-    assert works({}) == [("a", BOTH), ("b", STEPS), ("c", BOTH)]
+def test_steps_of_all_come_before_one_evaluation_of_those_alike():
+    found = missing(WANTED, {})
+    assert works({}) == [("a", "a"), ("b", "b"), ("c", "c"), ("e", "a"), ("f", "c")]
+    assert [work.part for work in found] == [WINDOW_PART] * 3 + [EVALUATION_PART] * 2
 
 
 def test_what_is_there_is_not_measured_again():
     assert works({key: record(key=key) for key in "abcef"}) == []
-    assert works({key: record(key=key) for key in "ae"}) == [("b", STEPS), ("c", BOTH)]
-
-
-def test_an_evaluation_that_went_missing_is_measured_alone():
-    pilots = {key: record(key=key) for key in "abcf"}
-    assert works(pilots) == [("e", EVALUATION)]
+    assert works({key: record(key=key) for key in "ae"}) == [("b", "b"), ("c", "c"), ("f", "c")]
+    assert works({key: record(key=key) for key in "abcf"}) == [("e", "a")]
 
 
 def test_where_all_steps_are_out_of_memory_nothing_is_evaluated():
     pilots = {key: record(key=key, status=Status.OUT_OF_MEMORY) for key in "abc"}
     assert works(pilots) == []
+    assert works({**pilots, "b": record(key="b")}) == [("e", "b")]
 
 
 def test_what_failed_is_left_and_its_evaluation_goes_to_the_next():
-    assert works({}, {"a"}) == [("b", BOTH), ("c", BOTH)]
+    assert works({}, {"a"}) == [("b", "b"), ("c", "c"), ("e", "b"), ("f", "c")]
 
 
 def test_pilots_read_as_they_were_written(tmp_path):

@@ -18,13 +18,12 @@ from sagebench.estimate.cards import CARDS, card_of
 from sagebench.estimate.time import roofline
 from sagebench.files import read_json, write_json
 from sagebench.grid.freeze import outcome_path, prediction_path
-from sagebench.plan import as_text, limits
-from sagebench.plan.budget import drops, refusal
-from sagebench.plan.build import decide, plan_rows
+from sagebench.plan import limits
 from sagebench.plan.decisions import applied
-from sagebench.plan.forecast import Forecaster
-from sagebench.plan.record import freeze_predictions
-from sagebench.plan.rows import totals
+from sagebench.plan.forecast import Forecaster, freeze_predictions
+from sagebench.plan.guards import decide, drops, refusal
+from sagebench.plan.rows import plan_rows, totals
+from sagebench.plan.tables import as_csv, as_text, device_word
 from sagebench.records import Status
 from sagebench.units import GIB
 from workflow_project import ROOT
@@ -80,7 +79,7 @@ def test_what_was_not_probed_keeps_the_time_asked_for(tmp_path):
     rows = plan_rows(study)
     assert {row.source for row in rows if row.batch_size == 64} == {"asked for"}
     assert {row.source for row in rows if row.batch_size != 64} == {"predicted"}
-    text = as_text.as_text(study, rows)
+    text = as_text(study, rows)
     assert "~" in text and "or the time asked for" in text
 
 
@@ -94,7 +93,7 @@ def test_on_a_cpu_no_memory_and_no_time_is_estimated_before_a_pilot(tmp_path):
     rows = plan_rows(study)
     assert {(row.source, row.time_basis) for row in rows} == {("predicted", "measured steps")}
     assert {(row.peak_memory_bytes, row.memory_bytes) for row in rows} == {(None, GIB)}
-    assert "1.00 GiB in its pilot" in as_text.as_text(study, rows)
+    assert "1.00 GiB in its pilot" in as_text(study, rows)
 
 
 def build_store(study, values=None):
@@ -357,7 +356,7 @@ def test_a_shared_trial_counts_once_in_the_sum(tmp_path):
 
 def test_the_csv_has_a_row_for_each_experiment_and_trial(tmp_path):
     study = predicted(tmp_path)
-    text = as_text.as_csv(plan_rows(study), as_text.device_word(study))
+    text = as_csv(plan_rows(study), device_word(study))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["experiment"] for row in rows] == ["batch"] * 6 + ["scaling"] * 4
     assert rows[0]["fanout"] == "15,10,10,10,10"
@@ -370,13 +369,13 @@ def test_the_csv_has_a_row_for_each_experiment_and_trial(tmp_path):
 def test_a_cpu_is_never_called_a_gpu(tmp_path, site, gpu):
     study = study_in(tmp_path, site=site)
     rows = plan_rows(study)
-    assert ("GPU" in as_text.as_text(study, rows)) == gpu
-    assert ("gpu" in as_text.as_csv(rows, as_text.device_word(study))) == gpu
+    assert ("GPU" in as_text(study, rows)) == gpu
+    assert ("gpu" in as_csv(rows, device_word(study))) == gpu
 
 
 def test_more_rows_than_one_reads_are_left_to_the_csv(tmp_path):
     study = study_in(tmp_path, changed("experiments.scaling.seeds", list(range(150))))
-    lines = as_text.as_text(study, plan_rows(study)).splitlines()
+    lines = as_text(study, plan_rows(study)).splitlines()
     assert len(lines) < 20
 
 

@@ -12,14 +12,13 @@ from probed import CHECKSUM, probe
 from sagebench.estimate.memory import FITS, NO_FIT
 from sagebench.files import write_json
 from sagebench.grid.freeze import outcome_path, prediction_path
-from sagebench.plan import as_text, limits
-from sagebench.plan.budget import refusal
-from sagebench.plan.build import decide, plan_rows, runtime
+from sagebench.plan import limits
 from sagebench.plan.decisions import applied
-from sagebench.plan.forecast import Forecaster, known_outcomes
+from sagebench.plan.forecast import Forecaster, freeze_predictions, known_outcomes
 from sagebench.plan.frontier import Cell, Frontier, frontiers, memory_frontier
-from sagebench.plan.record import freeze_predictions
-from sagebench.plan.rows import totals
+from sagebench.plan.guards import decide, refusal, runtime
+from sagebench.plan.rows import plan_rows, totals
+from sagebench.plan.tables import as_text
 from sagebench.records import Outcome
 
 CARD = {**CLUSTER, "card": "A100-40GB"}
@@ -96,7 +95,7 @@ def test_the_time_of_a_continued_trial_is_that_of_all_its_jobs(tmp_path):
 
 def test_the_terminal_tells_trials_apart(tmp_path):
     study = study_in(tmp_path)
-    text = as_text.as_text(study, plan_rows(study))
+    text = as_text(study, plan_rows(study))
     lines = [line for line in text.splitlines() if line.startswith(("batch ", "scaling "))]
     trials = [line for line in lines if "15·10·10·10·10" in line]
     assert len(set(trials)) == len(trials) == 10

@@ -15,8 +15,7 @@ from configurations import CLUSTER, WORKSTATION
 from sagebench.grid.resources import preflight_widths
 from sagebench.grid.site import validate_site
 from sagebench.preflight.findings import problems, unknown
-from sagebench.preflight.reasons import reason
-from sagebench.preflight.table import table
+from sagebench.preflight.table import reason, table
 from workflow_project import ROOT
 
 SITE = validate_site({**CLUSTER, "gres": "gpu", "binds": ["/project"]}).model_dump(mode="json")

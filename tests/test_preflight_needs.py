@@ -12,8 +12,8 @@ from configurations import GOOD, study_of
 from sagebench.engines.reference import Engine
 from sagebench.files import write_json
 from sagebench.grid.freeze import manifest_path
-from sagebench.preflight import node
-from sagebench.preflight.needs import batch_bytes, needs, shared_memory_bytes
+from sagebench.preflight import rank
+from sagebench.preflight.job import batch_bytes, needs, shared_memory_bytes
 from sagebench.sampling.order import SeedOrder
 from trials import make_trial, tiny_store
 
@@ -60,12 +60,12 @@ def test_a_study_wants_what_its_largest_loader_may_fill(tmp_path):
 
 
 def test_a_folder_for_shared_memory_is_written_to(tmp_path):
-    assert node.shared_memory(tmp_path)["free_bytes"] > 0
-    assert node.shared_memory(tmp_path / "gone")["error"] == "No such file or directory"
+    assert rank.shared_memory(tmp_path)["free_bytes"] > 0
+    assert rank.shared_memory(tmp_path / "gone")["error"] == "No such file or directory"
 
 
 def test_nothing_is_compiled_unless_a_trial_asks():
-    assert node.compiler("cpu", compiles=False) is None
+    assert rank.machine("cpu", compiles=False)["compiler"] is None
 
 
 @pytest.fixture
@@ -84,13 +84,13 @@ def own_compiler(tmp_path, monkeypatch):
 
 def test_a_compiler_that_is_not_there(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
-    assert node.compiler_error("C") == "there is none"
+    assert rank.compiler_error("C") == "there is none"
 
 
 def test_a_compiler_without_pythons_headers(own_compiler):
     said = "nothing.c:1:10: fatal error: Python.h: No such file or directory"
     path = own_compiler(f"echo '{said}' >&2; exit 1")
-    assert node.compiler_error("C") == f"{path}: {said}"
+    assert rank.compiler_error("C") == f"{path}: {said}"
 
 
 @pytest.mark.skipif(
@@ -99,4 +99,4 @@ def test_a_compiler_without_pythons_headers(own_compiler):
 )
 def test_a_compiler_that_works(monkeypatch):
     monkeypatch.delenv("CC", raising=False)
-    assert node.compiler_error("C") is None
+    assert rank.compiler_error("C") is None

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from outcome_factory import make_outcome, make_trial
-from sagebench.attempts import Attempt, log_attempt, read_attempts
+from sagebench.attempts import Attempt, Measurements, log_attempt, read_attempts, read_measurements
 from sagebench.grid.trial import Trial
-from sagebench.rank_records import Measurements, read_measurements
 from sagebench.records import (
     Damaged,
     Limit,

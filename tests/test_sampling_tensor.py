@@ -6,10 +6,9 @@ import torch
 from graphs import random_csc, star_csc
 from hypothesis import given
 from hypothesis import strategies as st
-from sagebench.sampling import tensor_random
 from sagebench.sampling.device import uniform as device_uniform
 from sagebench.sampling.device.uniform import Sampler as TensorSampler
-from sagebench.sampling.random import mix64
+from sagebench.sampling.random import mix64, mix64_tensor, signed
 from sagebench.sampling.uniform import Sampler as CpuSampler
 
 fanouts = st.lists(st.integers(-1, 12), min_size=1, max_size=5)
@@ -72,5 +71,5 @@ def test_as_many_as_there_are(k):
 
 @given(st.integers(0, 2**64 - 1))
 def test_hash_is_that_of_integers(z):
-    hashed = tensor_random.mix64(torch.tensor([tensor_random.signed(z)]))
+    hashed = mix64_tensor(torch.tensor([signed(z)]))
     assert hashed.item() % 2**64 == mix64(z)

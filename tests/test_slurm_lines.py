@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from configurations import CLUSTER
-from sagebench.grid.resources import cpu_job_resources, geometry, slurm_resources
-from sagebench.grid.site import read_site, validate_site
-from sagebench.launch.slurm_ranks import srun_command, without_step
+from sagebench.grid.resources import cpu_job_resources, slurm_resources
+from sagebench.grid.site import geometry, read_site, validate_site
+from sagebench.slurm.commands import srun_command, without_step
 from snakemake.iocontainers import ResourceList
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sagebench.engines.make import make_engine
+from sagebench.engines.base import make_engine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.progress import Progress
-from sagebench.training.trainer import Trainer
+from sagebench.training.trainer import EpochSums, Trainer
 from trials import make_trial, tiny_store
 
 CPU = torch.device("cpu")

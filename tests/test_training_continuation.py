@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from ranks import run_ranks
+from sagebench.attempts import EARLY_END_CODE
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
-from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE
+from sagebench.methods.minibatch import timing
 from sagebench.records import Epoch
-from sagebench.training import resume
-from sagebench.training.rank import timing
-from sagebench.training.resume import read_checkpoint, write_checkpoint
+from sagebench.training import checkpoint
+from sagebench.training.checkpoint import Checkpoint
+from sagebench.training.distributed import Communicator, RankEnvironment
 from trials import make_trial, tiny_store
 
-SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "train_graphsage_ddp.py"
-LIMIT_S = 120
 VALUES = {
     "ranks": 2,
     "dropout": 0.5,
@@ -50,12 +47,16 @@ def environment(place, home: str) -> dict[str, str]:
     }
 
 
-def job(place, values: dict, store: str, home: str, number: int, when=None, what=()) -> int:
+def job(
+    place, values: dict, store: str, home: str, number: int, when=None, what=(), every_s=0.0
+) -> int:
     """One rank of a job; its exit code.
 
     when: after which optimizer step of this job (0: before the first), or in which "evaluation".
     what: befalls each rank then: a signal, or the seconds until the deadline; None: nothing.
+    every_s: between checkpoints; 0: after every step.
     """
+    from sagebench.methods import minibatch
     from sagebench.training import rank
     from sagebench.training.early_end import Deadline
     from sagebench.training.evaluation import Evaluator
@@ -90,6 +91,7 @@ def job(place, values: dict, store: str, home: str, number: int, when=None, what
 
     Deadline.read = lambda: deadline
     Trainer.optimizer_step, Trainer.warm_up, Evaluator.accuracy = counted, warm_up, accuracy
+    minibatch.SAVE_EVERY_S = every_s
     return rank.run_rank(make_trial(**values), Path(store), Path(home, str(number)))
 
 
@@ -102,20 +104,20 @@ def uninterrupted(place, values: dict, store: str, home: str) -> int:
     return rank.run_rank(make_trial(**values), Path(store), Path(home, "1"))
 
 
-STOPPING = (signal.SIGUSR1, signal.SIGTERM)
-HARMLESS = (None, signal.SIGTERM)
-"""ranks stop with rank 0, none of them alone"""
+WALLTIME = 0.0, 0.0, 0.0
+"""it is used up, for every rank"""
 
 
-def run(home: Path, values: dict, store: str, cuts: list, what=STOPPING) -> int:
+def run(home: Path, values: dict, store: str, cuts: list, **options) -> int:
     """Jobs that end at `cuts`, and one more that does not; returns its number."""
     arguments = (values, store, str(home))
     for number, when in enumerate(cuts, start=1):
-        codes = run_ranks(values["ranks"], job, *arguments, number, when, what)
-        assert codes == [CONTINUES_CODE] * values["ranks"]
+        codes = run_ranks(
+            values["ranks"], partial(job, **options), *arguments, number, when, WALLTIME
+        )
+        assert codes == [EARLY_END_CODE] * values["ranks"]
     last = len(cuts) + 1
-    codes = run_ranks(values["ranks"], job, *arguments, last, 1, HARMLESS)
-    assert codes == [0] * values["ranks"]
+    assert run_ranks(values["ranks"], job, *arguments, last) == [0] * values["ranks"]
     return last
 
 
@@ -176,9 +178,9 @@ def expected(store, tmp_path_factory):
 @pytest.mark.parametrize(
     ("changes", "cuts"),
     [
-        # At first no step is taken at all; then it stops amid an epoch, and behind an evaluation.
-        ({"ranks": 2}, [0, 2, "evaluation"]),
-        # Twice amid the first epoch; behind it; before the evaluation of the second; in the third.
+        # Amid an epoch, then by an evaluation that outlasts the walltime.
+        ({"ranks": 2}, [2, "evaluation"]),
+        # Twice amid the first epoch; behind it; behind the second; in the third.
         ({"ranks": 1}, [1, 1, STEPS[1] - 2, STEPS[1], 2]),
         ({"ranks": 1, "engine": "reference"}, [STEPS[1] + 2]),
         ({"ranks": 3}, [STEPS[3] + 1]),  # of three numbers, a sum depends on their order
@@ -190,21 +192,38 @@ def test_cut_and_continued_is_the_same(tmp_path, store, expected, changes, cuts)
     assert (result(tmp_path, last), last_state(tmp_path)) == expected(values)
 
 
+def test_what_was_trained_since_the_checkpoint_is_trained_again(tmp_path, store, expected):
+    """The first is after the job's first step, the next is not due yet."""
+    values = {**VALUES, "ranks": 1}
+    last = run(tmp_path, values, store, [STEPS[1] - 1, STEPS[1] - 2], every_s=1e6)
+    assert (result(tmp_path, last), last_state(tmp_path)) == expected(values)
+
+
 def test_that_it_could_be_continued_changes_nothing(tmp_path, store, expected):
     assert run_ranks(2, uninterrupted, VALUES, store, str(tmp_path)) == [0, 0]
     assert result(tmp_path, 1) == expected(VALUES)[0]
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-def test_a_job_stops_before_its_walltime_is_used_up(tmp_path, store, expected):
-    values = {**VALUES, "ranks": 1}
-    last = run(tmp_path, values, store, [3], what=(0.0,))
-    assert (result(tmp_path, last), last_state(tmp_path)) == expected(values)
+def test_an_evaluation_that_outlasts_the_walltime_is_no_progress(tmp_path, store):
+    values = {**VALUES, "ranks": 1, "evaluate_every_epochs": 1}
+    saved = []
+    for number in (1, 2):
+        arguments = (values, store, str(tmp_path), number, "evaluation", (signal.SIGKILL,))
+        assert run_ranks(1, job, *arguments, killed=1) == [None]
+        saved.append((tmp_path / "checkpoint.pt").stat().st_mtime_ns)
+    assert saved[0] == saved[1]
+    run_ranks(1, job, values, store, str(tmp_path), 3)
+    # The first epoch was whole before: the second is the first that the third job trains.
+    found = measured(tmp_path, 3)["epochs"]
+    assert [epoch["resumed"] for epoch in found] == [False, True, False]
 
 
-def test_a_killed_rank_costs_the_unfinished_epoch(tmp_path, store, expected):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+def test_a_rank_that_is_killed_costs_what_was_not_saved(tmp_path, store, expected, number):
+    cut = partial(job, every_s=1e6)
     codes = run_ranks(
-        2, job, VALUES, store, str(tmp_path), 1, STEPS[2] + 2, (None, signal.SIGKILL), killed=1
+        2, cut, VALUES, store, str(tmp_path), 1, STEPS[2] + 2, (None, number), killed=1
     )
     assert codes == [1, None]
     assert [epoch["epoch"] for epoch in measured(tmp_path, 1)["epochs"]] == [1]
@@ -213,15 +232,14 @@ def test_a_killed_rank_costs_the_unfinished_epoch(tmp_path, store, expected):
 
 
 def test_a_stopped_trial_does_not_train_on(tmp_path, store):
-    """Cut behind the evaluation that was the last it had patience for."""
+    """Its checkpoint says that it has no patience left."""
     values = {**VALUES, "ranks": 1, "epochs": 9, "learning_rate": 1e-12}
     values |= {"evaluate_every_epochs": 1, "patience_evaluations": 1}
     arguments = (values, store, str(tmp_path))
-    assert run_ranks(1, job, *arguments, 1, STEPS[1] + 1, (signal.SIGUSR1,)) == [CONTINUES_CODE]
-    assert run_ranks(1, job, *arguments, 2, "evaluation", (signal.SIGUSR1,)) == [CONTINUES_CODE]
-    assert run_ranks(1, job, *arguments, 3) == [0]
-    assert len(measured(tmp_path, 3)["epochs"]) == 2
-    assert measured(tmp_path, 3)["accuracy"]["best_epoch"] == 1
+    assert run_ranks(1, job, *arguments, 1, 2 * STEPS[1], WALLTIME) == [0]
+    assert run_ranks(1, job, *arguments, 2, 1, WALLTIME) == [0]
+    assert len(measured(tmp_path, 2)["epochs"]) == 2
+    assert measured(tmp_path, 2)["accuracy"]["best_epoch"] == 1
 
 
 def test_walltime_without_a_step_further_is_an_end(tmp_path, store):
@@ -234,7 +252,7 @@ def test_walltime_without_a_step_further_is_an_end(tmp_path, store):
         assert record["reason"]["limit"] == {"kind": "walltime", "value": 60.0, "unit": "s"}
         if number == 1:
             assert not (tmp_path / "checkpoint.pt").exists()
-            assert run_ranks(1, job, *arguments, 2, 1, (0.0,)) == [CONTINUES_CODE]
+            assert run_ranks(1, job, *arguments, 2, 1, WALLTIME) == [EARLY_END_CODE]
             before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
     assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == before
 
@@ -253,77 +271,30 @@ def test_the_first_epoch_after_a_cut_is_flagged_and_not_timed(tmp_path, store):
     assert found["timing"]["total_s"] > found["timing"]["training_s"]
 
 
-def test_processes_that_are_told_to_stop_with_all_their_children(tmp_path, store):
-    """PyG's loader samples in processes of its own, and Slurm tells every process of a step."""
-    values = {"ranks": 2, "engine": "reference", "batch_size": 4, "epochs": 3}
-    (tmp_path / "trial.json").write_text(json.dumps(make_trial(**values).to_json()))
-    command = [sys.executable, str(SCRIPT), "--trial", str(tmp_path / "trial.json")]
-    command += ["--store", store, "--out", str(tmp_path / "1")]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **environment(place, str(tmp_path))},
-            start_new_session=True,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for place in places(2, tmp_path)
-    ]
-    until = time.monotonic() + LIMIT_S
-    while not (tmp_path / "checkpoint.pt").exists() and time.monotonic() < until:
-        time.sleep(0.01)
-    for rank, number in zip(ranks, STOPPING, strict=True):
-        os.killpg(rank.pid, number)
-    said = [rank.communicate(timeout=LIMIT_S)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [CONTINUES_CODE] * 2, said
-    assert "to be continued" in said[0]
-
-
-def told_as_a_worker_starts(place, store: str, home: str) -> int:
-    """A rank that is asked to stop, with its loader's worker, when that has torch's handlers and
-    not yet its own; its exit code."""
-    from sagebench.training import rank
-    from torch.utils.data._utils import signal_handling
-
-    def tell(set_handlers=signal_handling._set_worker_signal_handlers) -> None:
-        set_handlers()
-        for process in (os.getppid(), os.getpid()):
-            os.kill(process, signal.SIGTERM)
-
-    signal_handling._set_worker_signal_handlers = tell
-    multiprocessing.set_start_method("fork", force=True)  # as elsewhere; here it is the ranks' own
-    os.environ |= environment(place, home)
-    trial = make_trial(engine="reference", sampling_workers=1, epochs=3)
-    return rank.run_rank(trial, Path(store), Path(home, "1"))
-
-
-def test_a_worker_that_is_told_to_stop_as_it_starts(tmp_path, store):
-    """It has died of it now and then, and its rank with it."""
-    assert run_ranks(1, told_as_a_worker_starts, store, str(tmp_path)) == [CONTINUES_CODE]
-
-
-def places(count: int, home: Path) -> list:
-    from sagebench.training.distributed import RankEnvironment
-
-    return [RankEnvironment(k, count, k, count, str(home / "meet")) for k in range(count)]
-
-
 def test_a_checkpoint_that_is_not_the_trials_is_refused(tmp_path, store, monkeypatch):
-    trial, graph, path = make_trial(), GraphStore.open(store), tmp_path / "checkpoint.pt"
-    assert read_checkpoint(path, trial, graph) is None
-    write_checkpoint(path, trial, graph, {"model": {"w": torch.ones(3)}})
-    assert torch.equal(read_checkpoint(path, trial, graph)["model"]["w"], torch.ones(3))
+    path = tmp_path / "checkpoint.pt"
+    monkeypatch.setenv("SAGEBENCH_CHECKPOINT", str(path))
+
+    def made(store: str | Path = store, **values) -> Checkpoint:
+        communicator = Communicator(RankEnvironment(), torch.device("cpu"))
+        return Checkpoint(make_trial(**values), GraphStore.open(store), communicator)
+
+    assert made().read() is None
+    made().write({"model": {"w": torch.ones(3)}}, {"peak": 7})
+    alike, own = made().read()
+    assert torch.equal(alike["model"]["w"], torch.ones(3))
+    assert own == {"peak": 7}
     with pytest.raises(UserError, match=r"checkpoint\.pt has trial .*-s0-.*: delete it, and the"):
-        read_checkpoint(path, make_trial(seed=1), graph)
+        made(seed=1).read()
     tiny_store(tmp_path / "other", nodes=1000)
     with pytest.raises(UserError, match=r"checkpoint\.pt has store .*: delete it, and the trial"):
-        read_checkpoint(path, trial, GraphStore.open(tmp_path / "other"))
+        made(tmp_path / "other").read()
     with monkeypatch.context() as before:
-        before.setattr(resume, "FORMAT", 1)  # with the optimizer's state in another form
-        write_checkpoint(path, trial, graph, {})
-    with pytest.raises(UserError, match=r"has format 1, .* continued 2: delete it, and the trial"):
-        read_checkpoint(path, trial, graph)
+        before.setattr(checkpoint, "FORMAT", 1)  # with the optimizer's state in another form
+        made().write({}, {})
+    with pytest.raises(UserError, match=r"has format 1, .* continued 3: delete it, and the trial"):
+        made().read()
     for content in (b"", b"not a checkpoint", path.read_bytes()[:-99]):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read .*: delete it, and"):
-            read_checkpoint(path, trial, graph)
+            made().read()

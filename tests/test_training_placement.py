@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sagebench.engines.base import make_engine
-from sagebench.engines.placement import choose_placement
+from sagebench.engines.loaders import choose_placement
 from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder
 from sagebench.units import GIB

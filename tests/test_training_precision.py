@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sagebench.engines import compilation
+from sagebench.engines import precision
 from sagebench.engines.base import make_engine
-from sagebench.engines.compilation import compile_model
-from sagebench.engines.precision import set_precision, true_float32
+from sagebench.engines.precision import compile_model, set_precision, true_float32
 from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder
 from sagebench.training.trainer import LossModule
@@ -85,12 +84,12 @@ def test_tf32_is_refused_on_a_cpu():
 
 
 compiles = pytest.mark.skipif(
-    compilation.torch_version() < compilation.OLDEST, reason="this torch is too old to compile with"
+    precision.torch_version() < precision.OLDEST, reason="this torch is too old to compile with"
 )
 
 
 def test_compile_is_refused_with_an_old_torch(monkeypatch):
-    monkeypatch.setattr(compilation, "torch_version", lambda: (2, 5))
+    monkeypatch.setattr(precision, "torch_version", lambda: (2, 5))
     with pytest.raises(UserError, match=r"asks for torch 2\.6 or later, .* write compile: false"):
         compile_model(torch.nn.Linear(1, 1), CPU)
 

@@ -64,7 +64,6 @@ def test_everything_that_was_run_is_frozen(finished):
 
 def test_the_command_that_make_called_is_frozen_and_runs_the_study_again(project):
     shutil.copy(ROOT / "Makefile", project.folder)
-    shutil.copy(ROOT / "workflow_scripts/check_study.py", project.folder / "workflow_scripts")
     (project.folder / ".venv").symlink_to(sys.prefix)
     project.snakemake("plan")  # makes neither trials nor the report, and is not noted
     (frozen,) = (project.folder / "results/small/frozen").glob("*.json")

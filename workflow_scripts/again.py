@@ -1,10 +1,36 @@
-"""Set outcomes of a study aside, so that the next run measures their trials again."""
+"""Set outcomes of a study aside, so that the next run measures their trials again.
+
+Nothing is lost: an outcome moves to superseded/1.json, 2.json, .. beside it.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
 from sagebench.errors import UserError, run_script
-from sagebench.grid.again import EXAMPLE, KEYS, matches, parse_where, set_aside
-from sagebench.grid.freeze import study_of, study_parser
+from sagebench.grid.expansion import Study
+from sagebench.grid.freeze import outcome_path, study_of, study_parser
+from sagebench.grid.values import sentence, unknown_key
+from sagebench.records import MEASURED_ENDS, Damaged, Status, read_outcome
+
+KEYS = ("status", "experiment", "trial")
+EXAMPLE = "status=out_of_memory,experiment=batch"
+STATUSES = (*MEASURED_ENDS, Status.DAMAGED)
+"""what an outcome may be; a failed trial has none and runs again by itself"""
+
+
+class Match(NamedTuple):
+    """An outcome that the conditions hold for."""
+
+    trial: str
+    path: Path
+    status: Status
 
 
 def main() -> None:
@@ -12,7 +38,8 @@ def main() -> None:
     parser.add_argument(
         "--where",
         required=True,
-        help=f"conditions that must all hold, of {', '.join(KEYS)}; e.g. {EXAMPLE}",
+        help=f"conditions that must all hold, of {', '.join(KEYS)}; e.g. {EXAMPLE}; trial may hold "
+        "the wildcards * and ?",
     )
     arguments = parser.parse_args()
     found = list(matches(study_of(arguments), parse_where(arguments.where)))
@@ -21,6 +48,54 @@ def main() -> None:
     for match in found:
         print(f"{match.trial} ({match.status}) -> {set_aside(match)}")
     print(f"{len(found)} of the study's outcomes will be measured again by the next run.")
+
+
+def parse_where(text: str) -> dict[str, str]:
+    """ "status=diverged,experiment=batch" as a mapping; raises UserError for anything else."""
+    conditions: dict[str, str] = {}
+    for part in text.split(","):
+        key, _, value = (piece.strip() for piece in part.partition("="))
+        if not value or key in conditions:
+            raise UserError(f"WHERE is {text!r}: write key=value, once a key, e.g. {EXAMPLE}.")
+        if key not in KEYS:
+            raise UserError(unknown_key(f"WHERE.{key}", key, value, KEYS))
+        conditions[key] = value
+    return conditions
+
+
+def matches(study: Study, conditions: Mapping[str, str]) -> Iterator[Match]:
+    """The study's outcomes that all `conditions` hold for. Raises UserError for a status or an
+    experiment that there is not."""
+    trials = {experiment.name: experiment.trials for experiment in study.experiments}
+    for key, known in (("status", STATUSES), ("experiment", trials)):
+        if key in conditions and conditions[key] not in known:
+            raise UserError(sentence(f"WHERE.{key}", conditions[key], " or ".join(known)))
+    wanted = conditions.get("status")
+    for trial_id in trials.get(conditions.get("experiment", ""), study.requests):
+        path = Path(outcome_path(study.results, trial_id))
+        if not fnmatchcase(trial_id, conditions.get("trial", "*")) or not path.exists():
+            continue
+        try:
+            status = read_outcome(path, trial_id).status
+        except Damaged:
+            if wanted != Status.DAMAGED:
+                raise
+            status = Status.DAMAGED
+        if wanted in (None, status):
+            yield Match(trial_id, path, status)
+
+
+def set_aside(match: Match) -> Path:
+    """Move an outcome to the first free name in superseded/ beside it."""
+    folder = match.path.parent / "superseded"
+    folder.mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        target = folder / f"{number}.json"
+        with suppress(FileExistsError):
+            os.link(match.path, target)  # unlike a rename, it never takes another one's name
+            match.path.unlink()
+            break
+    return target
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sagebench.bench.processes import SCRIPTS
 from sagebench.bench.report import json_line, table
-from sagebench.bench.rows import ENGINES, ROWS, SIZES, Bench
+from sagebench.bench.rows import ENGINES, ROWS, SCRIPTS, SIZES, Bench
 from sagebench.errors import UserError, run_script, script_parser
 from sagebench.graph.store import MANIFEST, GraphStore
 from sagebench.grid.trial import store_name

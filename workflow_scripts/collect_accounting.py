@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sagebench.cluster.accounting import Asked, as_csv, collect, read_rows
 from sagebench.errors import run_script
 from sagebench.files import write_atomic
 from sagebench.grid.freeze import outcome_path, study_of, study_parser
-from sagebench.grid.resources import geometry
+from sagebench.grid.site import geometry
+from sagebench.slurm.accounting import Asked, as_csv, collect, read_rows
 
 
 def main() -> None:

@@ -15,16 +15,20 @@ from pathlib import Path
 from sagebench.errors import run_script
 from sagebench.files import write_atomic
 from sagebench.grid.freeze import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
-from sagebench.plan.as_text import as_csv, as_text, device_word
-from sagebench.plan.build import decide, plan_rows, with_hours
 from sagebench.plan.decisions import applied, has_guards, write_decisions
 from sagebench.plan.forecast import Forecaster
+from sagebench.plan.guards import decide, with_hours
 from sagebench.plan.limits import hints, sentences
+from sagebench.plan.rows import plan_rows
+from sagebench.plan.tables import as_csv, as_text, device_word
 
 
 def main() -> None:
     parser = study_parser(__doc__)
     parser.add_argument("--out", metavar="CSV", help="default: results/<study>/plan.csv")
+    parser.add_argument(
+        "--check", action="store_true", help="only say what is wrong with the configuration"
+    )
     parser.add_argument(
         "--decisions-only",
         action="store_true",
@@ -32,7 +36,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     study = study_of(arguments)
-    if arguments.decisions_only and not has_guards(study):
+    if arguments.check or (arguments.decisions_only and not has_guards(study)):
         return
     forecaster = Forecaster(study, warn=lambda said: print(f"warning: {said}", file=sys.stderr))
     decisions = decide(study, forecaster)

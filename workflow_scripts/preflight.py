@@ -19,8 +19,7 @@ from sagebench.files import read_json
 from sagebench.grid.freeze import DEFAULT_CONFIGURATION, load_study
 from sagebench.grid.resources import preflight_widths
 from sagebench.grid.submission import check_filled_in
-from sagebench.preflight.reasons import reason
-from sagebench.preflight.table import table
+from sagebench.preflight.table import reason, table
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
-"""Run one rank of a trial on its node, for srun: logs it and notes how it ended.
+"""Run one rank of a trial on its node: logs it and notes how it ended.
 
-The rank's number is Slurm's, SLURM_PROCID. run_trial.py starts this; nobody else needs it.
+run_trial.py starts this, by srun where there is Slurm; nobody else needs it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from sagebench.launch.rank_end import supervise_rank
 def main() -> int:
     parser = script_parser(__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="folder of the attempt")
+    parser.add_argument("--rank", type=int, help="default: Slurm's number, SLURM_PROCID")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     arguments = parser.parse_args()
-    return supervise_rank(int(os.environ["SLURM_PROCID"]), arguments.command, arguments.directory)
+    rank = int(os.environ["SLURM_PROCID"]) if arguments.rank is None else arguments.rank
+    return supervise_rank(rank, arguments.command, arguments.directory)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sagebench.cluster.states import as_csv, as_text, look
 from sagebench.errors import run_script
 from sagebench.grid.freeze import study_of, study_parser
 from sagebench.plan.decisions import guarded
+from sagebench.slurm.states import as_csv, as_text, look
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from project import Project, command, slurm, wait_for
-from sagebench.cluster import sacct, squeue
+from sagebench.slurm import accounting, commands
 
 TRIAL_ID = "pubmed-blocks-b64x1-f10.5.5-r1-s0-1e20714ac2"
 END_LIMIT_S = 120
@@ -36,7 +36,7 @@ def submit(tmp_path):
 
 def state(job_id: str) -> str:
     """What the queue says of a job; "" where it holds it no more."""
-    found = {job.job_id: job.state for job in squeue.jobs([os.geteuid()])}
+    found = {job.job_id: job.state for job in commands.queued_jobs([os.geteuid()])}
     return found.get(job_id, "")
 
 
@@ -51,33 +51,34 @@ def test_how_jobs_end(submit):
     wide = submit("srun sleep 1", "--partition=gpu", "--nodes=2", "--ntasks=2", "--gres=gpu:4")
     ids = [held, again, failed, wide]
 
-    def ended() -> dict[str, list[sacct.Allocation]] | None:
-        found = sacct.allocations(ids)
+    def ended() -> dict[str, list[accounting.Row]] | None:
+        found = accounting.allocations(ids)
         last = [found[job_id][-1] for job_id in ids if job_id in found]
         # The second run of the requeued job may be told later than the end of its first.
-        if len(last) < 4 or len(found[again]) < 2 or not all(one.finished for one in last):
+        if len(last) < 4 or len(found[again]) < 2 or not all(map(accounting.finished, last)):
             return None
         return found
 
     found = wait_for("the ends of the jobs", ended, END_LIMIT_S)
     (never,), (first, second), (bad,), (good,) = (found[job_id] for job_id in ids)
-    assert (never.state, never.started_at, never.elapsed_s) == ("CANCELLED", None, 0)
-    assert (first.state, first.gpus_allocated, second.state) == ("REQUEUED", 2, "COMPLETED")
-    assert first.finished_at <= second.started_at and second.elapsed_s >= 3
-    assert (bad.state, bad.exit_code, bad.gpus_allocated) == ("FAILED", "3:0", None)
-    assert (good.state, good.nodes, good.node_names) == ("COMPLETED", 2, "tb[1-2]")
-    assert good.gpus_allocated == 8
-    assert 0 <= good.queue_s < END_LIMIT_S
-    ended_s = datetime.fromisoformat(good.finished_at).timestamp()
+    assert (never["state"], never["started_at"], never["elapsed_s"]) == ("CANCELLED", None, 0)
+    assert (first["state"], second["state"]) == ("REQUEUED", "COMPLETED")
+    assert first["gpus_allocated"] == 2
+    assert first["finished_at"] <= second["started_at"] and second["elapsed_s"] >= 3
+    assert (bad["state"], bad["exit_code"], bad["gpus_allocated"]) == ("FAILED", "3:0", None)
+    assert (good["state"], good["nodes"], good["node_names"]) == ("COMPLETED", 2, "tb[1-2]")
+    assert good["gpus_allocated"] == 8
+    assert 0 <= good["queue_s"] < END_LIMIT_S
+    ended_s = datetime.fromisoformat(good["finished_at"]).timestamp()
     assert abs(ended_s - time.time()) < END_LIMIT_S  # and not hours off: times are UTC
 
 
 def test_a_trial_s_job_is_told_by_its_comment_and_its_folder(submit, tmp_path):
-    comment = f"--comment={squeue.COMMENT}{TRIAL_ID}"
+    comment = f"--comment={commands.COMMENT}{TRIAL_ID}"
     ours = submit("true", "--partition=cpu", "--hold", comment)
     submit("true", "--partition=cpu", "--hold", "--comment=a | b")
     submit("true", "--partition=cpu", "--hold", comment, "--chdir=/")
-    (job,) = squeue.of_trials(squeue.jobs([os.geteuid()]), tmp_path)
+    (job,) = commands.of_trials(commands.queued_jobs([os.geteuid()]), tmp_path)
     assert (job.job_id, job.trial_id, job.waits) == (ours, TRIAL_ID, True)
     assert job.reason == "JobHeldUser"
 

@@ -447,7 +447,7 @@ def whole_sample(sampler: KernelSampler, seeds, fanout):
 def expand_alone(bench: Bench, sampler: KernelSampler, sample) -> None:
     """The last hop's kernel by itself."""
     from candidates.sampler import _expand_kernel
-    from sagebench.sampling.tensor_random import signed
+    from sagebench.sampling.random import signed
 
     first, last = sample.destinations(2), sample.destinations(1)
     frontier = sample.node_ids[first:last].clone()

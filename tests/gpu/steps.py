@@ -47,7 +47,7 @@ from sagebench.kernels.dropout_mask import keep_mask  # noqa: E402
 from sagebench.kernels.segment import _by_source, segment_aggregate  # noqa: E402
 from sagebench.measure import machine  # noqa: E402
 from sagebench.measure.clocks import PhaseClock  # noqa: E402
-from sagebench.measure.nvml import Nvml  # noqa: E402
+from sagebench.measure.machine import Nvml  # noqa: E402
 from sagebench.training.distributed import Communicator, RankEnvironment  # noqa: E402
 from sagebench.training.progress import Progress  # noqa: E402
 from sagebench.training.trainer import Trainer, synchronise_device  # noqa: E402
@@ -448,7 +448,7 @@ def frontier(given: Given) -> dict[str, Any]:
     """The slides' own path at the slides' batch sizes, in as much memory as an A100-40GB has;
     predicted beside measured."""
     from sagebench.estimate.memory import card_memory
-    from sagebench.estimate.probe import probe_store
+    from sagebench.estimate.probing import probe_store
 
     found: dict[str, Any] = {}
     sizes = (128, 160, 192, 256) if given.on_gpu else (16,)

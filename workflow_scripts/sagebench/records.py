@@ -5,7 +5,6 @@ Standard library only: the launcher and Snakemake's parse need nothing else.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -290,11 +289,3 @@ def read_outcome(path: Path, trial_id: str | None = None) -> Outcome:
 def write_outcome(path: Path, outcome: Outcome) -> None:
     """Whole or not at all."""
     write_json(path, outcome.to_json())
-
-
-def ends_whole(path: Path) -> bool:
-    """Whether a file ends as `files.write_json` ends it: only the outermost brace stands at the
-    start of a line. Tells what was cut short, without reading all of it."""
-    with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 3))
-        return file.read() == b"\n}\n"

@@ -21,6 +21,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -57,7 +58,7 @@ class Inhabitant(NamedTuple):
 
 def names(kind: str) -> tuple[str, ...]:
     """All of a kind, in alphabetical order."""
-    return tuple(sorted(_inhabitants(kind)))
+    return tuple(sorted(_known(kind, plugins())))
 
 
 def present_name(name: str) -> str:
@@ -102,7 +103,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 def _find(kind: str, name: str) -> Inhabitant:
     try:
-        return _inhabitants(kind)[present_name(name)]
+        return _known(kind, plugins())[present_name(name)]
     except KeyError:
         known = names(kind)
         near = difflib.get_close_matches(name, known, n=1)
@@ -157,10 +158,6 @@ def _installed(name: str) -> Path:
     )
 
 
-def _inhabitants(kind: str) -> dict[str, Inhabitant]:
-    return _known(kind, plugins())
-
-
 @cache
 def _known(kind: str, plugins: tuple[str, ...]) -> dict[str, Inhabitant]:
     package, declaration = KINDS[kind]
@@ -199,8 +196,6 @@ def _literals(path: Path) -> dict[str, Any]:
     for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
-                try:
+                with suppress(ValueError):  # computed: no declaration
                     found[name] = ast.literal_eval(value)
-                except ValueError:  # computed: no declaration
-                    continue
     return found

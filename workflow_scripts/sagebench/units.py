@@ -1,8 +1,9 @@
-"""Units of memory and time, and numbers as people read them. Standard library only."""
+"""Units of memory and time; numbers and tables as people read them. Standard library only."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -40,3 +41,19 @@ def hours_text(hours: float) -> str:
     if 0 < hours < 0.095:
         return significant(hours, 2)
     return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}"
+
+
+def text_table(
+    head: Sequence[str], cells: Sequence[Sequence[str]], left: Iterable[int]
+) -> list[str]:
+    """The lines of a table for a terminal; the columns `left` are set flush left."""
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    left = set(left)
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+
+    return [line(head), "  ".join("-" * width for width in widths), *map(line, cells)]

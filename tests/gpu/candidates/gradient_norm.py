@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from sagebench.kernels.dropout_mask import scale, threshold
-from sagebench.sampling.tensor_random import signed
+from sagebench.sampling.random import signed
 from torch import Tensor
 
 from .hashing import mask_words, node_state

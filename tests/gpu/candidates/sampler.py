@@ -14,9 +14,8 @@ import triton
 import triton.language as tl
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.random import GOLDEN as GOLDEN_INT
-from sagebench.sampling.random import MASK64
+from sagebench.sampling.random import MASK64, signed
 from sagebench.sampling.random import mix64 as mix64_of_int
-from sagebench.sampling.tensor_random import signed
 from torch import Tensor
 
 from .hashing import GOLDEN, mix64, node_state

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 import pyarrow as pa
 
 from sagebench.grid.configuration import types
-from sagebench.grid.fanout import Fanout
-from sagebench.grid.trial import FIELD_NAMES, Trial
+from sagebench.grid.trial import FIELD_NAMES, Fanout, Trial
 
 STR, INT, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 

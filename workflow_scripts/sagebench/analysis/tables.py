@@ -33,7 +33,7 @@ from sagebench.analysis.points import of_axis
 from sagebench.analysis.statistics import efficiency, outliers, speed_up
 from sagebench.errors import UserError
 from sagebench.files import write_atomic
-from sagebench.grid.fanout import Fanout
+from sagebench.grid.trial import Fanout
 from sagebench.records import MEMORY_COUNTER, Outcome, Status
 
 Row = dict[str, Any]

@@ -8,8 +8,7 @@ import torch
 
 from sagebench.bench.rows import TARGETS, Bench, Figure
 from sagebench.measure import machine
-from sagebench.text_table import text_table
-from sagebench.units import significant
+from sagebench.units import significant, text_table
 
 DISTURBED_CORES = 0.15
 """from here on other work on the machine is worth a warning"""

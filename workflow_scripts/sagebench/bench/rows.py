@@ -5,14 +5,27 @@ An engine that trials may have is compared without a line about it here.
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from sagebench.bench.processes import MeasurementFailed, run_worker
-from sagebench.grid.trial import CHOICES
+import psutil
+
+from sagebench import registry
+from sagebench.grid.trial import Trial
+from sagebench.launch.job import ROOT
+from sagebench.launch.ranks import local_environment
+from sagebench.launch.start import shared_environment
+from sagebench.launch.verdict import RankEnd, ending
+
+SCRIPTS = ROOT / "workflow_scripts"
 
 BIPARTITE = "bipartite_csr"
 """beyond PyG's trimming: written out by hand, a layer computes only the rows that are read"""
@@ -21,9 +34,9 @@ BEST_PYG = ("trimmed_csr", "trimmed_edge_index")
 """nodes and edges as `trim_to_layer` leaves them, on PyG's fused kernels; the faster is best_pyg"""
 
 PEERS = (BIPARTITE, *BEST_PYG)
-"""made by sagebench.bench.peers"""
+"""made by sagebench.bench.worker"""
 
-ENGINES = tuple(dict.fromkeys(("blocks", *PEERS, *CHOICES["engine"])))
+ENGINES = tuple(dict.fromkeys(("blocks", *PEERS, *registry.names("engine"))))
 """in the order in which they take turns: the peers, and every engine that a trial may have"""
 
 STEPS = {"blocks": 5, "reference": 1}
@@ -65,6 +78,44 @@ class Figure(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class MeasurementFailed(Exception):
+    """A process ended without a result; the message says how."""
+
+
+def run_worker(
+    job: str, trial: dict[str, Any], store: Path, steps: int
+) -> tuple[dict[str, Any], float]:
+    """Run a job of `worker.py` with the environment of a trial's only rank.
+
+    Returns its result, and how many cores anything else kept busy meanwhile.
+    """
+    arguments = json.dumps({"job": job, "trial": trial, "store": str(store), "steps": steps})
+    environment = {
+        **os.environ,
+        **shared_environment(Trial.from_json(trial), Path(), time.time()),
+        **local_environment(ranks=1, rank=0),
+        "PYTHONPATH": str(SCRIPTS),
+    }
+    command = [sys.executable, "-m", "sagebench.bench.worker", arguments]
+    busy, start = others_busy_s(), time.monotonic()
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        errors="replace",
+    )  # fmt: skip
+    if done.returncode:
+        raise MeasurementFailed(ending(RankEnd(0, done.returncode, 0, done.stderr)))
+    others_cores = (others_busy_s() - busy) / (time.monotonic() - start)
+    return json.loads(done.stdout.splitlines()[-1]), round(max(others_cores, 0.0), 2)
+
+
+def others_busy_s() -> float:
+    """CPU seconds that this machine has spent since it started, over all cores, on anything but
+    the processes that this one has started and waited for."""
+    machine, own = psutil.cpu_times(), os.times()
+    busy = machine.user + machine.nice + machine.system + machine.irq + machine.softirq
+    return busy + machine.steal - own.children_user - own.children_system
 
 
 @dataclass

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sagebench import registry
-from sagebench.engines.loaders import Loader
-from sagebench.engines.placement import Placement
+from sagebench.engines.loaders import Loader, Placement
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.sampling.order import MicroBatch

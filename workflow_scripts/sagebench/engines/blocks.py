@@ -9,17 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
-from sagebench.engines.compilation import compile_model
-from sagebench.engines.loaders import LOADERS
-from sagebench.engines.placement import Placement, placement_on
-from sagebench.engines.precision import compute_dtype
+from sagebench.engines.loaders import LOADERS, Placement, available_bytes, placement_of, torch_view
+from sagebench.engines.precision import compile_model, compute_dtype
 from sagebench.engines.side_stream import SideStream
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Network, layer_class
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.order import MicroBatch, sample_key
-from sagebench.tensors import torch_view
 
 ENGINE = "our samplers and kernels on bipartite blocks, sampled ahead of the step"
 TAKES = ["blocks"]
@@ -39,8 +36,8 @@ class Engine:
     ) -> None:
         self.trial = trial
         self.device = device
-        self.placement = placement or placement_on(
-            trial.placement, store, device, trial.memory_limit_gib
+        self.placement = placement or placement_of(
+            trial.placement, store, available_bytes(device, trial.memory_limit_gib)
         )
         self.model = self.make_model(trial, store).to(device)
         if trial.compile:

@@ -1,9 +1,11 @@
-"""How a batch comes about, by where graph and features are: one class for each placement."""
+"""Placement of graph and features, decided from sizes, and the loader of mini-batches for each."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -16,7 +18,75 @@ from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import layer_class
 from sagebench.sampling.blocks import Blocks
-from sagebench.tensors import torch_view
+from sagebench.units import GIB
+
+RESERVE_BYTES = 4 * GIB
+"""left for weights, the sampler's scratch, the batches ahead and a step's activations ..."""
+RESERVE_SHARE = 0.5
+"""... and no more than this share of what is available"""
+
+
+def torch_view(array: np.ndarray) -> Tensor:
+    """The (memory-mapped, read-only) array as a CPU tensor, without a copy. Never write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(array)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """chosen: `device`: graph and features resident there, sampled there; `host`: sampled and
+    gathered on the host, copied batch by batch; `mapped`: a CPU reads the store where it lies.
+
+    available_bytes: what the device had to give, None on a CPU.
+    """
+
+    chosen: str
+    graph_bytes: int
+    features_bytes: int
+    available_bytes: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """The choice and the sizes that led to it."""
+        sizes = {
+            "graph": self.graph_bytes,
+            "features": self.features_bytes,
+            "available": self.available_bytes,
+        }
+        known = (f"{name} {size / GIB:.2f} GiB" for name, size in sizes.items() if size is not None)
+        return f"{self.chosen}: {', '.join(known)}"
+
+
+def choose_placement(
+    wanted: str, graph_bytes: int, features_bytes: int, available_bytes: int | None
+) -> Placement:
+    """wanted: `device` and `host` are obeyed; `auto` takes the device if all of it fits there
+    beside the reserve, and `mapped` where there is no device (available_bytes None)."""
+    chosen = wanted
+    if wanted == "auto" and available_bytes is None:
+        chosen = "mapped"
+    elif wanted == "auto":
+        reserve = min(RESERVE_BYTES, RESERVE_SHARE * available_bytes)
+        chosen = "device" if graph_bytes + features_bytes + reserve <= available_bytes else "host"
+    return Placement(chosen, graph_bytes, features_bytes, available_bytes)
+
+
+def placement_of(wanted: str, store: GraphStore, available_bytes: int | None) -> Placement:
+    graph_bytes = store.colptr.nbytes + store.row.nbytes
+    return choose_placement(wanted, graph_bytes, store.features.nbytes, available_bytes)
+
+
+def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int | None:
+    """What this process may still allocate on a CUDA device, None on a CPU."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    free += torch.cuda.memory_reserved(device) - allocated
+    return free if memory_limit_gib is None else min(free, int(memory_limit_gib * GIB) - allocated)
 
 
 class Loader:

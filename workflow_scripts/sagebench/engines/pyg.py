@@ -20,9 +20,8 @@ from torch_geometric.sampler import (
 
 from sagebench import registry
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
-from sagebench.engines.compilation import compile_model
-from sagebench.engines.placement import Placement
-from sagebench.engines.precision import compute_dtype
+from sagebench.engines.loaders import Placement, torch_view
+from sagebench.engines.precision import compile_model, compute_dtype
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
@@ -30,8 +29,6 @@ from sagebench.models.base import layer_class
 from sagebench.models.pyg import PygNetwork
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import MicroBatch, sample_key
-from sagebench.stop_signals import stop_signals_held_back, survive_stop_signals
-from sagebench.tensors import torch_view
 
 LONGEST_TEMPORARY_FOLDER = 75
 """a socket's path takes 107 characters, 32 of them below the temporary folder; a loader process
@@ -71,10 +68,6 @@ class KeyedSampler(BaseSampler):
 
     def sample_from_edges(self, *_: Any, **__: Any) -> SamplerOutput:
         raise TypeError("sagebench samples from nodes")
-
-    @property
-    def edge_permutation(self) -> None:
-        return None
 
 
 class PygEngine:
@@ -137,21 +130,17 @@ class PygEngine:
         nodes_per_hop: Sequence[int],
         edges_per_hop: Sequence[int],
     ) -> Batch:
-        nodes, edges = tuple(nodes_per_hop), tuple(edges_per_hop)
-        x = features.new_empty(sum(nodes), features.shape[1])
-        edge_index = features.new_empty(2, sum(edges), dtype=torch.int64)
-        labels = features.new_empty(sum(nodes), dtype=torch.int64)
-        inputs = x, edge_index, nodes, edges
-        if layer_class(trial.model).needs_degrees:
-            inputs = *inputs, features.new_empty(sum(nodes))
-        return Batch(
-            seeds_of_sizes(nodes[0]),
-            inputs,
-            labels[: nodes[0]],
-            nodes,
-            edges,
-            0,
+        nodes = sum(nodes_per_hop)
+        data = Data(
+            x=features.new_empty(nodes, features.shape[1]),
+            edge_index=features.new_empty(2, sum(edges_per_hop), dtype=torch.int64),
+            y=features.new_empty(nodes, dtype=torch.int64),
+            num_sampled_nodes=nodes_per_hop,
+            num_sampled_edges=edges_per_hop,
         )
+        if layer_class(trial.model).needs_degrees:
+            data.degrees = features.new_empty(nodes)
+        return as_batch(seeds_of_sizes(nodes_per_hop[0]), data, key=0)
 
     def _make_sampler(self, store: GraphStore) -> BaseSampler:
         module = registry.load("sampler", self.trial.sampler)
@@ -180,7 +169,6 @@ class PygEngine:
             # None is PyG's choice; without workers the phases are timed, each on its own.
             filter_per_worker=None if workers else False,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=survive_stop_signals,
         )
 
     def sample(self, micro_batch: MicroBatch) -> Sampled:
@@ -200,27 +188,23 @@ class PygEngine:
         full = [micro_batch for micro_batch in micro_batches if len(micro_batch.seeds)]
         if full:
             loader = self._loader(full, self.trial.sampling_workers)
-            with stop_signals_held_back():
-                batches = iter(loader)
-            for micro_batch, data in zip(full, batches, strict=True):
+            for micro_batch, data in zip(full, loader, strict=True):
                 yield self._batch(micro_batch, data)
         for micro_batch in micro_batches[len(full) :]:
             yield empty_batch(micro_batch, self.trial.layers, self.device)
 
     def _batch(self, micro_batch: MicroBatch, data: Data) -> Batch:
-        nodes, edges = tuple(data.num_sampled_nodes), tuple(data.num_sampled_edges)
-        data = data.to(self.device, non_blocking=True)
-        inputs = data.x, data.edge_index, nodes, edges
-        if "degrees" in data:
-            inputs = *inputs, data.degrees
-        return Batch(
-            micro_batch,
-            inputs,
-            data.y[: len(micro_batch.seeds)],
-            nodes,
-            edges,
-            sample_key(self.trial.seed, micro_batch.epoch, micro_batch.index),
-        )
+        key = sample_key(self.trial.seed, micro_batch.epoch, micro_batch.index)
+        return as_batch(micro_batch, data.to(self.device, non_blocking=True), key)
+
+
+def as_batch(micro_batch: MicroBatch, data: Data, key: int) -> Batch:
+    """What PyG's loader gives, as the network takes it."""
+    nodes, edges = tuple(data.num_sampled_nodes), tuple(data.num_sampled_edges)
+    inputs = data.x, data.edge_index, nodes, edges
+    if "degrees" in data:
+        inputs = *inputs, data.degrees
+    return Batch(micro_batch, inputs, data.y[: len(micro_batch.seeds)], nodes, edges, key)
 
 
 def empty_batch(micro_batch: MicroBatch, layers: int, device: torch.device) -> Batch:

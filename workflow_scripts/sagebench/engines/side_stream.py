@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -13,30 +12,6 @@ from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def prefetch(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = 2
-) -> Iterator[Result]:
-    """`work(item)` for every item, in order, by `workers` threads up to `ahead` results ahead each.
-
-    No workers: on the caller's thread when asked for. An exception of `work` is raised where its
-    result would stand, and ends the work ahead of it.
-    """
-    if workers == 0:
-        yield from map(work, items)
-        return
-    pending: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) > workers * ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class SideStream:
@@ -55,12 +30,35 @@ class SideStream:
         workers: int,
         results_ahead: int = 2,
     ) -> Iterator[Result]:
-        """`work(item)` for every item, in order, by background threads (see `prefetch`), after what
-        the caller's stream has been given so far; the results are for the caller's stream."""
+        """`work(item)` for every item, in order, after what the caller's stream has been given so
+        far, by so many threads, each up to `results_ahead` results ahead; the results are for the
+        caller's stream.
+
+        No workers: on the caller's thread when asked for. An exception of `work` is raised where
+        its result would stand, and ends the work ahead of it.
+        """
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-        run = partial(self._run, work)
-        return map(self._take, prefetch(run, items, workers, results_ahead))
+        return self._results(work, items, workers, workers * results_ahead)
+
+    def _results(
+        self, work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int
+    ) -> Iterator[Result]:
+        if workers == 0:
+            for item in items:
+                yield self._take(self._run(work, item))
+            return
+        pending: deque[Future[tuple[Result, Any]]] = deque()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for item in items:
+                pending.append(pool.submit(self._run, work, item))
+                if len(pending) > ahead:
+                    yield self._take(pending.popleft().result())
+            while pending:
+                yield self._take(pending.popleft().result())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, work: Callable[[Item], Result], item: Item) -> tuple[Result, Any]:
         """`work(item)` on the side stream, by any thread; `_take` is to have what it returns."""

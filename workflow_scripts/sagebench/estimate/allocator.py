@@ -1,4 +1,4 @@
-"""The CUDA caching allocator, simulated: reserved bytes for allocations and frees.
+"""The CUDA caching allocator, simulated: reserved bytes for the allocations of recorded steps.
 
 It keeps freed memory for later requests, and so reserves more than is in use: a request that fits
 no free block takes new memory, however much lies free in smaller ones.
@@ -7,8 +7,69 @@ no free block takes new memory, however much lies free in smaller ones.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import accumulate, count
 
 from sagebench.units import MIB
+
+
+class AllocationTrace:
+    """Memory that a step takes and gives back, in order.
+
+    events: for an allocation its bytes, whose handle is the number of those before; for its end
+    -(handle + 1). So it is in a probe.
+    """
+
+    def __init__(self, events: Iterable[int] = ()) -> None:
+        self.events = list(events)
+        self._allocations = 0
+
+    def alloc(self, size_bytes: int) -> int:
+        self.events.append(size_bytes)
+        self._allocations += 1
+        return self._allocations - 1
+
+    def free(self, handle: int) -> None:
+        self.events.append(-(handle + 1))
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is in use at a time."""
+        sizes = [event for event in self.events if event > 0]
+        changes = (event if event > 0 else -sizes[-event - 1] for event in self.events)
+        return max(accumulate(changes, initial=0))
+
+
+@dataclass(frozen=True)
+class RecordedStep:
+    """One micro-step: forward, loss and backward.
+
+    batch_bytes: of every tensor of the batch, which is there before the step and after it; what a
+    rank holds in any case (the graph's features) is not in it. trace: what the step itself takes.
+    bytes_moved: read and written by the operations (see `moved_bytes`). operations: those that
+    launch a kernel.
+    """
+
+    batch_bytes: tuple[int, ...]
+    trace: AllocationTrace
+    flops: int
+    bytes_moved: int
+    operations: int
+
+    @property
+    def peak_bytes(self) -> int:
+        return sum(self.batch_bytes) + self.trace.peak_bytes
+
+    def scaled(self, share: float) -> RecordedStep:
+        """With every allocation times `share`, and none of nothing."""
+
+        def times(size: int) -> int:
+            return max(1, round(share * size))
+
+        events = (times(event) if event > 0 else event for event in self.trace.events)
+        batch_bytes = tuple(map(times, self.batch_bytes))
+        return replace(self, batch_bytes=batch_bytes, trace=AllocationTrace(events))
 
 
 class FreePieces:
@@ -93,3 +154,22 @@ class CudaAllocator:
                 self._free[small].remove(start)
                 del self._segments[start]
                 self.held -= end - start
+
+
+def replay(allocator: CudaAllocator, steps: Iterable[RecordedStep], *, batches: bool) -> int:
+    """The most that the allocator holds over these steps. batches: whether their batches come from
+    it too, each before the one of the step before has gone."""
+    handles, batch = count(-1, -1), []
+    for step in steps:
+        earlier, batch = batch, [next(handles) for _ in step.batch_bytes if batches]
+        for handle, size in zip(batch, step.batch_bytes, strict=False):
+            allocator.take(handle, size)
+        for handle in earlier:
+            allocator.give(handle)
+        taken = count()
+        for event in step.trace.events:
+            if event > 0:
+                allocator.take(next(taken), event)
+            else:
+                allocator.give(-event - 1)
+    return allocator.peak

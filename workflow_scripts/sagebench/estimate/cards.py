@@ -22,7 +22,7 @@ OPERATION_S = 10e-6
 """the host's part of an eager operation: 5 to 25 us,
 https://jiahuanglin.xyz/all_lessons/gpu_kernel_serving/18_pytorch_to_kernel.html"""
 SAMPLED_EDGES_PER_S = 20e6
-"""of the CPU sampler and thread: `make bench` on a core of an AMD EPYC (README.md)"""
+"""of the CPU sampler and thread: `make bench` on a core of an AMD EPYC (docs/measurements.md)"""
 START_S = 20.0
 """of a trial on a GPU: imports, context, communicator; a judgement"""
 POWER_SHARE = 0.7

@@ -1,42 +1,140 @@
 """The probe of a store: what trials sample and what a step of them costs, learnt on a CPU.
 
 results/probes/<store>.json holds {"format", "store_checksum", "graph": GraphFacts, "samples":
-{"<fanout>/<batch size>": Sample}, "steps": {key: StepCost}}. What is there is not taken again; it
-starts anew when the store's checksum is another one. Reading it takes neither torch nor numba.
+{"<fanout>/<batch size>": Sample}, "steps": {key: StepCost}}. Made by probing.py; standard library
+only: the plan reads it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sagebench.errors import UserError
-from sagebench.estimate.memory import placement_of
-from sagebench.estimate.samples import (
-    GraphFacts,
-    Sample,
-    StepCost,
-    expected_maximum,
-    sample_name,
-)
-from sagebench.files import hold, read_json, write_json
+from sagebench.files import read_json
 from sagebench.grid.together import law_of, samples_where_placed
-from sagebench.grid.trial import Trial
+from sagebench.grid.trial import Fanout, Trial
 from sagebench.pilot.costs import deciding_values, step_name
-
-if TYPE_CHECKING:
-    from sagebench.graph.store import GraphStore
+from sagebench.records import FromJson
+from sagebench.units import GIB
 
 FORMAT, WITHOUT_STEPS = 2, 1
-PLACEMENTS = ("device", "host")
-"""of a card: which one is chosen depends on its memory, so both are recorded"""
-SAVED_EVERY_S = 10.0
-"""while steps are recorded: writing the file takes as long as some of them"""
+CONTEXT_BYTES = GIB // 2
+"""of a card that the CUDA context, its kernels and libraries take, and the allocator never gets"""
+MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
+"""that one picture has room for"""
+WITHIN = 2.0
+"""times a batch size that is asked for with the same fanout: what lies further off tells nobody of
+a trial, and may take hours to sample"""
+
+
+@dataclass(frozen=True)
+class GraphFacts(FromJson):
+    """Sizes of a graph store. index_bytes: of colptr and row. feature_bytes: of the features."""
+
+    num_nodes: int
+    num_edges: int
+    num_features: int
+    num_classes: int
+    train_nodes: int
+    valid_nodes: int
+    test_nodes: int
+    index_bytes: int
+    feature_bytes: int
+
+    @classmethod
+    def of_manifest(cls, manifest: Mapping[str, Any]) -> GraphFacts:
+        """Of a graph store, from its manifest.json."""
+        arrays = manifest["arrays"]
+
+        def size_bytes(name: str) -> int:
+            item_bytes = int("".join(filter(str.isdigit, arrays[name]["dtype"]))) // 8
+            return prod(arrays[name]["shape"]) * item_bytes
+
+        return cls(
+            num_nodes=manifest["num_nodes"],
+            num_edges=manifest["num_edges"],
+            num_features=manifest["num_features"],
+            num_classes=manifest["num_classes"],
+            train_nodes=arrays["train"]["shape"][0],
+            valid_nodes=arrays["valid"]["shape"][0],
+            test_nodes=arrays["test"]["shape"][0],
+            index_bytes=size_bytes("colptr") + size_bytes("row"),
+            feature_bytes=size_bytes("features"),
+        )
+
+    def micro_batches(self, batch_size: int) -> int:
+        """Micro-batches with seeds in an epoch, over all ranks; the last may be a smaller one."""
+        return -(-self.train_nodes // batch_size)
+
+
+@dataclass(frozen=True)
+class Spread(FromJson):
+    """A count over micro-batches.
+
+    mean: over the micro-batches of an epoch, as outcomes record it; the last one, which may have
+    fewer seeds, is in it. full_mean, std: over those with all of their seeds; std from one
+    micro-batch to the next. (Where the training nodes do not fill one, of the only one there is.)
+    """
+
+    mean: float
+    full_mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Sample(FromJson):
+    """What one (fanout, batch size) samples: distinct nodes and edges of a micro-batch.
+
+    nodes_per_hop: new nodes of the hops 0 (the seeds) to L. edges_per_hop: of the hops 1 to L.
+    Both as in outcomes' epochs, with one difference: the last hop's nodes are always counted,
+    where the `blocks` engine does without their numbers and outcomes then say 0.
+    batches: how many were sampled.
+    """
+
+    fanout: list[int]
+    batch_size: int
+    batches: int
+    nodes_per_hop: list[Spread]
+    edges_per_hop: list[Spread]
+    nodes: Spread
+    edges: Spread
+
+
+@dataclass(frozen=True)
+class StepCost(FromJson):
+    """A micro-step of one configuration on one graph, recorded on no device (estimate/step.py).
+
+    values, placement: what decides it. parameters: of the model. flops, bytes_moved, operations
+    (about the launches), batch_bytes and trace (as AllocationTrace.events has it): of a
+    micro-batch of the mean size; typical_live_bytes: what it has in use at its peak.
+    largest_z: standard deviations from the mean to the largest micro-batch that was replayed;
+    live_bytes, held_bytes, held_std_bytes, needed_bytes, beside_bytes: of it: in use,
+    held by the allocator, and how that differs with the order of the steps, what it cannot do
+    without, and its batch where that lies beside the step; typical_beside_bytes: of the mean.
+    """
+
+    values: dict[str, Any]
+    placement: str
+    parameters: int
+    flops: int
+    bytes_moved: int
+    operations: int
+    batch_bytes: list[int]
+    trace: list[int]
+    largest_z: float
+    typical_live_bytes: int
+    live_bytes: int
+    held_bytes: int
+    held_std_bytes: int
+    needed_bytes: int
+    beside_bytes: int
+    typical_beside_bytes: int
 
 
 @dataclass
@@ -50,7 +148,7 @@ class Probe:
 
     def sample_of(self, trial: Trial) -> Sample | None:
         """What the trial samples; None where that was not probed, and of no mini-batches."""
-        return self.samples.get(_sample_name(trial)) if trial.in_minibatches else None
+        return self.samples.get(sample_name(trial)) if trial.in_minibatches else None
 
     def cost_of(self, trial: Trial, device_bytes: int | None) -> StepCost | None:
         """Of the trial's step on a card of so many bytes; None where it was not probed."""
@@ -72,6 +170,13 @@ class Probe:
         )
 
 
+def sample_name(trial: Trial) -> str:
+    """ "15,10,10/128": how a probe calls what a trial samples, before it another law of drawing."""
+    law = law_of(trial)
+    drawn = "" if law == "uniform" else f"{law}:"
+    return f"{drawn}{trial.fanout}/{trial.batch_size}"
+
+
 def path_of(results: str | os.PathLike[str], store: str) -> Path:
     """Where the probe of a store (its folder's name) is kept."""
     return Path(results, "probes", f"{store}.json")
@@ -91,87 +196,71 @@ def load_probe(path: str | os.PathLike[str]) -> Probe | None:
         ) from None
 
 
-def probe_store(
-    store: GraphStore,
-    trials: Iterable[Trial],
-    path: str | os.PathLike[str],
-    *,
-    threads: int = 1,
-    say: Callable[[str], None] = lambda line: None,
-) -> Probe:
-    """Take the samples and record the steps of `trials` that the probe in `path` lacks.
+def available_bytes(trial: Trial, device_bytes: int | None) -> float | None:
+    """What a rank may take of a card of `device_bytes` in all; None: no limit is known."""
+    limits: list[float] = []
+    if device_bytes is not None:
+        limits.append(device_bytes - CONTEXT_BYTES)
+    if trial.memory_limit_gib is not None:
+        limits.append(trial.memory_limit_gib * GIB)
+    return min(limits, default=None)
 
-    It is written as it grows, so that a probe that was interrupted goes on where it was. A file
-    that is no probe, or one of another graph, is replaced. threads: micro-batches sampled at a
-    time. say: is given a line a sample, and some of the steps.
+
+def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> str:
+    """`device` or `host` on a card, as sagebench.engines.loaders decides it; `mapped` on a CPU.
+
+    device_bytes: of its card in all; None: not known, and taken as enough.
     """
-    path, trials = Path(path), list(trials)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")
-    with hold(lock, f"{path} is being made already: waiting for that"):
-        probe = None
-        with contextlib.suppress(UserError):
-            probe = load_probe(path)
-        if probe is None or probe.store_checksum != store.checksum:
-            probe = Probe(store.checksum, GraphFacts.of_manifest(store.manifest))
-        _sample(probe, store, trials, path, threads, say)
-        _record(probe, trials, path, say)
-    return probe
+    if not samples_where_placed(trial):
+        return "host"
+    if trial.placement != "auto":
+        return trial.placement
+    if trial.device == "cpu":
+        return "mapped"
+    available = available_bytes(trial, device_bytes)
+    if available is None:
+        return "device"
+    reserve = min(4 * GIB, 0.5 * available)
+    fits = graph.index_bytes + graph.feature_bytes + reserve <= available
+    return "device" if fits else "host"
 
 
-def _sample_name(trial: Trial) -> str:
-    return sample_name(trial.fanout, trial.batch_size, law_of(trial))
+def trials_to_probe(trials: Sequence[Trial], train_nodes: int) -> list[Trial]:
+    """The trials of one store, and those of the cells between them, engine by engine."""
+    between = [
+        trial
+        for engine in dict.fromkeys(trial.engine for trial in trials)
+        for trial in cells_between([t for t in trials if t.engine == engine], train_nodes)
+    ]
+    return [*trials, *between]
 
 
-def _sample(
-    probe: Probe,
-    store: GraphStore,
-    trials: list[Trial],
-    path: Path,
-    threads: int,
-    say: Callable[[str], None],
-) -> None:
-    wanted = {_sample_name(trial): trial for trial in trials}
-    missing = sorted(
-        (trial.fanout, trial.batch_size, name)
-        for name, trial in wanted.items()
-        if name not in probe.samples
-    )
-    if not missing:
-        return
-    from sagebench.estimate.counting import Counter  # numba takes a second to import
-
-    counter = Counter(store, threads)
-    for done, (fanout, batch_size, name) in enumerate(missing, start=1):
-        sample = counter.take(fanout, batch_size, law_of(wanted[name]))
-        probe.samples[name] = sample
-        write_json(path, probe.to_json())
-        say(
-            f"sampled {done} of {len(missing)}: {name}: {sample.nodes.mean:,.0f} nodes, "
-            f"{sample.edges.mean:,.0f} edges, from {sample.batches} micro-batches"
-        )
+def axes_of(trials: Sequence[Trial]) -> tuple[list[Fanout], list[int]]:
+    """The fanouts and batch sizes that are asked for most."""
+    fanouts = Counter(trial.fanout for trial in trials).most_common(MOST_FANOUTS)
+    sizes = Counter(trial.batch_size for trial in trials).most_common(MOST_BATCH_SIZES)
+    return [fanout for fanout, _ in fanouts], sorted(size for size, _ in sizes)
 
 
-def _record(probe: Probe, trials: list[Trial], path: Path, say: Callable[[str], None]) -> None:
-    missing: dict[str, tuple[Trial, str, int]] = {}
+def cells_between(trials: Sequence[Trial], train_nodes: int) -> list[Trial]:
+    """Trials that no one asks for, of one engine: the cells of the picture near those that are.
+
+    Each is the trial of the same fanout whose batch size is nearest, with the cell's.
+    """
+    fanouts, batch_sizes = axes_of(trials)
+    asked: dict[Fanout, dict[int, Trial]] = {}
     for trial in trials:
-        values = deciding_values(trial)
-        micro_batches = probe.graph.micro_batches(trial.batch_size) * trial.epochs
-        for placement in PLACEMENTS if samples_where_placed(trial) else ("host",):
-            name = step_name(values, placement)
-            known, most = probe.steps.get(name), missing.get(name, (trial, placement, 0))[2]
-            if known is None or known.largest_z < expected_maximum(micro_batches):
-                missing[name] = trial, placement, max(micro_batches, most)
-    if not missing:
-        return
-    from sagebench.estimate.step import step_cost  # torch takes seconds to import
+        asked.setdefault(trial.fanout, {})[trial.batch_size] = trial
+    between = []
+    for fanout in fanouts:
+        there = asked[fanout]
+        for batch_size in batch_sizes:
+            nearest = min(there, key=lambda size: _ratio(size, batch_size))
+            near = _ratio(nearest, batch_size) <= WITHIN
+            if batch_size not in there and near and batch_size <= train_nodes:
+                between.append(replace(there[nearest], batch_size=batch_size))
+    return between
 
-    saved_s = time.monotonic()
-    for done, (name, (trial, placement, micro_batches)) in enumerate(missing.items(), start=1):
-        sample = probe.sample_of(trial)
-        assert sample is not None
-        probe.steps[name] = step_cost(trial, sample, probe.graph, placement, micro_batches)
-        if time.monotonic() - saved_s > SAVED_EVERY_S or done == len(missing):
-            write_json(path, probe.to_json())
-            saved_s = time.monotonic()
-            say(f"recorded {done} of {len(missing)} steps")
+
+def _ratio(a: float, b: float) -> float:
+    return max(a / b, b / a)

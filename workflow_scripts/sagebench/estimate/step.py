@@ -1,11 +1,10 @@
-"""The cost of a trial's steps: recorded on device `meta` at few sizes, as a GPU would run them, and
+"""The cost of a trial's steps: recorded on device `meta` at two sizes, as a GPU would run them, and
 replayed through torch's allocator."""
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -14,9 +13,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sagebench.engines.base import Batch, GraphSizes, engine_class
-from sagebench.estimate.allocator import CudaAllocator
-from sagebench.estimate.samples import GraphFacts, Sample, StepCost, expected_maximum, sizes_at
-from sagebench.estimate.trace import RecordedStep, Recorder
+from sagebench.estimate.allocator import CudaAllocator, RecordedStep, replay
+from sagebench.estimate.memory import expected_maximum
+from sagebench.estimate.probe import GraphFacts, Sample, Spread, StepCost
+from sagebench.estimate.trace import Recorder, tensors_in
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import deciding_values
 from sagebench.training.trainer import LossModule
@@ -25,9 +25,6 @@ META = torch.device("meta")
 STEPS, ORDERS = 20, 6
 """replayed: what is needed hardly changes after the first twenty steps; the first ones decide how
 memory is cut up, hence several orders of sizes"""
-SMALLEST_Z, NEAR_Z = -3.0, 0.5
-"""standard deviations from the mean: of the smallest micro-batch that is recorded; between two that
-are taken as alike"""
 
 
 class AsOnGpu(TorchFunctionMode):
@@ -100,78 +97,58 @@ class StepRecorder:
 
 def _storages(batch: Batch, but: Tensor) -> tuple[int, ...]:
     """Bytes of everything that a batch's tensors lie in, other than those of `but`."""
-    storages = [tensor.untyped_storage() for tensor in _tensors((batch.inputs, batch.labels))]
+    storages = [tensor.untyped_storage() for tensor in tensors_in((batch.inputs, batch.labels))]
     found = {storage._cdata: storage.nbytes() for storage in storages}
     found.pop(but.untyped_storage()._cdata, None)
     return tuple(found.values())
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    return [t for part in value for t in _tensors(part)] if isinstance(value, tuple) else []
+def sizes_at(sample: Sample, graph: GraphFacts, z: float) -> tuple[list[int], list[int]]:
+    """Nodes of the hops 0 to L and edges of the hops 1 to L of a micro-batch that lies `z` standard
+    deviations above the mean in all hops at once, as far as their sums spread; never more nodes
+    than the graph has."""
+    nodes = _shifted(sample.nodes_per_hop, sample.nodes, z)
+    edges = _shifted(sample.edges_per_hop, sample.edges, z)
+    room = graph.num_nodes
+    for k, count in enumerate(nodes):
+        nodes[k] = min(count, room)
+        room -= nodes[k]
+    return nodes, edges
 
 
-class Steps:
-    """The steps of a trial's micro-batches of all sizes, from few that are recorded.
-
-    Sizes of tensors are linear in the counts of nodes and edges, and these in z. So where two sizes
-    have the same allocations in the same order, each tensor of a step in between lies in between.
-    Where they differ (`max` of `blocks` takes its edges in pieces) one in the middle is recorded,
-    until they are near; the larger is then taken.
-    """
-
-    def __init__(
-        self, recorder: StepRecorder, sample: Sample, graph: GraphFacts, largest_z: float
-    ) -> None:
-        """largest_z: standard deviations from the mean to the largest micro-batch."""
-        self.recorder, self.sample, self.graph = recorder, sample, graph
-        self.largest_z = largest_z
-        self._recorded: dict[float, RecordedStep] = {}
-        self.typical, _, self.largest = map(self._record, (0.0, SMALLEST_Z, largest_z))
-
-    def at(self, z: float) -> RecordedStep:
-        """z: standard deviations from the mean, between the smallest and the largest."""
-        z = min(max(z, SMALLEST_Z), self.largest_z)
-        while True:
-            below = max(known for known in self._recorded if known <= z)
-            above = min(known for known in self._recorded if known >= z)
-            smaller, larger = self._recorded[below], self._recorded[above]
-            if smaller is larger:
-                return larger
-            if smaller.trace.is_alike(larger.trace):
-                return smaller.towards(larger, (z - below) / (above - below))
-            if above - below <= NEAR_Z:
-                return larger
-            self._record((below + above) / 2)
-
-    def _record(self, z: float) -> RecordedStep:
-        if z not in self._recorded:
-            self._recorded[z] = self.recorder.record(*sizes_at(self.sample, self.graph, z))
-        return self._recorded[z]
+def _shifted(per_hop: Sequence[Spread], total: Spread, z: float) -> list[int]:
+    together = sum(spread.std for spread in per_hop)
+    share = total.std / together if together else 0.0
+    return [max(0, round(spread.full_mean + z * share * spread.std)) for spread in per_hop]
 
 
 def step_cost(
     trial: Trial, sample: Sample, graph: GraphFacts, placement: str, micro_batches: int
 ) -> StepCost:
-    """Records the trial's steps, and replays them in several orders of normally distributed sizes,
-    the largest of `micro_batches` last."""
+    """Records the trial's mean step and its largest, that of `micro_batches`, and replays several
+    orders of normally distributed sizes, the largest last.
+
+    Sizes are linear in standard deviations from the mean; the other steps are the largest with
+    every allocation made smaller by the same share.
+    """
     recorder = StepRecorder(trial, graph, placement)
-    largest_z = max(expected_maximum(micro_batches), 0.0)
-    steps = Steps(recorder, sample, graph, largest_z)
     beside = recorder.engine.on_side_stream
-    typical, largest = steps.typical, steps.largest
-    helds, needs = [], []
-    for order in range(ORDERS):
-        draw = random.Random(order).gauss
-        some = [steps.at(draw(0.0, 1.0)) for _ in range(min(micro_batches, STEPS) - 1)]
-        helds.append(replay(CudaAllocator(), [*some, largest], batches=not beside))
-        frugal = replay(CudaAllocator(frugal=True), [*some, largest], batches=not beside)
-        needs.append(min(helds[-1], frugal))
+    largest_z = max(expected_maximum(micro_batches), 0.0)
+    typical, largest = (recorder.record(*sizes_at(sample, graph, z)) for z in (0.0, largest_z))
 
     def live(step: RecordedStep) -> int:
         return step.trace.peak_bytes if beside else step.peak_bytes
 
+    grown = 1 - live(typical) / max(live(largest), 1)
+    shrinks = grown / largest_z if largest_z else 0.0  # a standard deviation
+    helds, needs = [], []
+    for order in range(ORDERS):
+        draw = random.Random(order).gauss
+        sizes = (min(draw(0.0, 1.0), largest_z) for _ in range(min(micro_batches, STEPS) - 1))
+        steps = [*(largest.scaled(1 - shrinks * (largest_z - z)) for z in sizes), largest]
+        helds.append(replay(CudaAllocator(), steps, batches=not beside))
+        frugal = replay(CudaAllocator(frugal=True), steps, batches=not beside)
+        needs.append(min(helds[-1], frugal))
     return StepCost(
         values=deciding_values(trial),
         placement=placement,
@@ -190,22 +167,3 @@ def step_cost(
         beside_bytes=sum(largest.batch_bytes) if beside else 0,
         typical_beside_bytes=sum(typical.batch_bytes) if beside else 0,
     )
-
-
-def replay(allocator: CudaAllocator, steps: Iterable[RecordedStep], *, batches: bool) -> int:
-    """The most that the allocator holds over these steps. batches: whether their batches come from
-    it too, each before the one of the step before has gone."""
-    handles, batch = itertools.count(-1, -1), []
-    for step in steps:
-        earlier, batch = batch, [next(handles) for _ in step.batch_bytes if batches]
-        for handle, size in zip(batch, step.batch_bytes, strict=False):
-            allocator.take(handle, size)
-        for handle in earlier:
-            allocator.give(handle)
-        taken = itertools.count()
-        for event in step.trace.events:
-            if event > 0:
-                allocator.take(next(taken), event)
-            else:
-                allocator.give(-event - 1)
-    return allocator.peak

@@ -8,9 +8,9 @@ Outcomes of the same machine take over as they come. Standard library only.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 
 from sagebench.estimate.cards import (
     GB,
@@ -20,13 +20,12 @@ from sagebench.estimate.cards import (
     START_S,
     Card,
 )
-from sagebench.estimate.samples import GraphFacts, Sample, StepCost
+from sagebench.estimate.memory import FLOAT, NINE_OF_TEN
+from sagebench.estimate.probe import GraphFacts, Sample, StepCost
 from sagebench.grid.trial import Trial
 from sagebench.pilot.records import Pilot
+from sagebench.records import Outcome
 
-NINE_OF_TEN, QUARTILES_APART = 1.645, 1.349
-"""standard deviations: on either side of the middle; from one quartile to the other"""
-FLOAT = 4
 SAMPLER_DRAW_BYTES, SAMPLER_NODE_BYTES = 600, 60
 """moved by a device's sampler: of an edge, mostly 64-bit hashes; of a node of the graph and hop"""
 SAMPLER_OPERATIONS_A_HOP, SAMPLER_OPERATIONS_A_DRAW = 70, 4.5
@@ -37,7 +36,7 @@ OUTCOMES_SPREAD = 0.1
 judgement, until there are several"""
 PILOT_SPREAD, PILOT_SPREAD_OF_RANKS = 0.12, 0.3
 """the same from a pilot to its trial: their epochs differ by 8 % (median of 26 on two cores, where
-the same trial again differs by as much, README.md); of several ranks a judgement"""
+the same trial again differs by as much, docs/measurements.md); of several ranks a judgement"""
 LIKE_SPREAD = 0.2
 """the same from one configuration to another that corrects it"""
 A_MODEL, MEASURED_STEPS, OUTCOMES = "a model's", "measured steps", "outcomes"
@@ -176,7 +175,7 @@ def from_pilot(
         source += ", and a model's validation and test"
     return TimeEstimate(
         epoch_s=epoch_s,
-        error=math.hypot(error, _of_mean(pilot)),
+        error=error,
         micro_step_s=pilot.step_mean_s,
         start_s=pilot.start_to_first_step_s or 0.0,
         evaluation_s=evaluation_s,
@@ -186,56 +185,29 @@ def from_pilot(
     )
 
 
-def _of_mean(pilot: Pilot) -> float:
-    """Standard error of a pilot's mean step as a share of it, from the quartiles of its steps."""
-    spread = (pilot.step_high_s - pilot.step_low_s) / QUARTILES_APART
-    return spread / math.sqrt(pilot.micro_steps) / pilot.step_mean_s
-
-
-@dataclass(frozen=True)
-class Observation:
-    """An outcome of the machine, as far as it corrects estimates.
-
-    exactly: what only trials share that differ in nothing that costs time. alike: what trials share
-    that correct one another. measured: its times, of which some may be None. estimated_s: what
-    would have been estimated of its epoch; None where that is not known.
-    """
-
-    exactly: str
-    alike: tuple[object, ...]
-    measured: TimeEstimate
-    estimated_s: float | None
-
-
-def corrected(
-    estimate: TimeEstimate | None,
-    exactly: str,
-    alike: tuple[object, ...],
-    observations: Sequence[Observation],
-) -> TimeEstimate | None:
-    """The estimate after outcomes: their own times where they ran the very configuration, else
-    times the median of measured over estimated of those that are alike. estimate: None where there
-    is neither a card's data sheet nor a pilot."""
-    same = [seen.measured for seen in observations if seen.exactly == exactly]
-    if same:
-        return _of_outcomes(same, estimate)
-    seen = [one for one in observations if one.alike == alike and one.estimated_s]
-    if estimate is None or not seen:
-        return estimate
-    ratios = [one.measured.epoch_s / one.estimated_s for one in seen]
-    ratio = median(ratios)
-    return replace(
-        estimate,
-        epoch_s=ratio * estimate.epoch_s,
-        error=max(LIKE_SPREAD, _spread(ratios)),
-        micro_step_s=ratio * estimate.micro_step_s,
+def of_outcome(trial: Trial, outcome: Outcome, graph: GraphFacts) -> TimeEstimate | None:
+    """What it measured; None where no epoch but the first was timed."""
+    timing = outcome.timing
+    if timing is None or timing.epoch_median_s is None:
+        return None
+    validations = [one.evaluation_s for one in outcome.epochs if one.evaluation_s is not None]
+    return TimeEstimate(
+        epoch_s=timing.epoch_median_s,
+        error=0.0,
+        micro_step_s=timing.epoch_median_s / micro_steps_per_epoch(trial, graph),
+        start_s=timing.start_to_first_step_s,
+        evaluation_s=fmean(validations) if validations else None,
+        test_s=timing.test_s,
         basis=OUTCOMES,
-        source=f"{estimate.source}, times the median ratio of {_outcomes(len(ratios))}",
-        used=tuple(name for one in seen for name in one.measured.used),
+        source="an outcome",
+        used=(outcome.trial_id,),
     )
 
 
-def _of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) -> TimeEstimate:
+def of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) -> TimeEstimate:
+    """The times of outcomes of the very configuration; `estimate` for what none of them measured.
+    Of each, evaluation_s, test_s and start_s may be None."""
+
     def middle(name: str) -> float | None:
         known = [getattr(one, name) for one in same if getattr(one, name) is not None]
         return median(known) if known else getattr(estimate, name, None)
@@ -253,10 +225,25 @@ def _of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) ->
     )
 
 
+def corrected(estimate: TimeEstimate, ratios: Mapping[str, float]) -> TimeEstimate:
+    """The estimate after outcomes of configurations that are alike. ratios: of measured over
+    estimated epochs, by trial id."""
+    ratio = median(ratios.values())
+    return replace(
+        estimate,
+        epoch_s=ratio * estimate.epoch_s,
+        error=max(LIKE_SPREAD, _spread(ratios.values())),
+        micro_step_s=ratio * estimate.micro_step_s,
+        basis=OUTCOMES,
+        source=f"{estimate.source}, times the median ratio of {_outcomes(len(ratios))}",
+        used=tuple(ratios),
+    )
+
+
 def _outcomes(count: int) -> str:
     return f"{count} outcome{'s' * (count > 1)}"
 
 
-def _spread(values: Sequence[float]) -> float:
+def _spread(values: Collection[float]) -> float:
     """Half of the range of the logarithms."""
     return math.log(max(values) / min(values)) / 2

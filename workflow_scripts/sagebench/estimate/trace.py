@@ -7,9 +7,7 @@ a fraction of a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,73 +17,10 @@ from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from sagebench.estimate.allocator import AllocationTrace
+
 SMALLEST_BYTES = 4096
 """what is less is left out: vectors of a channel's length, single numbers"""
-
-
-class AllocationTrace:
-    """Memory that a step takes and gives back, in order.
-
-    events: for an allocation its bytes, whose handle is the number of those before; for its end
-    -(handle + 1). So it is in a probe.
-    """
-
-    def __init__(self, events: Iterable[int] = ()) -> None:
-        self.events = list(events)
-        self._allocations = 0
-
-    def alloc(self, size_bytes: int) -> int:
-        self.events.append(size_bytes)
-        self._allocations += 1
-        return self._allocations - 1
-
-    def free(self, handle: int) -> None:
-        self.events.append(-(handle + 1))
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most that is in use at a time."""
-        sizes = [event for event in self.events if event > 0]
-        changes = (event if event > 0 else -sizes[-event - 1] for event in self.events)
-        return max(accumulate(changes, initial=0))
-
-    def is_alike(self, other: AllocationTrace) -> bool:
-        """The same allocations in the same order, whatever their sizes."""
-        return len(self.events) == len(other.events) and all(
-            mine == its or min(mine, its) > 0
-            for mine, its in zip(self.events, other.events, strict=True)
-        )
-
-
-@dataclass(frozen=True)
-class RecordedStep:
-    """One micro-step: forward, loss and backward.
-
-    batch_bytes: of every tensor of the batch, which is there before the step and after it; what a
-    rank holds in any case (the graph's features) is not in it. trace: what the step itself takes.
-    bytes_moved: read and written by the operations (see `moved_bytes`). operations: those that
-    launch a kernel.
-    """
-
-    batch_bytes: tuple[int, ...]
-    trace: AllocationTrace
-    flops: int
-    bytes_moved: int
-    operations: int
-
-    @property
-    def peak_bytes(self) -> int:
-        return sum(self.batch_bytes) + self.trace.peak_bytes
-
-    def towards(self, other: RecordedStep, share: float) -> RecordedStep:
-        """With every allocation by `share` nearer to that of one whose trace is alike."""
-
-        def between(mine: int, its: int) -> int:
-            return round(mine + share * (its - mine))
-
-        batch_bytes = tuple(map(between, self.batch_bytes, other.batch_bytes))
-        trace = AllocationTrace(map(between, self.trace.events, other.trace.events))
-        return replace(self, batch_bytes=batch_bytes, trace=trace)
 
 
 class Recorder(TorchDispatchMode):
@@ -109,7 +44,7 @@ class Recorder(TorchDispatchMode):
         if torch._C._current_graph_task_id() >= 0:
             operation = self._of_backward(operation, args)
         out = operation(*args, **kwargs)
-        read, written = _tensors((args, kwargs)), _tensors(out)
+        read, written = tensors_in((args, kwargs)), tensors_in(out)
         known = {tensor.untyped_storage()._cdata for tensor in read}
         new = [tensor for tensor in written if tensor.untyped_storage()._cdata not in known]
         for tensor in new:
@@ -235,7 +170,7 @@ def _shape(value: Any) -> Any:
     return value.shape if isinstance(value, Tensor) else value
 
 
-def _tensors(values: Any) -> list[Tensor]:
+def tensors_in(values: Any) -> list[Tensor]:
     """In their order, each once."""
     leaves, _ = tree_flatten(values)
     return list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())

@@ -1,7 +1,8 @@
-"""Download a file over HTTP: resumed after a cut, checked, and there whole or not at all."""
+"""Download of a file over HTTP, resumed after a cut and there whole or not at all; checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
@@ -12,7 +13,6 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
 from sagebench.errors import UserError
-from sagebench.graph.files import checked_sha256
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 60.0
@@ -104,3 +104,20 @@ def _continue(url: str, part: Path, timeout_s: float) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def checked_sha256(path: Path, expected: str | None = None) -> str:
+    """The SHA-256 of a file, in hex. UserError: no file, or another SHA-256 than `expected`."""
+    if not path.is_file():
+        raise UserError(f"{path} is no file; give the path of one that is there")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()
+    if expected not in (None, found):
+        raise UserError(
+            f"{path} has SHA-256 {found}, not {expected}; it is damaged or another file: delete it "
+            "and get it again, or correct sha256 in the data set's spec"
+        )
+    return found

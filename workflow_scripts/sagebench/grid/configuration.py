@@ -1,49 +1,108 @@
-"""The configuration file: what a study's YAML may hold, checked, and its JSON schema."""
+"""The configuration file: YAML read strictly, one file laid over another, checked; its schema."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from functools import cache
-from importlib.util import find_spec, module_from_spec
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module, reload
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from sagebench import registry
-from sagebench.grid.strict import Strict, checked
+from sagebench.errors import UserError
+from sagebench.grid.values import checked
 
 if TYPE_CHECKING:
     from sagebench.grid.study_types import Configuration
 
+_Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _StrictLoader(_Base):
+    """PyYAML keeps the last of two equal keys and says nothing; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise UserError(
+                    f"{node.start_mark.name}, line {key.start_mark.line + 1}: "
+                    f"{key.value} is there twice: write it once, or give it another name."
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The mapping in a YAML file; raises UserError where it is none, or holds a key twice."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            values = yaml.load(file, Loader=_StrictLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): write the path of a file.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a single value
+        problem = " ".join(str(error).split())  # of several lines, the place among them
+        raise UserError(f"{path} is no YAML ({problem}): write key: value.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no keys: write keys and their values, key: value.")
+    return values
+
+
+def read_configuration(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """Files laid over each other, the last on top, each over what it extends."""
+    values: dict[str, Any] = {}
+    for path in paths:
+        values = laid_over(values, _extended(Path(path), ()))
+    return values
+
+
+def laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`: mappings are merged, everything else and data sets are replaced."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and key != "dataset":
+            value = laid_over(below, value)
+        merged[key] = value
+    return merged
+
+
+def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise UserError(f"{path} extends itself: write extends with another file's name.")
+    values = read_yaml(path)
+    if isinstance(values.get("plugins"), list):  # their files are named from where it is itself
+        beside = ((plugin, path.parent / str(plugin)) for plugin in values["plugins"])
+        values["plugins"] = [str(file) if file.exists() else name for name, file in beside]
+    name = values.pop("extends", None)
+    if name is None:
+        return values
+    if not isinstance(name, str) or not (path.parent / name).is_file():
+        raise UserError(
+            f"{path}: extends is {name!r}, which is no file beside it: "
+            "write the name of a configuration file, e.g. config.yaml."
+        )
+    return laid_over(_extended(path.parent / name, (*above, path.resolve())), values)
+
 
 def types() -> ModuleType:
-    """sagebench.grid.study_types, for the plug-ins of now."""
-    return _types(registry.plugins())
-
-
-@cache
-def _types(plugins: tuple[str, ...]) -> ModuleType:
-    spec = find_spec("sagebench.grid.study_types")
-    # A name of its own: pydantic looks up the annotations in the module of that name.
-    spec.name = f"{spec.name}:{':'.join(plugins)}"
-    module = sys.modules[spec.name] = module_from_spec(spec)
-    spec.loader.name = spec.name
-    spec.loader.exec_module(module)
-    return module
+    """sagebench.grid.study_types, whose types are those of the plug-ins of now."""
+    module = import_module("sagebench.grid.study_types")
+    return module if registry.plugins() == module.PLUGINS else reload(module)
 
 
 def validate(values: Mapping[str, Any]) -> Configuration:
     """The configuration in `values`; raises UserError with one sentence for each bad value."""
-    return _checked(types().Configuration, values)
+    return checked(types().Configuration, values, tags=types().SOURCES)
 
 
 def checked_dataset(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A data set's spec, complete; raises UserError with one sentence for each bad value."""
-    return _checked(types().DatasetAlone, {"dataset": spec}).dataset.model_dump()
-
-
-def _checked(model: type[Strict], values: Any) -> Any:
-    return checked(model, values, tags=types().SOURCES)
+    alone = checked(types().DatasetAlone, {"dataset": spec}, tags=types().SOURCES)
+    return alone.dataset.model_dump()
 
 
 def json_schema() -> dict[str, Any]:

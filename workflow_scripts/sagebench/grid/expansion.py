@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sagebench.errors import UserError
-from sagebench.grid import messages
-from sagebench.grid.resources import fits, fitting
-from sagebench.grid.site import Site
+from sagebench.grid.site import Site, fits, fitting
 from sagebench.grid.together import heeds, option_owners, options_of, wrong_together
 from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, store_name
+from sagebench.grid.values import sentence
 from sagebench.registry import recorded
 
 if TYPE_CHECKING:
@@ -113,15 +112,16 @@ def _request(
     for row in rows:
         entries.update(row)
     values = {key: value for key, (value, _) in entries.items()}
+    options, method = option_owners(), values["method"]
     for key, (value, where) in entries.items():
-        if not heeds(values, key):
+        if key not in options and not heeds(method, key):
             if value is not None and not where.startswith("defaults."):
-                raise UserError(f"{where} means nothing to method {values['method']}: leave it out.")
+                raise UserError(f"{where} means nothing to method {method}: leave it out.")
             values[key] = INTRODUCTION_DEFAULTS.get(key, False)
     for key, write in _wrong(values, site):
-        raise UserError(messages.sentence(entries[key][1], values[key], write))
+        raise UserError(sentence(entries[key][1], values[key], write))
     values["options"] = options_of(values)
-    for key in option_owners():
+    for key in options:
         del values[key]
     walltime_min, continues = values.pop("walltime_min"), values.pop("continue_after_walltime")
     values["sampler"] = recorded(values["sampler"])

@@ -14,16 +14,16 @@ from typing import Any
 from sagebench import registry
 from sagebench.errors import script_parser
 from sagebench.files import read_json, read_object, write_atomic, write_json
-from sagebench.grid.configuration import validate
-from sagebench.grid.expansion import Request, Study, expand
-from sagebench.grid.files import laid_over, read_configuration
-from sagebench.grid.resources import geometry
-from sagebench.grid.site import read_site, validate_site
+from sagebench.grid.configuration import laid_over, read_configuration, validate
+from sagebench.grid.expansion import Study, expand
+from sagebench.grid.site import geometry, read_site, validate_site
 from sagebench.grid.trial import digest
 
 DEFAULT_CONFIGURATION = "config/config.yaml"
 DEFAULT_SITE = "profiles/local/site.yaml"
 FORMAT = 1
+REQUESTED = ("store", "walltime_min", "continues")
+"""what the file tells of the request for a trial"""
 
 
 def load_study(
@@ -62,40 +62,6 @@ def study_of(arguments: argparse.Namespace) -> Study:
     return load_study(arguments.configfile, arguments.site)
 
 
-def study_document(study: Study, runtimes: bool = False) -> dict[str, Any]:
-    """The study as plain JSON types: its configuration and site, and the trials they make.
-
-    {"format", "study", "configuration", "site", "experiments": [{"name", "title", "axis", "seeds",
-    "trials": [id]}], "requests": {id: {"store", "walltime_min", "continues"}},
-    "places": {ranks: Geometry}, "skipped": {id: prediction}}; with `runtimes`, "runtime_min" is
-    in the requests that have one.
-
-    Not in it, as no other tables come of it: "command", which the frozen file has once the study's
-    trials or its report were made: Snakemake's command line of the last time.
-    """
-    widths = {request.trial.ranks for request in study.requests.values()}
-
-    def asked(request: Request) -> dict[str, Any]:
-        names = ["store", "walltime_min", "continues"]
-        if runtimes and request.runtime_min is not None:
-            names.append("runtime_min")
-        return {name: getattr(request, name) for name in names}
-
-    plugins = list(plugin_copies(_plugins_folder(study)))
-    return {
-        "format": FORMAT,
-        **({"plugins": plugins} if plugins else {}),
-        "study": study.name,
-        "configuration": study.configuration.complete(),
-        "site": study.site.model_dump(mode="json"),
-        "experiments": [asdict(experiment) for experiment in study.experiments],
-        "requests": {trial_id: asked(request) for trial_id, request in study.requests.items()},
-        # JSON's keys are texts.
-        "places": {str(ranks): asdict(geometry(ranks, study.site)) for ranks in sorted(widths)},
-        "skipped": dict(study.skipped),
-    }
-
-
 class Freezer:
     """The frozen files of one study: their paths, and how they are written.
 
@@ -105,14 +71,38 @@ class Freezer:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self._document = study_document(study)
-        self._run_document = study_document(study, runtimes=True)
-        self.path = self.run_path = self._path(self._document)
-        if self._run_document != self._document:
-            self.run_path = self._path(self._run_document)
+        self._folder = f"{study.results}/{study.name}/frozen"
+        self._plugins = plugin_copies(f"{self._folder}/plugins")
+        self.path, self._document = self._frozen(REQUESTED)
+        self.run_path, self._run_document = self.path, self._document
+        if any(request.runtime_min is not None for request in study.requests.values()):
+            self.run_path, self._run_document = self._frozen([*REQUESTED, "runtime_min"])
 
-    def _path(self, document: dict[str, Any]) -> str:
-        return f"{self.study.results}/{self.study.name}/frozen/{digest(document, 10)}.json"
+    def _frozen(self, requested: Sequence[str]) -> tuple[str, dict[str, Any]]:
+        """The path of the study's file and what is in it, as plain JSON types: its configuration
+        and site, and the trials they make.
+
+        Once the study's trials or its report were made, the file holds "command" too: Snakemake's
+        command line of the last time, which is in no name, as no other tables come of it.
+        """
+        study = self.study
+        widths = {request.trial.ranks for request in study.requests.values()}
+        document = {
+            "format": FORMAT,
+            **({"plugins": list(self._plugins)} if self._plugins else {}),
+            "study": study.name,
+            "configuration": study.configuration.complete(),
+            "site": study.site.model_dump(mode="json"),
+            "experiments": [asdict(experiment) for experiment in study.experiments],
+            "requests": {
+                trial_id: {name: getattr(request, name) for name in requested}
+                for trial_id, request in study.requests.items()
+            },
+            # JSON's keys are texts.
+            "places": {str(ranks): asdict(geometry(ranks, study.site)) for ranks in sorted(widths)},
+            "skipped": dict(study.skipped),
+        }
+        return f"{self._folder}/{digest(document, 10)}.json", document
 
     def write(
         self, trial_ids: Iterable[str], stores: Iterable[str], command: str | None = None
@@ -129,7 +119,7 @@ class Freezer:
         for path, document in {self.run_path: self._run_document, **wanted}.items():
             if not Path(path).exists():
                 write_json(path, document)
-        for copy, content in plugin_copies(_plugins_folder(self.study)).items():
+        for copy, content in self._plugins.items():
             if content is not None and not Path(copy).exists():
                 write_atomic(copy, content)
         for store in stores:
@@ -142,17 +132,10 @@ def _write_changed(path: str, value: Any) -> None:
         write_json(path, value)
 
 
-def _plugins_folder(study: Study) -> str:
-    return f"{study.results}/{study.name}/frozen/plugins"
-
-
 def use_plugins(plugins: Any) -> None:
     """Those of a configuration, which is not checked yet."""
-    registry.use(plugins if isinstance(plugins, list) and all(map(_is_text, plugins)) else [])
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    sound = isinstance(plugins, list) and all(isinstance(one, str) for one in plugins)
+    registry.use(plugins if sound else [])
 
 
 def plugin_copies(folder: str) -> dict[str, bytes | None]:
@@ -160,12 +143,9 @@ def plugin_copies(folder: str) -> dict[str, bytes | None]:
     `folder`, and the names of those that are installed, with None."""
     copies: dict[str, bytes | None] = {}
     for path, entry in registry.plugin_files(registry.plugins()):
-        if entry is not None:
-            copies[entry] = None
-        else:
-            content = path.read_bytes()
-            name = hashlib.sha256(content).hexdigest()[:10]
-            copies[f"{folder}/{name}/{path.name}"] = content
+        content = path.read_bytes() if entry is None else None
+        name = hashlib.sha256(content or b"").hexdigest()[:10]
+        copies[entry or f"{folder}/{name}/{path.name}"] = content
     return copies
 
 

@@ -1,74 +1,32 @@
-"""Where the ranks of a trial go: one pure function from ranks and site to nodes, CPUs, memory."""
+"""What jobs ask for, by Snakemake's names of it: nodes, CPUs, memory, minutes."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sagebench.errors import UserError
-from sagebench.grid.site import Site
+from sagebench.grid.expansion import Request, Study
+from sagebench.grid.site import Site, geometry, possible_ranks
+
+CPU_JOB_CPUS = 8
+CPU_JOB_WALLTIME_MIN = 240
+PREFLIGHT_WALLTIME_MIN = 15
+PILOTS_START_MIN, PILOT_MIN = 10, 3
+"""of a job; of one pilot: its process and its container, some seconds of micro-steps, a test"""
+
+Asked = Mapping[str, Any]
+"""resources by Snakemake's names of them"""
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """What one trial asks for. Every node gets the same number of ranks."""
-
-    nodes: int
-    ranks_per_node: int
-    cpus_per_rank: int  # the same at every width, so that widths can be compared
-    memory_mib_per_cpu: int | None  # None: not asked for
-    devices_per_node: int  # that the job is given, and billed for
-
-    @property
-    def devices_allocated(self) -> int:
-        return self.nodes * self.devices_per_node
+def preflight_widths(site: Site) -> list[int]:
+    """The numbers of ranks that show what can be wrong: one, a whole node's, two nodes'."""
+    nodes = range(1, min(site.nodes, 2) + 1)
+    return sorted({1, *(site.devices_per_node * count for count in nodes)})
 
 
-def geometry(ranks: int, site: Site) -> Geometry:
-    """The fewest nodes for `ranks`; raises UserError where the site's nodes cannot give them."""
-    nodes = -(-ranks // site.devices_per_node)
-    if not fits(ranks, site):
-        raise UserError(f"{ranks} ranks do not fit {site.machine}: write {fitting(ranks, site)}")
-    ranks_per_node = ranks // nodes
-    return Geometry(
-        nodes=nodes,
-        ranks_per_node=ranks_per_node,
-        cpus_per_rank=max(1, site.cpus // site.devices_per_node),
-        memory_mib_per_cpu=memory_mib_per_cpu(site),
-        devices_per_node=site.devices_per_node if site.whole_nodes else ranks_per_node,
-    )
-
-
-def memory_mib_per_cpu(site: Site) -> int | None:
-    """The share of a node's memory that goes with one of its CPUs; None: not asked for."""
-    if site.memory_per_node_gib is None:
-        return None
-    return int(site.memory_per_node_gib * 1024 / site.cpus)
-
-
-def fits(ranks: int, site: Site) -> bool:
-    """Whether the site can give so many: on the fewest nodes, as many on each."""
-    nodes = -(-ranks // site.devices_per_node)
-    return nodes <= site.nodes and ranks % nodes == 0
-
-
-def possible_ranks(site: Site) -> list[int]:
-    counts = range(1, site.nodes * site.devices_per_node + 1)
-    return [count for count in counts if fits(count, site)]
-
-
-def fitting(ranks: int, site: Site) -> str:
-    """What to write instead of a number of ranks that the site cannot give."""
-    near = sorted(possible_ranks(site), key=lambda count: abs(count - ranks))[:3]
-    return (
-        f"{' or '.join(str(count) for count in sorted(near))} "
-        f"({site.nodes} x {site.devices_per_node} devices, as many ranks on every node)"
-    )
-
-
-def slurm_resources(ranks: int, site: Site) -> dict[str, Any]:
-    """What the Slurm plugin is to ask for; a value of None is left out.
+def slurm_resources(ranks: int, site: Site) -> Asked:
+    """What the Slurm plugin is to ask for; None is left out. Nothing where Slurm starts no ranks.
 
     A node that is given out whole is asked for whole, at every width: the trial's own srun then
     takes of it what the trial needs. Memory goes by CPU, so a rank has the same at every width.
@@ -77,6 +35,8 @@ def slurm_resources(ranks: int, site: Site) -> dict[str, Any]:
     plugin refuses it and wraps the command in an srun of its own, in which ours overlaps.
     `tasks_per_gpu` is 0 where `tasks` is given: the plugin would ask for so many tasks a GPU.
     """
+    if site.launcher == "local":
+        return {}
     place = geometry(ranks, site)
     tasks = place.devices_allocated
     by_node = place.devices_per_node > 1
@@ -96,40 +56,85 @@ def slurm_resources(ranks: int, site: Site) -> dict[str, Any]:
     }
 
 
-CPU_JOB_CPUS = 8
-CPU_JOB_WALLTIME_MIN = 240
-
-
 def cpu_job_resources(site: Site) -> dict[str, Any]:
-    """What a job that needs no device asks for: a graph store, the image. None is left out."""
-    return {
-        "runtime": min(CPU_JOB_WALLTIME_MIN, site.limits.walltime_max_min or CPU_JOB_WALLTIME_MIN),
-        "cpus_per_task": min(CPU_JOB_CPUS, site.cpus),
-        "mem_mb_per_cpu": memory_mib_per_cpu(site),
-        "slurm_account": site.account,
-        "slurm_partition": site.partition_cpu,
-        "qos": site.qos,
+    """What a job that needs no device asks for: a graph store, the image."""
+    if site.launcher == "local":
+        return {}
+    return _given(
+        {
+            "runtime": within_limit(CPU_JOB_WALLTIME_MIN, site),
+            "cpus_per_task": min(CPU_JOB_CPUS, site.cpus),
+            "mem_mb_per_cpu": site.memory_mib_per_cpu,
+            "slurm_account": site.account,
+            "slurm_partition": site.partition_cpu,
+            "qos": site.qos,
+        }
+    )
+
+
+def within_limit(minutes: int, site: Site) -> int:
+    """As many minutes, where the site's longest job has them."""
+    return min(minutes, site.limits.walltime_max_min or minutes)
+
+
+def resources_of_trials(study: Study) -> dict[str, Any]:
+    """For the rule of trials: by ranks and walltime, of which there are few."""
+
+    def key(request: Request) -> tuple[int, int]:
+        return request.trial.ranks, request.walltime_min
+
+    def runtime_min(wildcards: Any, attempt: int) -> int:
+        """The first attempt asks for what was predicted, a later one for the walltime."""
+        request = study.requests[wildcards.trial]
+        predicted = request.runtime_min if attempt == 1 else None
+        return request.walltime_min if predicted is None else predicted
+
+    asked = {
+        (ranks, minutes): {"runtime": minutes, **slurm_resources(ranks, study.site)}
+        for ranks, minutes in set(map(key, study.requests.values()))
     }
+    resources = _by_job(asked, lambda wildcards: key(study.requests[wildcards.trial]))
+    if any(request.runtime_min is not None for request in study.requests.values()):
+        resources["runtime"] = runtime_min
+    return resources
 
 
-PREFLIGHT_WALLTIME_MIN = 15
+def resources_of_preflights(site: Site) -> dict[str, Any]:
+    """For the rule of preflights: what trials of as many ranks ask for, and less time."""
+    asked = {ranks: slurm_resources(ranks, site) for ranks in possible_ranks(site)}
+    resources = _by_job(asked, lambda wildcards: int(wildcards.preflight))
+    limit = {"runtime": within_limit(PREFLIGHT_WALLTIME_MIN, site)}
+    return {**limit, **resources} if resources else {}
 
 
-def preflight_walltime_min(site: Site) -> int:
-    return min(PREFLIGHT_WALLTIME_MIN, site.limits.walltime_max_min or PREFLIGHT_WALLTIME_MIN)
+def resources_of_pilots(site: Site, pilots: Callable[[], int]) -> dict[str, Any]:
+    """For the job of as many pilots, one after the other: what a trial of one rank asks for. What
+    the site's limit leaves out, the next job does."""
+
+    def runtime_min(wildcards: Any) -> int:
+        return within_limit(PILOTS_START_MIN + PILOT_MIN * pilots(), site)
+
+    asked = slurm_resources(1, site)
+    return {"runtime": runtime_min, **_given(asked)} if asked else {}
 
 
-PILOTS_START_MIN, PILOT_MIN = 10, 3
-"""of a job; of one pilot: its process and its container, some seconds of micro-steps, a test"""
+def _given(asked: Asked) -> dict[str, Any]:
+    return {name: value for name, value in asked.items() if value is not None}
 
 
-def pilot_walltime_min(pilots: int, site: Site) -> int:
-    """For so many, one after the other; what the site's limit leaves out, the next job does."""
-    wanted = PILOTS_START_MIN + PILOT_MIN * pilots
-    return min(wanted, site.limits.walltime_max_min or wanted)
+def _by_job(asked: Mapping[Any, Asked], key: Callable[[Any], Any]) -> dict[str, Any]:
+    """A rule's resources. asked: what its jobs ask for, by what tells them apart, which is the
+    `key` of their wildcards.
 
+    One value where all ask for the same: Snakemake calls a function for every job.
+    """
+    first, *others = asked.values()
 
-def preflight_widths(site: Site) -> list[int]:
-    """The numbers of ranks that show what can be wrong: one, a whole node's, two nodes'."""
-    nodes = range(1, min(site.nodes, 2) + 1)
-    return sorted({1, *(site.devices_per_node * count for count in nodes)})
+    def of_job(name: str) -> Callable[[Any], Any]:
+        return lambda wildcards: asked[key(wildcards)][name]
+
+    return {
+        name: value if all(other[name] == value for other in others) else of_job(name)
+        for name, value in first.items()
+        if any(one[name] is not None for one in asked.values())
+    }

@@ -1,4 +1,4 @@
-"""The site: what the machine has and how its jobs are started. Nothing of the science."""
+"""The site: what the machine has, how its jobs are started, and where the ranks of a trial go."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
 from sagebench.errors import UserError
-from sagebench.grid.files import read_yaml
-from sagebench.grid.strict import Strict, checked
+from sagebench.grid.configuration import read_yaml
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     FilePath,
     Flag,
     Name,
+    Strict,
     Text,
+    checked,
     choice,
     key,
     matching,
@@ -54,9 +56,6 @@ def _further(option: str) -> str:
 
 
 BatchOption = Annotated[Option, AfterValidator(_further)]
-
-PLACEHOLDER = "EDIT"
-"""what a profile writes where its user has to write something of theirs"""
 
 
 class Limits(Strict):
@@ -113,14 +112,19 @@ class Site(Strict):
             return self.cpus_per_node
         return len(os.sched_getaffinity(0))
 
+    @property
+    def memory_mib_per_cpu(self) -> int | None:
+        """The share of a node's memory that goes with one of its CPUs; None: not asked for."""
+        if self.memory_per_node_gib is None:
+            return None
+        return int(self.memory_per_node_gib * 1024 / self.cpus)
+
     def placeholders(self) -> list[str]:
-        """The keys whose values still wait for their user."""
-        return [
-            key
-            for key, value in self.model_dump(mode="json").items()
-            # Not as a part of another word: EDITH is a name.
-            if re.search(rf"(?<![A-Z]){PLACEHOLDER}(?![A-Z])", json.dumps(value))
-        ]
+        """The keys whose values still hold the word EDIT, for their user to write."""
+        values = self.model_dump(mode="json").items()
+        # Not as a part of another word: EDITH is a name.
+        word = re.compile(r"(?<![A-Z])EDIT(?![A-Z])")
+        return [key for key, value in values if word.search(json.dumps(value))]
 
 
 def read_site(path: str | os.PathLike[str]) -> Site:
@@ -135,3 +139,53 @@ def read_site(path: str | os.PathLike[str]) -> Site:
 
 def validate_site(values: Mapping[str, Any], root: str = "") -> Site:
     return checked(Site, values, root=root)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What one trial asks for. Every node gets the same number of ranks."""
+
+    nodes: int
+    ranks_per_node: int
+    cpus_per_rank: int  # the same at every width, so that widths can be compared
+    memory_mib_per_cpu: int | None  # None: not asked for
+    devices_per_node: int  # that the job is given, and billed for
+
+    @property
+    def devices_allocated(self) -> int:
+        return self.nodes * self.devices_per_node
+
+
+def geometry(ranks: int, site: Site) -> Geometry:
+    """The fewest nodes for `ranks`; raises UserError where the site's nodes cannot give them."""
+    nodes = -(-ranks // site.devices_per_node)
+    if not fits(ranks, site):
+        raise UserError(f"{ranks} ranks do not fit {site.machine}: write {fitting(ranks, site)}")
+    ranks_per_node = ranks // nodes
+    return Geometry(
+        nodes=nodes,
+        ranks_per_node=ranks_per_node,
+        cpus_per_rank=max(1, site.cpus // site.devices_per_node),
+        memory_mib_per_cpu=site.memory_mib_per_cpu,
+        devices_per_node=site.devices_per_node if site.whole_nodes else ranks_per_node,
+    )
+
+
+def fits(ranks: int, site: Site) -> bool:
+    """Whether the site can give so many: on the fewest nodes, as many on each."""
+    nodes = -(-ranks // site.devices_per_node)
+    return nodes <= site.nodes and ranks % nodes == 0
+
+
+def possible_ranks(site: Site) -> list[int]:
+    counts = range(1, site.nodes * site.devices_per_node + 1)
+    return [count for count in counts if fits(count, site)]
+
+
+def fitting(ranks: int, site: Site) -> str:
+    """What to write instead of a number of ranks that the site cannot give."""
+    near = sorted(possible_ranks(site), key=lambda count: abs(count - ranks))[:3]
+    return (
+        f"{' or '.join(str(count) for count in sorted(near))} "
+        f"({site.nodes} x {site.devices_per_node} devices, as many ranks on every node)"
+    )

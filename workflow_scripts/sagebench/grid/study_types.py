@@ -1,7 +1,7 @@
 """The types of a configuration: its keys, data sets, experiments.
 
-They depend on what modules there are, plug-ins too: `configuration.types` has a copy of this module
-for each set of plug-ins.
+They depend on what modules there are, plug-ins too: `configuration.types` reloads this module where
+those are others.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, create_model
 from pydantic.fields import FieldInfo
 
 from sagebench import registry
-from sagebench.grid.strict import Strict
 from sagebench.grid.together import option_owners
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
@@ -22,6 +21,7 @@ from sagebench.grid.values import (
     FilePath,
     Flag,
     Name,
+    Strict,
     Text,
     choice,
     key,
@@ -43,11 +43,6 @@ def _not_reserved(name: str) -> str:
 
 def _not_empty(kind: Any) -> Any:
     return Annotated[kind, Field(min_length=1)]
-
-
-def _no_default(schema: dict[str, Any]) -> None:
-    """Of a key that may be left out and then is not there at all."""
-    schema.pop("default", None)
 
 
 SHA256 = matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null")
@@ -178,22 +173,23 @@ Columns: type[Strict] = create_model(
     "Columns",
     __base__=Strict,
     **{
-        key: (_not_empty(list[kind]), Field(None, description=text, json_schema_extra=_no_default))
+        # One that is left out is not there at all: it has no default in the schema.
+        key: (
+            _not_empty(list[kind]),
+            Field(None, description=text, json_schema_extra=lambda it: it.pop("default", None)),
+        )
         for key, (kind, _, text) in KEYS.items()
     },
 )
 
 
-class EqualColumns(Columns):
-    """Columns of one table: the first entries belong together, then the second ones, ..."""
-
-    @model_validator(mode="after")
-    def _equal_lengths(self) -> EqualColumns:
-        lengths = {key: len(column) for key, column in self if column is not None}
-        if len(set(lengths.values())) > 1:
-            counted = ", ".join(f"{length} of {key}" for key, length in lengths.items())
-            raise whole_sentence(f"holds {counted}: write as many entries for each.")
-        return self
+def _equal_lengths(columns: Strict) -> Strict:
+    """Of one table: the first entries belong together, then the second ones, ..."""
+    lengths = {key: len(column) for key, column in columns if column is not None}
+    if len(set(lengths.values())) > 1:
+        counted = ", ".join(f"{length} of {key}" for key, length in lengths.items())
+        raise whole_sentence(f"holds {counted}: write as many entries for each.")
+    return columns
 
 
 class Experiment(Strict):
@@ -206,7 +202,7 @@ class Experiment(Strict):
     dataset: Dataset | None = key(None, "instead of the study's data set")
     fixed: Values = Field(default_factory=Values, description="instead of the study's defaults")
     product: Columns | None = key(None, "a list for each key; all are crossed")
-    zipped: EqualColumns | None = key(
+    zipped: Annotated[Columns, AfterValidator(_equal_lengths)] | None = key(
         None, "lists of equal length; entries at one place go together", alias="zip"
     )
     rows: _not_empty(list[Values]) | None = key(None, "rows of keys and values", alias="list")
@@ -244,3 +240,6 @@ class Configuration(Strict):
         }
         whole = self.model_dump(mode="json", exclude={"extends", "experiments"})
         return {**whole, "experiments": experiments}
+
+
+PLUGINS = registry.plugins()  # that all of this is made for; not set where one of them is bad

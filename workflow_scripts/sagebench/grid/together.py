@@ -1,11 +1,11 @@
-"""What goes together, by what engines, samplers and models declare of themselves.
+"""What goes together, by what engines, samplers, models and methods declare of themselves.
 
 Standard library only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sagebench import registry
@@ -26,11 +26,10 @@ def option_owners() -> dict[str, dict[str, Mapping[str, Any]]]:
     return found
 
 
-def heeds(values: Mapping[str, Any], key: str) -> bool:
-    """Whether the method of `values` has a use for `key`."""
-    declared = registry.declared("method", values["method"])
-    used = declared.get("KEYS")
-    return used is None or key in COMMON or key in used or key in option_owners()
+def heeds(method: str, key: str) -> bool:
+    """Whether a method has a use for a key of a configuration that is no option."""
+    used = registry.declared("method", method).get("KEYS")
+    return used is None or key in COMMON or key in used
 
 
 def wrong_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -39,25 +38,23 @@ def wrong_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     values: of every key of a configuration; of a model's option None where it is not given.
     """
     yield from _wrong_of_model(values)
-    engine, sampler = values["engine"], values["sampler"]
-    takes = registry.declared("engine", engine)["TAKES"]
-    if registry.declared("sampler", sampler)["GIVES"] not in takes:
-        fitting = " or ".join(_with("sampler", "GIVES", takes))
-        others = " or ".join(
-            name
-            for name in registry.names("engine")
-            if registry.declared("sampler", sampler)["GIVES"]
-            in registry.declared("engine", name)["TAKES"]
+    engine = registry.declared("engine", values["engine"])
+    sampler = registry.declared("sampler", values["sampler"])
+    if sampler["GIVES"] not in engine["TAKES"]:
+        fitting = _with("sampler", lambda one: one["GIVES"] in engine["TAKES"])
+        others = _with("engine", lambda one: sampler["GIVES"] in one["TAKES"])
+        yield (
+            "sampler",
+            f"{fitting}, which engine {values['engine']} takes, or set engine: {others}",
         )
-        yield "sampler", f"{fitting}, which engine {engine} takes, or set engine: {others}"
-    placements = registry.declared("engine", engine)["PLACEMENTS"]
-    if values["placement"] not in placements:
-        yield "placement", f"{' or '.join(placements)}: engine {engine} always samples on the host"
-    if values["continue_after_walltime"] and not registry.declared("sampler", sampler)["KEYED"]:
-        others = " or ".join(_with("sampler", "KEYED", [True]))
+    if values["placement"] not in engine["PLACEMENTS"]:
+        placements = " or ".join(engine["PLACEMENTS"])
+        yield "placement", f"{placements}: engine {values['engine']} always samples on the host"
+    if values["continue_after_walltime"] and not sampler["KEYED"]:
         yield (
             "continue_after_walltime",
-            f"false: no checkpoint holds {sampler}'s random state, or set sampler: {others}",
+            f"false: no checkpoint holds {values['sampler']}'s random state, or set sampler: "
+            + _with("sampler", lambda one: one["KEYED"]),
         )
 
 
@@ -92,15 +89,14 @@ def options_of(values: Mapping[str, Any]) -> dict[str, Any]:
 def _own_options(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for kind in ("model", "method"):
-        if heeds(values, kind):
+        if heeds(values["method"], kind):
             found |= registry.declared(kind, values[kind]).get("OPTIONS", {})
     return found
 
 
-def _with(kind: str, declaration: str, among: list[Any]) -> list[str]:
-    return [
-        name for name in registry.names(kind) if registry.declared(kind, name)[declaration] in among
-    ]
+def _with(kind: str, fits: Callable[[Mapping[str, Any]], Any]) -> str:
+    """The names of those whose declarations fit."""
+    return " or ".join(name for name in registry.names(kind) if fits(registry.declared(kind, name)))
 
 
 def law_of(trial: Trial) -> str:

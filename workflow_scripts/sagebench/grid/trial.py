@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,49 +18,10 @@ from typing import Any
 from sagebench import registry
 from sagebench.errors import UserError
 from sagebench.files import read_json
-from sagebench.grid.fanout import Fanout
 from sagebench.registry import recorded
 
-# The values that an id leaves out. NEVER EDIT OR REMOVE AN ENTRY: every id that exists was made
-# with it. A new field gets one entry more, the value that trials had before the field existed, so
-# that no id changes. What a configuration falls back to today is configuration.py's business.
-INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "engine": "blocks",
-        "sampler": "sagebench",
-        "layers": 5,
-        "hidden_channels": 256,
-        "dropout": 0.5,
-        "aggregator": "mean",
-        "batch_size": 128,
-        "accumulation": 5,
-        "fanout": (15, 10, 10, 10, 10),
-        "ranks": 1,
-        "threads_per_rank": 1,
-        "sampling_workers": 1,
-        "epochs": 10,
-        "optimizer": "adam",
-        "learning_rate": 0.001,
-        "learning_rate_scaling": "linear",
-        "evaluate_every_epochs": 5,
-        "patience_evaluations": 10,
-        "validation": "full",
-        "phase_window_steps": 10,
-        "seed": 0,
-        "precision": "fp32",
-        "device": "cuda",
-        "memory_limit_gib": None,
-        "placement": "auto",
-        "compile": False,
-        "sampled_test_nodes": None,
-        "profile_steps": 0,
-        "model": "sage",
-        "options": {},
-        "method": "minibatch",
-    }
-)
-
-# The same for the keys of a data set, and the keys that say where the data lies, not what it is.
+# What an id leaves out of a data set: the values that it had before a key existed, as a trial's
+# defaults (NEVER EDIT ONE), and the keys that say where the data lies, not what it is.
 DATASET_INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType({"scale": 1, "seed": 0})
 DATASET_WHEREABOUTS = frozenset({"archive", "sha256"})
 
@@ -79,60 +41,96 @@ REGISTERED = ("engine", "method", "model", "sampler")
 """the values that name a module"""
 
 
-@dataclass(frozen=True, slots=True)
+class Fanout(tuple[int, ...]):
+    """Neighbors a hop, from the seed nodes outward, one hop a layer; -1: every one, 0: none."""
+
+    @classmethod
+    def parse(cls, text: str) -> Fanout:
+        """Of its text, "15,10,-1". Raises ValueError for anything else."""
+        return cls(int(hop) for hop in text.split(","))
+
+    def __str__(self) -> str:
+        """ "15,10,-1", as tables have it."""
+        return ",".join(map(str, self))
+
+    @property
+    def label(self) -> str:
+        """ "15·10·all", for people."""
+        return "·".join(self._words)
+
+    @property
+    def readable(self) -> str:
+        """ "15.10.all", as in a trial's id."""
+        return ".".join(self._words)
+
+    @property
+    def total(self) -> float | None:
+        """Product of the hops that take any; None where one takes every neighbor."""
+        return None if -1 in self else float(math.prod(hop for hop in self if hop))
+
+    @property
+    def _words(self) -> list[str]:
+        return ["all" if hop == -1 else str(hop) for hop in self]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One training run. Two trials with equal values are the same trial, whoever asks for it.
 
     Not part of a trial: the walltime asked for, the image, the commit. They are requested or
     recorded, and change nothing of what is run.
+
+    NEVER EDIT OR REMOVE A DEFAULT: an id leaves out what is at its default, and every id that
+    exists was made with them. A new field gets the value that trials had before it existed, so that
+    no id changes. What a configuration falls back to today is study_types.py's business.
     """
 
     dataset: dict[str, Any]  # the data set's spec, e.g. {"name": "pubmed", "source": "pubmed", ..}
-    engine: str  # a module of sagebench.engines
-    sampler: str  # a module of sagebench.sampling; sagebench is `uniform`
-    layers: int
-    hidden_channels: int
-    dropout: float
-    aggregator: str  # mean | sum | max
-    batch_size: int  # seeds in one micro-batch of one rank
-    accumulation: int  # micro-batches in one optimizer step of one rank
-    fanout: Fanout  # neighbors a hop, from the seeds outward; -1: every one, 0: none
-    ranks: int  # processes, one a device
-    threads_per_rank: int
-    sampling_workers: int  # background samplers of one rank
-    epochs: int
-    optimizer: str  # adam
-    learning_rate: float  # of one rank, before scaling
-    learning_rate_scaling: str  # linear | sqrt | none, with the number of ranks
-    evaluate_every_epochs: int
-    patience_evaluations: int | None  # evaluations without a better score before stopping early
-    validation: str  # full | sampled
-    phase_window_steps: int  # micro-steps of the window that times the phases, overlap off
-    seed: int
-    precision: str  # fp32 | tf32 | bf16
-    device: str  # cpu | cuda
+    engine: str = "blocks"  # a module of sagebench.engines
+    sampler: str = "sagebench"  # a module of sagebench.sampling; sagebench is `uniform`
+    layers: int = 5
+    hidden_channels: int = 256
+    dropout: float = 0.5
+    aggregator: str = "mean"  # mean | sum | max
+    batch_size: int = 128  # seeds in one micro-batch of one rank
+    accumulation: int = 5  # micro-batches in one optimizer step of one rank
+    fanout: Fanout = field(default=Fanout((15, 10, 10, 10, 10)))  # neighbors a hop
+    ranks: int = 1  # processes, one a device
+    threads_per_rank: int = 1
+    sampling_workers: int = 1  # background samplers of one rank
+    epochs: int = 10
+    optimizer: str = "adam"  # adam
+    learning_rate: float = 0.001  # of one rank, before scaling
+    learning_rate_scaling: str = "linear"  # linear | sqrt | none, with the number of ranks
+    evaluate_every_epochs: int = 5
+    patience_evaluations: int | None = 10  # without a better score, before stopping early
+    validation: str = "full"  # full | sampled
+    phase_window_steps: int = 10  # micro-steps of the window that times the phases, overlap off
+    seed: int = 0
+    precision: str = "fp32"  # fp32 | tf32 | bf16
+    device: str = "cuda"  # cpu | cuda
     machine: str  # the site's label
-    memory_limit_gib: float | None  # cap of one rank's memory; None: the device's own
-    placement: str  # auto | device | host: where graph and features are, and where is sampled
-    compile: bool  # dense parts by torch.compile
-    sampled_test_nodes: int | None  # of the test by sampling; None: all
-    profile_steps: int  # micro-steps that are profiled behind everything else
-    model: str  # a module of sagebench.models
-    options: dict[str, Any]  # of model and method, as their modules declare them
-    method: str  # a module of sagebench.methods; keys that it has no use for: introduction values
+    memory_limit_gib: float | None = None  # cap of one rank's memory; None: the device's own
+    placement: str = "auto"  # auto | device | host: of graph and features, and of the sampling
+    compile: bool = False  # dense parts by torch.compile
+    sampled_test_nodes: int | None = None  # of the test by sampling; None: all
+    profile_steps: int = 0  # micro-steps that are profiled behind everything else
+    model: str = "sage"  # a module of sagebench.models
+    options: dict[str, Any] = field(default_factory=dict)  # of model and method, as they declare
+    method: str = "minibatch"  # a module of sagebench.methods; what it does not heed: as above
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fanout", Fanout(self.fanout))
 
     @property
-    def id(self) -> str:
-        """Readable values and 10 hex digits of the hash that makes it unique, [A-Za-z0-9._-]+."""
-        return f"{self.readable}-{digest(self.identity(), 10)}"
-
-    @property
     def in_minibatches(self) -> bool:
         """Whether it is mini-batch training, whose samples and steps can be probed and piloted."""
         return self.method == INTRODUCTION_DEFAULTS["method"]
+
+    @property
+    def id(self) -> str:
+        """Readable values and 10 hex digits of the hash that makes it unique, [A-Za-z0-9._-]+."""
+        return f"{self.readable}-{digest(self.identity(), 10)}"
 
     @property
     def readable(self) -> str:
@@ -158,11 +156,7 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Every value, as plain JSON types."""
-        values = {name: getattr(self, name) for name in FIELD_NAMES}
-        values["dataset"] = dict(self.dataset)
-        values["options"] = dict(self.options)
-        values["fanout"] = list(self.fanout)
-        return values
+        return {**asdict(self), "fanout": list(self.fanout)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
@@ -170,14 +164,17 @@ class Trial:
 
         Raises ValueError for a key that is missing without such a value, or not known.
         """
-        unknown = sorted(set(values) - set(FIELD_NAMES))
-        missing = sorted(set(FIELD_NAMES) - set(values) - set(INTRODUCTION_DEFAULTS))
-        if unknown or missing:
-            raise ValueError(f"not a trial: unknown keys {unknown}, missing keys {missing}")
-        return cls(**{**INTRODUCTION_DEFAULTS, **values})
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"not a trial: {error}") from None
 
 
-FIELD_NAMES = tuple(field.name for field in fields(Trial))
+FIELD_NAMES = tuple(one.name for one in fields(Trial))
+_PLAIN = Trial(dataset={}, machine="")
+INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {name: getattr(_PLAIN, name) for name in FIELD_NAMES if name not in ("dataset", "machine")}
+)
 
 
 def one_of(value: Any, options: Sequence[str]) -> str:

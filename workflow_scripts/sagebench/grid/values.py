@@ -1,23 +1,29 @@
-"""The types of single values, each of which says what to write instead of a bad one."""
+"""Keys and values of a configuration: their types, and one sentence for each bad one, which says
+where it is, what it is and what to write instead."""
 
 from __future__ import annotations
 
+import difflib
+import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     StrictBool,
     ValidationError,
-    ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
+from sagebench.errors import UserError
 from sagebench.grid.trial import one_of
 
 # What a trial can hold: larger ones would be planned, and fail once they run.
@@ -27,6 +33,117 @@ HOP_MAX = 10_000
 """neighbors of one hop, where it is not every one"""
 
 BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+# What other tools call a key whose name here is not like it.
+ALIASES = {
+    "learning_rate": ("lr",),
+    "hidden_channels": ("hidden_size",),
+    "layers": ("depth",),
+    "fanout": ("num_neighbors", "neighbors"),
+    "ranks": ("gpus", "devices", "world_size"),
+    "accumulation": ("grad_accumulation",),
+    "product": ("cross", "grid"),
+    "list": ("rows",),
+}
+ELSEWHERE = {
+    "seed": "write seeds: [0] beside fixed, in the experiment",
+    "device": "the site decides it, in profiles/<name>/site.yaml",
+    "machine": "the site decides it, in profiles/<name>/site.yaml",
+    "dataset": "write dataset: at the top or in an experiment, beside fixed",
+    "site": "give it to Snakemake with --config site=profiles/<name>/site.yaml",
+}
+EXAMPLES = {
+    "study": ", e.g. study: my-study",
+    "dataset": ", e.g. dataset: {name: pubmed, source: pubmed, split: large}",
+    "experiments": ", e.g. experiments: with at least one experiment below it",
+    "axis": ", e.g. axis: batch_size, fanout or ranks",
+    "split": ", e.g. split: large",
+    "machine": ", e.g. machine: my-cluster",
+    "device": ", e.g. device: cuda",
+}
+"""of keys that must be given"""
+
+
+class Strict(BaseModel):
+    """A mapping with no keys but its own; the error for another one names the nearest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in data:
+                if key not in known:
+                    raise PydanticCustomError("unknown_key", "", {"key": key, "known": known})
+        return data
+
+
+def checked(model: type[Strict], values: Any, root: str = "", tags: Iterable[str] = ()) -> Any:
+    """`values` as `model`; raises UserError with one sentence for each bad value.
+
+    root: named before the keys. tags: names of the model's discriminated types, which pydantic puts
+    into a location though they are no keys of the user's.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        told = (root + _told(one, sorted(tags)) for one in error.errors(include_url=False))
+        raise UserError("\n".join(dict.fromkeys(told))) from None
+
+
+def _told(details: ErrorDetails, tags: Sequence[str]) -> str:
+    path, last = "", ""
+    for step in details["loc"]:
+        if step == "[key]" or (last == "dataset" and step in tags):
+            continue
+        path, last = path + (f"[{step}]" if isinstance(step, int) else f".{step}"), step
+    path, value = path.removeprefix("."), details["input"]
+    match details["type"]:
+        case "unknown_key":
+            key, known = details["ctx"]["key"], details["ctx"]["known"]
+            return unknown_key(f"{path}.{key}".removeprefix("."), key, value[key], known)
+        case "whole_sentence":
+            return f"{path} {details['msg']}".lstrip()
+        case "missing":
+            return f"{path} is missing: write it{EXAMPLES.get(str(last), '')}."
+        case "union_tag_invalid" | "union_tag_not_found":
+            return sentence(f"{path}.source", dict(value).get("source"), " or ".join(tags))
+        case "list_type":
+            entry = value if isinstance(value, str | int | float) else "64, 128"
+            return sentence(path, value, f"a list, e.g. [{entry}]")
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return sentence(path or "the file", value, "keys and their values, key: value")
+        case "too_short":
+            return sentence(path, value, "at least one entry")
+        case "wanted":
+            return sentence(path, value, details["msg"])
+    return sentence(path, value, f"something else ({details['msg']})")
+
+
+def sentence(path: str, value: Any, write: str) -> str:
+    """ "experiments.batch.zip.batch_size[2] is 'x': write a whole number ..."."""
+    return f"{path} is {_shown(value)}: write {write}."
+
+
+def unknown_key(path: str, key: Any, value: Any, known: Sequence[str]) -> str:
+    """The sentence for a key, by its path, that is none of `known`."""
+    given, text = f"{path} (given as {_shown(value)})", str(key)
+    if text in ELSEWHERE:
+        return f"{given} is no key here: {ELSEWHERE[text]}."
+    near = [one for one in known if text in ALIASES.get(one, ())]
+    near += [one for one in known if text in one]
+    near += difflib.get_close_matches(text, known, n=1)
+    advice = near[0] if near else f"one of {', '.join(known)}"
+    return f"{given} is no known key: write {advice}."
+
+
+def _shown(value: Any) -> str:
+    """A value as one would write it in YAML, shortened."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def wanted(what: str) -> PydanticCustomError:
@@ -42,13 +159,18 @@ def whole_sentence(text: str) -> PydanticCustomError:
 def worded(kind: Any, what: str | Callable[[Any], str]) -> Any:
     """`kind`, whose error says to write `what`, which may depend on the value."""
 
-    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    def check(value: Any, validate: Callable[[Any], Any]) -> Any:
         try:
             return validate(value)
         except ValidationError:
             raise wanted(what(value) if callable(what) else what) from None
 
     return Annotated[kind, WrapValidator(check)]
+
+
+def key(default: Any, text: str, alias: str | None = None) -> Any:
+    """A key of a mapping, with what it is; it must be given where its default is `...`."""
+    return Field(default, description=text, alias=alias)
 
 
 def whole(low: int, example: int, high: int = COUNT_MAX, *, none: bool = False) -> Any:
@@ -84,18 +206,14 @@ def _no_text(value: Any) -> Any:
 def _unquoted(value: Any) -> str:
     """The number that a text shows, as YAML reads it: the hint is the user's own value."""
     try:
-        text = f"{float(value):.15g}" if isinstance(value, str) else "nan"
+        number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         return ""
-    if not math.isfinite(float(text)):
-        return ""
+    text = f"{number:.15g}"
     text = text if "." in text else text.replace("e", ".0e")
     return f"{text} without quotes (YAML reads {value} as text)"
-
-
-def key(default: Any, text: str, alias: str | None = None) -> Any:
-    """A key of a mapping, with what it is; it must be given where its default is `...`."""
-    return Field(default, description=text, alias=alias)
 
 
 def choice(*options: str) -> Any:

@@ -22,7 +22,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from sagebench.kernels.dropout_mask import COLUMN_STRIDE, ROUND_1, ROUND_2
-from sagebench.sampling.random import MULTIPLIER_1, MULTIPLIER_2, NODE_STRIDE
+from sagebench.sampling.cpu import compiled, mix64
+from sagebench.sampling.random import NODE_STRIDE
 
 CACHE_LINE_BYTES = 64
 PREFETCH_EDGES = 8
@@ -31,7 +32,6 @@ PREFETCH_EDGES = 8
 ROWS_A_CHUNK = 1024
 """rows of the layer kernels' chunks: fixed, so the sums over chunks do not depend on the threads"""
 
-compiled = numba.njit(nogil=True, cache=True, boundscheck=False)
 rows_compiled = numba.njit(
     nogil=True, cache=True, boundscheck=False, fastmath={"reassoc", "contract"}
 )
@@ -178,10 +178,7 @@ def transpose(rowptr, col, colptr, dst):
 @compiled
 def _fill_mask(key, row, words):
     """The 16-bit levels of dropout_mask for one row, two a word (little-endian)."""
-    z = key + np.uint64(row) * np.uint64(NODE_STRIDE)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
-    z ^= z >> np.uint64(31)
+    z = mix64(key + np.uint64(row) * np.uint64(NODE_STRIDE))
     a, b = np.uint32(z), np.uint32(z >> np.uint64(32))
     for j in range(len(words)):
         v = np.uint32(np.uint32(j) * np.uint32(COLUMN_STRIDE)) ^ a

@@ -22,8 +22,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sagebench.sampling.random import NODE_STRIDE
-from sagebench.sampling.tensor_random import mix64, shift, signed
+from sagebench.sampling.random import NODE_STRIDE, mix64_tensor, shift, signed
 
 LEVELS = 1 << 16
 COLUMN_STRIDE = 0x9E3779B9
@@ -51,7 +50,7 @@ def keep_mask(key: int | Tensor, rows: Tensor, num_columns: int, p: float) -> Te
     [n, num_columns], True where kept.
     """
     key = key if isinstance(key, Tensor) else signed(key)
-    state = mix64(key + rows.long() * signed(NODE_STRIDE))
+    state = mix64_tensor(key + rows.long() * signed(NODE_STRIDE))
     a, b = (half.to(torch.int32)[:, None] for half in (state, state >> 32))
     j = torch.arange(-(-num_columns // 2), dtype=torch.int32, device=rows.device)
     v = (j * signed(COLUMN_STRIDE, 32)) ^ a

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from sagebench import registry
-from sagebench.attempts import STARTED_ONLY, Attempt
+from sagebench.attempts import STARTED_ONLY, Attempt, Measurements
 from sagebench.files import write_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.image import image_digest
 from sagebench.launch.verdict import Verdict
-from sagebench.rank_records import Measurements
-from sagebench.records import Epoch, HopMeans, Outcome, Status, Timing
+from sagebench.records import Epoch, HopMeans, Outcome, Timing
 
 SOURCE = Path(__file__).resolve().parents[3]
 
@@ -57,14 +56,13 @@ class CurrentAttempt:
     def directory(self) -> Path:
         return self.home / "attempts" / str(self.begun.attempt)
 
-    def ended(self, verdict: Verdict, interrupted: bool = False) -> Attempt:
+    def ended(self, verdict: Verdict) -> Attempt:
         """What came of it."""
         log = self.directory / f"rank-{verdict.rank or 0}.log"
-        without = Status.INTERRUPTED if interrupted else Status.FAILED
         return replace(
             self.begun,
             finished_at=iso(time.time()),
-            status=verdict.status or (Status.CONTINUES if verdict.continues else without),
+            status=verdict.status,
             reason=verdict.reason,
             message=verdict.message,
             predicted_walltime_too_short=verdict.too_short,

@@ -1,10 +1,8 @@
-"""The container that the ranks run in: its modules, its binds, its command line, its mount."""
+"""The container that the ranks run in: its modules, its binds, its command line."""
 
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +11,6 @@ from typing import Any
 from sagebench.errors import UserError
 
 MODULES_LIMIT_S = 120
-MOUNTER = "squashfuse_ll"
-"""what mounts an image where Apptainer has no better way"""
-WRAPPER = """#!/bin/sh
-# What is ignored stays ignored: libfuse takes only signals that nobody has taken.
-trap '' HUP INT TERM USR1
-exec {mounter} "$@"
-"""
 
 
 def loaded_environment(modules: Sequence[str]) -> dict[str, str]:
@@ -86,21 +77,3 @@ def mount(folder: str) -> str:
     fields = ["type=bind", f"source={folder}", f"destination={folder}"]
     quoted = (text.replace(chr(34), chr(34) * 2) for text in fields)
     return ",".join(f'"{text}"' for text in quoted)
-
-
-def shielded_path(directory: Path, path: str) -> str:
-    """`path` with a folder made in `directory` before it, where Apptainer finds a squashfuse_ll
-    that signals do not end; as it is where there is none on it.
-
-    Slurm signals every process of a step: the image would be gone from under a rank that writes its
-    checkpoint.
-    """
-    mounter = shutil.which(MOUNTER, path=path)
-    folder = directory.resolve() / "bin"
-    if mounter is None or os.pathsep in str(folder):
-        return path
-    folder.mkdir(exist_ok=True)
-    wrapper = folder / MOUNTER
-    wrapper.write_text(WRAPPER.format(mounter=shlex.quote(mounter)))
-    wrapper.chmod(0o755)
-    return os.pathsep.join([str(folder), path])

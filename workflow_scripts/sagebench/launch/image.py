@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.files import hold, read_object, write_json
@@ -30,16 +30,13 @@ def image_digest(image: Path) -> str | None:
     As recorded, where the record is of this file by its size and time; else computed, and recorded
     where the folder may be written to.
     """
-    try:
-        with image.open("rb") as file:
-            record = read_object(record_path(image)) or {}
-            found = _stat(file)
-            if any(record.get(key) != value for key, value in found.items()):
-                record = {"sha256": _sha256(file), **found}
-                with contextlib.suppress(OSError):
-                    write_json(record_path(image), record)
-    except FileNotFoundError:
+    if not image.exists():
         return None
+    record = read_object(record_path(image)) or {}
+    if not _fits(record, image):
+        record = _record(image)
+        with contextlib.suppress(OSError):
+            write_json(record_path(image), record)
     return f"sha256:{record['sha256']}"
 
 
@@ -59,28 +56,24 @@ def build_image(site: Mapping[str, Any]) -> None:
     image.parent.mkdir(parents=True, exist_ok=True)
     new = image.with_name(f".{image.name}.new")
     waiting = f"{image} is being built already: waiting for that"
-    with hold(image.with_name(f".{image.name}.lock"), waiting) as lock:
+    with hold(image.with_name(f".{image.name}.lock"), waiting):
         if is_current(site):
             print(f"{image} was built from the same: it stays as it is", flush=True)
             return
-        environment = loaded_environment(site["modules"])
         sources_sha256 = _sources_sha256(site)
-        options = site["image_build_options"]
-        command = [site["apptainer"], "build", "--force", *options]
+        command = [site["apptainer"], "build", "--force", *site["image_build_options"]]
         try:
-            _run([*command, str(new.absolute()), str(definition)], environment, lock)
-            with new.open("rb") as file:
-                os.fsync(file.fileno())
-                record = {"sha256": _sha256(file), **_stat(file)}
+            _run(
+                [*command, str(new.absolute()), str(definition)],
+                loaded_environment(site["modules"]),
+            )
+            record = _record(new)
             new.replace(image)
         finally:
             new.unlink(missing_ok=True)
-        record |= {
-            "definition": str(definition),
-            "sources_sha256": sources_sha256,
-            "built_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
-        write_json(record_path(image), record)
+        built_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        made_of = {"definition": str(definition), "sources_sha256": sources_sha256}
+        write_json(record_path(image), {**record, **made_of, "built_at": built_at})
 
 
 def check_image(site: Mapping[str, Any], make: str) -> None:
@@ -105,13 +98,12 @@ def check_image(site: Mapping[str, Any], make: str) -> None:
 def is_current(site: Mapping[str, Any]) -> bool:
     """Whether the image was built from what its definition, its files and the options are now."""
     image = Path(site["image"])
-    try:
-        with image.open("rb") as file:
-            expected = {**_stat(file), "sources_sha256": _sources_sha256(site)}
-    except FileNotFoundError:
-        return False
     record = read_object(record_path(image)) or {}
-    return all(record.get(key) == value for key, value in expected.items())
+    try:
+        made_of_the_same = record.get("sources_sha256") == _sources_sha256(site)
+        return made_of_the_same and _fits(record, image)
+    except FileNotFoundError:  # neither the image nor its definition need be there
+        return False
 
 
 def definition_files(definition: Path, root: Path) -> list[Path]:
@@ -134,16 +126,20 @@ def record_path(image: Path) -> Path:
     return image.with_name(f"{image.name}.json")
 
 
-def _stat(file: IO[bytes]) -> dict[str, int]:
-    found = os.fstat(file.fileno())
-    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
-
-
-def _sha256(file: IO[bytes]) -> str:
+def _record(image: Path) -> dict[str, Any]:
+    """What it is known by."""
     digest = hashlib.sha256()
-    while chunk := file.read(CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+    with image.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    found = image.stat()
+    return {"sha256": digest.hexdigest(), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _fits(record: Mapping[str, Any], image: Path) -> bool:
+    """Whether it is the record of this file, by its size and time."""
+    found = image.stat()
+    return (record.get("bytes"), record.get("mtime_ns")) == (found.st_size, found.st_mtime_ns)
 
 
 def _sources_sha256(site: Mapping[str, Any]) -> str:
@@ -153,8 +149,8 @@ def _sources_sha256(site: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str], lock: int) -> None:
-    """Run the build; whatever ends this ends the build too."""
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run the build; whatever ends this ends the build too, with all of its processes."""
     try:
         build = subprocess.Popen(
             command,
@@ -163,7 +159,6 @@ def _run(command: Sequence[str], environment: Mapping[str, str], lock: int) -> N
             stdin=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=[lock],  # nobody else builds while any of its processes lives
         )
     except OSError as error:
         raise UserError(

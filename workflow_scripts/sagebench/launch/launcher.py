@@ -15,20 +15,25 @@ from datetime import datetime
 from pathlib import Path
 
 from sagebench import registry
-from sagebench.attempts import log_attempt
+from sagebench.attempts import PROFILE, log_attempt, read_early_end, read_measurements
 from sagebench.errors import UserError
 from sagebench.files import read_json
-from sagebench.grid.environment import run_began_unix_s
+from sagebench.grid.submission import run_began_unix_s
 from sagebench.grid.trial import read_trial
 from sagebench.launch.attempt import CurrentAttempt, collect_provenance, compose_outcome
-from sagebench.launch.locks import machine_alone, only_one
-from sagebench.launch.start import Job, ranks_of
+from sagebench.launch.job import Job, Walltime, machine_alone, only_one
+from sagebench.launch.start import ranks_of
 from sagebench.launch.verdict import Verdict, decide
-from sagebench.launch.walltime import Walltime
-from sagebench.rank_records import PROFILE, read_early_end, read_measurements
-from sagebench.records import Damaged, Outcome, Status, read_outcome, write_outcome
+from sagebench.records import (
+    MEASURED_ENDS,
+    Damaged,
+    Outcome,
+    Status,
+    read_outcome,
+    write_outcome,
+)
 
-TO_BE_CONTINUED = 75
+TO_BE_CONTINUED_CODE = 75
 """exit code of a trial that stopped with a checkpoint: run it again, and it goes on"""
 
 
@@ -94,9 +99,9 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
         provenance = collect_provenance(shlex.join(sys.argv), job.image, job.expandable_segments)
         attempt = CurrentAttempt.begin(job.home, walltime_s)
         walltime = Walltime.of_job(walltime_s, attempt.started_at_unix_s)
-        verdict, interrupted = supervise(job, attempt, walltime, held)
-        ended = attempt.ended(verdict, interrupted is not None)
-        if verdict.status is not None:
+        verdict = supervise(job, attempt, walltime, held)
+        ended = attempt.ended(verdict)
+        if verdict.status in MEASURED_ENDS:
             if verdict.status is Status.COMPLETED:
                 for name in ("best.pt", *PROFILE):
                     (job.home / name).unlink(missing_ok=True)  # an earlier attempt's
@@ -108,15 +113,15 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
             write_outcome(job.outcome_path, outcome)
             job.checkpoint.unlink(missing_ok=True)
         log_attempt(job.home, ended)
-    if verdict.status is not None:
+    if verdict.status in MEASURED_ENDS:
         said = f": {verdict.message}" if verdict.message else ""
         print(f"{trial.id}: {verdict.status}{said}")
         return 0
-    if verdict.continues:
+    if verdict.status is Status.CONTINUES:
         print(f"{trial.id}: {verdict.message}: run it again to go on", file=sys.stderr)
-        return TO_BE_CONTINUED
-    if interrupted is not None:
-        return told_interrupted(interrupted)
+        return TO_BE_CONTINUED_CODE
+    if verdict.signal is not None:
+        return told_interrupted(verdict.signal)
     print(f"error: {verdict.message}; see {ended.log}", file=sys.stderr)
     return 1
 
@@ -131,10 +136,8 @@ def interrupt(number: int) -> None:
     raise Interrupted(number)
 
 
-def supervise(
-    job: Job, attempt: CurrentAttempt, walltime: Walltime, held: ExitStack
-) -> tuple[Verdict, int | None]:
-    """Start the ranks and wait for their end. Returns the verdict and the signal, if any.
+def supervise(job: Job, attempt: CurrentAttempt, walltime: Walltime, held: ExitStack) -> Verdict:
+    """Start the ranks, wait for their end, and judge it.
 
     From their start until `held` is closed, a signal ends the ranks and nothing else: what they
     measured is still written.
@@ -143,8 +146,8 @@ def supervise(
     try:
         ranks = ranks_of(job, attempt, walltime)
     except (UserError, Interrupted) as error:  # the first: no modules or binds
-        interrupted = isinstance(error, Interrupted)
-        log_attempt(attempt.home, attempt.ended(Verdict(None, str(error)), interrupted))
+        status = Status.INTERRUPTED if isinstance(error, Interrupted) else Status.FAILED
+        log_attempt(attempt.home, attempt.ended(Verdict(status, str(error))))
         raise
     held.enter_context(handling_signals(ranks.stop))
     with ranks:
@@ -162,35 +165,28 @@ def supervise(
     if verdict.status is Status.TIME_LIMIT:
         # A job that came no further would be followed by one that comes no further either.
         if job.continues and changed_at(job.checkpoint) != checkpoint_before:
-            verdict = Verdict(None, verdict.message, continues=True)
-        elif job.runtime_predicted:
-            verdict = too_short(job, walltime) or verdict
-    if stopped_by and not verdict.continues and verdict.status is not Status.COMPLETED:
-        # Slurm's signals go to all processes of a step, also to the one that mounts the image: a
-        # rank may be gone before it can say that it left a checkpoint.
-        continues = job.continues and job.checkpoint.exists()
-        message = "stopped with a checkpoint, to be continued" if continues else "interrupted"
-        verdict = Verdict(None, message, continues=continues)
-    return verdict, stopped_by
+            verdict = Verdict(Status.CONTINUES, verdict.message)
+        elif job.runtime_predicted and walltime.asked_s < 60 * job.walltime_min:
+            # Shorter than the study's, it is no limit that the user set: a failure, after which
+            # the next attempt asks for the whole.
+            message = (
+                f"the predicted walltime of {walltime.asked_s / 60:g} min was too short: run it "
+                f"again, which asks for the full {job.walltime_min} min"
+            )
+            verdict = Verdict(Status.FAILED, message, too_short=True)
+    # Slurm may warn the ranks alone.
+    warned = job.continues and any(end.code == -signal.SIGUSR1 for end in ends)
+    if (stopped_by or warned) and verdict.status not in (Status.CONTINUES, Status.COMPLETED):
+        if job.continues and job.checkpoint.exists():
+            verdict = Verdict(Status.CONTINUES, "stopped with a checkpoint, to be continued")
+        else:
+            verdict = Verdict(Status.INTERRUPTED, "interrupted")
+    return replace(verdict, signal=stopped_by)
 
 
 def changed_at(path: Path) -> int | None:
     """Tells whether a file was written anew; None where there is none."""
     return path.stat().st_mtime_ns if path.exists() else None
-
-
-def too_short(job: Job, walltime: Walltime) -> Verdict | None:
-    """A walltime that a prediction made shorter than the study's is no limit that the user set:
-    where it is used up, that is a failure, and the next attempt asks for the whole."""
-    assert walltime.asked_s is not None and job.walltime_min is not None
-    if walltime.asked_s >= 60 * job.walltime_min:
-        return None
-    return Verdict(
-        None,
-        f"the predicted walltime of {walltime.asked_s / 60:g} min was too short: run it again, "
-        f"which asks for the full {job.walltime_min} min",
-        too_short=True,
-    )
 
 
 @contextmanager

@@ -1,22 +1,28 @@
-"""How one rank ended, noted on its own node: srun tells only the worst exit code of all."""
+"""How one rank ended, noted by the start_rank.py that ran it: srun tells only the worst exit code
+of all."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from sagebench.files import read_json, write_json
-from sagebench.launch.processes import copying, die_with_parent
 from sagebench.launch.verdict import RankEnd
-from sagebench.rank_records import CONTINUES_CODE
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 NOT_FOUND_CODE = 127
 COPY_LIMIT_S = 10.0
 """for the rest of the output, once the rank has ended: what it started may hold its end open"""
+LOG_TAIL_BYTES = 20_000
+PR_SET_PDEATHSIG = 1
 
 
 def end_path(directory: Path, rank: int) -> Path:
@@ -30,8 +36,7 @@ def log_path(directory: Path, rank: int) -> Path:
 def supervise_rank(rank: int, command: list[str], directory: Path) -> int:
     """Run `command` as one rank, write rank-R.log and rank-R.end.json, and return its exit code.
 
-    Rank 0's output is also copied to standard output. Signals go on to the rank. A rank that
-    stopped in order to be continued counts as 0: for srun a bad exit would be the peers' end.
+    Rank 0's output is also copied to standard output. Signals go on to the rank.
     """
     with log_path(directory, rank).open("wb") as log:
         try:
@@ -48,9 +53,13 @@ def supervise_rank(rank: int, command: list[str], directory: Path) -> int:
             return note_end(rank, NOT_FOUND_CODE, directory)
     for number in FORWARDED:
         signal.signal(number, lambda got, _: process.send_signal(got))
-    copier = process.stdout and copying(process.stdout, log_path(directory, rank))
+    if process.stdout:
+        # In a thread: who holds the other end may outlive the rank.
+        copied = process.stdout, log_path(directory, rank)
+        copier = threading.Thread(target=copy_output, args=copied, daemon=True)
+        copier.start()
     code = process.wait()
-    if copier:
+    if process.stdout:
         copier.join(COPY_LIMIT_S)
     return note_end(rank, exit_code(code), directory)
 
@@ -58,8 +67,6 @@ def supervise_rank(rank: int, command: list[str], directory: Path) -> int:
 def note_end(rank: int, code: int, directory: Path) -> int:
     """Write rank-R.end.json; returns what srun is told."""
     write_json(end_path(directory, rank), {"code": code, "ended_at_unix_s": time.time()})
-    if code == CONTINUES_CODE:
-        return 0
     return code if code >= 0 else 128 - code
 
 
@@ -86,3 +93,30 @@ def read_ends(directory: Path, ranks: int) -> list[RankEnd]:
         )
         for rank in range(ranks)
     ]
+
+
+def die_with_parent() -> None:
+    """In the child before exec: end with its parent, even if that is killed outright."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def copy_output(source: BinaryIO, path: Path) -> None:
+    """Write all that comes from `source` to `path` and to standard output, as it comes."""
+    with path.open("wb", buffering=0) as log:
+        while chunk := source.read1(65536):  # type: ignore[attr-defined]
+            # On a full disk, too: a rank whose output nobody takes would wait for ever.
+            with contextlib.suppress(OSError):
+                log.write(chunk)
+            # Whoever reads our output may be gone; the trial goes on, its log is the file.
+            with contextlib.suppress(OSError):
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.flush()
+
+
+def tail(path: Path) -> str:
+    """The end of a log; nothing where there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+        return file.read().decode(errors="replace")

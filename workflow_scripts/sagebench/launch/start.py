@@ -5,23 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagebench.errors import UserError
-from sagebench.files import read_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import CurrentAttempt
-from sagebench.launch.container import container_command, loaded_environment, shielded_path
-from sagebench.launch.processes import Ranks
-from sagebench.launch.rank_group import RankGroup
-from sagebench.launch.slurm_ranks import SlurmRanks
-from sagebench.launch.walltime import Walltime
-from sagebench.measure.allocator import allocator_environment, expandable_segments
-
-ROOT = Path(__file__).resolve().parents[3]
-TRAINING_SCRIPT = ROOT / "workflow_scripts" / "train_graphsage_ddp.py"
+from sagebench.launch.container import container_command, loaded_environment
+from sagebench.launch.job import ROOT, Job, Walltime
+from sagebench.launch.ranks import LocalRanks, Ranks, SlurmRanks, start_rank
+from sagebench.measure.allocator import allocator_environment
+from sagebench.slurm.commands import srun_command, without_step
 
 CPU_HEAP = {
     # Freed memory stays in the process, however much it is: fresh pages cost more than the work
@@ -48,84 +41,7 @@ def runtime_environment(device: str) -> dict[str, str]:
     return {**RUNTIME, **(CPU_HEAP if device == "cpu" else {})}
 
 
-@dataclass(frozen=True)
-class Job:
-    """A trial to run: where its files are, and how the study's site starts its ranks.
-
-    site, place: the site and the trial's geometry, as JSON. continues: past its walltime it goes
-    on in another job. runtime_predicted: its walltime may be shorter than `walltime_min`, the
-    study's. program: the script that a rank runs, and its own options.
-    """
-
-    trial: Trial
-    trial_path: Path
-    store: Path
-    outcome_path: Path
-    site: Mapping[str, Any]
-    place: Mapping[str, Any]
-    continues: bool = False
-    walltime_min: int | None = None
-    runtime_predicted: bool = False
-    program: tuple[str, ...] = (str(TRAINING_SCRIPT),)
-
-    @classmethod
-    def read(
-        cls, trial: Trial, trial_path: Path, store: Path, outcome_path: Path, study: Path | None
-    ) -> Job:
-        """study: the frozen one; None: the ranks are processes here. Raises UserError where it does
-        not ask for the trial."""
-        files = trial, trial_path, store, outcome_path
-        if study is None:
-            return cls(*files, local_site(trial.device), {"ranks_per_node": trial.ranks})
-        frozen = read_json(study)
-        try:
-            request = frozen["requests"][trial.id]
-        except KeyError:
-            raise UserError(
-                f"{trial.id} is no trial of the study in {study}: give --study another one"
-            ) from None
-        return cls(
-            *files,
-            frozen["site"],
-            frozen["places"][str(trial.ranks)],
-            request["continues"],
-            request["walltime_min"],
-            "runtime_min" in request,
-        )
-
-    @property
-    def home(self) -> Path:
-        """The trial's folder."""
-        return self.outcome_path.parent
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.home / "checkpoint.pt"
-
-    @property
-    def by_slurm(self) -> bool:
-        return self.site["launcher"] == "slurm"
-
-    @property
-    def image(self) -> Path | None:
-        """The container image of the ranks."""
-        return Path(self.site["image"]) if self.by_slurm and self.site["image"] else None
-
-    @property
-    def expandable_segments(self) -> bool | None:
-        """Whether the ranks take their GPU's memory in such; None: they have no GPU."""
-        if self.trial.device != "cuda":
-            return None
-        environment = {**os.environ, **self.site["environment"]}
-        return expandable_segments(environment, self.site["expandable_segments"])
-
-
-def local_site(device: str) -> dict[str, Any]:
-    """A site that asks for nothing of its own."""
-    return {"launcher": "local", "device": device, "environment": {}, "expandable_segments": False}
-
-
-def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> RankGroup:
+def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> Ranks:
     """The trial's ranks, to be started.
 
     Raises UserError where the site's modules or binds are not there.
@@ -139,9 +55,7 @@ def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> RankGroup
     if job.continues:
         variables["SAGEBENCH_CHECKPOINT"] = str(job.checkpoint.resolve())
     folders = job.home.parents[1], job.store
-    return rank_group(
-        arguments, variables, attempt.directory, folders, job.site, job.place, job.continues
-    )
+    return rank_group(arguments, variables, attempt.directory, folders, job.site, job.place)
 
 
 def rank_group(
@@ -151,8 +65,7 @@ def rank_group(
     folders: Sequence[Path],
     site: Mapping[str, Any],
     place: Mapping[str, Any],
-    continues: bool = False,
-) -> RankGroup:
+) -> Ranks:
     """Ranks that run Python with `arguments`: as processes of this machine, or on the nodes of this
     Slurm job, in the site's container where it has one.
 
@@ -162,10 +75,8 @@ def rank_group(
     """
     command = [sys.executable, *arguments]
     if site["launcher"] != "slurm":
-        shared = with_site({**os.environ, **variables}, site)
-        ranks = place["ranks_per_node"]
-        environments = [{**shared, **local_environment(ranks, rank)} for rank in range(ranks)]
-        return Ranks(command, environments, directory, continues)
+        environment = with_site({**os.environ, **variables}, site)
+        return LocalRanks(command, environment, directory, place["ranks_per_node"])
     environment = with_site({**loaded_environment(site["modules"]), **variables}, site)
     if site["image"] is not None:
         # Where the files really lie: links may lead out of what is bound.
@@ -173,8 +84,9 @@ def rank_group(
         command = container_command(site, ["python", *arguments], sorted(seen))
         # The image's Python keeps its compiled kernels apart from the node's, which may differ.
         environment["NUMBA_CACHE_DIR"] = str(folders[0].resolve() / "cache" / "numba")
-        environment["PATH"] = shielded_path(directory, environment.get("PATH", os.defpath))
-    return SlurmRanks(command, environment, directory, place, site, continues)
+    command = [*srun_command(place, site), *start_rank(directory), *command]
+    count = place["nodes"] * place["ranks_per_node"]
+    return SlurmRanks(command, without_step(environment), directory, count)
 
 
 def with_site(environment: Mapping[str, str], site: Mapping[str, Any]) -> dict[str, str]:
@@ -194,15 +106,4 @@ def shared_environment(trial: Trial, directory: Path, started_at_unix_s: float) 
         "SAGEBENCH_LOAD_1M": repr(os.getloadavg()[0]),
         "OMP_NUM_THREADS": str(trial.threads_per_rank),
         **runtime_environment(trial.device),
-    }
-
-
-def local_environment(ranks: int, rank: int) -> dict[str, str]:
-    """What a rank on this machine finds besides; srun says the same in its own words."""
-    return {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "GLOO_SOCKET_IFNAME": "lo",
     }

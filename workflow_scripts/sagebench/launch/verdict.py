@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES, exhausted_limit
-from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
+from sagebench.attempts import EARLY_END_CODE, RankEarlyEnd
+from sagebench.measure.allocator import ALLOCATOR_MESSAGES, exhausted_limit
 from sagebench.records import Limit, Reason, Status
 
 CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was")
@@ -38,16 +38,16 @@ class RankEnd:
 
 @dataclass(frozen=True)
 class Verdict:
-    """status None is no outcome: `message` says why. continues: a checkpoint waits for the next
-    job; anything else without a status is a failure. too_short: one for which a predicted walltime
-    was too short."""
+    """status: an end of an attempt; `message` says why it leaves no outcome, where it does not.
+    too_short: a failure for which a predicted walltime was too short. signal: the one that asked
+    the launcher to end, if one did."""
 
-    status: Status | None
+    status: Status
     message: str = ""
     reason: Reason | None = None
     rank: int | None = None
-    continues: bool = False
     too_short: bool = False
+    signal: int | None = None
 
 
 def decide(
@@ -71,13 +71,12 @@ def decide(
     if told:
         first = min(told, key=lambda early_end: early_end.at_unix_s)
         return Verdict(first.status, first.reason.message, first.reason, first.reason.rank)
-    if any(end.code == CONTINUES_CODE for end in ends):
-        return Verdict(None, "stopped with a checkpoint, to be continued", continues=True)
     bad = sorted((end for end in ends if end.code != 0), key=_causality)
     if not bad:
         if complete:
             return Verdict(Status.COMPLETED)
-        return Verdict(None, "every rank ended with exit code 0 but the measurements are not whole")
+        said = "every rank ended with exit code 0 but the measurements are not whole"
+        return Verdict(Status.FAILED, said)
     first = bad[0]
     if first.stopped and walltime_s is not None:
         message = f"the walltime of {walltime_s:.0f} s was used up"
@@ -92,7 +91,7 @@ def decide(
         message = f"{said}, then {ending(first)}" if said else "killed by the out-of-memory killer"
         reason = Reason(first.rank, "unknown", message, limit)
         return Verdict(Status.OUT_OF_MEMORY, message, reason, first.rank)
-    return Verdict(None, f"rank {first.rank} {ending(first)}", rank=first.rank)
+    return Verdict(Status.FAILED, f"rank {first.rank} {ending(first)}", rank=first.rank)
 
 
 def last_lines(log: str) -> list[str]:

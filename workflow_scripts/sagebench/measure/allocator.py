@@ -1,6 +1,7 @@
-"""How torch takes a GPU's memory, by the variables that it reads: in segments that can grow or not.
+"""Memory allocators: how torch's is set by environment variables, and what they all say when memory
+has run out. Standard library only.
 
-What the variables say of it themselves has the last word over what a site asks for.
+What the variables say of `expandable_segments` has the last word over what a site asks for.
 """
 
 from __future__ import annotations
@@ -8,10 +9,29 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from sagebench.records import Limit
+
 NAMES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 """in the order in which torch looks. Before 2.9 it knows the first alone; 2.9 obeys the first
 alone, and up to 2.11 warns of it, unless the second is there too"""
 KEY = "expandable_segments"
+ALLOCATOR_MESSAGES = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "std::bad_alloc",
+    "memoryerror",
+    "out of memory",
+    "thread creation failed",
+    "can't start new thread",
+    "could not create a primitive",
+    "cublas_status_alloc_failed",
+    "cusparse_status_alloc_failed",
+    "cusparse_status_insufficient_resources",
+)
+"""what torch's CPU allocator, libc, C++, Python, CUDA, libgomp, oneDNN, cuBLAS and cuSPARSE say, in
+lower case, when there is no memory left"""
+GPU_WORDS = ("cuda", "cublas", "cusparse", "cudnn", "nccl")
+"""one of them stands in what is said of a GPU's memory, in lower case"""
 
 
 def expandable_segments(environment: Mapping[str, str], asked: bool) -> bool:
@@ -31,3 +51,16 @@ def allocator_environment(environment: Mapping[str, str], asked: bool) -> dict[s
 def settings(environment: Mapping[str, str]) -> str:
     """What the variables say, "" where they say nothing."""
     return next((environment[name] for name in NAMES if environment.get(name)), "")
+
+
+def exhausted_limit(message: str, device: str, limit_gib: float | None) -> Limit:
+    """The memory that ran out, from an allocator's words on a trial's device (cpu or cuda).
+
+    A trial's own cap is of the memory it trains in: a GPU's with `cuda`, else the host's.
+    """
+    in_training = device == "cpu" or any(word in message.lower() for word in GPU_WORDS)
+    if limit_gib is not None and in_training:
+        return Limit("memory_limit", limit_gib, "GiB")
+    return Limit(
+        "device_memory" if device == "cuda" and in_training else "host_memory", None, "GiB"
+    )

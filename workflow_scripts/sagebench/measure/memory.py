@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from sagebench.measure.exhaustion import ALLOCATOR_MESSAGES
+from sagebench.measure.allocator import ALLOCATOR_MESSAGES
 from sagebench.records import PeakBytes
 from sagebench.units import GIB, KIB
 
@@ -95,6 +95,9 @@ class PeakMemory:
 
     def __exit__(self, *_: object) -> None:
         self._watching.clear()
+        self._look()
+
+    def _look(self) -> None:
         if self.device.type == "cuda":
             self._note("peak_allocated_bytes", torch.cuda.max_memory_allocated(self.device))
             self._note("peak_reserved_bytes", torch.cuda.max_memory_reserved(self.device))
@@ -104,6 +107,8 @@ class PeakMemory:
 
     def read(self) -> dict[str, int | None]:
         """The figures so far; those of a GPU are null on a CPU."""
+        if self._watching.is_set():
+            self._look()
         return dict(self._peaks)
 
     def raise_to(self, peaks: dict[str, int | None]) -> None:

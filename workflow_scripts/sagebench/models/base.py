@@ -17,8 +17,7 @@ from sagebench import registry
 from sagebench.kernels.fused import norm_relu_dropout, plain_norm_relu_dropout
 from sagebench.kernels.segment import aggregate_with_root, segment_aggregate
 from sagebench.sampling.blocks import Blocks
-from sagebench.sampling.random import fold
-from sagebench.sampling.tensor_random import signed
+from sagebench.sampling.random import fold, signed
 
 
 class Edges(NamedTuple):
@@ -92,6 +91,14 @@ class Layer(nn.Module):
 
     def compile(self, **options: Any) -> None:
         """Have torch.compile make what is dense; by default nothing."""
+
+
+class Linear(nn.Module):
+    """PyG's product in GATConv and GCNConv: a weight whose bias the layer adds at the end."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Linear(in_channels, out_channels, bias=False).weight
 
 
 class Network(nn.Module):

@@ -23,20 +23,12 @@ OPTIONS = {
 }
 
 
-class Linear(nn.Module):
-    """PyG's: a weight without a bias, which GATConv adds at the end."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Linear(in_channels, out_channels, bias=False).weight
-
-
 class Layer(base.Layer):
     def __init__(self, in_channels: int, out_channels: int, *, heads: int, last: bool) -> None:
         super().__init__()
         self.heads, self.last = heads, last
         width = out_channels if last else out_channels // heads
-        self.lin = Linear(in_channels, heads * width)
+        self.lin = base.Linear(in_channels, heads * width)
         self.att_src = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, heads, width)))
         self.att_dst = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, heads, width)))
         self.bias = nn.Parameter(torch.zeros(out_channels))

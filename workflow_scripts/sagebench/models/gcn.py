@@ -19,20 +19,12 @@ MODEL = "graph convolutional network (Kipf and Welling 2017), sampled, with the 
 ENGINES = ["blocks", "reference"]
 
 
-class Linear(nn.Module):
-    """PyG's: a weight without a bias, which GCNConv adds at the end."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Linear(in_channels, out_channels, bias=False).weight
-
-
 class Layer(base.Layer):
     needs_degrees = True
 
     def __init__(self, in_channels: int, out_channels: int, *, last: bool) -> None:
         super().__init__()
-        self.lin = Linear(in_channels, out_channels)
+        self.lin = base.Linear(in_channels, out_channels)
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.narrows = out_channels < in_channels  # then it is less to sum behind the product
 

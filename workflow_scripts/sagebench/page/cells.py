@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sagebench.grid.fanout import Fanout
+from sagebench.grid.trial import Fanout
 from sagebench.units import GIB, duration, durations, significant
 
 

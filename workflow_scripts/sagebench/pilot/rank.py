@@ -1,65 +1,207 @@
-"""What the one rank of a pilot runs: the window of micro-steps, then validation and test."""
+"""What the one rank of a pilot runs: a window of micro-steps timed one by one, or validation and
+test."""
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
 
 from sagebench.files import write_json
 from sagebench.measure.memory import release_memory
-from sagebench.pilot.records import EVALUATION_PART, WINDOW_PART
-from sagebench.pilot.window import WindowTimer
-from sagebench.training.early_end import Deadline
+from sagebench.pilot.records import WINDOW_PART
 from sagebench.training.setup import RankSetup
+from sagebench.training.trainer import EpochSums, synchronise_device
+
+WARM_UP_STEPS, WARM_UP_S = 5, 1.0
+"""at least, where an epoch has as many: of the process, in its first epoch; so many micro-steps
+again until an epoch's loader is as far ahead as it gets"""
+STEPS, WINDOW_S = 20, 2.0
+"""micro-steps that are timed, and seconds: at least as many of both"""
+EPOCHS = 2
+"""that are timed, at least, where an epoch is shorter than the window"""
+
+
+class Stretch(NamedTuple):
+    """Micro-steps of one epoch. steps_s: of each; time_s: of all, the optimizer's steps included;
+    neither has the wait for a first batch. epoch_s: of the whole epoch, None where it was ended
+    early. nodes, edges: of all of them."""
+
+    steps_s: list[float]
+    time_s: float
+    first_batch_s: float
+    epoch_s: float | None
+    nodes: int
+    edges: int
+    energy_j: float | None
 
 
 class PilotRun(RankSetup):
-    """Writes the parts it is asked for into the attempt's folder, each once it is measured, and
-    `measured.json`, which describes the machine.
+    """Writes its part, WINDOW_PART or EVALUATION_PART, into the attempt's folder, and
+    `measured.json`, which describes the machine."""
 
-    parts: WINDOW_PART, EVALUATION_PART or both.
-    """
-
-    def __init__(self, *arguments: Any, parts: Collection[str]) -> None:
+    def __init__(self, *arguments: Any, part: str) -> None:
         super().__init__(*arguments)
-        self.parts = parts
+        self.part = part
         self.build()
+        ahead = max(WARM_UP_STEPS, 2 * self.trial.sampling_workers + 1)
+        self.ahead = whole_steps(ahead, self.trial.accumulation)
+        # An epoch's last optimizer step may have micro-steps without seed nodes, which cost nothing
+        # and are not counted.
+        self.micro_batches = -(-len(self.trainer.order.train_nodes) // self.trial.batch_size)
 
     def run(self) -> None:
         self.warm_up()
         self.begin_measuring()
         self.describe()
-        self.measured.write(self.directory)
-        if WINDOW_PART in self.parts:
-            self._measure_window()
-        if EVALUATION_PART in self.parts:
-            with self.clock("evaluation"):
-                self._measure_evaluation()
+        self.write()
+        measure = self._window if self.part == WINDOW_PART else self._evaluation
+        write_json(self.directory / self.part, measure())
         self.measured.complete = True
-        self.measured.write(self.directory)
+        self.write()
 
-    def _measure_window(self) -> None:
-        check = Deadline.read().check
-        timer = WindowTimer(self.trainer, check, self.note_first_step, self.node_energy_j)
+    def _window(self) -> dict[str, Any]:
         with self.peak:
-            window = timer.measure()
-        window["memory"] = self.peak.read()
-        window["start_to_first_step_s"] = self.measured.start_to_first_step_s
-        write_json(self.directory / WINDOW_PART, window)
+            found = window(self._stretches())
+        started_s = self.measured.start_to_first_step_s
+        return {**found, "memory": self.peak.read(), "start_to_first_step_s": started_s}
 
-    def _measure_evaluation(self) -> None:
+    def _evaluation(self) -> dict[str, Any]:
         weights = self.engine.model.state_dict()
 
         def validation() -> None:
             self.validate(weights)
             release_memory(self.device)
 
-        times = {
-            "evaluation_s": seconds_of(validation),
-            "test_s": seconds_of(lambda: self.test(weights)),
-        }
-        write_json(self.directory / EVALUATION_PART, times)
+        with self.clock("evaluation"):
+            return {
+                "evaluation_s": seconds_of(validation),
+                "test_s": seconds_of(lambda: self.test(weights)),
+            }
+
+    def _stretches(self) -> list[Stretch]:
+        """A part of the second epoch, behind its first micro-steps, or whole epochs behind the
+        first."""
+        steps = max(STEPS, math.ceil(WINDOW_S / self._train_until_warm()))
+        last = self.ahead + whole_steps(steps, self.trial.accumulation)
+        if self.micro_batches >= last:
+            return [self._stretch(2, first=self.ahead, last=last)]
+        found: list[Stretch] = []
+        while (
+            len(found) < EPOCHS
+            or sum(len(one.steps_s) for one in found) < STEPS
+            or sum(sum(one.steps_s) for one in found) < WINDOW_S
+        ):
+            found.append(self._stretch(2 + len(found)))
+        return found
+
+    def _train_until_warm(self) -> float:
+        """Train in the first epoch; returns the seconds of a micro-step, about."""
+        sums = EpochSums(1, self.trial.layers, self.device)
+        began = time.monotonic()
+
+        def is_warm(_: EpochSums) -> bool:
+            nonlocal began
+            self.deadline.check()
+            if sums.micro_steps <= 1:  # then the first batch has come
+                began = time.monotonic()
+            return sums.micro_steps >= self.ahead and time.monotonic() - began > WARM_UP_S
+
+        self.trainer.epoch(sums, is_warm, self.note_first_step)
+        steps = min(sums.micro_steps, self.micro_batches)
+        return (time.monotonic() - began) / max(1, steps - 1)
+
+    def _stretch(self, epoch: int, first: int = 0, last: int | None = None) -> Stretch:
+        """Train in an epoch and time it from micro-step `first` on. last: where it is left; None:
+        at its end."""
+        sums = EpochSums(epoch, self.trial.layers, self.device)
+        marks, waits_s, ends = Marks(self.device), [], []
+
+        def look() -> None:
+            synchronise_device(self.device)
+            ends.append((time.perf_counter(), sums.nodes, sums.edges, self.node_energy_j()))
+
+        def stops(_: EpochSums) -> bool:
+            self.deadline.check()
+            waits_s.append(sums.wait_s)
+            if sums.micro_steps in (first, last):
+                look()
+            if sums.micro_steps >= first:
+                marks.add()
+            return sums.micro_steps == last
+
+        record = self.trainer.epoch(sums, stops)
+        if record is not None:
+            waits_s.append(sums.wait_s)
+            marks.add()
+            look()
+        first_batch_s = waits_s[1]
+        steps_s = marks.between_s()[: self.micro_batches - first]
+        *passed, energy_before = ends[0]
+        *passed_then, energy_after = ends[1]
+        time_s, nodes, edges = (
+            after - before for before, after in zip(passed, passed_then, strict=True)
+        )
+        if first == 0:
+            steps_s[0] = max(0.0, steps_s[0] - first_batch_s)
+            time_s -= first_batch_s
+        read = None not in (energy_before, energy_after)
+        energy_j = energy_after - energy_before if read else None
+        epoch_s = record and record.time_s
+        return Stretch(steps_s, time_s, first_batch_s, epoch_s, nodes, edges, energy_j)
+
+
+class Marks:
+    """When each micro-step began, on the device's own clock where that is a GPU: there the host
+    is ahead of what it has given it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._times: list[float | torch.cuda.Event] = []
+
+    def add(self) -> None:
+        if self._on_gpu:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._times.append(event)
+        else:
+            self._times.append(time.perf_counter())
+
+    def between_s(self) -> list[float]:
+        """Seconds from each mark to the next, once the device has come to all of them."""
+        pairs = zip(self._times, self._times[1:], strict=False)
+        if self._on_gpu:
+            return [began.elapsed_time(ended) / 1000 for began, ended in pairs]
+        return [ended - began for began, ended in pairs]
+
+
+def whole_steps(micro_steps: int, accumulation: int) -> int:
+    """At least so many micro-steps, all of whole optimizer steps."""
+    return -(-micro_steps // accumulation) * accumulation
+
+
+def window(stretches: list[Stretch]) -> dict[str, Any]:
+    """All of them together, by the names of a `Pilot`."""
+    steps_s = [step_s for one in stretches for step_s in one.steps_s]
+    low, middle, high = statistics.quantiles(steps_s, n=4, method="inclusive")
+    epochs_s = [one.epoch_s for one in stretches if one.epoch_s is not None]
+    energies_j = [one.energy_j for one in stretches if one.energy_j is not None]
+    return {
+        "micro_steps": len(steps_s),
+        "step_s": middle,
+        "step_low_s": low,
+        "step_high_s": high,
+        "step_mean_s": sum(one.time_s for one in stretches) / len(steps_s),
+        "epoch_s": statistics.median(epochs_s) if epochs_s else None,
+        "first_batch_s": statistics.median(one.first_batch_s for one in stretches),
+        "nodes": sum(one.nodes for one in stretches) / len(steps_s),
+        "edges": sum(one.edges for one in stretches) / len(steps_s),
+        "energy_j": sum(energies_j) if energies_j else None,
+    }
 
 
 def seconds_of(work: Callable[[], Any]) -> float:

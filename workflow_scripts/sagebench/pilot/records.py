@@ -1,4 +1,5 @@
-"""Pilots: what a process measured of a configuration on a machine, in a file each.
+"""Pilots: what a process measured of a configuration on a machine, in a file each, and which of a
+study's are to be measured yet.
 
 results/pilots/MACHINE/KEY.json is a `Pilot`: a few micro-steps, or, where KEY begins with
 `evaluation-`, validation and test of the configurations that evaluate alike. Standard library only.
@@ -8,12 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sagebench.files import write_json
+from sagebench.files import read_object, write_json
+from sagebench.grid.expansion import Study
+from sagebench.grid.freeze import manifest_path
+from sagebench.grid.trial import Trial
+from sagebench.pilot.costs import EVALUATION, PILOT, evaluation_key, neutral, pilot_key
 from sagebench.records import FromJson, PeakBytes, Reason, Status
 
 FORMAT = 1
@@ -102,3 +107,70 @@ def read_pilot(path: Path, warn: Callable[[str], None] = lambda _: None) -> Pilo
         )
         return None
     return pilot
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Trials that cost the same. trial: the one to run for them. store: its folder's name. pilot,
+    evaluation: keys of its records."""
+
+    trial: Trial
+    store: str
+    store_checksum: str
+    pilot: str
+    evaluation: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one process is to measure of a configuration. part: the file that it leaves."""
+
+    configuration: Configuration
+    part: str
+
+    @property
+    def key(self) -> str:
+        """Of its record, and the name of the folder of its attempts."""
+        measured = self.configuration
+        return measured.pilot if self.part == WINDOW_PART else measured.evaluation
+
+
+def configurations(study: Study) -> list[Configuration]:
+    """The distinct ones of the study, in its order; a store that is not built has no checksum."""
+    checksums = {
+        store: (read_object(Path(manifest_path(study.results, store))) or {}).get("checksum", "")
+        for store in study.stores
+    }
+    found: dict[tuple[str, str], Configuration] = {}
+    for request in study.requests.values():
+        trial, checksum = request.trial, checksums[request.store]
+        if not trial.in_minibatches:
+            continue
+        keys = pilot_key(trial, checksum), evaluation_key(trial, checksum)
+        if keys not in found:
+            run = neutral(trial, PILOT | EVALUATION)
+            found[keys] = Configuration(run, request.store, checksum, *keys)
+    return list(found.values())
+
+
+def missing(
+    wanted: Sequence[Configuration], pilots: Mapping[str, Pilot], failed: Collection[str] = ()
+) -> list[Work]:
+    """What is to be measured yet: first micro-steps, then once for all that evaluate alike
+    validation and test, unless every one of them has run out of memory. failed: keys that are not
+    to be tried."""
+    works = [Work(one, WINDOW_PART) for one in wanted]
+    for one in wanted:
+        ended = one.pilot in pilots and pilots[one.pilot].status is Status.OUT_OF_MEMORY
+        if one.pilot not in failed and not ended:
+            works.append(Work(one, EVALUATION_PART))
+    found: dict[str, Work] = {}
+    for work in works:
+        if work.key not in pilots and work.key not in failed:
+            found.setdefault(work.key, work)
+    return list(found.values())
+
+
+def missing_of(study: Study) -> list[Work]:
+    """What is to be measured yet of a study, by what its results hold."""
+    return missing(configurations(study), read_pilots(study.results, study.site.machine))

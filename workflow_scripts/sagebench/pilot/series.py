@@ -8,13 +8,14 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from sagebench.attempts import log_attempt
+from sagebench.attempts import log_attempt, read_measurements
 from sagebench.errors import UserError
 from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
-from sagebench.grid.resources import geometry
+from sagebench.grid.site import geometry
 from sagebench.launch.attempt import CurrentAttempt, iso
+from sagebench.launch.job import ROOT, Job, Walltime, machine_alone, only_one
 from sagebench.launch.launcher import (
     Interrupted,
     handling_signals,
@@ -22,26 +23,23 @@ from sagebench.launch.launcher import (
     supervise,
     told_interrupted,
 )
-from sagebench.launch.locks import machine_alone, only_one
-from sagebench.launch.start import ROOT, Job
 from sagebench.launch.verdict import Verdict
-from sagebench.launch.walltime import Walltime
 from sagebench.pilot.costs import PILOT, neutral
 from sagebench.pilot.records import (
-    EVALUATION_PART,
     WINDOW_PART,
     Pilot,
+    Work,
+    configurations,
+    missing,
     pilots_folder,
     read_pilot,
     read_pilots,
     write_pilot,
 )
-from sagebench.pilot.work import Work, configurations, missing
-from sagebench.rank_records import read_measurements
 from sagebench.records import Status
 from sagebench.units import duration, significant
 
-RANK_SCRIPT = ROOT / "workflow_scripts" / "pilot_rank.py"
+RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
 
 
 class Series:
@@ -61,7 +59,7 @@ class Series:
         try:
             while works := self.missing():
                 taken += 1
-                say(f"pilot {taken} of {taken - 1 + len(works)}: {works[0].name}")
+                say(f"pilot {taken} of {taken - 1 + len(works)}: {works[0].key}")
                 with handling_signals(interrupt):
                     self.measure(works[0])
         except Interrupted as interrupted:
@@ -83,83 +81,67 @@ class Series:
         Raises UserError where no process can be started, or the time of the job is used up, and
         Interrupted where a signal ended it.
         """
-        home, measured = self.folder / work.name, work.configuration
+        home = self.folder / work.key
         with ExitStack() as held:
             held.enter_context(only_one(home, wait=True))  # another's pilot takes a minute at most
-            for key in (measured.pilot, measured.evaluation):
-                if key not in self.pilots and (found := read_pilot(self.folder / f"{key}.json")):
-                    self.pilots[key] = found
-            if work not in self.missing():
+            if found := read_pilot(self.folder / f"{work.key}.json"):
+                self.pilots[work.key] = found
                 return
             if self.study.site.launcher != "slurm":
                 held.enter_context(machine_alone())
             began = time.monotonic()
             walltime = Walltime.left_of_job(time.time())
             attempt = CurrentAttempt.begin(home, walltime.asked_s)
-            job = self._job(work, attempt.directory / "trial.json")
-            write_json(job.trial_path, job.trial.to_json())
-            verdict, interrupted = supervise(job, attempt, walltime, held)
-            for record in records_of(work, verdict, attempt.directory):
+            trial_path, site = attempt.directory / "trial.json", self.study.site
+            job = Job(
+                work.configuration.trial,
+                trial_path,
+                Path(manifest_path(self.study.results, work.configuration.store)).parent,
+                self.folder / f"{work.key}.json",
+                site.model_dump(mode="json"),
+                asdict(geometry(1, site)),
+                program=(str(RANK_SCRIPT), "pilot", f"--part={work.part}"),
+            )
+            write_json(trial_path, job.trial.to_json())
+            verdict = supervise(job, attempt, walltime, held)
+            if record := record_of(work, verdict, attempt.directory):
                 write_pilot(self.folder, record)
-                self.pilots[record.key] = record
-                say(f"{record.key}: {told(record)}, in {duration(time.monotonic() - began)}")
-            ended = attempt.ended(verdict, interrupted is not None)
+                self.pilots[work.key] = record
+                say(f"{work.key}: {told(record)}, in {duration(time.monotonic() - began)}")
+            ended = attempt.ended(verdict)
             log_attempt(home, ended)
         if verdict.status is Status.TIME_LIMIT:
             raise UserError(
                 f"the time of the job was used up, and {len(self.missing())} of its pilots are to "
                 "be measured yet: call the same command again"
             )
-        if interrupted is not None:
-            raise Interrupted(interrupted)
-        if verdict.status is None:
-            whole = WINDOW_PART in work.parts and measured.pilot not in self.pilots
-            key = measured.pilot if whole else measured.evaluation
-            self.failed[key] = f"{key}: {verdict.message}; see {ended.log}"
-
-    def _job(self, work: Work, trial_path: Path) -> Job:
-        measured, site = work.configuration, self.study.site
-        return Job(
-            measured.trial,
-            trial_path,
-            Path(manifest_path(self.study.results, measured.store)).parent,
-            self.folder / f"{work.name}.json",
-            site.model_dump(mode="json"),
-            asdict(geometry(1, site)),
-            program=(str(RANK_SCRIPT), *(f"--part={part}" for part in work.parts)),
-        )
+        if verdict.signal is not None:
+            raise Interrupted(verdict.signal)
+        if work.key not in self.pilots:
+            self.failed[work.key] = f"{work.key}: {verdict.message}; see {ended.log}"
 
 
-def records_of(work: Work, verdict: Verdict, directory: Path) -> list[Pilot]:
-    """What a process leaves. directory: of its attempt.
-
-    The evaluation first: whoever is ended between the two measures a pilot once more, but no
-    evaluation is left out. A part that is whole counts, however the process ended behind it.
-    """
-    measured, window = work.configuration, read_object(directory / WINDOW_PART)
-    found = read_measurements(directory)
+def record_of(work: Work, verdict: Verdict, directory: Path) -> Pilot | None:
+    """What a process leaves; None where it failed. directory: of its attempt. A part that is whole
+    counts, however the process ended behind it."""
+    values = read_object(directory / work.part)
+    if values is None and verdict.status is not Status.OUT_OF_MEMORY:
+        return None
+    measured, found = work.configuration, read_measurements(directory)
     rank = found.ranks[0] if found.ranks else {}
-    common = {
+    trial = measured.trial
+    about = {
+        "key": work.key,
+        "trial": (neutral(trial, PILOT) if work.part == WINDOW_PART else trial).to_json(),
         "store_checksum": measured.store_checksum,
         "device_name": rank.get("device_name"),
         "cpu_model": rank.get("cpu_model"),
         "versions": found.versions,
         "measured_at": iso(time.time()),
     }
-    # One after the other: out of memory in the window, nothing was evaluated.
-    comes_to_evaluation = window is not None or WINDOW_PART not in work.parts
-    records = []
-    for part, key, trial, begun in (
-        (EVALUATION_PART, measured.evaluation, measured.trial, comes_to_evaluation),
-        (WINDOW_PART, measured.pilot, neutral(measured.trial, PILOT), True),
-    ):
-        values = read_object(directory / part) if part in work.parts else None
-        about = {"key": key, "trial": trial.to_json(), **common}
-        if values is not None:
-            records.append(Pilot.from_json({**about, "status": Status.COMPLETED, **values}))
-        elif part in work.parts and begun and verdict.status is Status.OUT_OF_MEMORY:
-            records.append(Pilot(**about, status=verdict.status, reason=verdict.reason))
-    return records
+    if values is None:
+        return Pilot(**about, status=Status.OUT_OF_MEMORY, reason=verdict.reason)
+    return Pilot.from_json({**about, "status": Status.COMPLETED, **values})
 
 
 def told(record: Pilot) -> str:

@@ -1,37 +1,49 @@
-"""What the trials of a study will take: probes, the card, pilots and outcomes, put together."""
+"""What the trials of a study will take: probes, the card, pilots and outcomes, put together.
+
+What is estimated of a trial is kept beside it, made before it runs and never from its outcome:
+results/trials/<id>/prediction.json: {"format", "model", "made_at", "store_checksum", "sample":
+{"batches", "nodes", "edges"} or null, "memory": {"peak_bytes", "low_bytes", "high_bytes",
+"limit_bytes", "limit", "out_of_memory_chance", "parts"} or null, "time": {"epoch_s", "low_s",
+"high_s", "total_s", "basis", "source", "used"} or null, "energy": {"joules", "source"} or null}
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.estimate.cards import POWER_SHARE, Card, card_of, find_card
-from sagebench.estimate.memory import MemoryEstimate, available_bytes, card_memory, verdict
-from sagebench.estimate.probe import Probe, load_probe
+from sagebench.estimate.memory import MemoryEstimate, card_memory, verdict
+from sagebench.estimate.probe import GraphFacts, Probe, Sample, available_bytes, load_probe
 from sagebench.estimate.probe import path_of as probe_path
-from sagebench.estimate.samples import GraphFacts, Sample
 from sagebench.estimate.time import (
-    OUTCOMES,
-    Observation,
     TimeEstimate,
     all_reduces_s,
     corrected,
     from_pilot,
-    micro_steps_per_epoch,
+    of_outcome,
+    of_outcomes,
     roofline,
 )
-from sagebench.files import read_object
+from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Request, Study
-from sagebench.grid.freeze import manifest_path
-from sagebench.grid.resources import geometry
+from sagebench.grid.freeze import manifest_path, prediction_path
+from sagebench.grid.site import geometry
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import epoch_key, evaluation_key, pilot_key
 from sagebench.pilot.records import Pilot, read_pilots
+from sagebench.plan.decisions import model_version
 from sagebench.records import Damaged, Outcome, Status, read_outcome
+from sagebench.units import GIB
+
+PREDICTION_FORMAT = 1
 
 ALIKE = ("engine", "sampler", "precision", "compile", "device", "threads_per_rank")
 """what an outcome shares with a trial whose estimate it corrects"""
@@ -68,6 +80,29 @@ class Forecast:
     @property
     def is_known(self) -> bool:
         return any(known is not None for known in (self.sample, self.pilot, self.time))
+
+    @property
+    def memory_figures(self) -> dict[str, Any]:
+        """The peak, the limit and the chance to exceed it; null where only a pilot tells that."""
+        names, chance = MemoryEstimate.__dataclass_fields__, self.out_of_memory_chance
+        return {
+            **(asdict(self.memory) if self.memory else dict.fromkeys(names)),
+            "limit": self.memory_limit,
+            "out_of_memory_chance": None if chance is None else round(chance, 4),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Its figures as prediction.json has them."""
+        sample, time = self.sample, self.time
+        knows_memory = self.memory is not None or self.out_of_memory_chance is not None
+        ends = time and {"low_s": time.low_s, "high_s": time.high_s, "total_s": self.total_s}
+        return {
+            "sample": sample
+            and {"batches": sample.batches, "nodes": sample.nodes.mean, "edges": sample.edges.mean},
+            "memory": self.memory_figures if knows_memory else None,
+            "time": time and {**asdict(time), **ends},
+            "energy": self.energy_j and {"joules": self.energy_j, "source": self.energy_source},
+        }
 
 
 class Forecaster:
@@ -121,38 +156,24 @@ class Forecaster:
         return read_pilots(self.study.results, self.study.site.machine, self.warn)
 
     @cached_property
-    def _outcomes(self) -> list[tuple[Trial, Outcome]]:
-        """Of this machine, from whatever study."""
-        found = known_outcomes(self.study.results, self.without)
-        return [one for one in found if one[0].machine == self.study.site.machine]
-
-    @cached_property
-    def _observations(self) -> list[Observation]:
+    def _observed(self) -> tuple[dict[str, list[TimeEstimate]], dict[Any, dict[str, float]]]:
+        """Times of this machine's outcomes, from whatever study, by what only trials share that
+        differ in nothing that costs time; ratios of measured over estimated epochs, by what trials
+        share that correct one another."""
+        same, ratios = defaultdict(list), defaultdict(dict)
         by_checksum = {probe.store_checksum: probe for probe in self.probes.values()}
-        return [
-            self._observe(trial, outcome, by_checksum[outcome.store.checksum])
-            for trial, outcome in self._outcomes
-            if outcome.store is not None and outcome.store.checksum in by_checksum
-            # Some epoch but the first was timed.
-            if outcome.timing is not None and outcome.timing.epoch_median_s is not None
-        ]
-
-    def _observe(self, trial: Trial, outcome: Outcome, probe: Probe) -> Observation:
-        timing, estimated = outcome.timing, self._estimated(trial, probe)
-        validations = [e.evaluation_s for e in outcome.epochs if e.evaluation_s is not None]
-        measured = TimeEstimate(
-            epoch_s=timing.epoch_median_s,
-            error=0.0,
-            micro_step_s=timing.epoch_median_s / micro_steps_per_epoch(trial, probe.graph),
-            start_s=timing.start_to_first_step_s,
-            evaluation_s=sum(validations) / len(validations) if validations else None,
-            test_s=timing.test_s,
-            basis=OUTCOMES,
-            source="an outcome",
-            used=(outcome.trial_id,),
-        )
-        key, alike = epoch_key(trial, probe.store_checksum), _alike(trial)
-        return Observation(key, alike, measured, estimated and estimated.epoch_s)
+        for trial, outcome in known_outcomes(self.study.results, self.without):
+            probe = by_checksum.get(outcome.store.checksum) if outcome.store else None
+            if probe is None or trial.machine != self.study.site.machine:
+                continue
+            measured = of_outcome(trial, outcome, probe.graph)
+            if measured is None:
+                continue
+            same[epoch_key(trial, probe.store_checksum)].append(measured)
+            if estimated := self._estimated(trial, probe):
+                ratio = measured.epoch_s / estimated.epoch_s
+                ratios[_alike(trial)][outcome.trial_id] = ratio
+        return same, ratios
 
     def of(self, request: Request) -> Forecast:
         """What is known beforehand of a trial."""
@@ -197,16 +218,21 @@ class Forecaster:
         """What sets the limit of a card's memory, in words."""
         if trial.device != "cuda":
             return None
-        uncapped = available_bytes(replace(trial, memory_limit_gib=None), self._card_bytes)
-        if available_bytes(trial, self._card_bytes) != uncapped:
-            return f"memory_limit_gib {trial.memory_limit_gib:g}"
+        cap = trial.memory_limit_gib
+        if cap is not None and available_bytes(trial, self._card_bytes) == cap * GIB:
+            return f"memory_limit_gib {cap:g}"
         return self.card and self.card.name
 
     def _time(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
-        key = epoch_key(trial, probe.store_checksum)
+        """After outcomes of the same machine."""
+        key, (same, ratios) = epoch_key(trial, probe.store_checksum), self._observed
         if key not in self._times:
             estimate = self._estimated(trial, probe)
-            self._times[key] = corrected(estimate, key, _alike(trial), self._observations)
+            if key in same:
+                estimate = of_outcomes(same[key], estimate)
+            elif estimate is not None and _alike(trial) in ratios:
+                estimate = corrected(estimate, ratios[_alike(trial)])
+            self._times[key] = estimate
         return self._times[key]
 
     def _estimated(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
@@ -248,3 +274,18 @@ def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tupl
 
 def _alike(trial: Trial) -> tuple[object, ...]:
     return tuple(getattr(trial, name) for name in ALIKE)
+
+
+def freeze_predictions(study: Study, trial_ids: Collection[str]) -> None:
+    """Write the estimates of trials that are about to run; what was estimated of them before, goes.
+    Of what was neither probed nor piloted there are none."""
+    forecaster = Forecaster(study, without=trial_ids)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    head = {"format": PREDICTION_FORMAT, "model": model_version(), "made_at": now}
+    for trial_id in trial_ids:
+        request, path = study.requests[trial_id], Path(prediction_path(study.results, trial_id))
+        path.unlink(missing_ok=True)
+        forecast = forecaster.of(request)
+        if forecast.is_known:
+            checksum = forecaster.probes[request.store].store_checksum
+            write_json(path, {**head, "store_checksum": checksum, **forecast.to_json()})

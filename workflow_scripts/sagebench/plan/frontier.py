@@ -3,7 +3,8 @@ them, and the cells between."""
 
 from __future__ import annotations
 
-from collections import Counter
+import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from sagebench.estimate.grid_cells import axes_of, cells_between
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT, verdict
+from sagebench.estimate.probe import axes_of, cells_between
 from sagebench.grid.expansion import Study
-from sagebench.page.style import ALARM, INK, SOFT
+from sagebench.page import style
+from sagebench.page.rendering import svg_uri
 from sagebench.plan.forecast import Forecaster
 from sagebench.plan.rows import PlanRow
 from sagebench.records import Status
@@ -67,6 +69,40 @@ class Frontier:
     limit: str  # what the verdicts refer to
     left_out: int  # fanouts and batch sizes that there is no room for
 
+    @property
+    def caption(self) -> str:
+        found = self.cells.values()
+        said = (
+            "GiB that the fullest rank needs to train; of a measured trial its peak, which counts "
+            f"what its allocator kept, too. The limit: {self.limit}."
+        )
+        if any(cell.fits == NO_FIT for cell in found):
+            said += " Left of the red line fits or is tight, right of it does not fit."
+        if not all(cell.asked for cell in found):
+            said += (
+                " Pale cells are no trials of this study: they are probed like the others, where "
+                "a batch size of the same fanout is asked for that is twice or half as large."
+            )
+        if self.left_out:
+            said += f" {self.left_out} more fanouts and batch sizes have no room here."
+        return said
+
+
+def pictures(
+    study: Study, rows: Sequence[PlanRow], forecaster: Forecaster
+) -> list[tuple[str, str, str]]:
+    """Title, caption and picture of each memory frontier."""
+    found = []
+    for frontier in frontiers(study, rows, forecaster):
+        drawn = io.BytesIO()
+        with style.look():
+            memory_frontier(frontier).savefig(
+                drawn, format="svg", metadata={"Date": None, "Creator": None}
+            )
+        title = f"Memory frontier, engine {frontier.engine}"
+        found.append((title, frontier.caption, svg_uri(drawn.getvalue())))
+    return found
+
 
 def frontiers(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[Frontier]:
     """One for each engine of which the memory of some trial is known."""
@@ -92,28 +128,24 @@ def _frontier(
     stores = {study.requests[row.trial].store for row in rows}
     probe = forecaster.probes.get(stores.pop()) if len(stores) == 1 else None
     for trial in cells_between(trials, probe.graph.train_nodes) if probe else ():
-        estimate = forecaster.memory(trial, probe)
-        if estimate is not None:
-            chance = estimate.out_of_memory_chance
+        memory = forecaster.memory(trial, probe)
+        if memory is not None:
+            chance = memory.out_of_memory_chance
             fits = None if chance is None else verdict(chance)
-            cells[str(trial.fanout), trial.batch_size] = Cell(estimate.needed_bytes, fits, False)
+            cells[str(trial.fanout), trial.batch_size] = Cell(memory.needed_bytes, fits, False)
     limits = {
         f"{row.memory_limit_bytes / GIB:.3g} GiB ({row.memory_limit})"
         for row in rows
         if row.memory_limit_bytes is not None
     }
-    middle = Counter(row.batch_size for row in rows).most_common(1)[0][0]
-
-    def demand(fanout: str) -> float:
-        cell = cells.get((fanout, middle))
-        return (cell and cell.memory_bytes) or max(
-            (c.memory_bytes or 0 for (f, _), c in cells.items() if f == fanout), default=0
-        )
-
+    bytes_a_seed = dict.fromkeys(map(str, fanouts), 0.0)
+    for (fanout, batch_size), cell in cells.items():
+        if fanout in bytes_a_seed:
+            bytes_a_seed[fanout] = max(bytes_a_seed[fanout], (cell.memory_bytes or 0) / batch_size)
     asked = len({row.fanout for row in rows}) + len({row.batch_size for row in rows})
     return Frontier(
         engine=engine,
-        fanouts=sorted(map(str, fanouts), key=demand),
+        fanouts=sorted(bytes_a_seed, key=bytes_a_seed.__getitem__),
         batch_sizes=batch_sizes,
         cells=cells,
         limit=", ".join(sorted(limits)) or "no limit known",
@@ -123,12 +155,12 @@ def _frontier(
 
 def memory_frontier(frontier: Frontier) -> Figure:
     """Batch sizes across, fanouts down: the peak in GiB, and the line behind which none fits."""
-    columns, lines = frontier.batch_sizes, frontier.fanouts
+    columns, lines, cells = frontier.batch_sizes, frontier.fanouts, frontier.cells
     figure = Figure(figsize=(WIDE_IN, 1.25 + 0.27 * len(lines)), layout="constrained")
     axes = figure.subplots()
     for row, fanout in enumerate(lines):
         for column, batch_size in enumerate(columns):
-            if cell := frontier.cells.get((fanout, batch_size)):
+            if cell := cells.get((fanout, batch_size)):
                 _draw(axes, cell, row, column)
     _staircase(axes, frontier)
     axes.set_xlim(-0.55, len(columns) - 0.45)
@@ -140,15 +172,11 @@ def memory_frontier(frontier: Frontier) -> Figure:
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    cells = frontier.cells.values()
-    handles = [
-        Patch(color=colour, label=fits)
-        for fits, colour in FIT_COLOURS.items()
-        if any(cell.fits == fits for cell in cells)
-    ]
-    if any(cell.ended for cell in cells):
-        handles.append(Patch(facecolor="white", edgecolor=INK, label="measured"))
-    if any(not cell.asked for cell in cells):
+    there = {cell.fits for cell in cells.values()}
+    handles = [Patch(color=FIT_COLOURS[fits], label=fits) for fits in FIT_COLOURS if fits in there]
+    if any(cell.ended for cell in cells.values()):
+        handles.append(Patch(facecolor="white", edgecolor=style.INK, label="measured"))
+    if any(not cell.asked for cell in cells.values()):
         handles.append(Patch(color="#f1f2f4", label="not in the study, estimated (pale)"))
     figure.legend(handles=handles, loc="outside upper left", ncols=5, handlelength=1.2)
     return figure
@@ -159,28 +187,27 @@ def _draw(axes: Axes, cell: Cell, row: int, column: int) -> None:
     axes.add_patch(
         Rectangle(
             (column - 0.47, row - 0.44), 0.94, 0.88, facecolor=colours.get(cell.fits, "white"),
-            linewidth=1.2, edgecolor=INK if cell.ended else "none", zorder=2,
+            linewidth=1.2, edgecolor=style.INK if cell.ended else "none", zorder=2,
         )
     )  # fmt: skip
     axes.text(
         column, row, cell.text, ha="center", va="center", zorder=3,
-        size=8.5 if cell.asked else 7.5, color=INK if cell.asked else SOFT,
+        size=8.5 if cell.asked else 7.5, color=style.INK if cell.asked else style.SOFT,
         weight="bold" if cell.ended else "normal",
     )  # fmt: skip
 
 
 def _staircase(axes: Axes, frontier: Frontier) -> None:
     """The line between the last batch size that may fit and the first that does not."""
-    look = {"color": ALARM, "linewidth": 1.6, "zorder": 4, "solid_capstyle": "round"}
-    above = None
+    edges, heights = [], []
     for row, fanout in enumerate(frontier.fanouts):
         found = [frontier.cells.get((fanout, size)) for size in frontier.batch_sizes]
         holds = [cell and cell.holds for cell in found]
-        edge = None
+        edge = math.nan  # breaks the line
         if False in holds:
             last = max((k for k, held in enumerate(holds) if held), default=None)
             edge = (holds.index(False) - 0.5) if last is None else last + 0.5
-            axes.plot([edge, edge], [row - 0.5, row + 0.5], **look)
-            if above is not None:
-                axes.plot([above, edge], [row - 0.5, row - 0.5], **look)
-        above = edge
+        edges += [edge, edge]
+        heights += [row - 0.5, row + 0.5]
+    if not all(map(math.isnan, edges)):
+        axes.plot(edges, heights, color=style.ALARM, lw=1.6, zorder=4, solid_capstyle="round")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from sagebench.estimate.memory import NO_FIT, TIGHT
 from sagebench.estimate.time import A_MODEL
 from sagebench.grid.expansion import Study
-from sagebench.plan.budget import over_budget
-from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total
+from sagebench.plan.guards import over_budget
+from sagebench.plan.rows import PREDICTED, PlanRow, Total, distinct
 from sagebench.records import Status
 
 NAMED = 3
@@ -21,7 +21,7 @@ def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
     to_run = [row for row in rows if row.to_run]
     return [
         *_before_all(study, rows),
-        *_memory(study, rows),
+        *_memory(study, rows, to_run),
         *_times(study, to_run),
         *_machine(study, to_run),
     ]
@@ -38,13 +38,12 @@ def _before_all(study: Study, rows: Sequence[PlanRow]) -> Iterator[str]:
         )
     if over := over_budget(study, rows):
         yield over
-    left, hours = study.site.limits.node_hours, total("", rows).node_hours
+    left, hours = study.site.limits.node_hours, Total("", rows).node_hours
     if left is not None and hours > left:
         yield f"The study takes {hours:,.1f} node-hours, the account has {left:,.1f} left."
 
 
-def _memory(study: Study, rows: Sequence[PlanRow]) -> Iterator[str]:
-    to_run = [row for row in rows if row.to_run]
+def _memory(study: Study, rows: Sequence[PlanRow], to_run: Sequence[PlanRow]) -> Iterator[str]:
     if skipped := [row for row in rows if row.skipped]:
         yield (
             f"{_trials_are(skipped, 'will not fit in memory and')} not run "
@@ -57,23 +56,17 @@ def _memory(study: Study, rows: Sequence[PlanRow]) -> Iterator[str]:
         )
     if tight := [row for row in to_run if row.fits == TIGHT]:
         yield f"{_trials_are(tight)} tight: whether memory suffices is open."
-    skips = study.configuration.skip_predicted_out_of_memory
     decided = skipped or any(row.memory_limit_bytes is not None for row in rows)
-    if not skips or not to_run or decided:
-        return
-    if study.site.device == "cpu":
-        yield (
-            "skip_predicted_out_of_memory leaves out what runs out of memory in `make pilot`: a "
-            "CPU's memory is not estimated."
+    if to_run and study.configuration.skip_predicted_out_of_memory and not decided:
+        why = (
+            f"nothing out: how much memory a rank of {study.site.machine} has is not known (card "
+            "in its site.yaml, or memory_limit_gib in the study)"
         )
-    elif not any(row.sampled for row in rows):
-        yield "skip_predicted_out_of_memory leaves nothing out before `make probe` has sampled."
-    else:
-        yield (
-            "skip_predicted_out_of_memory leaves nothing out: how much memory a rank of "
-            f"{study.site.machine} has is not known (card in its site.yaml, or memory_limit_gib in "
-            "the study)."
-        )
+        if study.site.device == "cpu":
+            why = "out what runs out of memory in `make pilot`: a CPU's memory is not estimated"
+        elif not any(row.sampled for row in rows):
+            why = "nothing out before `make probe` has sampled"
+        yield f"skip_predicted_out_of_memory leaves {why}."
 
 
 def _times(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
@@ -112,11 +105,11 @@ def _machine(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
     def threads(row: PlanRow) -> int:
         return row.ranks // row.nodes * study.requests[row.trial].trial.threads_per_rank
 
-    if site.device == "cpu" and (crowded := [r for r in to_run if threads(r) > site.cpus]):
-        *counts, last = (str(count) for count in sorted({row.ranks for row in crowded}))
-        ranks = f"{', '.join(counts)} and {last}" if counts else last
+    crowded = sorted({row.ranks for row in to_run if threads(row) > site.cpus})
+    if site.device == "cpu" and crowded:
+        ranks = " and ".join(map(str, crowded))
         yield (
-            f"Trials of {ranks} rank{'s' * (ranks != '1')} have more ranks x threads than a node "
+            f"Trials of {ranks} rank{'s' * (crowded != [1])} have more ranks x threads than a node "
             f"of {site.machine} has cores ({site.cpus}): they run, and are marked as "
             "oversubscribed if it is so few."
         )
@@ -128,26 +121,24 @@ def _machine(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
         )
 
 
-def hints(study: Study, rows: Sequence[PlanRow], command: Callable[[str], str]) -> list[str]:
+def hints(study: Study, rows: Sequence[PlanRow], command: Callable[[str], str]) -> Iterator[str]:
     """What would refine the plan. command: that makes a target."""
     to_run = [row for row in distinct(rows) if row.to_run]
     on_card = study.site.device == "cuda"
     unprobed = sum(row.sampled is None for row in to_run)
     untimed = sum(row.time_basis in (None, A_MODEL) and row.fits != NO_FIT for row in to_run)
-    found = []
     if on_card and unprobed:
-        found.append(
+        yield (
             f"{unprobed} of {len(to_run)} trials are not probed: `{command('probe')}` samples "
             "their graph and records a step of each, on a CPU."
         )
     if untimed:
-        found.append(
+        yield (
             f"{untimed} of {len(to_run)} trials have no measured time: `{command('pilot')}` "
             f"measures some twenty steps of each on the devices of {study.site.machine}."
         )
     if to_run and not on_card:
-        found.append("A CPU's memory is not estimated; what is shown is what a pilot reached.")
-    return found
+        yield "A CPU's memory is not estimated; what is shown is what a pilot reached."
 
 
 def _trials(rows: Sequence[PlanRow]) -> str:

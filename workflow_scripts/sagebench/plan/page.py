@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from sagebench.estimate.memory import NO_FIT, UNLIKELY
+from sagebench.estimate.memory import UNLIKELY
 from sagebench.grid.expansion import Study
-from sagebench.page import style
-from sagebench.page.rendering import as_yaml, render_page, svg_uri
-from sagebench.plan.as_text import device_word
+from sagebench.page.rendering import as_yaml, render_page
 from sagebench.plan.decisions import model_version
 from sagebench.plan.forecast import Forecaster
-from sagebench.plan.frontier import frontiers, memory_frontier
+from sagebench.plan.frontier import pictures
 from sagebench.plan.limits import hints, sentences
-from sagebench.plan.rows import PlanRow, distinct, total
-from sagebench.plan.tables import MARKS, every_trial, experiments
+from sagebench.plan.rows import PlanRow, Total, distinct
+from sagebench.plan.tables import MARKS, device_word, every_trial, experiments
 from sagebench.units import GIB, hours_text
 
 TEMPLATE = Path(__file__).parent / "templates" / "plan.html"
@@ -26,60 +23,26 @@ ROWS_SHOWN = 1000
 
 def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str:
     """The page of the plan that the rows are."""
-    trials = distinct(rows)
-    found = total("all", trials)
-    unit = device_word(study)
-    verdicts = {fits: sum(row.fits == fits for row in trials) for fits in MARKS}
-    with style.look():
-        memory = _memory(study, rows, forecaster)
+    trials, unit = distinct(rows), device_word(study)
     return render_page(
         TEMPLATE,
         study=study.name,
         machine=study.site.machine,
         unit=unit,
-        total=found,
+        total=Total("all", trials),
         hours=hours_text,
-        verdicts=verdicts,
+        verdicts={fits: sum(row.fits == fits for row in trials) for fits in MARKS},
         marks=MARKS,
         hints=hints(study, rows, lambda target: f"snakemake {target}"),
         warnings=sentences(study, rows),
         experiments=experiments(rows, unit),
-        memory=memory,
-        every_trial=every_trial(rows[:ROWS_SHOWN], unit, details=True),
+        memory=pictures(study, rows, forecaster),
+        every_trial=every_trial(rows[:ROWS_SHOWN], unit),
         left_out=max(0, len(rows) - ROWS_SHOWN),
         basis=_basis(study, trials, forecaster),
         unlikely=UNLIKELY,
         configuration=as_yaml(study.configuration.complete()),
     )
-
-
-def _memory(
-    study: Study, rows: Sequence[PlanRow], forecaster: Forecaster
-) -> list[tuple[str, str, str]]:
-    """Title, caption and picture of each memory frontier."""
-    pictures = []
-    for frontier in frontiers(study, rows, forecaster):
-        found = frontier.cells.values()
-        reading = (
-            "GiB that the fullest rank needs to train; of a measured trial its peak, which counts "
-            f"what its allocator kept, too. The limit: {frontier.limit}."
-        )
-        if any(cell.fits == NO_FIT for cell in found):
-            reading += " Left of the red line fits or is tight, right of it does not fit."
-        if not all(cell.asked for cell in found):
-            reading += (
-                " Pale cells are no trials of this study: they are probed like the others, where "
-                "a batch size of the same fanout is asked for that is twice or half as large."
-            )
-        if frontier.left_out:
-            reading += f" {frontier.left_out} more fanouts and batch sizes have no room here."
-        title = f"Memory frontier, engine {frontier.engine}"
-        drawn = io.BytesIO()
-        memory_frontier(frontier).savefig(
-            drawn, format="svg", metadata={"Date": None, "Creator": None}
-        )
-        pictures.append((title, reading, svg_uri(drawn.getvalue())))
-    return pictures
 
 
 def _basis(

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
-from sagebench.records import Status
+from sagebench.estimate.time import steps_per_epoch
+from sagebench.grid.expansion import Request, Study
+from sagebench.grid.freeze import outcome_path
+from sagebench.grid.site import geometry
+from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial
+from sagebench.plan.forecast import Forecast, Forecaster
+from sagebench.records import Damaged, Outcome, Status, Timing, read_outcome
 
 MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
 """what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
+
+OF_TRIAL = ("batch_size", "accumulation", "seed", "ranks")
+"""columns that are a trial's values"""
 
 
 class PlanRow(NamedTuple):
@@ -80,51 +90,148 @@ class PlanRow(NamedTuple):
         return not self.measured and not self.skipped
 
 
-@dataclass(frozen=True)
+def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRow]:
+    """One row for each experiment and trial; an experiment's trial may be another one's too."""
+    forecaster = forecaster or Forecaster(study)
+    rows = {trial_id: _row(study, trial_id, forecaster) for trial_id in study.requests}
+    return [
+        rows[trial_id]._replace(experiment=experiment.name)
+        for experiment in study.experiments
+        for trial_id in experiment.trials
+    ]
+
+
+def computes(trial: Trial) -> str:
+    """What computes a trial: its engine, and its model where that is not sage; or its method."""
+    if not trial.in_minibatches:
+        return trial.method
+    of_model = "" if trial.model == INTRODUCTION_DEFAULTS["model"] else f", {trial.model}"
+    return trial.engine + of_model
+
+
+def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
+    request, site = study.requests[trial_id], study.site
+    trial, place = request.trial, geometry(request.trial.ranks, site)
+    probe = forecaster.probes.get(request.store)
+    path, outcome, status = Path(outcome_path(study.results, trial_id)), None, None
+    if path.exists():
+        try:
+            outcome = read_outcome(path, trial_id)
+            status = outcome.status
+        except Damaged:
+            status = Status.DAMAGED
+    forecast = Forecast() if outcome else forecaster.of(request)
+    skipped = outcome is None and trial_id in study.skipped
+    spends = not outcome and not skipped
+    hours, low, high = _hours(request, forecast) if spends else (0.0, 0.0, 0.0)
+    # Where nodes are shared, the devices' part of them; nothing runs beside a local trial.
+    shares = 1 if site.launcher == "local" else place.devices_per_node / site.devices_per_node
+    return PlanRow(
+        experiment="",
+        trial=trial_id,
+        engine=computes(trial),
+        fanout=str(trial.fanout),
+        **{name: getattr(trial, name) for name in OF_TRIAL},
+        nodes=place.nodes,
+        source=MEASURED if outcome else ASKED if forecast.total_s is None else PREDICTED,
+        status=status,
+        skipped=skipped,
+        continues=request.continues,
+        walltime_h=request.walltime_min / 60,
+        first_job_h=(request.runtime_min or request.walltime_min) / 60,
+        hours_used=trial.ranks * hours,
+        hours_used_low=trial.ranks * low,
+        hours_used_high=trial.ranks * high,
+        hours_allocated=place.devices_allocated * hours,
+        node_hours=place.nodes * shares * hours,
+        steps_per_epoch=steps_per_epoch(trial, probe.graph)
+        if probe and trial.in_minibatches
+        else None,
+        **(_of_outcome(outcome) if outcome else _of_forecast(forecast, hours)),
+    )
+
+
+def _hours(request: Request, forecast: Forecast) -> tuple[float, float, float]:
+    """Of one rank, with the ends of its interval: as predicted, but not beyond the walltime, which
+    ends a trial; else the walltime."""
+    asked = request.walltime_min / 60
+    if forecast.time is None or forecast.total_s is None:
+        return asked, asked, asked
+    longest = float("inf") if request.continues else asked
+    hours, took = forecast.total_s / 3600, forecast.time
+    low, high = (hours * end / took.epoch_s for end in (took.low_s, took.high_s))
+    return min(hours, longest), min(low, longest), min(high, longest)
+
+
+def _of_outcome(outcome: Outcome) -> dict[str, object]:
+    timing, accuracy = outcome.timing or Timing(), outcome.accuracy
+    total_s = timing.total_s  # of all its jobs; the dates are those of the last one
+    if total_s is None and outcome.started_at and outcome.finished_at:
+        began, ended = map(datetime.fromisoformat, (outcome.started_at, outcome.finished_at))
+        total_s = (ended - began).total_seconds()
+    return {
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "epoch_s": timing.epoch_median_s or timing.first_epoch_s,
+        "total_h": None if total_s is None else total_s / 3600,
+        "test_accuracy": accuracy and (accuracy.test_full or accuracy.test_sampled),
+    }
+
+
+def _of_forecast(forecast: Forecast, hours: float) -> dict[str, object]:
+    """hours: of one rank, still to be spent."""
+    memory, took, total_s = forecast.memory, forecast.time, forecast.total_s
+    spends_energy = forecast.energy_j is not None and total_s and hours
+    return {
+        "peak_memory_bytes": memory and memory.peak_bytes,
+        "peak_memory_low_bytes": memory and memory.low_bytes,
+        "peak_memory_high_bytes": memory and memory.high_bytes,
+        "needed_memory_bytes": memory and memory.needed_bytes,
+        "memory_limit_bytes": memory and memory.limit_bytes,
+        "memory_limit": forecast.memory_limit,
+        "out_of_memory_chance": forecast.out_of_memory_chance,
+        "fits": forecast.fits,
+        "epoch_s": took and took.epoch_s,
+        "epoch_low_s": took and took.low_s,
+        "epoch_high_s": took and took.high_s,
+        "total_h": None if total_s is None else total_s / 3600,
+        "energy_kj": forecast.energy_j / 1000 * min(1.0, 3600 * hours / total_s)
+        if spends_energy
+        else None,
+        "energy_source": forecast.energy_source if spends_energy else None,
+        "time_source": took and took.source,
+        "sampled": forecast.sample and f"{forecast.sample.batches} micro-batches",
+        "time_basis": took and took.basis,
+        "pilot_memory_bytes": forecast.pilot and forecast.pilot.peak_memory_bytes,
+    }
+
+
 class Total:
     """Of an experiment or the study; hours and energy are those of the trials still to run."""
 
-    name: str
-    trials: int
-    measured: int
-    skipped: int
-    predicted: int  # of those still to run
-    hours_used: float
-    hours_used_low: float
-    hours_used_high: float
-    hours_allocated: float
-    node_hours: float
-    energy_kj: float | None
-    longest_h: float  # of one trial
-
-    @property
-    def to_run(self) -> int:
-        return self.trials - self.measured - self.skipped
+    def __init__(self, name: str, rows: Sequence[PlanRow]) -> None:
+        to_run = [row for row in rows if row.to_run]
+        energies = [row.energy_kj for row in to_run if row.energy_kj is not None]
+        self.name = name
+        self.trials, self.to_run = len(rows), len(to_run)
+        self.measured = sum(row.measured for row in rows)
+        self.skipped = sum(row.skipped for row in rows)
+        self.predicted = sum(row.source == PREDICTED for row in to_run)
+        self.hours_used = sum(row.hours_used for row in to_run)
+        self.hours_used_low = sum(row.hours_used_low for row in to_run)
+        self.hours_used_high = sum(row.hours_used_high for row in to_run)
+        self.hours_allocated = sum(row.hours_allocated for row in to_run)
+        self.node_hours = sum(row.node_hours for row in to_run)
+        self.energy_kj = sum(energies) if energies else None
+        self.longest_h = max((row.hours_used / row.ranks for row in to_run), default=0.0)  # a trial
 
 
 def totals(rows: Sequence[PlanRow]) -> list[Total]:
     """One total for each experiment, then the study's, which counts a shared trial once."""
     names = dict.fromkeys(row.experiment for row in rows)
-    found = [total(name, [row for row in rows if row.experiment == name]) for name in names]
-    return [*found, total("all", distinct(rows))]
+    found = [Total(name, [row for row in rows if row.experiment == name]) for name in names]
+    return [*found, Total("all", distinct(rows))]
 
 
 def distinct(rows: Sequence[PlanRow]) -> list[PlanRow]:
     """Every trial once, however many experiments share it."""
     return list({row.trial: row for row in rows}.values())
-
-
-def total(name: str, rows: Sequence[PlanRow]) -> Total:
-    to_run = [row for row in rows if row.to_run]
-    energies = [row.energy_kj for row in to_run if row.energy_kj is not None]
-    sums = ("hours_used", "hours_used_low", "hours_used_high", "hours_allocated", "node_hours")
-    return Total(
-        name=name,
-        trials=len(rows),
-        measured=sum(row.measured for row in rows),
-        skipped=sum(row.skipped for row in rows),
-        predicted=sum(row.source == PREDICTED for row in to_run),
-        energy_kj=sum(energies) if energies else None,
-        longest_h=max((row.hours_used / row.ranks for row in to_run), default=0.0),
-        **{column: sum(getattr(row, column) for row in to_run) for column in sums},
-    )

@@ -1,27 +1,73 @@
-"""The plan's tables: the same for its page and for a terminal."""
+"""The plan's tables, the same for its page and for a terminal, and the plan as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT
-from sagebench.grid.fanout import Fanout
+from sagebench.grid.expansion import Study
 from sagebench.page import cells
 from sagebench.page.cells import NOTHING, Cell, HtmlTable
 from sagebench.plan.rows import PlanRow, totals
-from sagebench.units import GIB, duration, durations, hours_text, significant
+from sagebench.units import GIB, duration, hours_text, significant, text_table
 
-NEEDS_LESS = 0.97
-"""of the peak: below it, the page says what a trial needs beside what its allocator holds"""
 MARKS = {FITS: "completed", TIGHT: "odd", NO_FIT: "failed"}
 """classes of the style sheet"""
+PAGE_ALONE = ("Trial", "Memory reserved", "Epoch, nine of ten")
+"""columns that a terminal has no room for"""
+ROWS_SHOWN = 200
+"""on a terminal: more than anybody reads; plan.csv and plan.html have them all"""
+
+
+def device_word(study: Study) -> str:
+    """What an hour is an hour of: a CPU rank is no GPU."""
+    return "GPU" if study.site.device == "cuda" else "Device"
+
+
+def as_csv(rows: Sequence[PlanRow], device: str) -> str:
+    """The rows as CSV, with the unit of the hours in their names."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        f"{device.lower()}_{name}" if name.startswith("hours_") else name
+        for name in (*PlanRow._fields, "measured")
+    )
+    for row in rows:
+        writer.writerow([_csv_cell(value) for value in (*row, row.measured)])
+    return text.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) < 1e6 else round(value)
+    return value
+
+
+def as_text(study: Study, rows: Sequence[PlanRow], sentences: Sequence[str] = ()) -> str:
+    """The plan for a terminal. sentences: what to know before submitting."""
+    unit = device_word(study)
+    lines = [f"{study.name} on {study.site.machine}", ""]
+    tables = [every_trial(rows, unit)] if len(rows) <= ROWS_SHOWN else []
+    for table in (*tables, experiments(rows, unit)):
+        shown = [k for k, name in enumerate(table.columns) if name not in PAGE_ALONE]
+        left = [place for place, k in enumerate(shown) if table.kinds[k] != "number"]
+        texts = [[row[k].text for k in shown] for row in table.rows]
+        lines += text_table([table.columns[k] for k in shown], texts, left)
+        lines += ["", f"{table.caption}.", ""]
+    lines.append("Hours are estimates, or the time asked for where nothing is estimated.")
+    if sentences:
+        lines += ["", *(f"! {sentence}" for sentence in sentences)]
+    return "\n".join(lines)
 
 
 def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
     """A row for each experiment, and the study's. unit: of the device hours."""
-    caption = "Of the trials still to run; the row “all” counts a shared one once"
     return _table(
-        caption,
+        "Of the trials still to run; the row “all” counts a shared one once",
         (
             {
                 "Experiment": cells.text(one.name),
@@ -43,34 +89,32 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
     )
 
 
-def every_trial(rows: Sequence[PlanRow], unit: str, *, details: bool) -> HtmlTable:
-    """A row for each trial. details: with intervals and ids, which a terminal has no room for."""
-    caption = "~ is no measurement of the trial itself"
-    if details:
-        caption += (
-            "; with the interval that holds nine of ten, and what memory it needs without what the "
-            "allocator only keeps"
-        )
+def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
+    """A row for each trial; what decides stands first: the table is wider than most screens."""
     return _table(
-        caption,
+        "~ is no measurement of the trial itself; intervals hold nine of ten; memory is what a "
+        "trial needs, reserved what the allocator holds for it",
         (
             {
                 "Experiment": cells.text(row.experiment),
                 "Engine": cells.text(row.engine),
                 "Batch × acc.": Cell(f"{row.batch_size:,} × {row.accumulation}", row.batch_size),
-                "Fanout": cells.text(Fanout.parse(row.fanout).label),
+                "Fanout": cells.cell("fanout", row.fanout),
                 "Ranks (nodes)": Cell(f"{row.ranks} ({row.nodes})", row.ranks),
-                # What decides stands first: the table is wider than most screens.
                 "Fits": _verdict(row),
-                "Whole trial": _whole(row),
+                "Whole trial": _whole_trial(row),
                 "Figures are": _figures_are(row),
                 f"{unit}-hours used": _hours(row.hours_used),
                 "allocated": _hours(row.hours_allocated),
-                "Memory": _memory(row, details),
-                "Epoch": _epoch(row, details),
+                "Memory": _memory(row),
+                "Memory reserved": _reserved(row),
+                "Epoch": _estimated_time(row, row.epoch_s),
+                "Epoch, nine of ten": NOTHING
+                if row.epoch_low_s is None
+                else cells.time_range(row.epoch_low_s, row.epoch_high_s),
                 "Energy, kWh": _kwh(row.energy_kj),
                 "Seed": cells.whole(row.seed),
-                **({"Trial": cells.text(row.trial)} if details else {}),
+                "Trial": cells.text(row.trial),
             }
             for row in rows
         ),
@@ -89,61 +133,51 @@ def _hours(hours: float, low: float = 0.0, high: float = 0.0) -> Cell:
     return Cell(hours_text(hours) + between, hours)
 
 
-def _memory(row: PlanRow, details: bool) -> Cell:
-    """The measured peak, or what the trial needs, for the page beside the estimated peak."""
+def _memory(row: PlanRow) -> Cell:
+    """The measured peak, what the trial needs as estimated, or what its pilot reached."""
     if row.measured or row.memory_bytes is None:
         return cells.memory(row.memory_bytes)
-    if row.needed_memory_bytes is None:
-        size = significant(row.memory_bytes / GIB)
-        return Cell(f"{size} GiB in its pilot", row.memory_bytes, mark="model")
-    low, peak, high, needed = (
-        significant(size / GIB)
-        for size in (
-            row.peak_memory_low_bytes,
-            row.peak_memory_bytes,
-            row.peak_memory_high_bytes,
-            row.needed_memory_bytes,
-        )
-    )
-    if not details:
-        return Cell(f"~{needed} GiB", row.needed_memory_bytes, mark="model")
-    needs = ""
-    if row.needed_memory_bytes < NEEDS_LESS * row.peak_memory_bytes:
-        needs = f", needs {needed}"
-    return Cell(f"~{peak} GiB ({low} to {high}){needs}", row.peak_memory_bytes, mark="model")
+    size = f"{significant(row.memory_bytes / GIB)} GiB"
+    shown = f"{size} in its pilot" if row.needed_memory_bytes is None else f"~{size}"
+    return Cell(shown, row.memory_bytes, mark="model")
+
+
+def _reserved(row: PlanRow) -> Cell:
+    """The estimated peak with its interval."""
+    if row.peak_memory_low_bytes is None:
+        return NOTHING
+    sizes = (row.peak_memory_bytes, row.peak_memory_low_bytes, row.peak_memory_high_bytes)
+    peak, low, high = (significant(size / GIB) for size in sizes)
+    return Cell(f"~{peak} GiB ({low} to {high})", row.peak_memory_bytes, mark="model")
 
 
 def _verdict(row: PlanRow) -> Cell:
     if row.status:
-        return Cell(row.status.words, row.status.value, mark=row.status.value)
+        return cells.status(row.status.value)
     if row.fits is None:
         return NOTHING
     words = row.fits if row.fits != TIGHT else f"tight ({row.out_of_memory_chance:.0%})"
     return Cell(words + (", not run" if row.skipped else ""), row.fits, mark=MARKS[row.fits])
 
 
-def _epoch(row: PlanRow, details: bool) -> Cell:
-    if row.measured or row.epoch_s is None:
-        return cells.time(row.epoch_s)
-    between = f" ({durations(row.epoch_low_s, row.epoch_high_s)})" if details else ""
-    return Cell(f"~{duration(row.epoch_s)}{between}", row.epoch_s, mark="model")
+def _estimated_time(row: PlanRow, seconds: float | None) -> Cell:
+    """Marked where it was not measured."""
+    if row.measured or seconds is None:
+        return cells.time(seconds)
+    return Cell(f"~{duration(seconds)}", seconds, mark="model")
 
 
-def _whole(row: PlanRow) -> Cell:
-    total_s = None if row.total_h is None else 3600 * row.total_h
-    if row.measured:
-        return cells.time(total_s)
-    if total_s is None:
+def _whole_trial(row: PlanRow) -> Cell:
+    if row.total_h is None and not row.measured:
         return Cell(f"{duration(3600 * row.walltime_h)} asked", 3600 * row.walltime_h)
-    return Cell(f"~{duration(total_s)}", total_s, mark="model")
+    return _estimated_time(row, None if row.total_h is None else 3600 * row.total_h)
 
 
 def _figures_are(row: PlanRow) -> Cell:
     if row.skipped:
-        return Cell("skipped", "skipped", mark="failed")
-    words = row.time_basis or row.source
-    return Cell(words, words, mark="completed" if row.measured else "model")
+        return cells.text("skipped", mark="failed")
+    return cells.text(row.time_basis or row.source, "completed" if row.measured else "model")
 
 
 def _kwh(energy_kj: float | None) -> Cell:
-    return NOTHING if energy_kj is None else cells.number(energy_kj / 3600)
+    return cells.number(None if energy_kj is None else energy_kj / 3600)

@@ -1,9 +1,13 @@
-"""One rank of a preflight: what it finds on its node, then together with the others."""
+"""One rank of a preflight, in its container: what it finds on its node, then with the others."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
+import subprocess
+import sysconfig
+import tempfile
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,15 +17,22 @@ from typing import Any
 
 import torch
 
+from sagebench.engines.precision import LANGUAGES, OLDEST, find_compiler, torch_version
 from sagebench.engines.side_stream import SideStream
 from sagebench.errors import UserError
 from sagebench.files import write_json
-from sagebench.measure.machine import collect_process
-from sagebench.measure.nvml import Nvml
-from sagebench.preflight import node
+from sagebench.graph.store import GraphStore
+from sagebench.measure.machine import (
+    Nvml,
+    available_cores,
+    collect_process,
+    collect_slurm,
+    collect_versions,
+)
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.rank import choose_device
 
+COMPILER_LIMIT_S = 60
 MEETING_TIMEOUT = timedelta(seconds=150)
 COLLECTIVE_TIMEOUT = timedelta(seconds=60)
 MESSAGE_BYTES = 64 * 2**20
@@ -43,8 +54,8 @@ def check_rank(
     path = home / f"rank-{env.rank}.json"
     try:
         for check in (
-            partial(node.machine, device, compiles),
-            partial(node.files, _seen(home, env.rank), folders, store),
+            partial(machine, device, compiles),
+            partial(files, _seen(home, env.rank), folders, store),
             partial(together, home, env, device),
         ):
             record |= check()
@@ -55,6 +66,99 @@ def check_rank(
         record["error"] = kind + said[0]
         write_json(path, record)
     return record["error"]
+
+
+def machine(device: str, compiles: bool) -> dict[str, Any]:
+    """Versions, CPUs and devices, and what trials use besides them. compiles: a trial has compile:
+    true. compiler: {"language", "error"} where trials compile code while they run."""
+    too_old = torch_version() < OLDEST
+    found: dict[str, Any] = {
+        "slurm": collect_slurm(),
+        "versions": collect_versions(),
+        "cores": available_cores(),
+        "cores_of_machine": os.cpu_count(),
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "driver": None,
+        "devices": [],
+        "device_error": None,
+        "too_old_to_compile": compiles and too_old,
+        "compiler": None,
+        "shared_memory": shared_memory(),
+    }
+    if compiles and not too_old:
+        language = LANGUAGES[device]
+        found["compiler"] = {"language": language, "error": compiler_error(language)}
+    if device == "cuda":
+        found["driver"] = Nvml().driver()
+        try:
+            torch.cuda.init()
+            count = torch.cuda.device_count()
+            found["devices"] = [torch.cuda.get_device_name(index) for index in range(count)]
+        except (RuntimeError, AssertionError) as error:
+            found["device_error"] = str(error).strip().splitlines()[0]
+    return found
+
+
+def compiler_error(language: str) -> str | None:
+    """Why the compiler makes no Python extension, which Triton's launchers and torch's compiled
+    code are; None where it does."""
+    command = find_compiler(language)
+    if command is None:
+        return "there is none"
+    # As Triton does: Debian's own scheme names a folder that holds no headers.
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    include = sysconfig.get_paths(scheme=scheme)["include"]
+    with tempfile.TemporaryDirectory(prefix="sagebench-") as scratch:
+        words = [command, f"-x{language.lower()}", "-", "-shared", "-fPIC", "-I", include]
+        try:
+            done = subprocess.run(
+                [*words, "-o", f"{scratch}/x.so"],
+                input="#include <Python.h>\n",
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=COMPILER_LIMIT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"{command}: {error}"
+    if done.returncode == 0:
+        return None
+    said = [line for line in done.stderr.splitlines() if "error" in line] or ["it failed"]
+    return f"{command}: {said[0]}"
+
+
+def shared_memory(folder: Path = Path("/dev/shm")) -> dict[str, Any]:
+    """{"free_bytes", "error"} of the folder through which processes hand each other memory."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+        return {"free_bytes": shutil.disk_usage(folder).free, "error": None}
+    except OSError as error:
+        return {"free_bytes": None, "error": error.strerror}
+
+
+def files(own: Path, folders: Sequence[str], store: str | None) -> dict[str, Any]:
+    """Folders that cannot be read, by reason; whether the results can be written, and the store
+    opened. own: a file to write."""
+    found: dict[str, Any] = {"unreadable": {}, "unwritable": None, "store": None}
+    for folder in folders:
+        try:
+            next(Path(folder).iterdir(), None)
+        except OSError as error:
+            found["unreadable"][folder] = error.strerror
+    try:
+        own.write_text("")
+    except OSError as error:
+        found["unwritable"] = error.strerror
+    if store is not None:
+        found["store"] = {"path": store, "error": None}
+        try:
+            opened = GraphStore.open(store)
+            found["store"]["num_nodes"] = opened.num_nodes
+            opened.features[0].sum()
+        except (UserError, OSError) as error:
+            found["store"]["error"] = str(error)
+    return found
 
 
 def together(directory: Path, env: RankEnvironment, device: str) -> dict[str, Any]:

@@ -1,14 +1,20 @@
-"""The preflight as a table for the terminal."""
+"""How a preflight is told: a table for the terminal, and why a job left no record."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sagebench.preflight.findings import bandwidth
-from sagebench.text_table import text_table
+from sagebench.units import text_table
 
 HEAD = ("ranks", "nodes", "device", "driver", "torch", "meeting", "all-reduce", "clocks", "")
+SBATCH = re.compile(r"SLURM sbatch failed\. The error message was '(.*?)'\.\n", re.DOTALL)
+OURS = re.compile(r"^error: (.+)$", re.MULTILINE)
+MESSAGE = re.compile(r"^ *message: (.+?)(?: Reason: Unknown\.)?(?: ?For further error .*)?$", re.M)
+LOGS = re.compile(r"^ *log: (.+) \(check log file", re.MULTILINE)
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -30,15 +36,13 @@ def row(record: Mapping[str, Any]) -> tuple[str, ...]:
     def known(name: str) -> list[Any]:
         return [rank[name] for rank in found if rank.get(name) is not None]
 
-    on_cpus = record.get("device") == "cpu"
     meeting, ahead = known("meeting_s"), known("clock_ahead_s")
+    gpus = (devices[0] for devices in known("devices") if devices)
     speed, count = bandwidth(found), len(record["problems"])
     return (
         str(record["ranks"]),
         once(known("node"), ", "),
-        once("cpu" for _ in found)
-        if on_cpus
-        else once(gpus[0] for gpus in known("devices") if gpus),
+        once(["cpu"] if record.get("device") == "cpu" and found else gpus),
         once(known("driver")),
         once(versions["torch"] for versions in known("versions")),
         f"{max(meeting):.1f} s" if meeting else "-",
@@ -51,3 +55,30 @@ def row(record: Mapping[str, Any]) -> tuple[str, ...]:
 def once(values: Iterable[str], between: str = " / ") -> str:
     """What all ranks say, once; a dash where they say nothing."""
     return between.join(dict.fromkeys(values)) or "-"
+
+
+def reason(said: str, path: Path, log: Path) -> str:
+    """Why a job left no record, in one sentence. said: all that Snakemake printed, which is in
+    `log`. path: the record.
+
+    Where the width's own job did not fail, Snakemake refused the run, such as without its image.
+    """
+    blocks = re.split(r"^Error in rule ", said, flags=re.MULTILINE)[1:]
+    mine = "\n".join(block for block in blocks if str(path) in block)
+    for text in (mine, said):
+        if found := SBATCH.search(text):
+            lines = [line.strip() for line in found[1].splitlines() if line.strip()]
+            return f"Slurm refused the job: {' '.join(lines)}"
+        for lines in (text, *_logs(text)):
+            if found := OURS.search(lines):
+                return found[1].strip()
+        if found := MESSAGE.search(text):
+            return f"{found[1].strip()} See {log}"
+    last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
+    return f"its job left no answer{': ' + last[0] if last else ''}; see {log}"
+
+
+def _logs(text: str) -> list[str]:
+    """What stands in the logs that the failed jobs have."""
+    paths = [Path(name) for names in LOGS.findall(text) for name in names.split(", ")]
+    return [path.read_text(errors="replace") for path in paths if path.is_file()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -70,17 +71,10 @@ class Blocks(NamedTuple):
 
     def to(self, device: torch.device) -> Blocks:
         """The same sample on `device`; copies from pinned memory do not block."""
-        return Blocks(
-            *(tensor.to(device, non_blocking=True) for tensor in self[:4]),
-            self.nodes_per_hop,
-            self.edges_per_hop,
-            self.key,
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Blocks:
-        return Blocks(
-            *(tensor.pin_memory() for tensor in self[:4]),
-            self.nodes_per_hop,
-            self.edges_per_hop,
-            self.key,
-        )
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Blocks:
+        return Blocks(*map(change, self[:4]), *self[4:])

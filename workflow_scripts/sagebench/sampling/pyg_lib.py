@@ -11,7 +11,6 @@ from torch_geometric.sampler import NeighborSampler
 
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
-from sagebench.tensors import torch_view
 
 SAMPLER = "PyG's NeighborLoader, where pyg-lib is installed"
 LAW = "uniform"
@@ -28,7 +27,7 @@ def pyg_sampler(store: GraphStore, fanout: tuple[int, ...]) -> NeighborSampler:
         )
     edges = torch.stack(
         [
-            torch_view(store.row).long(),
+            torch.from_numpy(store.row.astype(np.int64)),
             torch.repeat_interleave(
                 torch.arange(store.num_nodes), torch.from_numpy(np.diff(store.colptr))
             ),

@@ -4,12 +4,14 @@ changes a sample.
 A draw's key is (seed, epoch, micro-batch index, hop, node, i). The first four are folded into one
 64-bit `sample_key` (`fold`); the rest is hashed by `mix64`, the finalizer of splitmix64 (Steele,
 Lea, Flood 2014, "Fast splittable pseudorandom number generators"). All arithmetic is modulo 2**64,
-so Python integers, numba's uint64 and torch's int64 agree to the bit.
+so Python integers, numba's uint64 and torch's int64 agree to the bit: torch has no arithmetic on
+unsigned integers, but int64 wraps around, and a right shift needs a mask only.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 MASK64 = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -47,3 +49,21 @@ def hash_ids(key: int, ids: np.ndarray) -> np.ndarray:
         z = (z ^ (z >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
     return z ^ (z >> np.uint64(31))
+
+
+def mix64_tensor(z: Tensor) -> Tensor:
+    """`mix64` of every element. z: int64; the bits are those of the unsigned integers."""
+    z = (z ^ shift(z, 30)) * signed(MULTIPLIER_1)
+    z = (z ^ shift(z, 27)) * signed(MULTIPLIER_2)
+    return z ^ shift(z, 31)
+
+
+def shift(v: Tensor, by: int, bits: int = 64) -> Tensor:
+    """Shift right without the sign. bits: those of v's dtype."""
+    return (v >> by) & ((1 << (bits - by)) - 1)
+
+
+def signed(value: int, bits: int = 64) -> int:
+    """The two's complement integer of the same bits."""
+    value &= MASK64 >> (64 - bits)
+    return value - (1 << bits) if value >> (bits - 1) else value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,13 +15,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _get_default_store
 
-from sagebench.training.rendezvous import meet
+from sagebench.errors import UserError
+from sagebench.files import read_json, write_json
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 MEETING_TIMEOUT = timedelta(minutes=10)
 """from the first rank's start to the last one's"""
+POLL_S = 0.05
+TRY_S = 5.0
+"""for one address to answer"""
 
 _gloo_groups: list[tuple[Any, Any]] = []
 """each with its backend: kept until the process is about to end.
@@ -47,7 +52,7 @@ def _forget() -> None:
 class RankEnvironment:
     """Rank numbers of this process, and where the ranks meet.
 
-    rendezvous: the file where the ranks meet (rendezvous.py); None: at MASTER_ADDR and MASTER_PORT.
+    rendezvous: the file where the ranks meet (see `meet`); None: at MASTER_ADDR and MASTER_PORT.
     """
 
     rank: int = 0
@@ -130,18 +135,71 @@ class Communicator:
         if self.world_size > 1:
             self.sum(torch.zeros(1, device=self.device)).item()
 
-    def announce(self, name: str, number: int) -> None:
-        """Let the other ranks' `announced` find `number`, at least 1; not a collective."""
-        if self.world_size > 1:
-            _get_default_store().add(name, number)
-
-    def announced(self, name: str) -> int | None:
-        """What a rank has announced under this name, once it has."""
-        if self.world_size == 1:
-            return None
-        # Adding nothing asks without waiting; torch 2.1 knows no other way.
-        return _get_default_store().add(name, 0) or None
-
     def close(self) -> None:
         if self.world_size > 1:
             dist.destroy_process_group()
+
+
+def meet(path: Path, rank: int, world_size: int, timeout: timedelta) -> dist.Store:
+    """The store of the ranks that were given the same `path`, a file that is not there yet.
+
+    Rank 0 serves it at a port that is free, and writes its address there: it is found whatever its
+    node is called, and no host or port is configured.
+    Raises UserError where rank 0 cannot be found or reached within `timeout`.
+    """
+    if rank == 0:
+        # Port 0: the system chooses one that is free.
+        store = dist.TCPStore(
+            "127.0.0.1", 0, world_size, is_master=True, timeout=timeout, wait_for_workers=False
+        )
+        write_json(path, {"machine": machine_id(), "port": store.port, "hosts": own_addresses()})
+        return store
+    found = _wait_for(path, time.monotonic() + timeout.total_seconds())
+    host = reachable_host(found)
+    return dist.TCPStore(
+        host, found["port"], world_size, is_master=False, timeout=timeout, wait_for_workers=False
+    )
+
+
+def own_addresses() -> list[str]:
+    """How other machines may reach this one: its names, then its addresses, none of them twice."""
+    names = [socket.gethostname(), socket.getfqdn()]
+    addresses = []
+    for name in names:
+        try:
+            addresses += [entry[4][0] for entry in socket.getaddrinfo(name, None, socket.AF_INET)]
+        except OSError:
+            continue
+    return list(dict.fromkeys(name for name in names + addresses if not name.startswith("127.")))
+
+
+def reachable_host(found: dict[str, Any]) -> str:
+    """The first of rank 0's addresses that answers from here."""
+    if found["machine"] == machine_id():
+        return "127.0.0.1"
+    for host in found["hosts"]:
+        try:
+            with socket.create_connection((host, found["port"]), timeout=TRY_S):
+                return host
+        except OSError:
+            continue
+    raise UserError(
+        f"rank 0 listens at {', '.join(found['hosts'])}, port {found['port']}, and none of these "
+        f"answers on {socket.gethostname()}: that node's name must be known and its ports open here"
+    )
+
+
+def machine_id() -> str:
+    """Tells machines apart, not containers or names: it is the running kernel's."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _wait_for(path: Path, until_monotonic_s: float) -> dict[str, Any]:
+    while not path.exists():
+        if time.monotonic() > until_monotonic_s:
+            raise UserError(
+                f"rank 0 has not written {path}: is it running, and is the folder the same one "
+                f"on {socket.gethostname()}?"
+            )
+        time.sleep(POLL_S)
+    return read_json(path)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
-from sagebench.measure.exhaustion import exhausted_limit
+from sagebench.measure.allocator import exhausted_limit
 from sagebench.measure.memory import allocators_error
 from sagebench.records import Limit, Status
 from sagebench.units import GIB
@@ -29,31 +28,25 @@ class EarlyEnd(Exception):
         self.limit = limit
 
 
+@dataclass
 class Deadline:
     """When the rank must have stopped by itself, for the walltime it was given.
 
     at_unix_s: None is never. walltime_s: what was asked for; the deadline lies a little before.
     """
 
-    def __init__(self, at_unix_s: float | None, walltime_s: float | None) -> None:
-        self.at_unix_s = at_unix_s
-        self.walltime_s = walltime_s
+    at_unix_s: float | None
+    walltime_s: float | None
 
     @classmethod
-    def read(cls, environ: Mapping[str, str] = os.environ) -> Deadline:
+    def read(cls) -> Deadline:
         """As the launcher gave it."""
-        at, walltime = (
-            environ.get(name) for name in ("SAGEBENCH_DEADLINE", "SAGEBENCH_WALLTIME_S")
-        )
-        return cls(float(at) if at else None, float(walltime) if walltime else None)
-
-    def within(self, seconds: float) -> bool:
-        """Whether the time is up before `seconds` have passed."""
-        return self.at_unix_s is not None and time.time() + seconds > self.at_unix_s
+        given = map(os.environ.get, ("SAGEBENCH_DEADLINE", "SAGEBENCH_WALLTIME_S"))
+        return cls(*(float(seconds) if seconds else None for seconds in given))
 
     def check(self) -> None:
         """Raises EarlyEnd once the time is up."""
-        if self.within(0):
+        if self.at_unix_s is not None and time.time() > self.at_unix_s:
             raise EarlyEnd(
                 Status.TIME_LIMIT,
                 f"the walltime of {self.walltime_s:.0f} s was used up",

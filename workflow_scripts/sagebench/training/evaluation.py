@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from sagebench.engines.base import network_arguments
-from sagebench.engines.loaders import LOADERS, Loader
-from sagebench.engines.placement import available_bytes
+from sagebench.engines.loaders import LOADERS, Loader, available_bytes, torch_view
 from sagebench.engines.precision import true_float32
 from sagebench.engines.side_stream import SideStream
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Edges, Network
 from sagebench.sampling.random import fold, hash_ids
-from sagebench.tensors import torch_view
 from sagebench.training.distributed import Communicator
 from sagebench.training.progress import Progress
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from sagebench.rank_records import PROFILE
+from sagebench.attempts import PROFILE
 from sagebench.training.trainer import Trainer, synchronise_device
 
 TABLE, TRACE = PROFILE

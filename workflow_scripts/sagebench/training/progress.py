@@ -1,4 +1,4 @@
-"""How far a rank is: a bar on a terminal, plain lines in a log."""
+"""Progress of a rank in its log."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from sagebench.records import Epoch
 
 Item = TypeVar("Item")
@@ -16,31 +14,25 @@ LINE_EVERY_S = 30.0
 
 
 class Progress:
-    """Speaks for rank 0 only; the other ranks' are quiet."""
+    """Lines in the log of rank 0; the other ranks are quiet."""
 
     def __init__(self, speaks: bool) -> None:
         self.speaks = speaks
-        self.bar = speaks and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
-        if self.bar:
-            tqdm.write(text, file=sys.stderr)
-        elif self.speaks:
+        if self.speaks:
             print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
 
     def over(self, items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
-        """`items`, with the bar or a line every half minute."""
-        if self.bar:
-            yield from tqdm(items, total=total, desc=title, leave=False, unit="batch")
-            return
+        """`items`, with a line every half minute."""
         start = last = time.monotonic()
-        for done, item in enumerate(items):
+        for done, item in enumerate(items, start=1):
             yield item
             now = time.monotonic()
             if now - last > LINE_EVERY_S:
                 last = now
-                left = (now - start) / (done + 1) * (total - done - 1)
-                self.say(f"{title}: {done + 1} of {total} batches, about {left:.0f} s left")
+                left_s = (now - start) / done * (total - done)
+                self.say(f"{title}: {done} of {total} batches, about {left_s:.0f} s left")
 
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:

@@ -1,30 +1,27 @@
-"""Entry point of one rank, and the whole trial: training, validation, test, timing."""
+"""Entry point of one rank: the trial's method, and how it ends."""
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sagebench import registry
+from sagebench.attempts import EARLY_END_CODE, RankEarlyEnd
 from sagebench.errors import UserError
 from sagebench.grid.trial import Trial
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
-from sagebench.measure.memory import lift_limit, release_memory
-from sagebench.rank_records import CONTINUES_CODE, EARLY_END_CODE, RankEarlyEnd
-from sagebench.records import Epoch, PeakBytes, Reason, Timing
+from sagebench.measure.memory import lift_limit
+from sagebench.records import Measured, Reason, Timing
 from sagebench.training.distributed import RankEnvironment
-from sagebench.training.early_end import check_finite, explain
-from sagebench.training.profiling import profile_steps
-from sagebench.training.progress import epoch_line
-from sagebench.training.resume import Continuation, Continues, TrainingState
+from sagebench.training.early_end import explain
 from sagebench.training.setup import RankSetup
 from sagebench.training.trainer import synchronise_device
 
@@ -37,11 +34,10 @@ def run_rank(
 ) -> int:
     """Run one rank of `trial` and return the process's exit code.
 
-    run: what is run of it, a class of RankSetup; None: all of it, RankRun.
+    run: what is run of it, a class of RankSetup; None: all of it, by the trial's method.
     Rank 0 writes `measured.json` into `directory`, anew after each epoch. A rank that runs out of
     memory or time, or diverges, writes its own record there and returns EARLY_END_CODE. Where
-    $SAGEBENCH_CHECKPOINT names a file, the trial goes on from that file; out of time, or asked to
-    stop by a signal, it writes it and returns CONTINUES_CODE.
+    $SAGEBENCH_CHECKPOINT names a file, the trial is saved there, and goes on from it.
     Raises UserError for what the user can mend; any other exception is a failure.
     """
     env = RankEnvironment.read()
@@ -54,11 +50,9 @@ def run_rank(
     clock = PhaseClock(lambda: synchronise_device(device))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        (run or RankRun)(trial, store_path, directory, env, device, clock).run()
+        (run or of_method(trial.method))(trial, store_path, directory, env, device, clock).run()
     except UserError:
         raise
-    except Continues:
-        return CONTINUES_CODE
     except BaseException as error:
         lift_limit(device)
         traceback.print_exc()
@@ -87,158 +81,38 @@ def choose_device(kind: str, env: RankEnvironment) -> torch.device:
     return torch.device("cuda", env.local_rank)
 
 
-class RankRun(RankSetup):
-    """A whole trial: training with validation, test, and the window that times the phases."""
+def of_method(name: str) -> Callable[..., RankSetup]:
+    """What a rank runs of a method: its module's class `Run`, or its function `run`, measured."""
+    module = registry.load("method", name)
+    return getattr(module, "Run", None) or partial(MethodRun, module.run)
 
-    def __init__(self, *arguments: Any) -> None:
+
+class MethodRun(RankSetup):
+    """A whole trial of a method that is one function: what it returns, and what it took.
+
+    method: `run(trial, store, communicator, progress)`; what it leaves None is noted here.
+    """
+
+    def __init__(self, method: Callable[..., Measured], *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.continuation = Continuation()
-        self.resumed = False  # until the first epoch of a job that goes on is flagged so
-        self.gpu_state: dict[str, Any] | None = None
-        self.build()
-        self.state = TrainingState(self)
+        self.method = method
+        self.open()
 
     def run(self) -> None:
-        self.warm_up()
-        self.resumed = self.continuation.begin(self.state)
         self.begin_measuring()
         self.describe()
-        self._write()
-        self._train()
-        self._sum_up()
-        self._test()
-        self._time_phases()
-        self._profile()
-        self.communicator.close()
-
-    def _train(self) -> None:
-        trial, state = self.trial, self.state
-        while state.sums.epoch <= trial.epochs and not state.best.stale(trial.patience_evaluations):
-            epoch = self._epoch()
-            if epoch.epoch % trial.evaluate_every_epochs == 0 or epoch.epoch == trial.epochs:
-                self.continuation.save_and_stop_in_time()
-                epoch = self._validated(epoch)
-            state.next_epoch(epoch)
-            self.progress.say(epoch_line(epoch, trial.epochs))
-            self._write()
-            self.continuation.save_and_stop_in_time()
-        if state.best.stale(trial.patience_evaluations):
-            self.progress.say(
-                f"stopping early: no better validation in {trial.patience_evaluations} looks"
-            )
-
-    def _sum_up(self) -> None:
-        """Memory, energy and times of the training, of all ranks."""
-        measured, peaks = self.measured, self.peak.read()
-        mine = {**peaks, **machine.collect_allocator(self.device), "at_end": self.gpu_state}
-        for rank, found in zip(measured.ranks, self.communicator.gather(mine), strict=True):
-            rank |= found
-        measured.memory = PeakBytes(
-            **{name: highest(rank[name] for rank in measured.ranks) for name in peaks}
-        )
-        energies = self.communicator.gather(self.state.energy_j)
-        energies = [joules for joules in energies if joules is not None]
-        measured.energy = {"nvml_j": sum(energies) if energies else None}
-        measured.timing = timing(measured.epochs, self.trial.ranks)
-        self._write()
-
-    def _epoch(self) -> Epoch:
-        """Train the epoch in hand to its end."""
-        sums = self.state.sums
-        if self.resumed and sums.micro_steps < self.trainer.micro_steps_per_epoch:
-            sums.resumed, self.resumed = True, False
-        energy_before = self.node_energy_j()
-        with self.peak:
-            epoch = self.trainer.epoch(sums, self.continuation.stops, self.note_first_step)
-        if self.device.type == "cuda":  # before the GPU idles
-            self.gpu_state = self.nvml.state(self.device.index)
-        self.state.energy_j = add(self.state.energy_j, energy_before, self.node_energy_j())
-        if epoch is None:
-            self.continuation.save_and_stop()
-        with self.clock("forward"):
-            check_finite(epoch.loss, sums.epoch)
-        return epoch
-
-    def _validated(self, epoch: Epoch) -> Epoch:
+        self.write()
+        self.note_first_step()
         start = time.perf_counter()
-        with self.clock("evaluation"):
-            weights = self.engine.model.state_dict()
-            accuracy = self.validate(weights)
-            self.state.best.offer(epoch.epoch, accuracy, weights)
-            release_memory(self.device)
-        evaluation_s = time.perf_counter() - start
-        return replace(epoch, validation_accuracy=accuracy, evaluation_s=evaluation_s)
-
-    def _test(self) -> None:
-        best = self.state.best
-        self.progress.say(f"testing the weights of epoch {best.epoch}")
-        start = time.perf_counter()
-        with self.clock("evaluation"):
-            tested = self.test(best.weights)
-        self._time(test_s=time.perf_counter() - start)
-        self.measured.accuracy = replace(
-            tested, best_epoch=best.epoch, best_validation=best.accuracy
-        )
-        self.progress.say(
-            f"test accuracy {tested.test_full:.4f} full, {tested.test_sampled:.4f} sampled "
-            f"({tested.test_sampled_nodes:,} nodes)"
-        )
-
-    def _time_phases(self) -> None:
-        if self.trial.phase_window_steps:
-            self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
-        self._time(total_s=self.state.elapsed_s)
+        with self.measuring(), self.clock("method"):
+            found = self.method(self.trial, self.store, self.communicator, self.progress)
+        training_s = time.perf_counter() - start
+        self.sum_up()
+        for name, value in vars(found).items():
+            if value not in (None, []):
+                setattr(self.measured, name, value)
+        if self.measured.timing is None:
+            self.measured.timing = Timing(training_s=training_s, total_s=self.elapsed_s)
         self.measured.complete = True
-        self._write()
-
-    def _profile(self) -> None:
-        """Once all is measured and written: what a profiler takes or fails at is no part of it."""
-        trial = self.trial
-        if not trial.profile_steps:
-            return
-        self.progress.say(f"profiling {trial.profile_steps} micro-steps")
-        lift_limit(self.device)
-        mine = self.directory if self.env.rank == 0 else None
-        try:
-            profile_steps(self.trainer, trial.epochs + 2, trial.profile_steps, mine)
-        except Exception as error:
-            traceback.print_exc()
-            self.progress.say(f"no profile: {type(error).__name__}: {error}")
-
-    def _write(self) -> None:
-        if self.env.rank == 0:
-            self.measured.write(self.directory)
-
-    def _time(self, **seconds: float) -> None:
-        self.measured.timing = replace(self.measured.timing, **seconds)
-
-
-def highest(values: Iterable[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def add(total: float | None, before: float | None, after: float | None) -> float | None:
-    if before is None or after is None:
-        return total
-    return (total or 0.0) + after - before
-
-
-def timing(epochs: list[Epoch], ranks: int) -> Timing:
-    """Statistics of the epochs. The first, and the first of a job that continues another, stand
-    apart: they warm caches and allocators."""
-    timed = [epoch.time_s for epoch in epochs[1:] if not epoch.resumed]
-    typical = statistics.median(timed) if timed else None
-    last = epochs[-1]
-    return Timing(
-        first_epoch_s=epochs[0].time_s,
-        epoch_median_s=typical,
-        epoch_min_s=min(timed, default=None),
-        epoch_max_s=max(timed, default=None),
-        epochs_timed=len(timed),
-        steps_per_epoch=last.steps,
-        seeds_per_s=last.seeds / typical if typical else None,
-        seeds_per_s_per_device=last.seeds / typical / ranks if typical else None,
-        edges_per_s=statistics.mean(e.edges for e in epochs) / typical if typical else None,
-        training_s=sum(epoch.time_s for epoch in epochs),
-        evaluation_s=sum(epoch.evaluation_s or 0.0 for epoch in epochs),
-    )
+        self.write()
+        self.communicator.close()

@@ -5,36 +5,46 @@ from __future__ import annotations
 import importlib
 import os
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import torch
 
+from sagebench.attempts import Measurements
 from sagebench.engines.base import Engine, make_engine, network_arguments
-from sagebench.engines.loaders import LOADERS
-from sagebench.engines.placement import Placement, choose_placement, placement_on
+from sagebench.engines.loaders import (
+    LOADERS,
+    Placement,
+    available_bytes,
+    placement_of,
+    torch_view,
+)
 from sagebench.engines.precision import set_precision
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial, dataset_identity
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
+from sagebench.measure.machine import Nvml
 from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
-from sagebench.measure.nvml import Nvml
 from sagebench.models.base import Network, parameter_count
-from sagebench.rank_records import Measurements
-from sagebench.records import Accuracy, StoreFacts
-from sagebench.tensors import torch_view
+from sagebench.records import Accuracy, PeakBytes, StoreFacts
+from sagebench.training.checkpoint import Checkpoint
 from sagebench.training.distributed import Communicator, RankEnvironment
+from sagebench.training.early_end import Deadline
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
 from sagebench.training.progress import Progress
 from sagebench.training.trainer import Trainer, synchronise_device
 
 
 class RankSetup:
-    """Base of what a rank runs: a whole trial (`RankRun`) or a pilot's window (`PilotRun`).
+    """Base of what a rank runs: a whole trial (a method's `Run`) or a pilot's window (`PilotRun`).
 
-    The order: `build`, `warm_up`, `begin_measuring`, `describe`. device: of this rank.
+    The order: `open`, or `build` for what trains by mini-batches, which then may `warm_up`;
+    `begin_measuring`, `describe`, the work within `measuring`, and `sum_up`.
     """
 
     def __init__(
@@ -56,23 +66,33 @@ class RankSetup:
         self.progress = Progress(speaks=env.rank == 0)
         self.started_at = float(os.environ.get("SAGEBENCH_STARTED_AT", time.time()))
         self.nvml = Nvml()
+        self.deadline = Deadline.read()
         self.measured = Measurements()
+        self.used_s = 0.0  # by earlier jobs, until the checkpoints that were continued from
+        self.energy_j: float | None = None
+        self.gpu_state: dict[str, Any] | None = None
 
     def run(self) -> None:
         """All that the rank does."""
         raise NotImplementedError
 
+    def open(self) -> None:
+        """Open the store and meet the other ranks."""
+        self.store = GraphStore.open(self.store_path)
+        check_store(self.trial, self.store)
+        self.communicator = Communicator(self.env, self.device)
+        self.checkpoint = Checkpoint(self.trial, self.store, self.communicator)
+        self.peak = PeakMemory(self.device)
+
     def build(self) -> None:
-        """Open the store, and make engine, trainer and evaluator for it."""
+        """`open`, and make engine, trainer and evaluator."""
         trial = self.trial
         # torch.optim loads torch's compiler, a second or two that the store and the other ranks
         # let pass. It is there before the engine imports anything, so that no two threads import.
         compiler = Thread(target=importlib.import_module, args=("torch._dynamo",))
         compiler.start()
-        self.store = GraphStore.open(self.store_path)
-        check_store(trial, self.store)
         set_precision(trial, self.device)
-        self.communicator = Communicator(self.env, self.device)
+        self.open()
         compiler.join()
         torch.manual_seed(trial.seed)
         # Every engine starts from the same weights, whatever its layers draw at first.
@@ -90,23 +110,20 @@ class RankSetup:
             self.engine.loader,
             self.progress,
         )
-        self.peak = PeakMemory(self.device)
+        self.measured.parameters = parameter_count(self.engine.model)
+        if self.engine.placement:
+            self.measured.placement = self.engine.placement.to_json()
+            self.progress.say(f"placement {self.engine.placement}")
 
     def make_engine(self) -> Engine:
         return make_engine(self.trial, self.store, self.device, self.placement())
 
     def placement(self) -> Placement:
         """One for all ranks: what the fullest device allows."""
-        trial = self.trial
-        mine = placement_on(trial.placement, self.store, self.device, trial.memory_limit_gib)
-        if mine.available_bytes is None:
-            return mine
-        return choose_placement(
-            trial.placement,
-            mine.graph_bytes,
-            mine.features_bytes,
-            min(self.communicator.gather(mine.available_bytes)),
-        )
+        available = available_bytes(self.device, self.trial.memory_limit_gib)
+        if available is not None:
+            available = min(self.communicator.gather(available))
+        return placement_of(self.trial.placement, self.store, available)
 
     def warm_up(self) -> None:
         """Compile and load what training and evaluation need, before memory is capped."""
@@ -145,15 +162,11 @@ class RankSetup:
             valid_nodes=len(store.valid),
             test_nodes=len(store.test),
         )
-        measured.parameters = parameter_count(self.engine.model)
         measured.cores = described["cores"]
         measured.oversubscribed = (
             trial.device == "cpu" and on_this_node * trial.threads_per_rank > measured.cores
         )
         measured.versions = machine.collect_versions()
-        if self.engine.placement:
-            measured.placement = self.engine.placement.to_json()
-            self.progress.say(f"placement {self.engine.placement}")
 
     def note_first_step(self) -> None:
         """Note when the trial's first step was done: a job that goes on has an earlier one's."""
@@ -161,11 +174,49 @@ class RankSetup:
             synchronise_device(self.device)
             self.measured.start_to_first_step_s = time.time() - self.started_at
 
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Count memory, energy and the GPU's state at the end of what is done within."""
+        self._energy_before_j = self.node_energy_j()
+        with self.peak:
+            yield
+        if self.device.type == "cuda":  # before the GPU idles
+            self.gpu_state = self.nvml.state(self.device.index)
+        self.count_energy()
+
+    def count_energy(self) -> None:
+        """Count the energy since this was called before, within `measuring`."""
+        before, self._energy_before_j = self._energy_before_j, self.node_energy_j()
+        if before is not None and self._energy_before_j is not None:
+            self.energy_j = (self.energy_j or 0.0) + self._energy_before_j - before
+
     def node_energy_j(self) -> float | None:
         """The node's counter, read by its first rank for all of its ranks."""
         if self.device.type != "cuda" or self.env.local_rank != 0:
             return None
         return self.nvml.energy_j(self.env.local_world_size)
+
+    def sum_up(self) -> None:
+        """Note memory and energy of all ranks; a collective."""
+        measured, peaks = self.measured, self.peak.read()
+        mine = {**peaks, **machine.collect_allocator(self.device), "at_end": self.gpu_state}
+        for rank, found in zip(measured.ranks, self.communicator.gather(mine), strict=True):
+            rank |= found
+        measured.memory = PeakBytes(
+            **{name: highest(rank[name] for rank in measured.ranks) for name in peaks}
+        )
+        energies = [e for e in self.communicator.gather(self.energy_j) if e is not None]
+        measured.energy = {"nvml_j": sum(energies) if energies else None}
+
+    @property
+    def elapsed_s(self) -> float:
+        """Of all jobs so far."""
+        return self.used_s + time.time() - self.started_at
+
+    def write(self) -> None:
+        """Write what is measured so far, on rank 0."""
+        if self.env.rank == 0:
+            self.measured.write(self.directory)
 
     def validate(self, weights: dict[str, torch.Tensor]) -> float:
         """Accuracy of `weights` on the validation nodes, by the trial's method."""
@@ -204,6 +255,10 @@ class RankSetup:
         return Evaluator(
             self.trial, self.store, self.communicator, self.evaluator.labels, loader, self.progress
         )
+
+
+def highest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def check_store(trial: Trial, store: GraphStore) -> None:

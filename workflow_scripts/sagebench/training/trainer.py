@@ -1,4 +1,4 @@
-"""The training of one rank: micro-steps, epochs, and the window that times the phases."""
+"""Training loop of one rank: micro-steps, epochs, and the window that times the phases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from sagebench.models.base import touch_parameters
 from sagebench.records import Epoch
 from sagebench.sampling.order import SeedOrder
 from sagebench.training.distributed import Communicator
-from sagebench.training.epoch_sums import EpochSums
 from sagebench.training.progress import Progress
 
 
@@ -43,6 +42,86 @@ class LossModule(nn.Module):
         logits = self.model(*inputs)
         loss = F.cross_entropy(logits.float(), labels, reduction="sum")
         return loss, (logits.argmax(1) == labels).sum()
+
+
+class EpochSums:
+    """Loss, counts and times of an epoch so far, on one rank: enough to go on with it.
+
+    micro_steps: how many are done. time_s, wait_s: in the epoch, and therein for its samples.
+    resumed: whether the epoch was the first of a job that continues another.
+    """
+
+    def __init__(self, epoch: int, layers: int, device: torch.device) -> None:
+        self.epoch = epoch
+        self.micro_steps = 0
+        self.time_s = 0.0
+        self.wait_s = 0.0
+        self.resumed = False
+        self._layers = layers
+        self._losses = torch.zeros(2, dtype=torch.float64, device=device)  # loss, correct
+        # micro-batches, seeds, nodes, edges, nodes of each hop, edges of each hop
+        self._counts = torch.zeros(4 + (layers + 1) + layers, dtype=torch.int64)
+
+    @property
+    def nodes(self) -> int:
+        return int(self._counts[2])
+
+    @property
+    def edges(self) -> int:
+        return int(self._counts[3])
+
+    def start_clock(self) -> None:
+        synchronise_device(self._losses.device)
+        self._started_at = time.perf_counter()
+
+    def stop_clock(self) -> None:
+        synchronise_device(self._losses.device)
+        self.time_s += time.perf_counter() - self._started_at
+
+    def add(self, batch: Batch, loss: Tensor, correct: Tensor) -> None:
+        """Count a micro-batch; its loss and correct predictions stay on the device."""
+        self.micro_steps += 1
+        self._losses[0] += loss
+        self._losses[1] += correct
+        nodes, edges = batch.nodes_per_hop, batch.edges_per_hop
+        seeds = len(batch.labels)
+        self._counts += torch.tensor([seeds > 0, seeds, sum(nodes), sum(edges), *nodes, *edges])
+
+    def record(self, communicator: Communicator, steps: int, learning_rate: float) -> Epoch:
+        """The figures of all ranks, the times of the slowest; a collective."""
+        device = self._losses.device
+        figures = communicator.sum(
+            torch.cat([self._losses.cpu(), self._counts]).to(device)
+        ).tolist()
+        time_s, wait_s = communicator.max(
+            torch.tensor([self.time_s, self.wait_s], dtype=torch.float64, device=device)
+        ).tolist()
+        loss, correct, micro_batches, seeds, nodes, edges = figures[:6]
+        hops = [number / micro_batches for number in figures[6:]]
+        return Epoch(
+            epoch=self.epoch,
+            time_s=time_s,
+            micro_batches=int(micro_batches),
+            loss=loss / seeds,
+            train_accuracy=correct / seeds,
+            seeds=int(seeds),
+            nodes=int(nodes),
+            edges=int(edges),
+            nodes_per_hop=hops[: self._layers + 1],
+            edges_per_hop=hops[self._layers + 1 :],
+            sampling_wait_s=wait_s,
+            resumed=self.resumed,
+            steps=steps,
+            learning_rate=learning_rate,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, of tensors on the CPU and plain types."""
+        return {**vars(self), "_losses": self._losses.cpu()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state` of the same trial."""
+        vars(self).update(state, _losses=state["_losses"].to(self._losses.device))
 
 
 class Trainer:
@@ -134,8 +213,7 @@ class Trainer:
         """
         self.engine.model.train()
         self.communicator.barrier()
-        synchronise_device(self.device)
-        start = time.perf_counter()
+        sums.start_clock()
         micro_batches = self.order.micro_batches(sums.epoch, self.communicator.rank)
         stream = self.engine.stream(islice(micro_batches, sums.micro_steps, None))
         left = self.micro_steps_per_epoch - sums.micro_steps
@@ -152,8 +230,7 @@ class Trainer:
             if last:
                 self.optimizer_step()
                 after_step()
-        synchronise_device(self.device)
-        sums.time_s += time.perf_counter() - start
+        sums.stop_clock()
         if sums.micro_steps < self.micro_steps_per_epoch:
             return None
         with self.clock("synchronisation"):

@@ -8,7 +8,7 @@ import pandas as pd
 from sagebench.analysis.drawing import Drawing, label_points
 from sagebench.analysis.points import without_value
 from sagebench.analysis.words import end_notes
-from sagebench.grid.fanout import Fanout
+from sagebench.grid.trial import Fanout
 
 
 def number_points(

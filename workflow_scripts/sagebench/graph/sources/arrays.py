@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagebench.errors import UserError
-from sagebench.graph.files import checked_sha256
+from sagebench.graph.download import checked_sha256
 
 SOURCE = "a graph of one's own, in NumPy arrays"
 OPTIONS = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sagebench.graph.files import checked_sha256
+from sagebench.graph.download import checked_sha256
 
 SOURCE = "the citation graph that ships with sagebench"
 OPTIONS = {

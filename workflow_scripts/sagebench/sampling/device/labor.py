@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sagebench.sampling.random import LABOR_STREAM, NODE_STRIDE, fold
+from sagebench.sampling.random import LABOR_STREAM, NODE_STRIDE, fold, mix64_tensor, shift, signed
 from sagebench.sampling.tensor import TensorSampler
-from sagebench.sampling.tensor_random import mix64, shift, signed
 
 DEVICE_SAMPLER = "on a device, in tensor operations"
 EDGES_A_STEP = 1 << 23
@@ -48,5 +47,5 @@ class Sampler(TensorSampler):
         if k < 0:
             return found, torch.ones_like(found, dtype=torch.bool)
         keyed = signed(fold(LABOR_STREAM, key))
-        r = shift(mix64(found.long() * signed(NODE_STRIDE) + keyed), 32)
+        r = shift(mix64_tensor(found.long() * signed(NODE_STRIDE) + keyed), 32)
         return found, r * degree[rows] < k << 32  # below 2**63: ids and degrees have 31 bits

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sagebench.sampling.random import GOLDEN, NODE_STRIDE, hop_key
+from sagebench.sampling.random import GOLDEN, NODE_STRIDE, hop_key, mix64_tensor, shift, signed
 from sagebench.sampling.tensor import TensorSampler
-from sagebench.sampling.tensor_random import mix64, shift, signed
 
 DEVICE_SAMPLER = "on a device, in tensor operations"
 DRAWS_A_STEP = 1 << 23
@@ -46,8 +45,8 @@ class Sampler(TensorSampler):
         """k distinct ascending positions among each node's neighbors, [len(nodes), k]; all of
         them, in order, where there are no more than k. Floyd's algorithm over columns of nodes."""
         n = torch.arange(k, device=self.device)[:, None]
-        row_keys = mix64(nodes * signed(NODE_STRIDE) + signed(key))
-        draws = shift(mix64(row_keys + (n + 1) * signed(GOLDEN)), 32)
+        row_keys = mix64_tensor(nodes * signed(NODE_STRIDE) + signed(key))
+        draws = shift(mix64_tensor(row_keys + (n + 1) * signed(GOLDEN)), 32)
         dtype = torch.int32 if self.max_degree < 1 << 31 else torch.int64
         highest = (degree - k).clamp_(min=0) + n
         positions = ((draws * (highest + 1)) >> 32).to(dtype)

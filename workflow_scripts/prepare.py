@@ -1,0 +1,75 @@
+"""One of the jobs before a study's trials, here. What is there already is not made again.
+
+probe: samples a few micro-batches of every (fanout, batch size) and records a step of every
+configuration, on this CPU, for the plan: results/probes/<store>.json.
+pilot: times a few micro-steps of every configuration that costs something else, each in a process
+that is started as a trial's ranks are, for the plan: results/pilots/<machine>/. Exit code 0 means
+that all of it is there.
+preflight: starts --ranks ranks that check their nodes, and writes what they found. Exit code 0
+means that the record is there, whatever it says: preflight.py tells it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sagebench.errors import run_script
+from sagebench.files import write_json
+from sagebench.grid.expansion import Study
+from sagebench.grid.freeze import manifest_path, study_of, study_parser
+
+
+def main() -> int:
+    parser = study_parser(__doc__)
+    parser.add_argument("what", choices=["probe", "pilot", "preflight"])
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="of a probe: of its sampler (default: one a core, %(default)s)",
+    )
+    parser.add_argument("--ranks", type=int, help="of a preflight")
+    parser.add_argument("--out", type=Path, help="of a preflight: the record to write")
+    arguments = parser.parse_args()
+    study = study_of(arguments)
+    if arguments.what == "probe":
+        return probe(study, max(1, arguments.threads))
+    if arguments.what == "pilot":
+        from sagebench.pilot.series import Series
+
+        return Series(study).run()
+    return preflight(study, arguments.ranks, arguments.out)
+
+
+def probe(study: Study, threads: int) -> int:
+    from sagebench.estimate.probe import path_of, trials_to_probe
+    from sagebench.estimate.probing import probe_store
+    from sagebench.graph.store import GraphStore
+
+    for name in study.stores:
+        store = GraphStore.open(Path(manifest_path(study.results, name)).parent)
+        of_store = [r.trial for r in study.requests.values() if r.store == name]
+        trials = [trial for trial in of_store if trial.in_minibatches]
+        wanted, path = trials_to_probe(trials, len(store.train)), path_of(study.results, name)
+        probe = probe_store(store, wanted, path, threads=threads, say=say)
+        say(f"{len(probe.samples)} samples and {len(probe.steps)} recorded steps: {path}")
+    return 0
+
+
+def preflight(study: Study, ranks: int, out: Path) -> int:
+    from sagebench.preflight.job import check_width
+
+    record = check_width(study, ranks, out.with_suffix(""))
+    write_json(out, record)
+    for said in [*(record["problems"] or ["ok"]), *record["unknown"]]:
+        say(said)
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    run_script(main)

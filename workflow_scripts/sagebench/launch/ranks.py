@@ -1,0 +1,256 @@
+"""All ranks of a trial: started as processes here or by srun, waited for, and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, ClassVar
+
+from sagebench.launch.rank_end import die_with_parent, log_path, read_ends, tail
+from sagebench.launch.verdict import RankEnd
+from sagebench.slurm.commands import NoAnswer, ask
+
+START_RANK = Path(__file__).resolve().parents[2] / "start_rank.py"
+GRACE_AFTER_SUCCESS_S = 120.0
+GRACE_AFTER_SIGNAL_S = 10.0
+OUT_OF_MEMORY_WORDS = ("oom_kill event", "oom-kill event", "out of memory")
+"""what slurmstepd and srun say, in any case of letters"""
+SACCT_LIMIT_S = 30
+
+
+class Ranks(ABC):
+    """`with ... as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
+
+    command: what one rank runs, container and all. environment: of all ranks, whole. directory: for
+    the ranks' logs and ends. processes: what was started here: a start_rank.py a rank, or srun,
+    which starts those.
+    """
+
+    grace_after_failure_s: ClassVar[float]
+    poll_s: ClassVar[float]
+    # How long it may take until what another node wrote is seen here; after a failure less, since
+    # a rank whose node went has written nothing.
+    seen_after_success_s: ClassVar[float] = 0.0
+    seen_after_failure_s: ClassVar[float] = 0.0
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path,
+        count: int,
+    ) -> None:
+        self.command = list(command)
+        self.environment = dict(environment)
+        self.directory = directory
+        self.count = count
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.timed_out = False
+        self.ended: list[int] = []  # ranks, in the order of their ends
+        self.asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
+
+    @abstractmethod
+    def __enter__(self) -> Ranks: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._end_all()
+
+    @abstractmethod
+    def killed_for_memory(self) -> bool:
+        """Whether the kernel or Slurm ended any of the ranks for its memory."""
+
+    def stop(self, signal_number: int) -> None:
+        """Ask the ranks to end; `wait` returns once they have. For a signal handler."""
+        self.asked_to_stop = signal_number
+
+    def wait(self, until_unix_s: float | None = None) -> list[RankEnd]:
+        """Wait for all ranks; once one has ended, for the others only for a while.
+
+        until_unix_s: when to end ranks that have not ended by themselves; `timed_out` then tells.
+        """
+        give_up = until_unix_s or float("inf")
+        while self._running() and self.asked_to_stop is None:
+            for code in self._newly_ended():
+                grace = self.grace_after_failure_s if code else GRACE_AFTER_SUCCESS_S
+                give_up = min(give_up, time.time() + grace)
+            if time.time() > give_up:
+                break
+            time.sleep(self.poll_s)
+        self._newly_ended()
+        stopped = bool(self._running())
+        self.timed_out = stopped and until_unix_s is not None and time.time() > until_unix_s
+        self._end_all()
+        if not stopped:
+            failed = any(process.returncode for process in self.processes)
+            seen_s = self.seen_after_failure_s if failed else self.seen_after_success_s
+            until = time.monotonic() + seen_s
+            while not all(end.told for end in self._ends()) and time.monotonic() < until:
+                time.sleep(self.poll_s)
+        return [
+            replace(
+                end,
+                log_tail=tail(log_path(self.directory, end.rank) if end.told else self.srun_log),
+                stopped=stopped and end.rank not in self.ended,
+            )
+            for end in self._ends()
+        ]
+
+    @property
+    def srun_log(self) -> Path:
+        """What Slurm said."""
+        return self.directory / "srun.log"
+
+    def _start(
+        self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None = None
+    ) -> None:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+            # A session of its own: Ctrl-C reaches the launcher, which ends the ranks.
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+        self.processes.append(process)
+
+    def _ends(self) -> list[RankEnd]:
+        """How the ranks ended, as far as that is noted."""
+        return read_ends(self.directory, self.count)
+
+    def _newly_ended(self) -> list[int]:
+        """The exit codes of those that have ended since this was called before."""
+        new = {
+            end.rank: end.code
+            for end in self._ends()
+            if end.code is not None and end.rank not in self.ended
+        }
+        self.ended += new
+        return list(new.values())
+
+    def _running(self) -> list[subprocess.Popen[bytes]]:
+        return [process for process in self.processes if process.poll() is None]
+
+    def _end_all(self) -> None:
+        """SIGTERM, then SIGKILL, to every process that still runs."""
+        for number, wait_s in ((signal.SIGTERM, GRACE_AFTER_SIGNAL_S), (signal.SIGKILL, None)):
+            running = self._signal_all(number)
+            deadline = None if wait_s is None else time.monotonic() + wait_s
+            for process in running:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(left)
+
+    def _signal_all(self, number: int) -> list[subprocess.Popen[bytes]]:
+        """Signal every process that still runs; returns those."""
+        running = self._running()
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                self._signal(process, number)
+        return running
+
+    @abstractmethod
+    def _signal(self, process: subprocess.Popen[bytes], number: int) -> None: ...
+
+
+class LocalRanks(Ranks):
+    """Ranks as processes of this machine."""
+
+    grace_after_failure_s = 5.0
+    poll_s = 0.05
+
+    def __enter__(self) -> LocalRanks:
+        self._oom_kills_before = oom_kills()
+        for rank in range(self.count):
+            self._start(
+                [*start_rank(self.directory, f"--rank={rank}"), *self.command],
+                {**self.environment, **local_environment(self.count, rank)},
+            )
+        return self
+
+    def killed_for_memory(self) -> bool:
+        """Whether the kernel's out-of-memory killer has struck since these ranks were started."""
+        return oom_kills() > self._oom_kills_before
+
+    def _ends(self) -> list[RankEnd]:
+        """A rank whose start_rank.py was killed, or found no room on the disk, has a code too."""
+        codes = [process.poll() for process in self.processes]  # first: the note precedes the end
+        return [
+            end if end.told else replace(end, code=code)
+            for end, code in zip(super()._ends(), codes, strict=True)
+        ]
+
+    def _signal(self, process: subprocess.Popen[bytes], number: int) -> None:
+        os.killpg(process.pid, number)
+
+
+class SlurmRanks(Ranks):
+    """Ranks as one job step of Slurm: srun starts them over the nodes, and numbers them.
+
+    command: srun's whole, with start_rank.py.
+    """
+
+    # srun ends a bad rank's peers itself; between SIGTERM and SIGKILL sites leave up to a minute.
+    grace_after_failure_s = 90.0
+    poll_s = 0.25
+    seen_after_success_s, seen_after_failure_s = 60.0, 10.0
+    steps_killed = 0  # of this process's job, for memory, as far as sacct was asked
+
+    def __enter__(self) -> SlurmRanks:
+        with self.srun_log.open("wb") as log:
+            log.write(f"{shlex.join(self.command)}\n".encode())
+            log.flush()
+            self._start(self.command, self.environment, log)
+        return self
+
+    def killed_for_memory(self) -> bool:
+        """By what Slurm said here, else by sacct, where it can tell already: by one more of the
+        job's steps than were known to have ended so."""
+        said = tail(self.srun_log).lower()
+        if any(words in said for words in OUT_OF_MEMORY_WORDS):
+            return True
+        job = os.environ.get("SLURM_JOB_ID")
+        try:
+            states = ask(["sacct", "-n", "-P", "-j", str(job), "-o", "State"], SACCT_LIMIT_S)
+        except NoAnswer:
+            return False
+        before, SlurmRanks.steps_killed = SlurmRanks.steps_killed, states.count("OUT_OF_ME")
+        return SlurmRanks.steps_killed > before
+
+    def _signal(self, process: subprocess.Popen[bytes], number: int) -> None:
+        process.send_signal(number)  # srun kills its ranks at once when it is told to end
+
+
+def start_rank(directory: Path, *options: str) -> list[str]:
+    """The command before a rank's own: it logs the rank, and notes how it ended."""
+    return [sys.executable, str(START_RANK), "--directory", str(directory), *options, "--"]
+
+
+def local_environment(ranks: int, rank: int) -> dict[str, str]:
+    """What a rank on this machine finds besides; srun says the same in its own words."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+
+
+def oom_kills() -> int:
+    """How often the kernel's out-of-memory killer struck in this process's cgroup (version 2)."""
+    try:
+        group = Path("/proc/self/cgroup").read_text().strip().splitlines()[-1].split(":", 2)[2]
+        events = Path(f"/sys/fs/cgroup{group}/memory.events").read_text()
+    except (OSError, IndexError):
+        return 0
+    return sum(int(line.split()[1]) for line in events.splitlines() if line.startswith("oom_kill "))
