@@ -14,7 +14,12 @@ from unittest import mock
 CONTEXT = multiprocessing.get_context("forkserver")
 # The fork server imports once what every rank needs.
 CONTEXT.set_forkserver_preload(
-    ["sagebench.training.rank", "sagebench.engines.blocks", "torch._dynamo"]
+    [
+        "sagebench.methods.minibatch",
+        "sagebench.training.rank",
+        "sagebench.engines.blocks",
+        "torch._dynamo",
+    ]
 )
 LIMIT_S = 120
 

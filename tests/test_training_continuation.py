@@ -15,11 +15,11 @@ from ranks import run_ranks
 from sagebench.attempts import EARLY_END_CODE
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
+from sagebench.methods.minibatch import timing
 from sagebench.records import Epoch
 from sagebench.training import checkpoint
 from sagebench.training.checkpoint import Checkpoint
 from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.rank import timing
 from trials import make_trial, tiny_store
 
 VALUES = {
@@ -56,6 +56,7 @@ def job(
     what: befalls each rank then: a signal, or the seconds until the deadline; None: nothing.
     every_s: between checkpoints; 0: after every step.
     """
+    from sagebench.methods import minibatch
     from sagebench.training import rank
     from sagebench.training.early_end import Deadline
     from sagebench.training.evaluation import Evaluator
@@ -90,7 +91,7 @@ def job(
 
     Deadline.read = lambda: deadline
     Trainer.optimizer_step, Trainer.warm_up, Evaluator.accuracy = counted, warm_up, accuracy
-    rank.SAVE_EVERY_S = every_s
+    minibatch.SAVE_EVERY_S = every_s
     return rank.run_rank(make_trial(**values), Path(store), Path(home, str(number)))
 
 

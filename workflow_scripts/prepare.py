@@ -49,7 +49,8 @@ def probe(study: Study, threads: int) -> int:
 
     for name in study.stores:
         store = GraphStore.open(Path(manifest_path(study.results, name)).parent)
-        trials = [r.trial for r in study.requests.values() if r.store == name]
+        of_store = [r.trial for r in study.requests.values() if r.store == name]
+        trials = [trial for trial in of_store if trial.in_minibatches]
         wanted, path = trials_to_probe(trials, len(store.train)), path_of(study.results, name)
         probe = probe_store(store, wanted, path, threads=threads, say=say)
         say(f"{len(probe.samples)} samples and {len(probe.steps)} recorded steps: {path}")

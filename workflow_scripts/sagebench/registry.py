@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 from sagebench.errors import UserError
 
 KINDS: Mapping[str, tuple[str, str]] = {
+    "method": ("methods", "METHOD"),
     "model": ("models", "MODEL"),
     "engine": ("engines", "ENGINE"),
     "sampler": ("sampling", "SAMPLER"),

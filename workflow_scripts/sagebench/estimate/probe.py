@@ -147,8 +147,8 @@ class Probe:
     steps: dict[str, StepCost] = field(default_factory=dict)
 
     def sample_of(self, trial: Trial) -> Sample | None:
-        """What the trial samples; None where that was not probed."""
-        return self.samples.get(sample_name(trial))
+        """What the trial samples; None where that was not probed, and of no mini-batches."""
+        return self.samples.get(sample_name(trial)) if trial.in_minibatches else None
 
     def cost_of(self, trial: Trial, device_bytes: int | None) -> StepCost | None:
         """Of the trial's step on a card of so many bytes; None where it was not probed."""

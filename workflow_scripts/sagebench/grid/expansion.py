@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sagebench.errors import UserError
 from sagebench.grid.site import Site, fits, fitting
-from sagebench.grid.together import model_options, options_of, wrong_together
-from sagebench.grid.trial import Trial, store_name
+from sagebench.grid.together import heeds, option_owners, options_of, wrong_together
+from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, store_name
 from sagebench.grid.values import sentence
 from sagebench.registry import recorded
 
@@ -113,10 +113,16 @@ def _request(
     for row in rows:
         entries.update(row)
     values = {key: value for key, (value, _) in entries.items()}
+    options, method = option_owners(), values["method"]
+    for key, (value, where) in entries.items():
+        if key not in options and not heeds(method, key):
+            if value is not None and not where.startswith("defaults."):
+                raise UserError(f"{where} means nothing to method {method}: leave it out.")
+            values[key] = INTRODUCTION_DEFAULTS.get(key, False)
     for key, write in _wrong(values, site):
         raise UserError(sentence(entries[key][1], values[key], write))
     values["options"] = options_of(values)
-    for key in model_options():
+    for key in options:
         del values[key]
     walltime_min, continues = values.pop("walltime_min"), values.pop("continue_after_walltime")
     values["sampler"] = recorded(values["sampler"])

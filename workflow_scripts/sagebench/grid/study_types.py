@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model
 from pydantic.fields import FieldInfo
 
 from sagebench import registry
-from sagebench.grid.together import model_options
+from sagebench.grid.together import option_owners
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     SEED_MAX,
@@ -105,21 +105,20 @@ def named(kind: str, default: str) -> tuple[Any, str, str]:
     return Annotated[choice(*registry.names(kind)), present], default, "; ".join(told)
 
 
-def _of_models(key: str, models: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None, str]:
-    """An option of models, where it is given; its default is the model's own."""
-    kinds = tuple(_option(**option)[0] for option in models.values())
-    told = (
-        f"model {model}, {o['default']} unless given: {o['help']}" for model, o in models.items()
-    )
+def _owned(owners: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None, str]:
+    """An option of models and methods, where it is given; its default is their own."""
+    kinds = tuple(_option(**option)[0] for option in owners.values())
+    told = (f"{owner}, {o['default']} unless given: {o['help']}" for owner, o in owners.items())
     return Union[kinds] | None, None, "; ".join(told)  # noqa: UP007
 
 
 # Every flat key: its type, what it falls back to, what it is and its unit.
 KEYS: dict[str, tuple[Any, Any, str]] = {
+    "method": named("method", "minibatch"),
     "engine": named("engine", "blocks"),
     "sampler": named("sampler", "uniform"),
     "model": named("model", "sage"),
-    **{key: _of_models(key, models) for key, models in model_options().items()},
+    **{key: _owned(owners) for key, owners in option_owners().items()},
     "layers": (whole(1, 5, 16), 5, "layers of the model"),
     "hidden_channels": (whole(1, 256), 256, "width of the hidden layers"),
     "dropout": (number(0.5, ge=0, lt=1), 0.5, "share of the hidden values that is dropped"),

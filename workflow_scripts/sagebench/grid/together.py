@@ -1,4 +1,4 @@
-"""What goes together, by what engines, samplers and models declare of themselves.
+"""What goes together, by what engines, samplers, models and methods declare of themselves.
 
 Standard library only.
 """
@@ -11,14 +11,25 @@ from typing import Any
 from sagebench import registry
 from sagebench.grid.trial import Trial
 
+COMMON = frozenset({"method", "seed", "threads_per_rank", "memory_limit_gib", "walltime_min"})
+"""keys that every method heeds"""
 
-def model_options() -> dict[str, dict[str, Mapping[str, Any]]]:
-    """The options of all models: by key, then by model, as the model declares them."""
+
+def option_owners() -> dict[str, dict[str, Mapping[str, Any]]]:
+    """The options of all models and methods: by key, then by owner, e.g. "model gat", as it
+    declares them."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for model in registry.names("model"):
-        for key, option in registry.declared("model", model).get("OPTIONS", {}).items():
-            found.setdefault(key, {})[model] = option
+    for kind in ("model", "method"):
+        for name in registry.names(kind):
+            for key, option in registry.declared(kind, name).get("OPTIONS", {}).items():
+                found.setdefault(key, {})[f"{kind} {name}"] = option
     return found
+
+
+def heeds(method: str, key: str) -> bool:
+    """Whether a method has a use for a key of a configuration that is no option."""
+    used = registry.declared("method", method).get("KEYS")
+    return used is None or key in COMMON or key in used
 
 
 def wrong_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -57,10 +68,10 @@ def _wrong_of_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if aggregator not in aggregators:
         alone = f"mean, or leave it out: model {model} aggregates in its own way"
         yield "aggregator", " or ".join(aggregators) if "AGGREGATORS" in declared else alone
-    own = declared.get("OPTIONS", {})
-    for key, models in model_options().items():
+    own = _own_options(values)
+    for key, owners in option_owners().items():
         if key not in own and values[key] is not None:
-            yield key, f"null, or leave it out: it is of model {' and '.join(models)}"
+            yield key, f"null, or leave it out: it is of {' and '.join(owners)}"
     for key, value in options_of(values).items():
         divided = own[key].get("divides")
         if divided and values[divided] % value:
@@ -68,12 +79,19 @@ def _wrong_of_model(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def options_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a trial's model, those that are not given at their default."""
-    declared = registry.declared("model", values["model"]).get("OPTIONS", {})
+    """The options of a trial's model and method, those that are not given at their default."""
     return {
         key: option["default"] if values[key] is None else values[key]
-        for key, option in declared.items()
+        for key, option in _own_options(values).items()
     }
+
+
+def _own_options(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    found: dict[str, Mapping[str, Any]] = {}
+    for kind in ("model", "method"):
+        if heeds(values["method"], kind):
+            found |= registry.declared(kind, values[kind]).get("OPTIONS", {})
+    return found
 
 
 def _with(kind: str, fits: Callable[[Mapping[str, Any]], Any]) -> str:

@@ -37,7 +37,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """the words that a trial's values may be, where they are words"""
-REGISTERED = ("engine", "model", "sampler")
+REGISTERED = ("engine", "method", "model", "sampler")
 """the values that name a module"""
 
 
@@ -116,10 +116,16 @@ class Trial:
     sampled_test_nodes: int | None = None  # of the test by sampling; None: all
     profile_steps: int = 0  # micro-steps that are profiled behind everything else
     model: str = "sage"  # a module of sagebench.models
-    options: dict[str, Any] = field(default_factory=dict)  # of the model, as it declares them
+    options: dict[str, Any] = field(default_factory=dict)  # of model and method, as they declare
+    method: str = "minibatch"  # a module of sagebench.methods; what it does not heed: as above
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fanout", Fanout(self.fanout))
+
+    @property
+    def in_minibatches(self) -> bool:
+        """Whether it is mini-batch training, whose samples and steps can be probed and piloted."""
+        return self.method == INTRODUCTION_DEFAULTS["method"]
 
     @property
     def id(self) -> str:
@@ -129,6 +135,8 @@ class Trial:
     @property
     def readable(self) -> str:
         """What the eye looks for in a folder listing; never more than 80 characters."""
+        if not self.in_minibatches:
+            return f"{self.dataset['name']}-{self.method}-r{self.ranks}-s{self.seed}"[:80]
         model = "" if self.model == INTRODUCTION_DEFAULTS["model"] else f"-{self.model}"
         return (
             f"{self.dataset['name']}{model}-{self.engine}-b{self.batch_size}x{self.accumulation}"

@@ -49,6 +49,10 @@ CHANGES: Mapping[str, tuple[int, Any]] = {
 NEVER EDIT the latter, keys are made with it. A value that is not listed changes every cost."""
 
 
+STEPS_OF_OLD = ("sage", {}, "minibatch", "uniform")
+"""values that all steps had before there were others"""
+
+
 def neutral(trial: Trial, costs: int) -> Trial:
     """The trial without what changes none of `costs`."""
     without = {name: value for name, (changed, value) in CHANGES.items() if not changed & costs}
@@ -85,9 +89,10 @@ def deciding_values(trial: Trial) -> dict[str, Any]:
     """Those that a recorded step depends on, as JSON has them."""
     values = trial.to_json()
     kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (STEP,))[0] & STEP}
-    young = {"model": kept.pop("model"), "options": kept.pop("options"), "law": law_of(trial)}
+    young = {name: kept.pop(name) for name in ("model", "options", "method")}
+    young["law"] = law_of(trial)
     # As if they were not there: so are the steps in probes that are older than they.
-    young = {name: value for name, value in young.items() if value not in ("sage", {}, "uniform")}
+    young = {name: value for name, value in young.items() if value not in STEPS_OF_OLD}
     return {**kept, **young, "dropout": kept["dropout"] > 0}
 
 

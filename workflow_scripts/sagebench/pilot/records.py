@@ -144,6 +144,8 @@ def configurations(study: Study) -> list[Configuration]:
     found: dict[tuple[str, str], Configuration] = {}
     for request in study.requests.values():
         trial, checksum = request.trial, checksums[request.store]
+        if not trial.in_minibatches:
+            continue
         keys = pilot_key(trial, checksum), evaluation_key(trial, checksum)
         if keys not in found:
             run = neutral(trial, PILOT | EVALUATION)

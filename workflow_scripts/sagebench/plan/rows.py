@@ -11,13 +11,14 @@ from sagebench.estimate.time import steps_per_epoch
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.site import geometry
+from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial
 from sagebench.plan.forecast import Forecast, Forecaster
 from sagebench.records import Damaged, Outcome, Status, Timing, read_outcome
 
 MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
 """what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
 
-OF_TRIAL = ("engine", "batch_size", "accumulation", "seed", "ranks")
+OF_TRIAL = ("batch_size", "accumulation", "seed", "ranks")
 """columns that are a trial's values"""
 
 
@@ -100,6 +101,14 @@ def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRo
     ]
 
 
+def computes(trial: Trial) -> str:
+    """What computes a trial: its engine, and its model where that is not sage; or its method."""
+    if not trial.in_minibatches:
+        return trial.method
+    of_model = "" if trial.model == INTRODUCTION_DEFAULTS["model"] else f", {trial.model}"
+    return trial.engine + of_model
+
+
 def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     request, site = study.requests[trial_id], study.site
     trial, place = request.trial, geometry(request.trial.ranks, site)
@@ -120,6 +129,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     return PlanRow(
         experiment="",
         trial=trial_id,
+        engine=computes(trial),
         fanout=str(trial.fanout),
         **{name: getattr(trial, name) for name in OF_TRIAL},
         nodes=place.nodes,
@@ -134,7 +144,9 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         hours_used_high=trial.ranks * high,
         hours_allocated=place.devices_allocated * hours,
         node_hours=place.nodes * shares * hours,
-        steps_per_epoch=probe and steps_per_epoch(trial, probe.graph),
+        steps_per_epoch=steps_per_epoch(trial, probe.graph)
+        if probe and trial.in_minibatches
+        else None,
         **(_of_outcome(outcome) if outcome else _of_forecast(forecast, hours)),
     )
 

@@ -127,7 +127,7 @@ def needs(study: Study) -> dict[str, Any]:
     filled = (
         geometry(trial.ranks, study.site).ranks_per_node * shared_memory_bytes(trial, graph)
         for trial, graph in trials
-        if graph
+        if graph and trial.in_minibatches
     )
     return {
         "compiles": any(trial.compile for trial, _ in trials),

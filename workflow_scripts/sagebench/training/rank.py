@@ -1,35 +1,29 @@
-"""Entry point of one rank, and the whole trial: training, validation, test, timing."""
+"""Entry point of one rank: the trial's method, and how it ends."""
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sagebench import registry
 from sagebench.attempts import EARLY_END_CODE, RankEarlyEnd
 from sagebench.errors import UserError
 from sagebench.grid.trial import Trial
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
-from sagebench.measure.memory import lift_limit, release_memory
-from sagebench.records import Epoch, Reason, Timing
-from sagebench.training.checkpoint import BestWeights, write_tensors
+from sagebench.measure.memory import lift_limit
+from sagebench.records import Measured, Reason, Timing
 from sagebench.training.distributed import RankEnvironment
-from sagebench.training.early_end import check_finite, explain
-from sagebench.training.profiling import profile_steps
-from sagebench.training.progress import epoch_line
+from sagebench.training.early_end import explain
 from sagebench.training.setup import RankSetup
-from sagebench.training.trainer import EpochSums, synchronise_device
-
-SAVE_EVERY_S = 120.0
-"""of training, between two checkpoints within an epoch"""
+from sagebench.training.trainer import synchronise_device
 
 
 def run_rank(
@@ -40,7 +34,7 @@ def run_rank(
 ) -> int:
     """Run one rank of `trial` and return the process's exit code.
 
-    run: what is run of it, a class of RankSetup; None: all of it, RankRun.
+    run: what is run of it, a class of RankSetup; None: all of it, by the trial's method.
     Rank 0 writes `measured.json` into `directory`, anew after each epoch. A rank that runs out of
     memory or time, or diverges, writes its own record there and returns EARLY_END_CODE. Where
     $SAGEBENCH_CHECKPOINT names a file, the trial is saved there, and goes on from it.
@@ -56,7 +50,7 @@ def run_rank(
     clock = PhaseClock(lambda: synchronise_device(device))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        (run or RankRun)(trial, store_path, directory, env, device, clock).run()
+        (run or of_method(trial.method))(trial, store_path, directory, env, device, clock).run()
     except UserError:
         raise
     except BaseException as error:
@@ -87,188 +81,38 @@ def choose_device(kind: str, env: RankEnvironment) -> torch.device:
     return torch.device("cuda", env.local_rank)
 
 
-class RankRun(RankSetup):
-    """A whole trial: training with validation, test, and the window that times the phases."""
+def of_method(name: str) -> Callable[..., RankSetup]:
+    """What a rank runs of a method: its module's class `Run`, or its function `run`, measured."""
+    module = registry.load("method", name)
+    return getattr(module, "Run", None) or partial(MethodRun, module.run)
 
-    def __init__(self, *arguments: Any) -> None:
+
+class MethodRun(RankSetup):
+    """A whole trial of a method that is one function: what it returns, and what it took.
+
+    method: `run(trial, store, communicator, progress)`; what it leaves None is noted here.
+    """
+
+    def __init__(self, method: Callable[..., Measured], *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.best = BestWeights()
-        self.sums = EpochSums(1, self.trial.layers, self.device)
-        self.resumed = False  # until the first epoch of a job that goes on is flagged so
-        self.build()
+        self.method = method
+        self.open()
 
     def run(self) -> None:
-        self.warm_up()
-        self._restore()
         self.begin_measuring()
         self.describe()
         self.write()
-        self._train()
+        self.note_first_step()
+        start = time.perf_counter()
+        with self.measuring(), self.clock("method"):
+            found = self.method(self.trial, self.store, self.communicator, self.progress)
+        training_s = time.perf_counter() - start
         self.sum_up()
-        self.measured.timing = timing(self.measured.epochs, self.trial.ranks)
-        self.write()
-        self._test()
-        self._time_phases()
-        self._profile()
-        self.communicator.close()
-
-    def _train(self) -> None:
-        trial, epochs = self.trial, self.measured.epochs
-        while len(epochs) < trial.epochs and not self.best.stale(trial.patience_evaluations):
-            epoch = self._epoch()
-            if epoch.epoch % trial.evaluate_every_epochs == 0 or epoch.epoch == trial.epochs:
-                self._save(epoch.time_s, self.trainer.micro_steps_per_epoch)
-                epoch = self._validated(epoch)
-            epochs.append(epoch)
-            self.sums = EpochSums(epoch.epoch + 1, trial.layers, self.device)
-            self._save(epoch.time_s, self.trainer.micro_steps_per_epoch)
-            self.progress.say(epoch_line(epoch, trial.epochs))
-            self.write()
-        if self.best.stale(trial.patience_evaluations):
-            self.progress.say(
-                f"stopping early: no better validation in {trial.patience_evaluations} looks"
-            )
-
-    def _epoch(self) -> Epoch:
-        """Train the epoch in hand to its end."""
-        if self.resumed and self.sums.micro_steps < self.trainer.micro_steps_per_epoch:
-            self.sums.resumed, self.resumed = True, False
-        with self.measuring():
-            epoch = self.trainer.epoch(self.sums, self._before_micro_step, self.note_first_step)
-        assert epoch is not None, "it is never left early"
-        with self.clock("forward"):
-            check_finite(epoch.loss, epoch.epoch)
-        return epoch
-
-    def _before_micro_step(self, sums: EpochSums) -> bool:
-        """Save where it is time to. Raises EarlyEnd where the walltime is used up."""
-        if self.checkpoint.wanted and sums.micro_steps == self.save_at:
-            sums.stop_clock()
-            self.count_energy()
-            self._save(sums.time_s, sums.micro_steps)
-            sums.start_clock()
-        self.deadline.check()
-        return False
-
-    def _save(self, time_s: float, micro_steps: int) -> None:
-        """Write the checkpoint and decide before which micro-step of the epoch in hand to write the
-        next: every rank alike, from how long so many of them took; a collective.
-
-        Nothing is written without progress: a job that left the file as it was came no further.
-        """
-        if not self.checkpoint.wanted or self._position() == self.saved_at:
-            return
-        self.saved_at = self._position()
-        slowest_s = self.communicator.max(torch.tensor([time_s], device=self.device)).item()
-        steps = int(SAVE_EVERY_S / slowest_s * micro_steps / self.trial.accumulation)
-        self.save_at = self.sums.micro_steps + max(1, steps) * self.trial.accumulation
-        self.checkpoint.write(
-            alike={
-                "model": self.engine.model.state_dict(),
-                "optimizer": self.trainer.optimizer.state_dict(),
-                "best": vars(self.best),
-                "epochs": [asdict(epoch) for epoch in self.measured.epochs],
-                "start_to_first_step_s": self.measured.start_to_first_step_s,
-                "used_s": self.elapsed_s,
-            },
-            own={"sums": self.sums.state(), "peaks": self.peak.read(), "energy_j": self.energy_j},
-        )
-
-    def _restore(self) -> None:
-        """Go on from the checkpoint of an earlier job, where there is one."""
-        saved = self.checkpoint.read()
-        if saved is not None:
-            alike, own = saved
-            self.engine.model.load_state_dict(alike["model"])
-            self.trainer.optimizer.load_state_dict(alike["optimizer"])
-            self.best = BestWeights(**alike["best"])
-            self.measured.epochs = [Epoch.from_json(epoch) for epoch in alike["epochs"]]
-            self.measured.start_to_first_step_s = alike["start_to_first_step_s"]
-            self.used_s = alike["used_s"]
-            self.sums.restore(own["sums"])
-            self.peak.raise_to(own["peaks"])
-            self.energy_j = own["energy_j"]
-            self.resumed = True
-            self.progress.say(
-                f"going on in epoch {self.sums.epoch} after {self.sums.micro_steps} of its "
-                "micro-batches"
-            )
-        self.saved_at = self._position()
-        # After a first step, so that a job that came so far has come further.
-        self.save_at = self.sums.micro_steps + self.trial.accumulation
-
-    def _position(self) -> tuple[int, int]:
-        return self.sums.epoch, self.sums.micro_steps
-
-    def _validated(self, epoch: Epoch) -> Epoch:
-        start = time.perf_counter()
-        with self.clock("evaluation"):
-            weights = self.engine.model.state_dict()
-            accuracy = self.validate(weights)
-            self.best.offer(epoch.epoch, accuracy, weights)
-            release_memory(self.device)
-        evaluation_s = time.perf_counter() - start
-        return replace(epoch, validation_accuracy=accuracy, evaluation_s=evaluation_s)
-
-    def _test(self) -> None:
-        best = self.best
-        if self.env.rank == 0:
-            about = {"epoch": best.epoch, "validation_accuracy": best.accuracy}
-            write_tensors(self.directory / "best.pt", {**about, "model": best.weights})
-        self.progress.say(f"testing the weights of epoch {best.epoch}")
-        start = time.perf_counter()
-        with self.clock("evaluation"):
-            tested = self.test(best.weights)
-        self._time(test_s=time.perf_counter() - start)
-        self.measured.accuracy = replace(
-            tested, best_epoch=best.epoch, best_validation=best.accuracy
-        )
-        self.progress.say(
-            f"test accuracy {tested.test_full:.4f} full, {tested.test_sampled:.4f} sampled "
-            f"({tested.test_sampled_nodes:,} nodes)"
-        )
-
-    def _time_phases(self) -> None:
-        if self.trial.phase_window_steps:
-            self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
-        self._time(total_s=self.elapsed_s)
+        for name, value in vars(found).items():
+            if value not in (None, []):
+                setattr(self.measured, name, value)
+        if self.measured.timing is None:
+            self.measured.timing = Timing(training_s=training_s, total_s=self.elapsed_s)
         self.measured.complete = True
         self.write()
-
-    def _profile(self) -> None:
-        """Once all is measured and written: what a profiler takes or fails at is no part of it."""
-        trial = self.trial
-        if not trial.profile_steps:
-            return
-        self.progress.say(f"profiling {trial.profile_steps} micro-steps")
-        lift_limit(self.device)
-        mine = self.directory if self.env.rank == 0 else None
-        try:
-            profile_steps(self.trainer, trial.epochs + 2, trial.profile_steps, mine)
-        except Exception as error:
-            traceback.print_exc()
-            self.progress.say(f"no profile: {type(error).__name__}: {error}")
-
-    def _time(self, **seconds: float) -> None:
-        self.measured.timing = replace(self.measured.timing, **seconds)
-
-
-def timing(epochs: list[Epoch], ranks: int) -> Timing:
-    """Statistics of the epochs. The first, and the first of a job that continues another, stand
-    apart: they warm caches and allocators."""
-    timed = [epoch.time_s for epoch in epochs[1:] if not epoch.resumed]
-    typical = statistics.median(timed) if timed else None
-    last = epochs[-1]
-    return Timing(
-        first_epoch_s=epochs[0].time_s,
-        epoch_median_s=typical,
-        epoch_min_s=min(timed, default=None),
-        epoch_max_s=max(timed, default=None),
-        epochs_timed=len(timed),
-        steps_per_epoch=last.steps,
-        seeds_per_s=last.seeds / typical if typical else None,
-        seeds_per_s_per_device=last.seeds / typical / ranks if typical else None,
-        edges_per_s=statistics.mean(e.edges for e in epochs) / typical if typical else None,
-        training_s=sum(epoch.time_s for epoch in epochs),
-        evaluation_s=sum(epoch.evaluation_s or 0.0 for epoch in epochs),
-    )
+        self.communicator.close()

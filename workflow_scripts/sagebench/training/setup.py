@@ -41,7 +41,7 @@ from sagebench.training.trainer import Trainer, synchronise_device
 
 
 class RankSetup:
-    """Base of what a rank runs: a whole trial (`RankRun`) or a pilot's window (`PilotRun`).
+    """Base of what a rank runs: a whole trial (a method's `Run`) or a pilot's window (`PilotRun`).
 
     The order: `open`, or `build` for what trains by mini-batches, which then may `warm_up`;
     `begin_measuring`, `describe`, the work within `measuring`, and `sum_up`.
