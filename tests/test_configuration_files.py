@@ -11,7 +11,7 @@ from configurations import GOOD
 from sagebench.grid.configuration import json_schema, laid_over, read_configuration, types
 from sagebench.grid.freeze import load_study
 from sagebench.grid.site import Limits, Site, read_site
-from sagebench.grid.together import model_options
+from sagebench.grid.together import option_owners
 from sagebench.grid.trial import CHOICES
 from workflow_project import ROOT
 
@@ -101,7 +101,7 @@ def test_every_key_is_on_its_page_with_default_and_words():
     models = (types().Configuration, types().Experiment, Site)
     keys = {f.alias or name for model in models for name, f in model.model_fields.items()}
     keys |= {f"limits.{name}" for name in Limits.model_fields}
-    flat = set(types().KEYS) - set(model_options())  # those are on the page of names
+    flat = set(types().KEYS) - set(option_owners())  # those are on the page of names
     assert not (keys - {"limits"} | flat) - set(rows)
     for key in flat:
         default = json.dumps(types().KEYS[key][1]).strip('"')

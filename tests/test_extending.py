@@ -76,7 +76,7 @@ def test_a_plugged_in_figure_is_drawn(tmp_path, folder):
         study.add("batch", batch_size=size)
     records = read_records(read_study(study.freeze()), study.results, True)
     trials, epochs = (table.to_pandas() for table in build_tables(records))
-    (mine,) = [one for one in declared() if one.name == "accuracy_by_memory"]
+    (mine,) = [one for one in declared(["batch_size"]) if one.name == "accuracy_by_memory"]
     (axes,) = draw(mine, trials, epochs, trials.iloc[:0]).axes
     assert [len(line.get_xdata()) for line in axes.lines] == [2]
 
@@ -95,6 +95,34 @@ def test_a_run_uses_the_copies_that_it_froze(tmp_path, folder, monkeypatch):
         path.unlink()
     assert thaw(freezer.path).requests == study.requests
     assert registry.load("model", "shared_weights").Layer
+
+
+def test_a_trial_of_a_plugged_in_method(tmp_path, folder):
+    store = tiny_store(tmp_path / "tiny")
+    trial = make_trial(method="vote", options={"rounds": 2})
+    registry.use([str(folder)])
+    run = Run(tmp_path / "run", trial, store.path)
+    finished = run.finish()
+    assert finished.returncode == 0, finished.stderr
+    outcome = run.outcome
+    assert outcome["status"] == "completed"
+    assert 0 < outcome["accuracy"]["test_full"] <= 1
+    assert outcome["timing"]["total_s"] > 0 and outcome["memory"]["peak_host_private_bytes"] > 0
+    assert outcome["epochs"] == [] and outcome["ranks"][0]["cpu_model"]
+
+
+def test_a_key_that_a_method_does_not_heed(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    voting = {"axis": "rounds", "fixed": {"method": "vote"}, "product": {"rounds": [1, 3]}}
+    study = load_study([study_file(folder, experiments={"voting": voting})], SITE)
+    trials = [request.trial for request in study.requests.values()]
+    assert [trial.options for trial in trials] == [{"rounds": 1}, {"rounds": 3}]
+    assert {trial.batch_size for trial in trials} == {128}  # whatever the study's defaults are
+    assert all("-vote-r1-s0-" in trial.id for trial in trials)
+    wrong = {**voting, "fixed": {"method": "vote", "batch_size": 64}}
+    said = "experiments.voting.fixed.batch_size means nothing to method vote: leave it out"
+    with pytest.raises(UserError, match=said):
+        load_study([study_file(folder, experiments={"voting": wrong})], SITE)
 
 
 WRONG = [

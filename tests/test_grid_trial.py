@@ -80,8 +80,8 @@ def test_the_introduction_defaults_have_not_been_edited():
 def test_every_value_decides():
     others = {
         "engine": "reference", "sampler": "pyg_lib", "layers": 4, "hidden_channels": 128,
-        "dropout": 0.1, "aggregator": "max", "model": "gat", "options": {"heads": 2},
-        "batch_size": 64, "accumulation": 1,
+        "method": "vote", "dropout": 0.1, "aggregator": "max", "model": "gat",
+        "options": {"heads": 2}, "batch_size": 64, "accumulation": 1,
         "fanout": (15, 10, 10, 10, 0), "ranks": 2, "threads_per_rank": 2, "sampling_workers": 0,
         "epochs": 11, "optimizer": "sgd", "learning_rate": 0.01, "learning_rate_scaling": "none",
         "evaluate_every_epochs": 1, "patience_evaluations": None, "validation": "sampled",

@@ -29,6 +29,7 @@ def reference() -> str:
         HEAD,
         *_named("Models: key `model`", "model", _model_takes),
         *_keys("The keys of a model", "model"),
+        *_named("Methods: key `method`", "method"),
         *_named("Engines: key `engine`", "engine", _engine_takes),
         *_named("Samplers: key `sampler`", "sampler"),
         *_named("Data sets: key `source` of `dataset`", "source"),

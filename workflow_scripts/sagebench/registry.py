@@ -195,7 +195,10 @@ def _literals(path: Path) -> dict[str, Any]:
         raise UserError(f"plug-in {path} cannot be read ({error}): mend it") from None
     for statement in statements:
         match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ) if name.isupper():
                 with suppress(ValueError):  # computed: no declaration
                     found[name] = ast.literal_eval(value)
     return found
