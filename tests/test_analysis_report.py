@@ -140,7 +140,7 @@ def test_missing_failed_mixed_and_odd_are_said(text):
     assert trial_id(make_trial(ranks=2)) in text
     assert "2 commits: aaaaaaaaaaaa (5 trials), dddddddddddd (1 trial)." in text
     assert "2 sets of hosts" in text
-    assert "1 of 6 trials ran with changes that no commit holds" in text
+    assert "1 of 6 trials ran with uncommitted changes" in text
     assert "time per epoch, among the repeats" in text
     assert "out of memory" in text
     assert "backward" in text

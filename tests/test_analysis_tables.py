@@ -150,7 +150,7 @@ def test_a_missing_outcome_is_an_error_unless_partial(study):
     assert [row["status"] for row in trials] == ["completed", "failed", "not_finished"]
     assert trials[1]["missing_because"] == "attempt 1 failed, rank 3, forward: boom"
     assert trials[1]["log"].endswith("log.txt")
-    assert trials[2]["missing_because"] == "no attempt has ended: not started, or running"
+    assert trials[2]["missing_because"] == "no attempt has finished: not started, or still running"
     assert trials[2]["seed"] == 2
 
 

@@ -147,7 +147,7 @@ def test_another_graph_starts_anew(store, tmp_path, taken):
 def test_a_torn_record_is_told_of_and_made_again(store, tmp_path, content):
     path = tmp_path / "probe.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"probe\.json is no probe .* `make probe` makes it again"):
+    with pytest.raises(UserError, match=r"probe\.json is no probe .* `make probe` writes it again"):
         load_probe(path)
     assert list(probe_store(store, [of((2,), 8)], path).samples) == ["2/8"]
     assert json.loads(path.read_text())["format"] == 2

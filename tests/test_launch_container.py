@@ -66,7 +66,7 @@ def refusal(site):
 
 def test_a_missing_bind_is_named_with_its_node(site):
     sentence = refusal({**site, "binds": ["/gone"]})
-    assert sentence.startswith("/gone is to be bound into the container and is not there on ")
+    assert sentence.startswith("/gone is listed under binds and does not exist on ")
     assert os.uname().nodename in sentence
     assert "correct binds" in sentence
 

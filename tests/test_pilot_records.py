@@ -169,4 +169,4 @@ def test_a_damaged_pilot_is_left_out_with_a_sentence(tmp_path, change):
     path.write_text(change(json.loads(path.read_text())))
     assert list(read_pilots(tmp_path, "here", said.append)) == ["b"]
     (sentence,) = said
-    assert f"{path} is no pilot (" in sentence and "`make pilot` measures it again" in sentence
+    assert f"{path} is no pilot (" in sentence and "`make pilot` repeats it" in sentence

@@ -1,4 +1,4 @@
-"""Set outcomes of a study aside, so that the next run measures their trials again.
+"""Select trials of a study to rerun: move their outcomes aside.
 
 Nothing is lost: an outcome moves to superseded/1.json, 2.json, .. beside it.
 """
@@ -44,10 +44,10 @@ def main() -> None:
     arguments = parser.parse_args()
     found = list(matches(study_of(arguments), parse_where(arguments.where)))
     if not found:
-        raise UserError(f"no outcome of the study has {arguments.where}: nothing to measure again.")
+        raise UserError(f"no outcome of the study matches {arguments.where}: nothing to rerun.")
     for match in found:
         print(f"{match.trial} ({match.status}) -> {set_aside(match)}")
-    print(f"{len(found)} of the study's outcomes will be measured again by the next run.")
+    print(f"{len(found)} trials will be rerun by the next run.")
 
 
 def parse_where(text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Measure the engines and the sampler side by side, each in processes of its own, round after
+"""Benchmark the engines and the CPU sampler, each in its own processes, in alternating
 round.
 
 Every process has the same threads and the same allocator settings, every engine the same seeds,
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def prepare_store(dataset: dict[str, Any]) -> Path:
-    """The store of `dataset`; built if it is not there."""
+    """Graph store of `dataset`, built if missing."""
     folder = STORES / store_name(dataset)
     if not (folder / MANIFEST).exists():
         # In a process of its own: building takes gigabytes that would stay with this one.

@@ -1,4 +1,4 @@
-"""Build a graph store: turn a data set's spec into a folder of arrays that trials read."""
+"""Build a graph store from a data set's spec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask Slurm's accounting what a study's jobs took: accounting.csv, a row an attempt.
+"""Collect Slurm's accounting of a study's jobs into accounting.csv, one row per attempt.
 
 What is measured is not touched. Where sacct does not answer, the rows say why.
 """

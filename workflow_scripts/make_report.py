@@ -1,4 +1,4 @@
-"""Put a study's tables and figures into one HTML file that opens without a network."""
+"""Write a study's report: one self-contained HTML file with its tables and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn a study's outcomes into its two tables, each as CSV and as Parquet."""
+"""Write a study's tables `trials` and `epochs` as CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder for trials.* and epochs.*")
     parser.add_argument("--accounting", help="accounting.csv of the study, if there is one")
     parser.add_argument(
-        "--partial", action="store_true", help="go on where outcomes are missing, and say which"
+        "--partial", action="store_true", help="continue if outcomes are missing, and list them"
     )
     arguments = parser.parse_args()
     study = read_study(arguments.study)

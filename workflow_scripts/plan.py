@@ -1,4 +1,4 @@
-"""Say what a study takes: print it, and write plan.csv and plan.html.
+"""Estimate a study's cost: print the plan, and write plan.csv and plan.html.
 
 Works from the configuration alone, and then tells the walltimes asked for. What `snakemake probe`
 sampled and recorded, what `snakemake pilot` measured, and outcomes refine it. plan.json beside it
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def make(target: str, arguments: argparse.Namespace) -> str:
-    """The command that makes `target` for the study and site that this plan was asked for."""
+    """Command line that runs `target` for this plan's study and site."""
     if arguments.study is not None:  # Snakemake's own words for them are not known here
         return f"snakemake {target} ..."
     words = ["make", target]

@@ -1,4 +1,4 @@
-"""Check that a machine is set up for trials, before they are run: by short jobs of one rank, of a
+"""Check a machine before the first study: short jobs of one rank, of a
 whole node and of two nodes, which take a trial's way through Snakemake, Slurm and the container.
 
 They check driver, image, binds, graph store, how the ranks meet and how fast they exchange data; a

@@ -1,4 +1,4 @@
-"""Say where every trial of a study stands: while it runs, and after."""
+"""Print the status of every trial of a study, during or after a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train GraphSAGE with one process a device; started by srun, torchrun or run_trial.py, or alone.
+"""Train with DDP, one process per device; started by srun, torchrun or run_trial.py, or alone.
 
 Each process runs this script and is one rank. The place of a rank comes from the environment:
 RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (torchrun), or Slurm's (srun).

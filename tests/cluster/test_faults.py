@@ -211,7 +211,7 @@ def test_a_lost_image(project, undisturbed):
     project.change_site(image=str(image), image_definition=None)
     first = project.finish(*ONCE)
     assert first.returncode == 1
-    assert f"error: the image {image} is not there: copy it there" in first.said
+    assert f"error: the image {image} is missing: copy it there" in first.said
     assert not project.jobs()
     image.symlink_to(BED.image)
     project.run(*ONCE)

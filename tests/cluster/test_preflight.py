@@ -75,7 +75,7 @@ def problem(project: Project) -> str:
 def test_a_bind_that_is_not_there(project):
     project.change_site(**SMALL, binds=["/gone; $(touch ran)"])
     said = problem(project)
-    assert "/gone; $(touch ran) is to be bound into the container and is not there on " in said
+    assert "/gone; $(touch ran) is listed under binds and does not exist on " in said
     assert "correct binds in the profile's site.yaml" in said
     assert not list(project.folder.rglob("ran"))
 

@@ -52,7 +52,7 @@ class Attempt(FromJson):
 
     @property
     def failed(self) -> bool:
-        """Whether nothing came of it: no outcome, and no checkpoint to go on from."""
+        """Whether the attempt failed: no outcome and no checkpoint."""
         return self.status not in (*MEASURED_ENDS, Status.CONTINUES)
 
     @property
@@ -84,7 +84,7 @@ def read_attempts(home: Path) -> list[Attempt]:
 
 
 def read_ended_attempts(home: Path) -> list[Attempt]:
-    """Those of `attempts.jsonl`, oldest first, without a line cut short by a crash."""
+    """Finished attempts from `attempts.jsonl`, oldest first; a truncated last line is skipped."""
     try:
         text = (home / "attempts.jsonl").read_text(errors="replace")
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def read_ended_attempts(home: Path) -> list[Attempt]:
 
 @dataclass(kw_only=True)
 class Measurements(Measured):
-    """What rank 0 has measured so far, as `attempts/N/measured.json` has it. complete: the trial is
+    """Measurements of rank 0 so far (`attempts/N/measured.json`). complete: the trial is
     through."""
 
     versions: dict[str, str | None] | None = None
@@ -117,7 +117,7 @@ def measured_path(directory: Path) -> Path:
 
 
 def read_measurements(directory: Path) -> Measurements:
-    """What rank 0 wrote last, with the allocators' counters of ranks that ended early."""
+    """Last measurements of rank 0, with allocator counters of ranks that ended early."""
     path = measured_path(directory)
     measured = Measurements.from_json(read_json(path)) if path.exists() else Measurements()
     for rank in measured.ranks:

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and how a script tells it."""
+"""UserError, the exception for a user's mistake, and how scripts report it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UserError(Exception):
 
 @contextmanager
 def full_disk_told() -> Iterator[None]:
-    """A disk without room is for the user to clear: a UserError, too."""
+    """Turns a full disk (ENOSPC, EDQUOT) into a UserError."""
     try:
         yield
     except OSError as error:
@@ -28,8 +28,7 @@ def full_disk_told() -> Iterator[None]:
             raise
         where = f" of {error.filename}" if error.filename else ""
         raise UserError(
-            f"there is no space left on the disk{where}: make room there, and call the same "
-            "command again"
+            f"no space left on the disk{where}: free some, and call the same command again"
         ) from error
 
 

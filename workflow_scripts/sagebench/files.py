@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and files that one process holds at a time."""
+"""Atomic writes, and file locks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is none."""
+    """The JSON object in a file; None if the file does not exist."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -63,7 +63,7 @@ def hold(
     *,
     flags: int = os.O_RDWR | os.O_CREAT,
 ) -> Iterator[int]:
-    """Hold a file's lock, which goes with the process, however that ends; yields its descriptor.
+    """Holds an flock on a file, released when the process ends; yields its descriptor.
 
     waiting: what to say, and then wait, where another holds it; None: BlockingIOError. flags: to
     open it; a folder can be read only.

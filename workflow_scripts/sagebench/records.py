@@ -25,7 +25,7 @@ Json = TypeVar("Json", bound="FromJson")
 
 
 class Status(str, Enum):
-    """How a trial stands, from its measured ends to why it has no outcome."""
+    """Status of a trial."""
 
     COMPLETED = "completed"
     OUT_OF_MEMORY = "out_of_memory"
@@ -87,7 +87,7 @@ def _typed(kind: type) -> dict[str, tuple[Callable[[Any], Any], bool]]:
 
 @dataclass(frozen=True)
 class Limit(FromJson):
-    """What was run into: `memory_limit` (the trial's own cap), `device_memory`, `host_memory` or
+    """The limit reached: `memory_limit` (the trial's own cap), `device_memory`, `host_memory` or
     `walltime`; its value in `unit` (GiB or s), None where it is not known."""
 
     kind: str
@@ -210,7 +210,7 @@ class HopMeans(FromJson):
 
 @dataclass(kw_only=True)
 class Measured(FromJson):
-    """What a trial has measured; None is what an early end left unmeasured.
+    """Measurements of a trial; None if an early end left it unmeasured.
 
     placement: where graph and features were kept. phases: median seconds, overlap off, mean
     of the ranks. energy: nvml_j. ranks: process, device, memory and host of each.

@@ -1,4 +1,4 @@
-"""What the benchmark is extended by: one module each, found by its name.
+"""Registry of models, engines, samplers, data sources and figures: modules found by name.
 
 A module is of a kind by a declaration at its top, e.g. MODEL = "what it is, in words", beside other
 literals in upper case (OPTIONS, ENGINES, ...). They are read without running the file, so that a
@@ -49,7 +49,7 @@ OLDER_NAMES: Mapping[str, str] = {"sagebench": "uniform"}
 
 
 class Inhabitant(NamedTuple):
-    """A module of a kind. literals: what stands in upper case at its top."""
+    """A module of a kind. literals: upper-case literals at its top."""
 
     path: Path
     module: str
@@ -96,7 +96,7 @@ def load(kind: str, name: str) -> ModuleType:
             del sys.modules[found.module]
             raise UserError(
                 f"plug-in {found.path} cannot be imported ({type(error).__name__}: {error}): "
-                "mend it, or leave it out of plugins"
+                "fix it, or remove it from plugins"
             ) from error
     return sys.modules[found.module]
 
@@ -172,7 +172,7 @@ def _known(kind: str, plugins: tuple[str, ...]) -> dict[str, Inhabitant]:
         literals = _literals(path)
         if not literals.keys() & {one for _, one in KINDS.values()}:
             raise UserError(
-                f"plug-in {path} declares nothing: write at its top what it is, e.g. "
+                f"plug-in {path} has no declaration: write one at its top, e.g. "
                 'MODEL = "a line about it"'
             )
         if declaration not in literals:

@@ -1,4 +1,4 @@
-"""Most figures: series of medians over one axis, and a strip of what ended without a value."""
+"""Line charts: series of medians over one axis, and a strip of trials without a value."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NOT_RUN_LABEL = "estimated, not run"
 
 
 class Value(NamedTuple):
-    """What the y axis shows: a column of the trials' table, in units of so many of its own."""
+    """Quantity on the y axis: a column of the table of trials, and its scale."""
 
     column: str
     unit: float
@@ -159,14 +159,14 @@ def draw_points(
 
 
 def _say_other_n(axes: Axes, points: pd.DataFrame) -> None:
-    """Say the n of every point that has not as many repeats as most."""
+    """Label the points whose number of repeats differs from most."""
     for point in points[~points["n"].isin(points["n"].mode()[:1])].to_dict("records"):
         look = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center", "size": 7.5}
         axes.annotate(f"n={point['n']}", (point["place"], point["median"]), color=SOFT, **look)
 
 
 def _strip(axes: Axes, ended: pd.DataFrame, series: dict[str, dict]) -> None:
-    """The band on top: what has no value, at its configuration, a row a series.
+    """Strip above the axes: configurations that ended without a value, one row per series.
 
     Where not all of the repeats ended so, a small "2/3" says how many did.
     """

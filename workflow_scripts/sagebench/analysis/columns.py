@@ -32,7 +32,7 @@ class Column(NamedTuple):
 
 TYPES = {str: STR, int: INT, float: REAL, bool: FLAG, dict[str, Any]: STR, Fanout: STR}
 AS_TEXT = ("dataset", "fanout", "options")
-"""keys of a trial that are no plain values"""
+"""keys of a trial whose values are structured"""
 OTHER_KEYS = {
     "dataset": "the data set's specification, as JSON",
     "device": "cpu or cuda",
@@ -71,14 +71,14 @@ PHASES = {
 
 PREDICTION_COLUMNS = [
     Column("predicted_peak_bytes", REAL, "memory.peak_bytes", "peak_memory_bytes as predicted"),
-    Column("predicted_peak_low_bytes", REAL, "memory.low_bytes", "nine of ten are above"),
-    Column("predicted_peak_high_bytes", REAL, "memory.high_bytes", "nine of ten are below"),
+    Column("predicted_peak_low_bytes", REAL, "memory.low_bytes", "lower end of 90 % interval"),
+    Column("predicted_peak_high_bytes", REAL, "memory.high_bytes", "upper end of 90 % interval"),
     Column("predicted_epoch_s", REAL, "time.epoch_s", "epoch_median_s as predicted"),
-    Column("predicted_epoch_low_s", REAL, "time.low_s", "nine of ten are between this"),
-    Column("predicted_epoch_high_s", REAL, "time.high_s", "and this"),
+    Column("predicted_epoch_low_s", REAL, "time.low_s", "lower end of the 90 % interval"),
+    Column("predicted_epoch_high_s", REAL, "time.high_s", "upper end of the 90 % interval"),
     Column("predicted_memory_limit_bytes", REAL, "memory.limit_bytes", "what a rank may use"),
-    Column("out_of_memory_chance", REAL, "memory.", "of an epoch"),
-    Column("prediction_source", STR, "time.source", "what the predicted time rests on"),
+    Column("out_of_memory_chance", REAL, "memory.", "chance within an epoch"),
+    Column("prediction_source", STR, "time.source", "basis: roofline, pilot, outcomes"),
     Column("prediction_model", STR, "model", "digest of the predictions' code"),
 ]
 """What was predicted before the trial ran; sources are paths into prediction.json."""
@@ -99,7 +99,7 @@ TRIAL_COLUMNS = [
     Column("attempts", INT, "attempts", "attempts until the outcome"),
     Column("reason_rank", INT, "reason.rank", "rank that ended first"),
     Column("reason_phase", STR, "reason.phase", "phase it was in"),
-    Column("reason_message", STR, "reason.message", "what it said"),
+    Column("reason_message", STR, "reason.message", "error message of that rank"),
     Column("limit_kind", STR, "reason.limit.kind", "limit that applied"),
     Column("limit_value", REAL, "reason.limit.value", "its value, in limit_unit"),
     Column("limit_unit", STR, "reason.limit.unit", "GiB or s"),
@@ -113,7 +113,7 @@ TRIAL_COLUMNS = [
     Column("epoch_median_s", REAL, "timing.", "median epoch without the first"),
     Column("epoch_min_s", REAL, "timing.", "fastest of them"),
     Column("epoch_max_s", REAL, "timing.", "slowest of them"),
-    Column("epochs_timed", INT, "timing.", "how many they are"),
+    Column("epochs_timed", INT, "timing.", "number of those epochs"),
     Column("epochs_run", INT, "", "epochs that were trained"),
     Column("epochs_resumed", INT, "", "epochs continued after an interruption"),
     Column("steps_per_epoch", INT, "timing.", "optimizer steps an epoch"),
@@ -132,8 +132,8 @@ TRIAL_COLUMNS = [
     ),
     Column("peak_memory_bytes", REAL, "", "CPU: host private; CUDA: reserved; the fullest rank"),
     Column("memory_kind", STR, "", "which of the counters below peak_memory_bytes is"),
-    Column("peak_allocated_bytes", REAL, "memory.", "CUDA allocator, in use"),
-    Column("peak_reserved_bytes", REAL, "memory.", "CUDA allocator, held"),
+    Column("peak_allocated_bytes", REAL, "memory.", "CUDA allocator, allocated"),
+    Column("peak_reserved_bytes", REAL, "memory.", "CUDA allocator, reserved"),
     Column(
         "peak_device_used_bytes",
         REAL,
@@ -171,7 +171,7 @@ TRIAL_COLUMNS = [
     Column("valid_nodes", INT, "store.", "validation nodes"),
     Column("test_nodes", INT, "store.", "test nodes"),
     Column("git_commit", STR, "provenance.", "commit that ran"),
-    Column("git_dirty", FLAG, "provenance.", "with changes that no commit holds"),
+    Column("git_dirty", FLAG, "provenance.", "with uncommitted changes"),
     Column("image_digest", STR, "provenance.", "container image"),
     Column(
         "expandable_segments",
@@ -195,23 +195,23 @@ TRIAL_COLUMNS = [
         "num_alloc_retries",
         INT,
         "",
-        "cache freed and memory asked for again, all ranks",
+        "allocator retries after freeing its cache (num_alloc_retries), all ranks",
     ),
-    Column("num_ooms", INT, "", "how often they then failed, all ranks"),
+    Column("num_ooms", INT, "", "out-of-memory errors of the allocator (num_ooms), all ranks"),
 ]
 
 SLURM_COLUMNS = [
     Column("slurm_job_id", STR, "slurm_job_id", "Slurm's number of the last attempt's job"),
-    Column("slurm_state", STR, "state", "Slurm's word for its end"),
+    Column("slurm_state", STR, "state", "final job state in Slurm"),
     Column("slurm_queue_s", REAL, "queue_s", "how long it waited in the queue"),
     Column("slurm_elapsed_s", REAL, "elapsed_s", "how long it ran"),
     Column("slurm_nodes", STR, "node_names", "its nodes, as Slurm writes them"),
-    Column("slurm_gpus_allocated", INT, "gpus_allocated", "GPUs it was given, of whole nodes all"),
+    Column("slurm_gpus_allocated", INT, "gpus_allocated", "GPUs allocated; all of whole nodes"),
     Column("slurm_energy_j", REAL, "energy_j", "of its nodes; empty where the site records none"),
     Column("slurm_gpu_hours_used", REAL, "gpu_hours_used", "ranks x time, of the last attempt"),
     Column("slurm_gpu_hours_allocated", REAL, "gpu_hours_allocated", "GPUs given x its time"),
     Column("slurm_gpu_hours_allocated_total", REAL, "", "the same, of all attempts"),
-    Column("slurm_missing_because", STR, "reason", "why Slurm's accounting says nothing of it"),
+    Column("slurm_missing_because", STR, "reason", "why Slurm's accounting has no row"),
 ]
 """on a cluster only, beside what was measured; sources are columns of accounting.csv"""
 

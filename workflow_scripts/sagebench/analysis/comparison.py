@@ -1,4 +1,4 @@
-"""The slides' numbers beside the measured ones; side by side, never divided by one another.
+"""Tables of the slides' published numbers beside the measured ones (no ratios between them).
 
 "GraphSAGE: inductive representation learning on large graphs", slides of December 9, 2025.
 """
@@ -67,7 +67,7 @@ Row = dict[str, Any]
 
 
 def differences(rows: pd.DataFrame) -> str:
-    """In what the measured trials are known to differ from the slides' runs, in words."""
+    """Known differences between the measured trials and the slides' runs, as text."""
     found = []
     recorded = {
         "dataset_name": ("data set", DATASET),

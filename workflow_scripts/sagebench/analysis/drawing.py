@@ -1,4 +1,4 @@
-"""What all figures share: the frame with its words, the axes, the legend, labels of points."""
+"""Common parts of the figures: title, notes, axes, legend, point labels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OFFSETS_PT = [
 
 @dataclass
 class Drawing:
-    """A figure's axes, and what is said around them."""
+    """A figure with its subtitle, notes and legend entries."""
 
     figure: Figure
     subtitle: str = ""
@@ -93,7 +93,7 @@ def _placeholder(why: str) -> Drawing:
 
 
 def finish(drawing: Drawing, title: str) -> Figure:
-    """Put the words around the axes; the figure grows by what they need."""
+    """Add title, subtitle, legend and notes around the axes; the figure grows to hold them."""
     figure, handles = drawing.figure, drawing.handles
     subtitle = textwrap.wrap(drawing.subtitle, SUBTITLE_COLUMNS)
     notes = [line for note in drawing.notes for line in textwrap.wrap(note, NOTE_COLUMNS)]
@@ -184,7 +184,7 @@ def whiskers(points: pd.DataFrame, middle: str, low: str, high: str) -> np.ndarr
 
 
 def handle(label: str, **look: object) -> Line2D:
-    """An entry of the legend; a soft colour and no line, unless told."""
+    """Legend entry; by default a muted marker without a line."""
     look = {"color": SOFT, "linestyle": "none", **MARKER, **look}
     return Line2D([], [], label=label, **look)
 

@@ -1,4 +1,4 @@
-"""What the report says about a study: what ran on what, what is mixed, missing, cut short, odd."""
+"""Facts for the report: hardware, versions, mixed provenance, missing trials, outliers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 
 def mixed(trials: pd.DataFrame) -> list[str]:
-    """Sentences about what is not the same for all trials, though a reader may think so."""
+    """Warnings about provenance that differs between trials."""
     ran = trials[trials["status"].isin(MEASURED_ENDS)]
     sentences = []
     names = {column: several for column, (_, several) in RECORDED.items()}
@@ -88,9 +88,7 @@ def mixed(trials: pd.DataFrame) -> list[str]:
             sentences.append(f"{len(parts)} {several}: {listed}.")
     dirty = int(ran["git_dirty"].eq(True).sum())
     if dirty:
-        sentences.append(
-            f"{dirty} of {len(ran)} trials ran with changes that no commit holds (dirty)."
-        )
+        sentences.append(f"{dirty} of {len(ran)} trials ran with uncommitted changes (dirty).")
     return sentences
 
 

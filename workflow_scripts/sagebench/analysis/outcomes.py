@@ -1,4 +1,4 @@
-"""Reading a frozen study and what became of its trials."""
+"""Reader of a frozen study and the outcomes of its trials."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def read_records(study: dict[str, Any], results: str | Path, partial: bool) -> l
         raise UserError(
             f"{len(missing)} of {len(records)} trials of {study['study']} have no outcome yet, "
             f"{missing[0].trial_id} first ({missing[0].because}): run the study again to get "
-            "them, or give --partial to go on without."
+            "them, or give --partial to continue without them."
         )
     return records
 
 
 def not_run_records(study: dict[str, Any], results: str | Path) -> list[Record]:
-    """The trials that the study left out, with the prediction that they do not fit."""
+    """Skipped trials, with the prediction that they do not fit in memory."""
     return [record for record in _records(study, results) if record.status is Status.SKIPPED]
 
 
@@ -112,7 +112,7 @@ def _trial(
 
 
 def _found(folder: Path, skipped: dict[str, Any] | None) -> dict[str, Any]:
-    """What a record says of how its trial ended. What has an outcome though it was left out was run
+    """Fields of a record on how its trial ended. What has an outcome though it was left out was run
     by another study, and counts."""
     path = folder / "outcome.json"
     if path.exists():
@@ -135,7 +135,7 @@ def _found(folder: Path, skipped: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _prediction(path: Path, outcome: Outcome) -> dict[str, Any] | None:
-    """What was predicted of a trial before it ran, if it was of the store that it ran on."""
+    """The prediction of a trial made before it ran, if it is for the store that it ran on."""
     if not path.exists():
         return None
     prediction = _read_json(path)
@@ -147,7 +147,7 @@ def _why_missing(folder: Path) -> tuple[Status, str, str | None]:
     """Status, sentence and log of a trial without an outcome, from its attempts so far."""
     attempts = read_ended_attempts(folder)
     if not attempts:
-        return Status.NOT_FINISHED, "no attempt has ended: not started, or running", None
+        return Status.NOT_FINISHED, "no attempt has finished: not started, or still running", None
     last = attempts[-1]
     named = f"attempt {last.attempt}"
     if last.status in MEASURED_ENDS:

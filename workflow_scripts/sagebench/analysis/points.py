@@ -90,7 +90,7 @@ def with_not_run(
 
 
 def going_along(rows: pd.DataFrame, axis: str) -> list[str]:
-    """Trial values that change along the axis together with it: the reader should know them."""
+    """Confounders: trial values that vary together with the axis."""
     apart = set(_apart(rows, axis))
     return [
         column for column in _settings(rows, axis) if column not in apart and _varies(rows, column)
@@ -205,7 +205,7 @@ def repeats(points: pd.DataFrame) -> str:
 
 
 def rank_word(rows: pd.DataFrame, count: int = 2) -> str:
-    """What a rank is: "GPUs" on CUDA, "ranks (CPU)" else; never the one for the other."""
+    """Label of the ranks: "GPUs" on CUDA, "ranks (CPU)" otherwise."""
     plural = "" if count == 1 else "s"
     devices = set(rows["device"])
     if devices == {"cuda"}:
@@ -244,7 +244,7 @@ def where(rows: pd.DataFrame) -> str:
 
 
 def common_notes(rows: pd.DataFrame, axis: str) -> list[str]:
-    """What holds for any figure of these trials: missing ones, first epochs, hidden variation."""
+    """Notes of any figure of these trials: missing ones, first epochs, hidden variation."""
     notes = []
     missing = int(rows["missing_because"].notna().sum())
     if missing:

@@ -57,7 +57,7 @@ def summaries(trials: pd.DataFrame) -> list[str]:
 
 
 def out_of_memory(trials: pd.DataFrame) -> list[str]:
-    """What was predicted of the trials that went out of memory, and of those that did not."""
+    """Sentence on predicted against actual out of memory."""
     likely = trials[trials["out_of_memory_chance"].gt(0.5)]["status"]
     known = trials[trials["out_of_memory_chance"].notna()]["status"]
     ended, done = (

@@ -1,4 +1,4 @@
-"""The report: one HTML file that says everything and loads nothing."""
+"""The report: one self-contained HTML file."""
 
 from __future__ import annotations
 

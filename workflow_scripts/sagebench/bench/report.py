@@ -1,4 +1,4 @@
-"""What the benchmark says: a table for people, one line of JSON for tools."""
+"""Output of the benchmark: a table, and one line of JSON."""
 
 from __future__ import annotations
 

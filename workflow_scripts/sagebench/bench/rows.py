@@ -1,4 +1,4 @@
-"""The rows of the benchmark: what is compared at which size, and the figures that come of it.
+"""Rows of the benchmark: what is compared at which size, and the resulting figures.
 
 An engine that trials may have is compared without a line about it here.
 """

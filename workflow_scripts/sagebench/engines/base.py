@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 class GraphSizes(Protocol):
-    """Of a graph store, or of what is known of one."""
+    """Sizes of a graph, from its store or its manifest."""
 
     num_nodes: int
     num_features: int
@@ -100,7 +100,7 @@ def engine_class(trial: Trial) -> type[Engine]:
 
 
 def network_arguments(trial: Trial, graph: GraphSizes) -> dict[str, Any]:
-    """Of sagebench.models.base.Network and of its peers."""
+    """Constructor arguments of sagebench.models.base.Network and its peers."""
     options = dict(trial.options)
     if "AGGREGATORS" in registry.declared("model", trial.model):
         options["aggregator"] = trial.aggregator

@@ -63,7 +63,7 @@ class Placement:
 def choose_placement(
     wanted: str, graph_bytes: int, features_bytes: int, available_bytes: int | None
 ) -> Placement:
-    """wanted: `device` and `host` are obeyed; `auto` takes the device if all of it fits there
+    """wanted: `device` and `host` are fixed; `auto` takes the device if all of it fits there
     beside the reserve, and `mapped` where there is no device (available_bytes None)."""
     chosen = wanted
     if wanted == "auto" and available_bytes is None:
@@ -80,7 +80,7 @@ def placement_of(wanted: str, store: GraphStore, available_bytes: int | None) ->
 
 
 def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int | None:
-    """What this process may still allocate on a CUDA device, None on a CPU."""
+    """Bytes that this process may still allocate on a CUDA device, None on a CPU."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
@@ -180,7 +180,7 @@ class PinnedBuffers:
         return buffer[:size_bytes].view(dtype).view(shape)
 
     def give_back(self, taken: Tensor) -> None:
-        """For the next caller, once the copies that the current stream was given are done."""
+        """Return a buffer for reuse, once the copies queued on the current stream are done."""
         copied = torch.cuda.Event()
         copied.record()
         whole = torch.empty(0, dtype=torch.uint8).set_(taken.untyped_storage())

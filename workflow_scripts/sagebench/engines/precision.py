@@ -46,7 +46,7 @@ def set_precision(trial: Trial, device: torch.device) -> None:
 
 
 def compute_dtype(trial: Trial) -> torch.dtype:
-    """What the layers compute in."""
+    """dtype of the layers' arithmetic."""
     return torch.bfloat16 if trial.precision == "bf16" else torch.float32
 
 
@@ -84,7 +84,7 @@ def compile_model(model: nn.Module, device: torch.device) -> None:
         model.compile(dynamic=True)
         return
     raise UserError(
-        f"compile: true asks for {missing}, which is not here: install it or write compile: false"
+        f"compile: true asks for {missing}, which is missing: install it or write compile: false"
     )
 
 

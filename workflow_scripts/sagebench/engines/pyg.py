@@ -1,4 +1,4 @@
-"""What the engines of PyG's own parts share: its NodeLoader, as the slides use it."""
+"""Base of the engines built of PyG's parts: its NodeLoader with our or its own sampler."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ node"""
 
 
 class KeyedSampler(BaseSampler):
-    """Our sampler behind PyG's interface; a batch's `input_id` is its micro-batch index."""
+    """Adapts our samplers to PyG's BaseSampler; a batch's `input_id` is its micro-batch."""
 
     def __init__(self, store: GraphStore, trial: Trial, kind: type[CpuSampler]) -> None:
         self.store = store

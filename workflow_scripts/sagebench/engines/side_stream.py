@@ -1,4 +1,4 @@
-"""Work ahead in background threads, on a CUDA stream of its own, results in order."""
+"""Prefetching in background threads, on a separate CUDA stream; results in order."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sagebench.engines.pyg import PygEngine
 
-ENGINE = "the same with PyG's trim_to_layer"
+ENGINE = "PyG's loader and layers, trimmed layer by layer with trim_to_layer"
 TAKES = ["blocks", "pyg"]
 PLACEMENTS = ["auto"]
 LOADS = "processes"

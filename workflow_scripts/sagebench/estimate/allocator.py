@@ -15,7 +15,7 @@ from sagebench.units import MIB
 
 
 class AllocationTrace:
-    """Memory that a step takes and gives back, in order.
+    """Allocations and frees of a step, in order.
 
     events: for an allocation its bytes, whose handle is the number of those before; for its end
     -(handle + 1). So it is in a probe.

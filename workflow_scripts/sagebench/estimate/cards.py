@@ -43,7 +43,7 @@ nodes, https://github.com/NVIDIA/nccl-tests/issues/119"""
 
 @dataclass(frozen=True)
 class Card:
-    """From its data sheet: dense FLOP rates, a PCIe link in one direction. memory_bytes: what CUDA
+    """Data sheet of a GPU: dense FLOP rates, a PCIe link in one direction. memory_bytes: what CUDA
     reports, where known. all_reduce_gb_per_s: within a node."""
 
     name: str
@@ -69,7 +69,7 @@ class Card:
         return (arithmetic_s + bytes_moved / (self.bandwidth_gb_per_s * GB)) / EFFICIENCY
 
     def all_reduce_s(self, size_bytes: float, ranks: int, nodes: int) -> float:
-        """Of the ring: each rank sends 2 (R - 1) / R of the bytes."""
+        """Seconds of a ring all-reduce: each rank sends 2 (R - 1) / R of the bytes."""
         if ranks == 1:
             return 0.0
         latency_s, bytes_per_s = NVLINK_LATENCY_S, self.all_reduce_gb_per_s * GB

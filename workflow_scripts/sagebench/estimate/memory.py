@@ -1,4 +1,4 @@
-"""Whether a rank of a trial fits its card: the recorded step, what lies beside it, the samples'
+"""GPU memory estimate of a rank: recorded step, resident tensors, spread of the samples'
 spread. Standard library only.
 
 What is estimated is what outcomes measure: `peak_reserved_bytes` of the fullest rank over all
@@ -119,7 +119,7 @@ def verdict(out_of_memory_chance: float) -> str:
 
 
 def resident(trial: Trial, cost: StepCost, graph: GraphFacts) -> dict[str, int]:
-    """What stays from before the first step to after the last."""
+    """Bytes on the device for the whole training, by use."""
     weights = FLOAT * cost.parameters
     held = {
         "parameters": 2 * weights,  # the model's and the evaluator's
@@ -136,7 +136,7 @@ def resident(trial: Trial, cost: StepCost, graph: GraphFacts) -> dict[str, int]:
 
 
 def sampler_bytes(trial: Trial, sample: Sample, graph: GraphFacts, placement: str) -> float:
-    """What a device's samplers at work take meanwhile."""
+    """Scratch memory of the device's samplers while they run."""
     if placement != "device" or not trial.sampling_workers:
         return 0.0
     nodes = [spread.full_mean for spread in sample.nodes_per_hop]

@@ -1,4 +1,4 @@
-"""The probe of a store: what trials sample and what a step of them costs, learnt on a CPU.
+"""Probe of a graph store: sample sizes and recorded steps of a study's trials, taken on a CPU.
 
 results/probes/<store>.json holds {"format", "store_checksum", "graph": GraphFacts, "samples":
 {"<fanout>/<batch size>": Sample}, "steps": {key: StepCost}}. Made by probing.py; standard library
@@ -29,7 +29,7 @@ CONTEXT_BYTES = GIB // 2
 MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
 """that one picture has room for"""
 WITHIN = 2.0
-"""times a batch size that is asked for with the same fanout: what lies further off tells nobody of
+"""factor from a batch size of the study with the same fanout: what lies further off tells nobody of
 a trial, and may take hours to sample"""
 
 
@@ -49,7 +49,7 @@ class GraphFacts(FromJson):
 
     @classmethod
     def of_manifest(cls, manifest: Mapping[str, Any]) -> GraphFacts:
-        """Of a graph store, from its manifest.json."""
+        """The facts in a graph store's manifest.json."""
         arrays = manifest["arrays"]
 
         def size_bytes(name: str) -> int:
@@ -89,7 +89,7 @@ class Spread(FromJson):
 
 @dataclass(frozen=True)
 class Sample(FromJson):
-    """What one (fanout, batch size) samples: distinct nodes and edges of a micro-batch.
+    """Sample sizes of one (fanout, batch size): distinct nodes and edges of a micro-batch.
 
     nodes_per_hop: new nodes of the hops 0 (the seeds) to L. edges_per_hop: of the hops 1 to L.
     Both as in outcomes' epochs, with one difference: the last hop's nodes are always counted,
@@ -139,7 +139,7 @@ class StepCost(FromJson):
 
 @dataclass
 class Probe:
-    """What is known of a store, of its samples and of the steps on them."""
+    """Facts of a graph store, its samples, and the steps recorded on them."""
 
     store_checksum: str
     graph: GraphFacts
@@ -151,7 +151,7 @@ class Probe:
         return self.samples.get(sample_name(trial)) if trial.in_minibatches else None
 
     def cost_of(self, trial: Trial, device_bytes: int | None) -> StepCost | None:
-        """Of the trial's step on a card of so many bytes; None where it was not probed."""
+        """Cost of the trial's step on a card of so many bytes; None if not probed."""
         placement = placement_of(trial, self.graph, device_bytes)
         return self.steps.get(step_name(deciding_values(trial), placement))
 
@@ -192,12 +192,12 @@ def load_probe(path: str | os.PathLike[str]) -> Probe | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is no probe ({type(error).__name__}: {error}): `make probe` makes it again"
+            f"{path} is no probe ({type(error).__name__}: {error}): `make probe` writes it again"
         ) from None
 
 
 def available_bytes(trial: Trial, device_bytes: int | None) -> float | None:
-    """What a rank may take of a card of `device_bytes` in all; None: no limit is known."""
+    """Bytes that a rank may use on a card of `device_bytes`; None: no limit is known."""
     limits: list[float] = []
     if device_bytes is not None:
         limits.append(device_bytes - CONTEXT_BYTES)

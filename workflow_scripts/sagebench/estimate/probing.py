@@ -56,7 +56,7 @@ def probe_store(
     path, trials = Path(path), list(trials)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    with hold(lock, f"{path} is being made already: waiting for that"):
+    with hold(lock, f"{path} is being written by another process: waiting for it"):
         probe = None
         with contextlib.suppress(UserError):
             probe = load_probe(path)

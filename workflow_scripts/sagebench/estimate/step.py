@@ -28,7 +28,7 @@ memory is cut up, hence several orders of sizes"""
 
 
 class AsOnGpu(TorchFunctionMode):
-    """What device `meta` cannot do, or does in another way than a GPU: dropout is one operation,
+    """Substitutes for operations that `meta` lacks or does unlike a GPU: dropout is one operation,
     which keeps a mask of one byte a value; a mask that chooses columns is taken to keep all, as
     PyG's search for self loops does, of which no graph store has any."""
 
@@ -88,7 +88,7 @@ class StepRecorder:
         )
 
     def _step(self, batch: Batch) -> None:
-        """As Trainer.micro_step, from gradients that are not there yet."""
+        """One Trainer.micro_step, with gradients still None."""
         self.module.zero_grad(set_to_none=True)
         with AsOnGpu():
             loss, _ = self.module(batch.inputs, batch.labels)

@@ -69,7 +69,7 @@ class TimeEstimate:
         return self.epoch_s * math.exp(NINE_OF_TEN * self.error)
 
     def total_s(self, trial: Trial) -> float | None:
-        """Of the whole trial, should it not stop early; None where a part of it is not known."""
+        """Seconds of the whole trial without early stopping; None if a part is unknown."""
         if self.evaluation_s is None or self.test_s is None:
             return None
         evaluations = -(-trial.epochs // trial.evaluate_every_epochs)
@@ -132,7 +132,7 @@ def roofline(
 
 
 def all_reduces_s(trial: Trial, cost: StepCost, graph: GraphFacts, card: Card, nodes: int) -> float:
-    """Of an epoch, for the sum of the ranks' gradients."""
+    """Seconds of an epoch's all-reduces."""
     once_s = card.all_reduce_s(FLOAT * cost.parameters, trial.ranks, nodes)
     return steps_per_epoch(trial, graph) * once_s
 

@@ -1,4 +1,4 @@
-"""The recorder: memory taken and given back, FLOPs and bytes moved of whatever runs within it.
+"""Recorder of a step: allocations and frees, FLOPs, bytes moved.
 
 It sees every operation that torch dispatches, autograd's backward pass too, and knows nothing of
 models. On device `meta` nothing is computed and no memory is taken: a step of 30 GB is recorded in
@@ -59,7 +59,7 @@ class Recorder(TorchDispatchMode):
         return out
 
     def _of_backward(self, operation: Any, args: Any) -> Any:
-        """What autograd does where nothing is recorded.
+        """The in-place operation that autograd uses when nothing is recorded.
 
         Where two gradients of a tensor meet it adds the second to the first, if nothing else holds
         that one, and it adds to zeros that it made for this; but where anything is recorded, and
@@ -100,7 +100,7 @@ IN_PLACE = {
 
 
 def _is_alone(tensor: Tensor) -> bool:
-    """Nothing but this tensor holds its memory."""
+    """Whether no other tensor shares its storage."""
     return _holders(tensor) <= _holders(torch.empty(1, device="meta"))
 
 

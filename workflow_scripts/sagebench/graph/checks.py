@@ -1,4 +1,4 @@
-"""Is this a graph one can train on? Each check returns the array in the store's own form.
+"""Validation of a graph's arrays; each check returns the array in the store's dtype and shape.
 
 Every refusal is a UserError that names the array as the user does (edge_index, x, y, train),
 where in it the trouble is, and what to give instead.

@@ -1,4 +1,4 @@
-"""From a list of edges to compressed columns (CSC), in little memory.
+"""Conversion of an edge list to CSC, within a small memory bound.
 
 An edge u -> v becomes the number v * N + u. Sorting these numbers in place orders the edges by
 column and, within it, by row; equal neighbors are duplicates. For ogbn-products (123.7 million

@@ -1,4 +1,4 @@
-"""The graph store: a folder of .npy arrays and a manifest, there whole or not at all.
+"""Graph store: a folder of .npy arrays and a manifest, written atomically.
 
     colptr.npy    int64 [N+1]    column v's neighbors are row[colptr[v]:colptr[v+1]]
     row.npy       int32 [E]      (int64 beyond 2**31 nodes) the u of edges u -> v, ascending,
@@ -238,7 +238,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Of builds that were killed. A build that still runs holds a lock on its folder."""
+    """Remove leftovers of killed builds. A running build holds a lock on its folder."""
     for kind in ("building", "old"):
         for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
             with contextlib.suppress(OSError), hold(leftover, flags=os.O_RDONLY):

@@ -30,7 +30,7 @@ class _StrictLoader(_Base):
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise UserError(
                     f"{node.start_mark.name}, line {key.start_mark.line + 1}: "
-                    f"{key.value} is there twice: write it once, or give it another name."
+                    f"{key.value} is given twice: write it once, or give it another name."
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)

@@ -1,4 +1,4 @@
-"""From experiments to trials: product x zip x list x seeds, and the checks that need them whole.
+"""Expansion of experiments to trials (product x zip x list x seeds), and checks of whole trials.
 
 A value was checked once, where it is written; here what several values decide together is.
 """
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Every experiment, and every trial once however many experiments ask for it.
+    """An expanded study: its experiments, and each distinct trial once.
 
     skipped: trials that are not run, because they are predicted to go out of memory, with that
     prediction.

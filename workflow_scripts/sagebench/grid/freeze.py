@@ -1,4 +1,4 @@
-"""A study from its files, and frozen: what a run is to do, written down when it starts, so that
+"""Loading a study, and freezing it when a run starts, so that
 later edits change nothing of it."""
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load_study(
 
 
 def study_parser(docstring: str | None) -> argparse.ArgumentParser:
-    """The parser of a script that is told its study: by what a person writes, or by what a run has
+    """Argument parser of a script that takes a study: by configuration files, or by the
     frozen."""
     parser = script_parser(docstring)
     parser.add_argument(
@@ -133,13 +133,13 @@ def _write_changed(path: str, value: Any) -> None:
 
 
 def use_plugins(plugins: Any) -> None:
-    """Those of a configuration, which is not checked yet."""
+    """Activate the plug-ins of a configuration that is not checked yet."""
     sound = isinstance(plugins, list) and all(isinstance(one, str) for one in plugins)
     registry.use(plugins if sound else [])
 
 
 def plugin_copies(folder: str) -> dict[str, bytes | None]:
-    """What jobs use of the plug-ins of now: the content of a copy of each file, by its path below
+    """Plug-in copies that jobs use: the content of a copy of each file, by its path below
     `folder`, and the names of those that are installed, with None."""
     copies: dict[str, bytes | None] = {}
     for path, entry in registry.plugin_files(registry.plugins()):

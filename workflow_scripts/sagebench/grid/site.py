@@ -59,7 +59,7 @@ BatchOption = Annotated[Option, AfterValidator(_further)]
 
 
 class Limits(Strict):
-    """What the site lets one have."""
+    """Limits of the site."""
 
     max_submitted_jobs: whole(1, 100, none=True) = key(None, "jobs of one account")
     walltime_max_min: whole(1, 2880, none=True) = key(None, "minutes of one job")
@@ -143,7 +143,7 @@ def validate_site(values: Mapping[str, Any], root: str = "") -> Site:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What one trial asks for. Every node gets the same number of ranks."""
+    """Resources of one trial. Every node gets the same number of ranks."""
 
     nodes: int
     ranks_per_node: int

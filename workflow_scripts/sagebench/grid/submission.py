@@ -37,7 +37,7 @@ def lead_commands(scripts: Path) -> None:
 
 
 def announce_study(path: str) -> None:
-    """Tell the run's jobs which frozen study they belong to, and when the run began."""
+    """Exports the frozen study's path and the start of the run to the jobs."""
     os.environ[FROZEN_STUDY] = str(Path(path).absolute())
     os.environ[RUN_BEGAN] = repr(time.time())
 

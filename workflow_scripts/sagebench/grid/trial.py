@@ -46,7 +46,7 @@ class Fanout(tuple[int, ...]):
 
     @classmethod
     def parse(cls, text: str) -> Fanout:
-        """Of its text, "15,10,-1". Raises ValueError for anything else."""
+        """Parse "15,10,-1". Raises ValueError for anything else."""
         return cls(int(hop) for hop in text.split(","))
 
     def __str__(self) -> str:
@@ -134,7 +134,7 @@ class Trial:
 
     @property
     def readable(self) -> str:
-        """What the eye looks for in a folder listing; never more than 80 characters."""
+        """Readable part of the id, at most 80 characters."""
         if not self.in_minibatches:
             return f"{self.dataset['name']}-{self.method}-r{self.ranks}-s{self.seed}"[:80]
         model = "" if self.model == INTRODUCTION_DEFAULTS["model"] else f"-{self.model}"
@@ -189,7 +189,7 @@ def read_trial(path: Path) -> Trial:
         trial = Trial.from_json(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read as a trial ({error}): delete what is there, and call the run "
+            f"{path} cannot be read as a trial ({error}): delete it, and call the run "
             "again, which writes it anew"
         ) from None
     named = {kind: [recorded(name) for name in registry.names(kind)] for kind in REGISTERED}
@@ -200,7 +200,7 @@ def read_trial(path: Path) -> Trial:
 
 
 def dataset_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What a data set is, without where it lies and without what it leaves at its default."""
+    """Identity of a data set: its keys without paths and without defaults."""
     return {
         key: value
         for key, value in spec.items()

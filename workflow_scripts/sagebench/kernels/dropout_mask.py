@@ -38,7 +38,7 @@ def threshold(p: float) -> int:
 
 
 def scale(p: float) -> float:
-    """What a kept value is multiplied by (0 where everything is dropped)."""
+    """Factor of the kept values, 1 / (1 - p); 0 if everything is dropped."""
     kept = LEVELS - threshold(p)
     return LEVELS / kept if kept else 0.0
 

@@ -1,4 +1,4 @@
-"""The attempt at a trial that this launcher makes: its beginning, its end and its outcome."""
+"""The launcher's current attempt: its start record, its end and its outcome."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class CurrentAttempt:
         return self.home / "attempts" / str(self.begun.attempt)
 
     def ended(self, verdict: Verdict) -> Attempt:
-        """What came of it."""
+        """The attempt as it ended, for attempts.jsonl."""
         log = self.directory / f"rank-{verdict.rank or 0}.log"
         return replace(
             self.begun,

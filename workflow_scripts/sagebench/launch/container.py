@@ -57,7 +57,7 @@ def container_command(
     for bind in site["binds"]:
         if not Path(bind).exists():
             raise UserError(
-                f"{bind} is to be bound into the container and is not there on "
+                f"{bind} is listed under binds and does not exist on "
                 f"{os.uname().nodename}: correct binds in the profile's site.yaml"
             )
     seen = dict.fromkeys([*site["binds"], *(str(folder) for folder in folders)])

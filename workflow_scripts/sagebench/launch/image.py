@@ -1,4 +1,4 @@
-"""The container image: built from its definition, and known by its digest.
+"""Container image: built from its definition, identified by its digest.
 
 `<image>.json` beside an image records {"sha256", "bytes", "mtime_ns"}, and of one that was built
 here {"definition", "sources_sha256", "built_at"} too.
@@ -85,7 +85,7 @@ def check_image(site: Mapping[str, Any], make: str) -> None:
     if not Path(image).is_file():
         advice = f"build it with `{make}`" if definition else "copy it there"
         raise UserError(
-            f"the image {image} is not there: {advice}, or correct image in the profile's site.yaml"
+            f"the image {image} is missing: {advice}, or correct image in the profile's site.yaml"
         )
     if definition:
         raise UserError(
@@ -107,7 +107,7 @@ def is_current(site: Mapping[str, Any]) -> bool:
 
 
 def definition_files(definition: Path, root: Path) -> list[Path]:
-    """What an image is made of: its definition, and the files that this copies from `root`.
+    """Inputs of an image: its definition, and the files that it copies from `root`.
 
     Folders, and paths that the build's arguments give, are not among them.
     """

@@ -117,7 +117,7 @@ class Walltime:
 
     @classmethod
     def of_job(cls, asked_s: float | None, started_at_unix_s: float) -> Walltime:
-        """From the trial's start on, but in time before the end of the Slurm job that it runs in:
+        """From the trial's start, cut to the end of its Slurm job:
         that began earlier."""
         if asked_s is None:
             return cls(None, None)
@@ -126,7 +126,7 @@ class Walltime:
 
     @classmethod
     def left_of_job(cls, started_at_unix_s: float) -> Walltime:
-        """What the Slurm job has left that this runs in; no limit outside of one."""
+        """Remaining time of the current Slurm job; no limit outside of one."""
         end = slurm_job_end_unix_s()
         return cls(None if end is None else max(0.0, end - started_at_unix_s), end)
 

@@ -1,4 +1,4 @@
-"""Runs one trial: starts its ranks, learns how they ended, writes its outcome or none.
+"""Launcher: starts a trial's ranks, waits for them, writes the outcome.
 
 Standard library only: this runs outside the container, on whatever Python a node has.
 """
@@ -38,7 +38,7 @@ TO_BE_CONTINUED_CODE = 75
 
 
 class Interrupted(Exception):
-    """A signal that asks to end, where no rank runs that would have to end first."""
+    """Raised by a termination signal while no rank is running."""
 
     def __init__(self, number: int) -> None:
         super().__init__("interrupted")

@@ -76,7 +76,7 @@ def exit_code(code: int) -> int:
 
 
 def read_ends(directory: Path, ranks: int) -> list[RankEnd]:
-    """How the ranks ended, by their own nodes' word; code None for a rank without one."""
+    """Exit records of the ranks; code None for a rank without one."""
     # Listing a folder shows what another node wrote sooner than asking for the file by name.
     names = {path.name for path in directory.iterdir()}
     ends = {

@@ -213,7 +213,7 @@ class SlurmRanks(Ranks):
         return self
 
     def killed_for_memory(self) -> bool:
-        """By what Slurm said here, else by sacct, where it can tell already: by one more of the
+        """From Slurm's messages here, else from sacct, if it already knows: by one more of the
         job's steps than were known to have ended so."""
         said = tail(self.srun_log).lower()
         if any(words in said for words in OUT_OF_MEMORY_WORDS):
@@ -236,7 +236,7 @@ def start_rank(directory: Path, *options: str) -> list[str]:
 
 
 def local_environment(ranks: int, rank: int) -> dict[str, str]:
-    """What a rank on this machine finds besides; srun says the same in its own words."""
+    """Rank variables of a local rank; under srun Slurm's own variables take their place."""
     return {
         "RANK": str(rank),
         "WORLD_SIZE": str(ranks),

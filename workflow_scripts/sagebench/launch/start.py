@@ -1,4 +1,4 @@
-"""How the ranks of a trial are started: as processes here, or by Slurm in the site's container."""
+"""Start of a trial's ranks: as local processes, or by srun in the site's container."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RUNTIME = {
 
 
 def runtime_environment(device: str) -> dict[str, str]:
-    """What a process that computes on `device` finds in its environment, be it a rank or not."""
+    """Environment of a process that computes on `device`: allocator and thread settings."""
     return {**RUNTIME, **(CPU_HEAP if device == "cpu" else {})}
 
 
@@ -98,7 +98,7 @@ def with_site(environment: Mapping[str, str], site: Mapping[str, Any]) -> dict[s
 
 
 def shared_environment(trial: Trial, directory: Path, started_at_unix_s: float) -> dict[str, str]:
-    """What every rank finds in its environment, on whichever node. The ranks meet at a file in
+    """Environment of every rank, on any node. The ranks rendezvous at a file in
     `directory`, which all nodes see."""
     return {
         "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),

@@ -1,4 +1,4 @@
-"""What a trial came to, from how its ranks ended: the first cause, not its consequences."""
+"""Verdict on a trial: its status from the ranks' exits, by the first cause."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RankEnd:
 
     @property
     def told(self) -> bool:
-        """Whether anything noted its end; not so where its whole node went."""
+        """Whether the rank left an exit record (not after a node failure)."""
         return self.code is not None
 
 
@@ -95,12 +95,12 @@ def decide(
 
 
 def last_lines(log: str) -> list[str]:
-    """The lines that tell of an end; what stands further up may speak of anything."""
+    """Last lines of a log, the only ones searched for an error."""
     return [line.strip() for line in log.splitlines() if line.strip()][-5:]
 
 
 def _allocators_words(log_tail: str) -> tuple[str | None, str]:
-    """What an allocator said in the last lines of a log, and the line that it stands in."""
+    """Out-of-memory message in the last lines of a log, and its line."""
     lines = last_lines(log_tail.lower())
     for text in ALLOCATOR_MESSAGES:
         for line in lines:
@@ -116,7 +116,7 @@ def _causality(end: RankEnd) -> tuple[bool, bool, int]:
 
 
 def ending(end: RankEnd) -> str:
-    """What a rank did, by its exit code and the last line of its log."""
+    """Description of a rank's end: exit code or signal, last line of its log."""
     if end.code is not None and end.code < 0:
         return f"was ended by {signal.Signals(-end.code).name}"
     lines = last_lines(end.log_tail)

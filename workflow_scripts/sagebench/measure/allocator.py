@@ -49,7 +49,7 @@ def allocator_environment(environment: Mapping[str, str], asked: bool) -> dict[s
 
 
 def settings(environment: Mapping[str, str]) -> str:
-    """What the variables say, "" where they say nothing."""
+    """Value of the variables, "" if unset."""
     return next((environment[name] for name in NAMES if environment.get(name)), "")
 
 

@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""Phase clock: times of sampling, data, forward, backward, synchronisation, optimizer."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class Nvml:
         return None if None in joules else sum(joules)
 
     def limits(self, index: int) -> dict[str, float | None]:
-        """What a GPU is allowed: power in W, clocks in MHz."""
+        """Limits of a GPU: power in W, clocks in MHz."""
         return {
             "power_limit_w": self._thousandth(index, "PowerManagementLimit"),
             "sm_clock_max_mhz": self._ask(index, "MaxClockInfo", SM_CLOCK),
@@ -176,7 +176,7 @@ class Nvml:
         return None
 
     def _ask(self, index: int, what: str, *arguments: int) -> Any:
-        """What NVML answers of a GPU of this process; None where it does not."""
+        """One NVML query for a GPU of this process; None without NVML or on its error."""
         if self._nvml is None:
             return None
         try:
@@ -200,6 +200,6 @@ class Nvml:
 
 
 def gpu_uuid(device: torch.device | int) -> str | None:
-    """By which NVML knows a GPU of this process; None where torch does not tell (before 2.3)."""
+    """UUID of a GPU of this process for NVML; None for torch before 2.3."""
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     return None if uuid is None else f"GPU-{uuid}"

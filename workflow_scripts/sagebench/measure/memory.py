@@ -1,4 +1,4 @@
-"""Memory of a rank: its cap, its peaks, and what an exhausted allocator says."""
+"""Memory of a rank: limit, peaks, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def limit_memory(device: torch.device, limit_gib: float) -> None:
 
 
 def lift_limit(device: torch.device) -> None:
-    """Take the cap away: for a process that ran out of memory, to say so, and for what is no part
+    """Remove the limit: for a process that ran out of memory, to say so, and for what is no part
     of the trial."""
     if device.type == "cuda":
         with contextlib.suppress(RuntimeError):  # a GPU that has failed takes no setting

@@ -65,7 +65,7 @@ class Run(RankSetup):
             self.write()
         if self.best.stale(trial.patience_evaluations):
             self.progress.say(
-                f"stopping early: no better validation in {trial.patience_evaluations} looks"
+                f"stopping early: {trial.patience_evaluations} validations without improvement"
             )
 
     def _epoch(self) -> Epoch:

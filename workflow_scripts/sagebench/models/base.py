@@ -56,7 +56,7 @@ class Layer(nn.Module):
         return self.aggregator is None
 
     def project(self, x: Tensor, degrees: Tensor | None) -> Tensor:
-        """What the destinations read of each node: [n, in_channels] to [n, any width]."""
+        """Per-node transform before aggregation: [n, in_channels] to [n, any width]."""
         raise NotImplementedError
 
     def reduce(self, z: Tensor, edges: Edges, own: Tensor | None = None) -> Tensor:

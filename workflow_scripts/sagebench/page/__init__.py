@@ -1,4 +1,4 @@
-"""Pages: one HTML file each, which says everything and loads nothing."""
+"""Rendering of self-contained HTML pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the pages: cells with a text for the eye and a key for sorting."""
+"""HTML tables: cells with a text and a sort key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look for every figure: type, colours that colour-blind readers tell apart, sizes, files."""
+"""Style of the figures: fonts, colour-blind-safe colours, sizes, file formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which values of a trial change which of its costs, and the names by which costs are known.
+"""Cost keys: which trial values affect which cost, and the keys of probes and pilots.
 
 Standard library only: Snakemake reads it where it parses.
 """

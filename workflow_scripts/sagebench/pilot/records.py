@@ -102,9 +102,7 @@ def read_pilot(path: Path, warn: Callable[[str], None] = lambda _: None) -> Pilo
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        warn(
-            f"{path} is no pilot ({type(error).__name__}: {error}): `make pilot` measures it again"
-        )
+        warn(f"{path} is no pilot ({type(error).__name__}: {error}): `make pilot` repeats it")
         return None
     return pilot
 
@@ -123,7 +121,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Work:
-    """What one process is to measure of a configuration. part: the file that it leaves."""
+    """Measurements for one process on one configuration. part: the file that it leaves."""
 
     configuration: Configuration
     part: str
@@ -172,5 +170,5 @@ def missing(
 
 
 def missing_of(study: Study) -> list[Work]:
-    """What is to be measured yet of a study, by what its results hold."""
+    """Pending measurements of a study, given its results."""
     return missing(configurations(study), read_pilots(study.results, study.site.machine))

@@ -1,4 +1,4 @@
-"""The pilots of a study, one after the other, each in a process that is started as a trial's is."""
+"""Runs a study's pilots one after the other, each in its own process, started as a trial's."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def record_of(work: Work, verdict: Verdict, directory: Path) -> Pilot | None:
 
 
 def told(record: Pilot) -> str:
-    """What came of it, for people."""
+    """Result of a pilot as one line for the log."""
     if record.status is Status.OUT_OF_MEMORY:
         return f"{record.status.words} ({record.reason.message if record.reason else ''})"
     if record.micro_steps is None:

@@ -1,4 +1,4 @@
-"""What a plan decides of the runs of its study: kept in results/STUDY/plan.json, which Snakemake
+"""Decisions of a plan (skips, walltimes, budget), in results/STUDY/plan.json, which Snakemake
 reads where it parses. Standard library only; no model is run.
 
 plan.json: {"format", "inputs", "skipped": {trial id: figures}, "runtime_min": {trial id: minutes},

@@ -1,4 +1,4 @@
-"""What the trials of a study will take: probes, the card, pilots and outcomes, put together.
+"""Estimates of a study's trials from probes, data sheet, pilots and outcomes.
 
 What is estimated of a trial is kept beside it, made before it runs and never from its outcome:
 results/trials/<id>/prediction.json: {"format", "model", "made_at", "store_checksum", "sample":
@@ -51,7 +51,7 @@ ALIKE = ("engine", "sampler", "precision", "compile", "device", "threads_per_ran
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one trial; None is what cannot be estimated from what is there."""
+    """Estimate for one trial; None is unknown."""
 
     sample: Sample | None = None
     memory: MemoryEstimate | None = None
@@ -65,7 +65,7 @@ class Forecast:
 
     @property
     def out_of_memory_chance(self) -> float | None:
-        """Certain where a pilot, or its validation and test, ran out of memory."""
+        """1.0 if the pilot, or its validation and test, ran out of memory; else as estimated."""
         measured = (self.pilot, self.evaluation)
         if any(found and found.status is Status.OUT_OF_MEMORY for found in measured):
             return 1.0
@@ -215,7 +215,7 @@ class Forecaster:
         return card_memory(trial, cost, sample, probe.graph, self._card_bytes)
 
     def _memory_limit(self, trial: Trial) -> str | None:
-        """What sets the limit of a card's memory, in words."""
+        """Source of the memory limit, as text."""
         if trial.device != "cuda":
             return None
         cap = trial.memory_limit_gib
@@ -236,7 +236,7 @@ class Forecaster:
         return self._times[key]
 
     def _estimated(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
-        """Before outcomes: measured steps where there is a pilot, else a roofline's figure."""
+        """Time estimate before outcomes: from a pilot if there is one, else the roofline."""
         graph, sample = probe.graph, probe.sample_of(trial)
         cost, pilot = probe.cost_of(trial, self._card_bytes), self._pilot(trial, probe)
         modelled = summing_s = None

@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Frontier:
-    """Of one engine. fanouts: from the least memory to the most."""
+    """Memory frontier of one engine. fanouts: by rising memory."""
 
     engine: str
     fanouts: list[str]

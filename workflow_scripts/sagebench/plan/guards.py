@@ -19,7 +19,7 @@ DROPS_NAMED = 5
 
 
 def decide(study: Study, forecaster: Forecaster) -> Decisions:
-    """What is not run, and what jobs ask for; `with_hours` adds the budget."""
+    """Skipped trials and walltimes; `with_hours` adds the budget."""
     made_from, skipped, runtimes = inputs(study), {}, {}  # before any of it is read
     skips = study.configuration.skip_predicted_out_of_memory
     margin = study.configuration.walltime_from_prediction

@@ -1,4 +1,4 @@
-"""What of a plan the site, the walltimes or the devices will not bear, in sentences."""
+"""Warnings of a plan: site limits, walltimes, memory, oversubscription."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMED = 3
 
 
 def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
-    """What to know before submitting, the gravest first."""
+    """Warnings before submission, the most severe first."""
     rows = distinct(rows)
     to_run = [row for row in rows if row.to_run]
     return [
@@ -33,7 +33,7 @@ def _before_all(study: Study, rows: Sequence[PlanRow]) -> Iterator[str]:
     if damaged := [row for row in rows if row.status is Status.DAMAGED]:
         outcomes = "outcome counts" if len(damaged) == 1 else "outcomes count"
         yield (
-            f"The damaged {outcomes} as not there, of {_trials(damaged)}: `make status` says what "
+            f"The damaged {outcomes} as missing, of {_trials(damaged)}: `make status` says what "
             "can be mended, `make again` with WHERE=status=damaged measures again."
         )
     if over := over_budget(study, rows):

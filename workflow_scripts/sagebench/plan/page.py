@@ -1,4 +1,4 @@
-"""The page of the plan: one HTML file that says what a study will take and loads nothing."""
+"""The plan's page: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
 def _basis(
     study: Study, trials: Sequence[PlanRow], forecaster: Forecaster
 ) -> list[tuple[str, list[str]]]:
-    """What the figures rest on, by topic."""
+    """Basis of the estimates, by topic."""
     rows, site = [row for row in trials if not row.measured], study.site
     billed = "the devices that a trial asks for are billed"
     if site.whole_nodes:

@@ -1,4 +1,4 @@
-"""The plan as rows: what every trial of a study takes, measured, predicted or asked for."""
+"""Rows of the plan: hours, memory and energy of every trial, measured, estimated or requested."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class PlanRow(NamedTuple):
 
     @property
     def memory_bytes(self) -> float | None:
-        """What there is to show: the measured peak, what is estimated to be needed, or what a pilot
+        """Memory to show: the measured peak, the estimated need, or what a pilot
         reached."""
         if self.measured:
             return self.peak_memory_bytes
@@ -206,7 +206,7 @@ def _of_forecast(forecast: Forecast, hours: float) -> dict[str, object]:
 
 
 class Total:
-    """Of an experiment or the study; hours and energy are those of the trials still to run."""
+    """Totals of an experiment or the study; hours and energy of the trials still to run."""
 
     def __init__(self, name: str, rows: Sequence[PlanRow]) -> None:
         to_run = [row for row in rows if row.to_run]

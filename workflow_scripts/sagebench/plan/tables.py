@@ -22,7 +22,7 @@ ROWS_SHOWN = 200
 
 
 def device_word(study: Study) -> str:
-    """What an hour is an hour of: a CPU rank is no GPU."""
+    """Label of device hours: GPU, or Device on a CPU."""
     return "GPU" if study.site.device == "cuda" else "Device"
 
 

@@ -1,4 +1,4 @@
-"""What is wrong, in plain words: from the record of one width to sentences that say what to do."""
+"""Findings of a preflight: one sentence per problem, with what to do."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def of_gpus(rank: Record, wanted: int, site: Record, slurm: bool) -> Iterator[st
 
 
 def unknown(record: Record) -> list[str]:
-    """What could not be checked, and so is neither well nor wrong."""
+    """Checks that could not be done."""
     blind = [
         rank["rank"]
         for rank in record["found"]
@@ -166,7 +166,7 @@ def first_ended(record: Record) -> list[str]:
 
 
 def of_all(record: Record, site: Record) -> Iterator[str]:
-    """What only shows in all ranks together."""
+    """Problems visible only across ranks."""
     place = record["place"]
     if site["launcher"] == "slurm":
         nodes = [rank["node"] for rank in record["found"]]

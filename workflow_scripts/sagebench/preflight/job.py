@@ -112,7 +112,7 @@ def summary(end: RankEnd) -> dict[str, Any]:
 
 
 def network(log: Path) -> str | None:
-    """What NCCL says it uses between nodes: IB, Socket or a plugin's name; null without NCCL."""
+    """NCCL's network, from its log: IB, Socket or a plugin's name; null without NCCL."""
     said = log.read_text(errors="replace") if log.exists() else ""
     found = re.search(r"NCCL INFO Using network (.+)", said)
     return found[1].strip() if found else None

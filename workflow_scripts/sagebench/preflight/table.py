@@ -53,7 +53,7 @@ def row(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def once(values: Iterable[str], between: str = " / ") -> str:
-    """What all ranks say, once; a dash where they say nothing."""
+    """Distinct values over the ranks; a dash if there are none."""
     return between.join(dict.fromkeys(values)) or "-"
 
 
@@ -79,6 +79,6 @@ def reason(said: str, path: Path, log: Path) -> str:
 
 
 def _logs(text: str) -> list[str]:
-    """What stands in the logs that the failed jobs have."""
+    """Text of the failed jobs' logs."""
     paths = [Path(name) for names in LOGS.findall(text) for name in names.split(", ")]
     return [path.read_text(errors="replace") for path in paths if path.is_file()]

@@ -1,4 +1,4 @@
-"""What a sampler returns and a model reads."""
+"""Sampled blocks: the message-flow graph that a sampler returns and a model reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What samplers on the CPU share: hops, numbering of the nodes, any number of threads.
+"""Base of the CPU samplers: hop loop, relabelling of nodes, threads.
 
 The loops are compiled at run time.
 """

@@ -1,4 +1,4 @@
-"""Which seed nodes are trained on when, and by which rank."""
+"""Seed order: shuffling of the training nodes into micro-batches over ranks."""
 
 from __future__ import annotations
 

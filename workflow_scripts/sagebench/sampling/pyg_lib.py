@@ -22,7 +22,7 @@ def pyg_sampler(store: GraphStore, fanout: tuple[int, ...]) -> NeighborSampler:
     """Raises UserError where pyg-lib is not installed."""
     if find_spec("pyg_lib") is None:
         raise UserError(
-            "sampler 'pyg_lib' asks for the package pyg-lib, which is not installed here: "
+            "sampler 'pyg_lib' needs the package pyg-lib, which is not installed: "
             "install it (envs/README.md) or write sampler: uniform"
         )
     edges = torch.stack(

@@ -1,4 +1,4 @@
-"""What samplers in tensor operations share: the graph stays on the device, and so does the sample.
+"""Base of the GPU samplers (tensor operations): graph and sample stay on the device.
 
 Every array is that of the sampler on the CPU, to the bit, on every device.
 """

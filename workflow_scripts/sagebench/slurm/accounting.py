@@ -99,7 +99,7 @@ def collect(trials: Iterable[Asked], before: Iterable[Row] = ()) -> list[Row]:
         row |= allocation
         row["failed"] = row["failed"] and finished(row)
         if attempt.status is not None and not finished(row):
-            row["reason"] = "Slurm has not noted the end of its job yet: collect it again"
+            row["reason"] = "Slurm has not recorded the end of the job yet: collect again later"
             continue
         row["gpus_allocated"] = gpus = row["gpus_allocated"] or trial.gpus
         if others := attempts_in[id(allocation)] - 1:

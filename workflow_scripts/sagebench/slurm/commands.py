@@ -24,7 +24,7 @@ class NoAnswer(Exception):
 
 
 def ask(command: Sequence[str], limit_s: float) -> str:
-    """What the command prints, its times in UTC; raises NoAnswer."""
+    """Standard output of a Slurm command, times in UTC; raises NoAnswer."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(FOR_PEOPLE)}
     environment |= {"TZ": "UTC0", "SLURM_TIME_FORMAT": "standard"}
     name = command[0]

@@ -45,7 +45,7 @@ def cancel_orphans(folder: Path, trial_ids: Iterable[str]) -> list[str]:
         while orphans and (running := left()):
             if time.monotonic() > until:
                 raise UserError(
-                    f"job {running[0]} of an earlier run does not end: see squeue; {AGAIN}"
+                    f"job {running[0]} of an earlier run still runs: see squeue; {AGAIN}"
                 )
             time.sleep(1)
     except NoAnswer as error:
@@ -72,7 +72,7 @@ def hold_folder(folder: Path) -> TextIO:
         here, last = os.uname().nodename, mark.read()
         locks = list((folder / FOLDER / "locks").glob("*.lock"))
         if locks and last == here:
-            print("an earlier run here was killed: its lock is taken away", file=sys.stderr)
+            print("an earlier run here was killed: its stale lock is removed", file=sys.stderr)
             for lock in locks:
                 lock.unlink(missing_ok=True)
         elif not locks:

@@ -1,4 +1,4 @@
-"""An end to what Snakemake's Slurm plugin would wait for for ever.
+"""Timeout for jobs that Snakemake's Slurm plugin would wait for forever.
 
 Plugin 2.8.0 waits for every job whose state it does not take for an end: one that sacct calls
 "CANCELLED by 1000", one that was preempted and that the site does not start again, and one that

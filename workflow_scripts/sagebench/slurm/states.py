@@ -1,4 +1,4 @@
-"""Where every trial of a study stands: from its folder, Slurm's queue and the processes here."""
+"""Status of every trial of a study, from its folder, Slurm's queue and local processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STATES = (
 )
 """in the order in which they are shown"""
 
-SILENT = "ended without a word: killed, or its node failed"
+SILENT = "terminated without an exit record (SIGKILL or node failure)"
 SKIPPED_BECAUSE = "predicted to run out of memory"
 JUST_NOW_S = 5.0
 ENDED_AFTER_S = 300.0
@@ -71,7 +71,7 @@ class TrialState:
 
 
 class Queue(NamedTuple):
-    """What Slurm's queue holds: the study's jobs by trial, and the ids of all that run, from
+    """Snapshot of Slurm's queue: the study's jobs by trial, and the ids of all that run, from
     wherever they were submitted."""
 
     asked_s: float

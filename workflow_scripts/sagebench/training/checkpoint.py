@@ -92,7 +92,7 @@ class BestWeights:
         self.weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
 
     def stale(self, patience: int | None) -> bool:
-        """Whether `patience` evaluations in a row brought nothing better."""
+        """Whether `patience` evaluations in a row brought no improvement."""
         return patience is not None and self.without_gain >= patience
 
 

@@ -1,4 +1,4 @@
-"""One process a device: who this rank is, and the few collectives the training needs."""
+"""Process group: rank numbers, and the collectives that training uses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class RankEnvironment:
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> RankEnvironment:
-        """From the variables of torchrun (the launcher sets them too), else srun's, else alone."""
+        """From torchrun's variables (the launcher sets them too), else srun's; else one rank."""
         if "RANK" in environ:
             names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         elif "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:

@@ -1,4 +1,4 @@
-"""How a rank ends before its time: measured ends, told apart from failures."""
+"""Early ends of a rank: out of memory, time limit, divergence; anything else is a failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EarlyEnd(Exception):
 
 @dataclass
 class Deadline:
-    """When the rank must have stopped by itself, for the walltime it was given.
+    """Deadline of a rank, from the trial's walltime.
 
     at_unix_s: None is never. walltime_s: what was asked for; the deadline lies a little before.
     """
@@ -40,7 +40,7 @@ class Deadline:
 
     @classmethod
     def read(cls) -> Deadline:
-        """As the launcher gave it."""
+        """Deadline from the launcher's environment variable."""
         given = map(os.environ.get, ("SAGEBENCH_DEADLINE", "SAGEBENCH_WALLTIME_S"))
         return cls(*(float(seconds) if seconds else None for seconds in given))
 
@@ -55,7 +55,7 @@ class Deadline:
 
 
 def check_finite(loss: float, epoch: int) -> None:
-    """Raises EarlyEnd for a loss that is no number any more."""
+    """Raises EarlyEnd for a loss that is NaN or infinite."""
     if not math.isfinite(loss):
         raise EarlyEnd(Status.DIVERGED, f"the training loss was {loss} in epoch {epoch}")
 

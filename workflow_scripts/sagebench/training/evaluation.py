@@ -1,4 +1,4 @@
-"""One evaluator for all engines, outside the epochs' time, shared between the ranks."""
+"""Validation and test, the same for all engines, distributed over the ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Set-up of one rank: graph, engine, trainer and evaluator, and what all runs of a rank do."""
+"""Set-up of one rank: graph, engine, trainer and evaluator, shared by trials and pilots."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class EpochSums:
         )
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint, of tensors on the CPU and plain types."""
+        """State for a checkpoint: CPU tensors and plain types."""
         return {**vars(self), "_losses": self._losses.cpu()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -290,6 +290,6 @@ def scaled_learning_rate(trial: Trial) -> float:
 
 
 def synchronise_device(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait for all queued work of the device (torch.cuda.synchronize)."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
