@@ -3,7 +3,7 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sagebench.kernels.attention import attend
+from sagebench.models.gat import attend
 
 HEADS, CHANNELS = 2, 3
 

@@ -307,10 +307,10 @@ def test_several_mistakes_are_all_told_at_once():
 
 GOOD_SITE = yaml.safe_dump(WORKSTATION)
 BAD_FILES = [
-    ("study: a\nstudy: b\n", "line 2: study is there twice", "write it once"),
+    ("study: a\nstudy: b\n", "line 2: study is given twice", "write it once"),
     (
         "experiments:\n  a: {axis: ranks}\n  a: {axis: fanout}\n",
-        "line 3: a is there",
+        "line 3: a is given",
         "another name",
     ),
     ("study: [a\n", "is no YAML", "key: value"),

@@ -129,6 +129,13 @@ WRONG = [
     ("nothing.py", "x = 1\n", "declares nothing: write at its top what it is"),
     ("sage.py", 'MODEL = "mine"\n', "has the name of another model"),
     ("broken.py", "MODEL = (\n", "cannot be read"),
+    (
+        "mine.py",
+        "MODEL = 'm'\nOPTIONS = {'epochs': {'default': 1}}\n",
+        "mine declares epochs",
+    ),
+    ("mine.py", "MODEL = 'm'\nOPTIONS = {'k': {'type': 'flag'}}\n", "declares k without a default"),
+    ("mine.py", "MODEL = 'm'\nOPTIONS = {'k': {'default': 1}}\n", "declares k wrongly"),
 ]
 
 
@@ -137,7 +144,7 @@ def test_what_is_no_plugin_gets_one_sentence(folder, name, code, said):
     (folder / name).write_text(code)
     with pytest.raises(UserError, match=said) as raised:
         load_study([study_file(folder)], SITE)
-    assert name in str(raised.value) and "\n" not in str(raised.value)
+    assert Path(name).stem in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_one_that_fails_to_import_gets_one_sentence(folder):
@@ -145,6 +152,27 @@ def test_one_that_fails_to_import_gets_one_sentence(folder):
     registry.use([str(folder / "broken.py")])
     with pytest.raises(UserError, match=r"broken\.py cannot be imported \(ModuleNotFoundError"):
         registry.load("model", "broken")
+
+
+LACKING = [
+    ("method", 'METHOD = "m"\n', "no run or Run, which a method needs"),
+    ("model", 'MODEL = "m"\n', r"no Layer\.update, which a model needs"),
+    (
+        "model",
+        "from sagebench.models import base\nMODEL = 'm'\nclass Layer(base.Layer): ...\n",
+        r"no Layer\.update",
+    ),
+    ("engine", 'ENGINE = "m"\n', r"no Engine\.make_model"),
+]
+
+
+@pytest.mark.parametrize(("kind", "code", "said"), LACKING)
+def test_one_that_lacks_what_its_kind_has_gets_one_sentence(tmp_path, kind, code, said):
+    path = tmp_path / "lacking.py"
+    path.write_text(code)
+    registry.use([str(path)])
+    with pytest.raises(UserError, match=said):
+        registry.load(kind, "lacking")
 
 
 def test_one_that_is_not_installed_gets_one_sentence(folder):

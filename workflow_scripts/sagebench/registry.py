@@ -32,16 +32,25 @@ from typing import Any, NamedTuple
 
 from sagebench.errors import UserError
 
-KINDS: Mapping[str, tuple[str, str]] = {
-    "method": ("methods", "METHOD"),
-    "model": ("models", "MODEL"),
-    "engine": ("engines", "ENGINE"),
-    "sampler": ("sampling", "SAMPLER"),
-    "device sampler": ("sampling.device", "DEVICE_SAMPLER"),
-    "source": ("graph.sources", "SOURCE"),
-    "figure": ("analysis.figures", "CAPTION"),
+
+class Kind(NamedTuple):
+    """package: below sagebench. declaration: what makes a module one of the kind. has: what it
+    defines, with | between alternatives."""
+
+    package: str
+    declaration: str
+    has: tuple[str, ...]
+
+
+KINDS: Mapping[str, Kind] = {
+    "method": Kind("methods", "METHOD", ("run|Run",)),
+    "model": Kind("models", "MODEL", ("Layer.update",)),
+    "engine": Kind("engines", "ENGINE", ("Engine.make_model", "Engine.load", "Engine.stream")),
+    "sampler": Kind("sampling", "SAMPLER", ("Sampler.row_ends", "Sampler.sample_rows")),
+    "device sampler": Kind("sampling.device", "DEVICE_SAMPLER", ("Sampler.expand",)),
+    "source": Kind("graph.sources", "SOURCE", ("load",)),
+    "figure": Kind("analysis.figures", "CAPTION", ("draw",)),
 }
-"""the package of each kind, below sagebench, and its declaration"""
 PLUGINS = "SAGEBENCH_PLUGINS"
 """environment variable: paths of files, separated by os.pathsep"""
 OLDER_NAMES: Mapping[str, str] = {"sagebench": "uniform"}
@@ -78,12 +87,12 @@ def declared(kind: str, name: str) -> dict[str, Any]:
 
 def described(kind: str, name: str) -> str:
     """What it is, in words."""
-    return declared(kind, name)[KINDS[kind][1]]
+    return declared(kind, name)[KINDS[kind].declaration]
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The module, imported. Raises UserError for a name that is not known, or where a plug-in
-    cannot be imported."""
+    """The module, imported. Raises UserError for a name that is not known, and for a plug-in that
+    cannot be imported or lacks what its kind has."""
     found = _find(kind, name)
     if found.module.startswith("sagebench."):
         return import_module(found.module)
@@ -98,7 +107,22 @@ def load(kind: str, name: str) -> ModuleType:
                 f"plug-in {found.path} cannot be imported ({type(error).__name__}: {error}): "
                 "fix it, or remove it from plugins"
             ) from error
+        for names in KINDS[kind].has:
+            if not any(_defines(module, name) for name in names.split("|")):
+                del sys.modules[found.module]
+                raise UserError(
+                    f"plug-in {found.path} has no {names.replace('|', ' or ')}, which a {kind} "
+                    "needs: define it (docs/extending.md)"
+                )
     return sys.modules[found.module]
+
+
+def _defines(module: ModuleType, path: str) -> bool:
+    """Whether a module has what a path like "Layer.update" names, and not as an abstract method."""
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found is not None and not getattr(found, "__isabstractmethod__", False)
 
 
 def _find(kind: str, name: str) -> Inhabitant:
@@ -160,7 +184,7 @@ def _installed(name: str) -> Path:
 
 @cache
 def _known(kind: str, plugins: tuple[str, ...]) -> dict[str, Inhabitant]:
-    package, declaration = KINDS[kind]
+    package, declaration, _ = KINDS[kind]
     folder = Path(__file__).parent / package.replace(".", "/")
     found = {}
     for path in sorted(folder.glob("*.py")):
@@ -170,7 +194,7 @@ def _known(kind: str, plugins: tuple[str, ...]) -> dict[str, Inhabitant]:
             found[path.stem] = Inhabitant(path, module, literals)
     for path, _ in plugin_files(plugins):
         literals = _literals(path)
-        if not literals.keys() & {one for _, one in KINDS.values()}:
+        if not literals.keys() & {one.declaration for one in KINDS.values()}:
             raise UserError(
                 f"plug-in {path} has no declaration: write one at its top, e.g. "
                 'MODEL = "a line about it"'

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model
 from pydantic.fields import FieldInfo
 
 from sagebench import registry
+from sagebench.errors import UserError
 from sagebench.grid.together import option_owners
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
@@ -61,35 +62,7 @@ OPTION_TYPES: dict[str, Callable[..., Any]] = {
     "seed": lambda: whole(0, 0, SEED_MAX),
 }
 """by the `type` of an option that a module declares (registry.py)"""
-
-
-def _option(*, type: str, help: str, default: Any = ..., **bounds: Any) -> tuple[Any, FieldInfo]:
-    bounds.pop("divides", None)  # of another key's value: grid/together.py
-    kind = OPTION_TYPES[type](**bounds)
-    return kind | None if default is None else kind, Field(default, description=help)
-
-
-def _source(source: str) -> type[Strict]:
-    """The spec of a data set from this source."""
-    declared = registry.declared("source", source)
-    return create_model(
-        source.capitalize(),
-        __base__=Strict,
-        __doc__=declared["SOURCE"],
-        name=(Name, Field(description="folder name of the graph store")),
-        source=(Literal[source], ...),
-        **{key: _option(**option) for key, option in declared["OPTIONS"].items()},
-    )
-
-
-SOURCES = {source: _source(source) for source in registry.names("source")}
-Dataset = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
-
-
-class DatasetAlone(Strict):
-    """A data set outside of a study."""
-
-    dataset: Dataset
+ABOUT_OPTION = ("type", "help", "default", "divides")  # the rest bounds its type
 
 
 def word(key: str) -> Any:
@@ -105,20 +78,12 @@ def named(kind: str, default: str) -> tuple[Any, str, str]:
     return Annotated[choice(*registry.names(kind)), present], default, "; ".join(told)
 
 
-def _owned(owners: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None, str]:
-    """An option of models and methods, where it is given; its default is their own."""
-    kinds = tuple(_option(**option)[0] for option in owners.values())
-    told = (f"{owner}, {o['default']} unless given: {o['help']}" for owner, o in owners.items())
-    return Union[kinds] | None, None, "; ".join(told)  # noqa: UP007
-
-
 # Every flat key: its type, what it falls back to, what it is and its unit.
 KEYS: dict[str, tuple[Any, Any, str]] = {
     "method": named("method", "minibatch"),
     "engine": named("engine", "blocks"),
     "sampler": named("sampler", "uniform"),
     "model": named("model", "sage"),
-    **{key: _owned(owners) for key, owners in option_owners().items()},
     "layers": (whole(1, 5, 16), 5, "layers of the model"),
     "hidden_channels": (whole(1, 256), 256, "width of the hidden layers"),
     "dropout": (number(0.5, ge=0, lt=1), 0.5, "share of the hidden values that is dropped"),
@@ -162,6 +127,61 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     "walltime_min": (whole(1, 60), 60, "minutes asked for; decides nothing of what is run"),
     "continue_after_walltime": (Flag, False, "true: the next job goes on; false: time_limit"),
 }
+
+
+def _option(owner: str, key: str, option: Mapping[str, Any]) -> tuple[Any, FieldInfo]:
+    """The type of an option, and its field. Raises UserError for a declaration that is no good."""
+    bounds = {name: option[name] for name in option if name not in ABOUT_OPTION}
+    default = option.get("default", ...)
+    try:
+        kind, text = OPTION_TYPES[option["type"]](**bounds), option["help"]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{owner} declares {key} wrongly ({type(error).__name__}: {error}): docs/extending.md "
+            "says what OPTIONS may hold"
+        ) from None
+    return kind | None if default is None else kind, Field(default, description=text)
+
+
+def _source(source: str) -> type[Strict]:
+    """The spec of a data set from this source."""
+    declared = registry.declared("source", source)
+    return create_model(
+        source.capitalize(),
+        __base__=Strict,
+        __doc__=declared["SOURCE"],
+        name=(Name, Field(description="folder name of the graph store")),
+        source=(Literal[source], ...),
+        **{
+            key: _option(f"source {source}", key, option)
+            for key, option in declared["OPTIONS"].items()
+        },
+    )
+
+
+SOURCES = {source: _source(source) for source in registry.names("source")}
+Dataset = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
+
+
+class DatasetAlone(Strict):
+    """A data set outside of a study."""
+
+    dataset: Dataset
+
+
+def _owned(key: str, owners: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None, str]:
+    """An option of models and methods, where it is given; its default is their own."""
+    for owner, option in owners.items():
+        if key in KEYS:
+            raise UserError(f"{owner} declares {key}, a key that every trial has: rename it")
+        if "default" not in option:
+            raise UserError(f"{owner} declares {key} without a default: write one in its OPTIONS")
+    kinds = tuple(_option(owner, key, option)[0] for owner, option in owners.items())
+    told = (f"{owner}, {o['default']} unless given: {o['help']}" for owner, o in owners.items())
+    return Union[kinds] | None, None, "; ".join(told)  # noqa: UP007
+
+
+KEYS |= {key: _owned(key, owners) for key, owners in option_owners().items()}
 
 
 Values: type[Strict] = create_model(

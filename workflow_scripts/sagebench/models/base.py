@@ -7,6 +7,7 @@ layers (`convs.0.lin_l.weight`, ...), so a state dict moves between this network
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ class Edges(NamedTuple):
     row_degrees: Tensor | None = None
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, ABC):
     """A layer of a model, made as Layer(in_channels, out_channels, last=..., **options).
 
     It gives `update`, and either `aggregator`, by which the input's rows are aggregated as they
@@ -68,13 +69,13 @@ class Layer(nn.Module):
         assert self.aggregator is not None
         return segment_aggregate(z, edges.rowptr, edges.col, self.aggregator)
 
+    @abstractmethod
     def update(self, reduced: Tensor, root: Tensor | None, *, projected: bool = False) -> Tensor:
         """The layer's output, [rows, out_channels].
 
         root: [rows, in_channels], the destinations' input, given to what has an `aggregator`.
         projected: `reduced` is of what `project` made.
         """
-        raise NotImplementedError
 
     def forward(self, x: Tensor, edges: Edges, root: Tensor | None = None) -> Tensor:
         """The layer's output in training, [rows, out_channels].

@@ -5,6 +5,7 @@ The loops are compiled at run time.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,27 +25,27 @@ NODES_PER_TASK = 1 << 18
 compiled = numba.njit(nogil=True, cache=True, boundscheck=False)
 
 
-class CpuSampler:
+class CpuSampler(ABC):
     """Base of a CPU sampler: neighborhoods of a graph in CSC (colptr int64 [N + 1], row int32 or
     int64 [E]). A sampler says how many edges a row has, and which.
 
     Holds 5 bytes a node of scratch, so one instance serves one caller at a time.
     """
 
+    @abstractmethod
     def row_ends(self, frontier: np.ndarray, k: int, hop: int, key: int) -> np.ndarray:
         """Sampled edges of the rows 0 to i, int64 [rows].
 
         frontier: int64 [rows] global ids. k: neighbors of the hop, -1 for every one. hop: from 1.
         key: 64-bit key of the micro-batch.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def sample_rows(
         self, frontier: np.ndarray, k: int, hop: int, key: int, first: int, last: int,
         ends: np.ndarray, out: np.ndarray,
     ) -> None:  # fmt: skip
         """Sample the neighbors of the rows [first, last) into `out`, in the order of `row`."""
-        raise NotImplementedError
 
     def __init__(self, colptr: np.ndarray, row: np.ndarray, threads: int = 1) -> None:
         self.colptr = colptr

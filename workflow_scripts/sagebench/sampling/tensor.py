@@ -5,6 +5,7 @@ Every array is that of the sampler on the CPU, to the bit, on every device.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from sagebench.sampling.blocks import Blocks
 
 
-class TensorSampler:
+class TensorSampler(ABC):
     """Base of a device's sampler: neighborhoods of a graph in CSC where it lies.
 
     colptr: int64 [N + 1]. row: int32 or int64 [E], on the same device. Holds 14 bytes a node, of
@@ -76,6 +77,7 @@ class TensorSampler:
             key=key,
         )
 
+    @abstractmethod
     def expand(
         self, frontier: Tensor, k: int, hop: int, key: int, most: int
     ) -> tuple[Tensor, Tensor]:
@@ -85,11 +87,10 @@ class TensorSampler:
         frontier: int64 global ids. k: neighbors of the hop, -1 for every one. hop: from 1. key:
         64-bit key of the micro-batch. most: sum of `most_edges` of the frontier.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def most_edges(self, degree: Tensor, k: int) -> Tensor:
         """Edges of nodes of such degrees, int64, or how many they are chosen from."""
-        raise NotImplementedError
 
     def _number(self, found: Tensor, base: int, next_k: int) -> tuple[Tensor, int]:
         """Number the nodes that `found` finds first, ascending, from `base`.
