@@ -12,15 +12,15 @@ import build_graph
 import describe_graph
 import pytest
 from sagebench.graph.store import GraphStore
-from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
+from sagebench.sampling.uniform import Sampler
 
 GIB = 2**30
 
 
 def sampled(store, fanout, batch_size, batches):
     """Nodes and edges of a batch, mean over the first of a trial's first epoch."""
-    sampler = CpuSampler(store.colptr, store.row)
+    sampler = Sampler(store.colptr, store.row)
     order = SeedOrder(store.train, batch_size, 1, 1, 0)
     blocks = [
         sampler.sample(batch.seeds, fanout, sample_key(0, 1, batch.index))

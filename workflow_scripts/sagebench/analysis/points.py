@@ -19,7 +19,7 @@ ALSO = {"batch_size": ["accumulation"]}
 """keys that an axis studies beside its own"""
 
 ALWAYS_APART = (
-    *("dataset", "model", "options", "engine", "sampler"),
+    *("dataset", "method", "model", "options", "engine", "sampler"),
     *("precision", "device", "machine"),
 )
 """Values that make another series wherever they differ within one figure."""
@@ -66,12 +66,15 @@ def of_axis(trials: pd.DataFrame, axis: str) -> pd.DataFrame:
         rows[key] = [one.pop(key, None) for one in options]
         rows["options"] = [json.dumps(one) for one in options]
     apart = _apart(rows, axis)
-    rows["series"] = [
-        " · ".join(filter(None, (_setting(column, row[column]) for column in apart)))
-        or row["engine"]
-        for _, row in rows.iterrows()
-    ]
+    rows["series"] = [_series(row, apart) for _, row in rows.iterrows()]
     return rows
+
+
+def _series(row: pd.Series, apart: list[str]) -> str:
+    in_minibatches = not is_missing(row["engine"])
+    heeded = [key for key in apart if in_minibatches or not is_missing(row[key])]
+    named = " · ".join(filter(None, (_setting(key, row[key]) for key in heeded)))
+    return named or row["engine" if in_minibatches else "method"]
 
 
 def with_not_run(
@@ -134,7 +137,7 @@ def _setting(key: str, value: object) -> str:
     if key == "options":
         return " · ".join(f"{name} {option}" for name, option in json.loads(value).items())
     shown, name = shown_value(key, value), key.removesuffix("_gib").replace("_", " ")
-    if key in ("engine", "model", "precision", "machine", "device"):
+    if key in ("engine", "method", "model", "precision", "machine", "device"):
         return shown
     if is_missing(value):
         return f"no {name}"

@@ -32,6 +32,7 @@ from sagebench.analysis.points import of_axis
 from sagebench.analysis.statistics import outliers
 from sagebench.errors import UserError
 from sagebench.files import write_atomic
+from sagebench.grid.together import unheeded
 from sagebench.grid.trial import Fanout
 from sagebench.page.cells import is_missing
 from sagebench.records import MEMORY_COUNTER, Outcome, Status
@@ -142,6 +143,10 @@ def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
         "effective_batch_size": trial["batch_size"] * trial["accumulation"] * trial["ranks"],
     }
     row |= {key: _plain(trial.get(key)) for key in young}
+    without = unheeded(trial["method"])
+    row |= dict.fromkeys(without)
+    if "fanout" in without:
+        row |= {"total_fanout": None, "effective_batch_size": None}
     if outcome is not None:
         row |= _measured(outcome, row) | _machine(outcome.ranks)
         row |= {f"version_{name}": _versions(record).get(name) for name in versions}

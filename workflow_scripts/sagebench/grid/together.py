@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sagebench import registry
-from sagebench.grid.trial import Trial
+from sagebench.grid.trial import FIELD_NAMES, Trial
 
 COMMON = frozenset({"method", "seed", "threads_per_rank", "memory_limit_gib", "walltime_min"})
 """keys that every method heeds"""
@@ -30,6 +30,12 @@ def heeds(method: str, key: str) -> bool:
     """Whether a method has a use for a key of a configuration that is no option."""
     used = registry.declared("method", method).get("KEYS")
     return used is None or key in COMMON or key in used
+
+
+def unheeded(method: str) -> set[str]:
+    """The keys of a trial that a method has no use for."""
+    always = {"dataset", "device", "machine", "options", "ranks"}
+    return {key for key in FIELD_NAMES if key not in always and not heeds(method, key)}
 
 
 def wrong_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -58,6 +58,8 @@ def cell(column: str, value: Any) -> Cell:
     """The value of a table's column, shown by what its name says of it."""
     if isinstance(value, Cell):
         return value
+    if is_missing(value):
+        return NOTHING
     for end, shown in SHOWN.items():
         if column.endswith(end):
             return shown(value)

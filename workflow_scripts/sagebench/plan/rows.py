@@ -11,6 +11,7 @@ from sagebench.estimate.time import steps_per_epoch
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.site import geometry
+from sagebench.grid.together import unheeded
 from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial
 from sagebench.plan.forecast import Forecast, Forecaster
 from sagebench.records import Damaged, Outcome, Status, Timing, read_outcome
@@ -32,9 +33,9 @@ class PlanRow(NamedTuple):
     experiment: str
     trial: str
     engine: str
-    batch_size: int
-    accumulation: int
-    fanout: str
+    batch_size: int | None
+    accumulation: int | None
+    fanout: str | None
     seed: int
     ranks: int
     nodes: int
@@ -126,12 +127,13 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
     hours, low, high = _hours(request, forecast) if spends else (0.0, 0.0, 0.0)
     # Where nodes are shared, the devices' part of them; nothing runs beside a local trial.
     shares = 1 if site.launcher == "local" else place.devices_per_node / site.devices_per_node
+    without = unheeded(trial.method)
     return PlanRow(
         experiment="",
         trial=trial_id,
         engine=computes(trial),
-        fanout=str(trial.fanout),
-        **{name: getattr(trial, name) for name in OF_TRIAL},
+        fanout=None if "fanout" in without else str(trial.fanout),
+        **{name: None if name in without else getattr(trial, name) for name in OF_TRIAL},
         nodes=place.nodes,
         source=MEASURED if outcome else ASKED if forecast.total_s is None else PREDICTED,
         status=status,

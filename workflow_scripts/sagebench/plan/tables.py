@@ -98,7 +98,9 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
             {
                 "Experiment": cells.text(row.experiment),
                 "Engine": cells.text(row.engine),
-                "Batch × acc.": Cell(f"{row.batch_size:,} × {row.accumulation}", row.batch_size),
+                "Batch × acc.": NOTHING
+                if row.batch_size is None
+                else Cell(f"{row.batch_size:,} × {row.accumulation}", row.batch_size),
                 "Fanout": cells.cell("fanout", row.fanout),
                 "Ranks (nodes)": Cell(f"{row.ranks} ({row.nodes})", row.ranks),
                 "Fits": _verdict(row),
@@ -153,7 +155,7 @@ def _reserved(row: PlanRow) -> Cell:
 
 def _verdict(row: PlanRow) -> Cell:
     if row.status:
-        return cells.status(row.status.value)
+        return cells.cell("status", row.status.value)
     if row.fits is None:
         return NOTHING
     words = row.fits if row.fits != TIGHT else f"tight ({row.out_of_memory_chance:.0%})"

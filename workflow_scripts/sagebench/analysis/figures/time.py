@@ -15,6 +15,8 @@ AXIS = {"batch_size": "batch_time", "ranks": "scaling_time", "fanout": None}
 ORDER = 1
 
 
-def draw(data: Data) -> Drawing:
+def draw(data: Data) -> Drawing | str:
+    if data.trials["epoch_time_s"].isna().all() and data.trials["status"].eq("completed").all():
+        return "No trial of this axis trains in epochs."
     aside = data.trials["oversubscribed"].eq(True), "oversubscribed"
     return over_axis(data, epoch_time(data.trials), aside=aside)
