@@ -111,8 +111,8 @@ gpu: install ## what is worth measuring on a GPU, in nine minutes: make gpu OUT=
 bench-planning: install ## the dry run of 10,000 trials against bare Snakemake, and their plan
 	$(RUN)/python tests/bench_planning.py
 
-test: install ## every test that needs no root
-	$(RUN)/python -m pytest -n 2 --dist loadfile
+test: install ## every test that needs no root, and how much of the code they run
+	$(RUN)/python -m pytest -n 2 --dist loadfile --cov
 
 test-cluster: install ## every test on a Slurm of two nodes with Apptainer, on this Debian, as root
 	$(RUN)/python -m pytest tests/cluster -p no:xdist --durations=0
@@ -134,9 +134,10 @@ $(OLDEST)/installed: envs/oldest.txt envs/container-slides.txt
 test-oldest: $(OLDEST)/installed ## the tests of what a trial runs, on Python 3.10 and torch 2.1.2
 	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(OLDEST_TESTS)
 
-lint: install ## ruff, snakefmt and Snakemake's own linter
+lint: install ## ruff, mypy, snakefmt and Snakemake's own linter
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
+	$(RUN)/mypy
 	$(RUN)/snakefmt --check Snakefile rules
 	$(RUN)/snakemake --lint
 
