@@ -153,7 +153,7 @@ def _reserved(row: PlanRow) -> Cell:
 
 def _verdict(row: PlanRow) -> Cell:
     if row.status:
-        return cells.status(row.status.value)
+        return cells.cell("status", row.status.value)
     if row.fits is None:
         return NOTHING
     words = row.fits if row.fits != TIGHT else f"tight ({row.out_of_memory_chance:.0%})"
