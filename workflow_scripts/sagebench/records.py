@@ -80,7 +80,9 @@ def _typed(kind: type) -> dict[str, tuple[Callable[[Any], Any], bool]]:
     found = {}
     for name, hint in get_type_hints(kind).items():
         for one in (hint, *get_args(hint)):
-            if isinstance(one, type) and issubclass(one, FromJson | Status):
+            # To Python 3.10 list[float] is a type.
+            plain = get_origin(one) is None and isinstance(one, type)
+            if plain and issubclass(one, FromJson | Status):
                 found[name] = getattr(one, "from_json", one), get_origin(hint) is list
     return found
 
