@@ -89,7 +89,7 @@ def read_ended_attempts(home: Path) -> list[Attempt]:
         text = (home / "attempts.jsonl").read_text(errors="replace")
     except FileNotFoundError:
         return []
-    ended = []
+    ended: list[Attempt] = []
     for line in text.splitlines():
         try:
             ended.append(Attempt.from_json({"attempt": len(ended) + 1, **json.loads(line)}))

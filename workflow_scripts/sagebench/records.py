@@ -6,11 +6,11 @@ Standard library only: the launcher and Snakemake's parse need nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import Field, asdict, dataclass, field
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from sagebench.errors import UserError
 from sagebench.files import read_json, write_json
@@ -61,11 +61,14 @@ class FromJson:
     """Base of the records: from a JSON object, whose keys of other versions are left out. Fields
     may be records, lists of them, or a Status."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
     @classmethod
     def from_json(cls: type[Json], values: Values) -> Json:
         """Raises TypeError where a key is missing that every version wrote."""
         given = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        for name, (made_of, several) in _typed(cls).items():
+        typed = _typed(cls)  # type: ignore[arg-type]  # a class has a hash
+        for name, (made_of, several) in typed.items():
             value = given.get(name)
             if several:
                 given[name] = [made_of(one) for one in value or []]
@@ -258,7 +261,7 @@ class Outcome(Measured):
     @property
     def peak_memory_bytes(self) -> int | None:
         """By the counter of the trial's device."""
-        return self.memory and self.memory.of_device(self.trial.get("device"))
+        return None if self.memory is None else self.memory.of_device(self.trial.get("device"))
 
 
 class Damaged(UserError):

@@ -89,6 +89,7 @@ def load(kind: str, name: str) -> ModuleType:
         return import_module(found.module)
     if found.module not in sys.modules:
         spec = spec_from_file_location(found.module, found.path)
+        assert spec is not None and spec.loader is not None  # its name ends with .py
         module = sys.modules[found.module] = module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
