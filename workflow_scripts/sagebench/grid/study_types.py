@@ -49,7 +49,7 @@ def _not_empty(kind: Any) -> Any:
 
 SHA256 = matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null")
 # False is the same as not given, and so makes no other data set.
-Switch = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
+Switch: Any = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
 OPTION_TYPES: dict[str, Callable[..., Any]] = {
     "choice": lambda choices: choice(*choices),
     "flag": lambda: Flag,
@@ -72,18 +72,17 @@ def _option(*, type: str, help: str, default: Any = ..., **bounds: Any) -> tuple
 def _source(source: str) -> type[Strict]:
     """The spec of a data set from this source."""
     declared = registry.declared("source", source)
-    return create_model(
-        source.capitalize(),
-        __base__=Strict,
-        __doc__=declared["SOURCE"],
-        name=(Name, Field(description="folder name of the graph store")),
-        source=(Literal[source], ...),
+    fields: dict[str, Any] = {
+        "name": (Name, Field(description="folder name of the graph store")),
+        "source": (Literal[source], ...),
         **{key: _option(**option) for key, option in declared["OPTIONS"].items()},
-    )
+    }
+    doc = declared["SOURCE"]
+    return create_model(source.capitalize(), __base__=Strict, __doc__=doc, **fields)
 
 
 SOURCES = {source: _source(source) for source in registry.names("source")}
-Dataset = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
+Dataset: Any = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
 
 
 class DatasetAlone(Strict):
@@ -164,25 +163,20 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
 }
 
 
-Values: type[Strict] = create_model(
-    "Values",
-    __base__=Strict,
-    **{
-        key: (kind, Field(default, description=text)) for key, (kind, default, text) in KEYS.items()
-    },
-)
-Columns: type[Strict] = create_model(
-    "Columns",
-    __base__=Strict,
-    **{
-        # One that is left out is not there at all: it has no default in the schema.
-        key: (
-            _not_empty(list[kind]),
-            Field(None, description=text, json_schema_extra=lambda it: it.pop("default", None)),
-        )
-        for key, (kind, _, text) in KEYS.items()
-    },
-)
+def _without_default(schema: dict[str, Any]) -> None:
+    """A key that is left out is not there at all."""
+    schema.pop("default", None)
+
+
+_VALUES: dict[str, Any] = {
+    key: (kind, Field(default, description=text)) for key, (kind, default, text) in KEYS.items()
+}
+_COLUMNS: dict[str, Any] = {
+    key: (_not_empty(list[kind]), Field(None, description=text, json_schema_extra=_without_default))
+    for key, (kind, _, text) in KEYS.items()
+}
+Values: Any = create_model("Values", __base__=Strict, **_VALUES)
+Columns: Any = create_model("Columns", __base__=Strict, **_COLUMNS)
 
 
 def _equal_lengths(columns: Strict) -> Strict:
@@ -210,7 +204,7 @@ def _an_axis(value: Any) -> str:
     return f"a key of a trial, e.g. {near[0]}, or a list of some, each once"
 
 
-Axis = worded(
+Axis: Any = worded(
     Literal[_AXES]
     | Annotated[list[Literal[_AXES]], Field(min_length=1), AfterValidator(_no_key_twice)],
     _an_axis,
