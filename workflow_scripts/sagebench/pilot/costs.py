@@ -48,8 +48,7 @@ CHANGES: Mapping[str, tuple[int, Any]] = {
 """what a value changes, and what stands for it in the key of a measurement that it does not change;
 NEVER EDIT the latter, keys are made with it. A value that is not listed changes every cost."""
 
-
-STEPS_OF_OLD = ("sage", {}, "minibatch", "uniform")
+STEPS_OF_OLD: tuple[Any, ...] = ("sage", {}, "minibatch", "uniform")
 """values that all steps had before there were others"""
 
 
