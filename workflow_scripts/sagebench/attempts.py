@@ -120,8 +120,8 @@ def read_measurements(directory: Path) -> Measurements:
     """Last measurements of rank 0, with allocator counters of ranks that ended early."""
     path = measured_path(directory)
     measured = Measurements.from_json(read_json(path)) if path.exists() else Measurements()
-    for rank in measured.ranks:
-        ended = read_early_end(directory, rank["rank"])
+    for number, rank in enumerate(measured.ranks):
+        ended = read_early_end(directory, number)
         rank |= ended.allocator if ended else {}
     return measured
 

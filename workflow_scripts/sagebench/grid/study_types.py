@@ -33,6 +33,7 @@ from sagebench.grid.values import (
     whole_sentence,
     worded,
 )
+from sagebench.registry import Option
 
 RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
 
@@ -71,13 +72,13 @@ def _option(*, type: str, help: str, default: Any = ..., **bounds: Any) -> tuple
 
 def _source(source: str) -> type[Strict]:
     """The spec of a data set from this source."""
-    declared = registry.declared("source", source)
+    options = registry.declared("source", source)["OPTIONS"]
     fields: dict[str, Any] = {
         "name": (Name, Field(description="folder name of the graph store")),
         "source": (Literal[source], ...),
-        **{key: _option(**option) for key, option in declared["OPTIONS"].items()},
+        **{key: _option(**option) for key, option in options.items()},
     }
-    doc = declared["SOURCE"]
+    doc = registry.described("source", source)
     return create_model(source.capitalize(), __base__=Strict, __doc__=doc, **fields)
 
 
@@ -104,7 +105,7 @@ def named(kind: str, default: str) -> tuple[Any, str, str]:
     return Annotated[choice(*registry.names(kind)), present], default, "; ".join(told)
 
 
-def _owned(owners: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None, str]:
+def _owned(owners: Mapping[str, Option]) -> tuple[Any, None, str]:
     """An option of models and methods, where it is given; its default is their own."""
     kinds = tuple(_option(**option)[0] for option in owners.values())
     told = (f"{owner}, {o['default']} unless given: {o['help']}" for owner, o in owners.items())

@@ -92,7 +92,7 @@ def deciding_values(trial: Trial) -> dict[str, Any]:
     young["law"] = law_of(trial)
     # As if they were not there: so are the steps in probes that are older than they.
     young = {name: value for name, value in young.items() if value not in STEPS_OF_OLD}
-    return {**kept, **young, "dropout": kept["dropout"] > 0}
+    return {**kept, **young, "dropout": trial.dropout > 0}
 
 
 def step_name(values: Mapping[str, Any], placement: str) -> str:
