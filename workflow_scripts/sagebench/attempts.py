@@ -89,7 +89,7 @@ def read_ended_attempts(home: Path) -> list[Attempt]:
         text = (home / "attempts.jsonl").read_text(errors="replace")
     except FileNotFoundError:
         return []
-    ended = []
+    ended: list[Attempt] = []
     for line in text.splitlines():
         try:
             ended.append(Attempt.from_json({"attempt": len(ended) + 1, **json.loads(line)}))
@@ -120,8 +120,8 @@ def read_measurements(directory: Path) -> Measurements:
     """Last measurements of rank 0, with allocator counters of ranks that ended early."""
     path = measured_path(directory)
     measured = Measurements.from_json(read_json(path)) if path.exists() else Measurements()
-    for rank in measured.ranks:
-        ended = read_early_end(directory, rank["rank"])
+    for number, rank in enumerate(measured.ranks):
+        ended = read_early_end(directory, number)
         rank |= ended.allocator if ended else {}
     return measured
 

@@ -6,11 +6,11 @@ Standard library only: the launcher and Snakemake's parse need nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import Field, asdict, dataclass, field
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from sagebench.errors import UserError
 from sagebench.files import read_json, write_json
@@ -20,7 +20,7 @@ SCHEMA = 1
 MEMORY_COUNTER = {"cpu": "peak_host_private_bytes", "cuda": "peak_reserved_bytes"}
 """by device: the counter of `PeakBytes` that is its peak memory"""
 
-Values = Mapping[str, Any]
+Values = Mapping[str, object]
 Json = TypeVar("Json", bound="FromJson")
 
 
@@ -61,11 +61,16 @@ class FromJson:
     """Base of the records: from a JSON object, whose keys of other versions are left out. Fields
     may be records, lists of them, or a Status."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
     @classmethod
     def from_json(cls: type[Json], values: Values) -> Json:
         """Raises TypeError where a key is missing that every version wrote."""
-        given = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        for name, (made_of, several) in _typed(cls).items():
+        given: dict[str, Any] = {
+            name: values[name] for name in cls.__dataclass_fields__ if name in values
+        }
+        typed = _typed(cls)  # type: ignore[arg-type]  # a class has a hash
+        for name, (made_of, several) in typed.items():
             value = given.get(name)
             if several:
                 given[name] = [made_of(one) for one in value or []]
@@ -80,7 +85,9 @@ def _typed(kind: type) -> dict[str, tuple[Callable[[Any], Any], bool]]:
     found = {}
     for name, hint in get_type_hints(kind).items():
         for one in (hint, *get_args(hint)):
-            if isinstance(one, type) and issubclass(one, FromJson | Status):
+            # To Python 3.10 list[float] is a type.
+            plain = get_origin(one) is None and isinstance(one, type)
+            if plain and issubclass(one, FromJson | Status):
                 found[name] = getattr(one, "from_json", one), get_origin(hint) is list
     return found
 
@@ -181,9 +188,9 @@ class PeakBytes(FromJson):
     peak_device_used_bytes: int | None = None
     peak_host_private_bytes: int | None = None
 
-    def of_device(self, device: str | None) -> int | None:
-        """By the counter of `cuda` or `cpu`."""
-        counter = MEMORY_COUNTER.get(device or "")
+    def of_device(self, device: object) -> int | None:
+        """By the counter of `cuda` or `cpu`; None of anything else."""
+        counter = MEMORY_COUNTER.get(str(device))
         return getattr(self, counter) if counter else None
 
 
@@ -217,17 +224,17 @@ class Measured(FromJson):
     """
 
     store: StoreFacts | None = None
-    placement: dict[str, Any] | None = None
+    placement: dict[str, object] | None = None
     parameters: int | None = None
     cores: int | None = None
     oversubscribed: bool | None = None
     epochs: list[Epoch] = field(default_factory=list)
     timing: Timing | None = None
-    phases: dict[str, Any] | None = None
+    phases: dict[str, object] | None = None
     memory: PeakBytes | None = None
-    energy: dict[str, Any] | None = None
+    energy: dict[str, object] | None = None
     accuracy: Accuracy | None = None
-    ranks: list[dict[str, Any]] = field(default_factory=list)
+    ranks: list[dict[str, object]] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -239,16 +246,16 @@ class Outcome(Measured):
     """
 
     trial_id: str
-    trial: dict[str, Any]
+    trial: dict[str, object]
     status: Status
     reason: Reason | None = None
     started_at: str | None = None
     finished_at: str | None = None
     attempts: int | None = None
     sample: HopMeans | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, object] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Above the measurements stands what they are of, for who opens the file."""
         above = ("trial_id", "trial", "status", "reason", "started_at", "finished_at", "attempts")
         return {"schema": SCHEMA, **dict.fromkeys(above), **asdict(self)}
@@ -256,7 +263,7 @@ class Outcome(Measured):
     @property
     def peak_memory_bytes(self) -> int | None:
         """By the counter of the trial's device."""
-        return self.memory and self.memory.of_device(self.trial.get("device"))
+        return None if self.memory is None else self.memory.of_device(self.trial.get("device"))
 
 
 class Damaged(UserError):

@@ -4,14 +4,7 @@ A module is of a kind by a declaration at its top, e.g. MODEL = "what it is, in 
 literals in upper case (OPTIONS, ENGINES, ...). They are read without running the file, so that a
 configuration is checked and a grid planned without what the module needs; it is imported where it
 is used. docs/extending.md says what a module of each kind has. Plug-ins are modules outside of the
-package, named by the environment variable SAGEBENCH_PLUGINS (`use`).
-
-OPTIONS maps a key of a configuration to its `type` (choice, flag, switch, path, sha256, number,
-whole or seed), `help`, `default` (without one the key is required; None: it may be null), and what
-bounds the type: `choices`; `low`, `high` and `example` of a whole number, `gt`, `ge`, `lt`, `le`
-and `example` of another; `divides`: the key of a number that it must divide.
-
-Standard library only.
+package, named by the environment variable SAGEBENCH_PLUGINS (`use`). Standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +13,7 @@ import ast
 import difflib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -28,7 +21,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 from sagebench.errors import UserError
 
@@ -57,12 +50,50 @@ OLDER_NAMES: Mapping[str, str] = {"sagebench": "uniform"}
 """names in trials that are older than the present ones; they stay in what is recorded"""
 
 
+class Option(TypedDict, total=False):
+    """A key of a configuration. default: without one the key is required; None: it may be null.
+    divides: the key of a number that it must divide. The others bound its type: choices; low, high
+    and example a whole number; gt, ge, lt, le and example another."""
+
+    type: str  # choice, flag, switch, path, sha256, number, whole or seed
+    help: str
+    default: object
+    divides: str
+    choices: Collection[str]
+    low: int
+    high: int
+    gt: float
+    ge: float
+    lt: float
+    le: float
+    example: float
+
+
+class Declared(TypedDict, total=False):
+    """What modules declare beside what they are: each kind some of it."""
+
+    OPTIONS: dict[str, Option]
+    KEYS: Collection[str]
+    ENGINES: Collection[str]
+    AGGREGATORS: Collection[str]
+    TAKES: Collection[str]
+    PLACEMENTS: Collection[str]
+    LOADS: str
+    GIVES: str
+    LAW: str
+    KEYED: bool
+    TITLE: str
+    CAPTION: str
+    ORDER: int
+    AXIS: str | dict[str, str] | None
+
+
 class Inhabitant(NamedTuple):
     """A module of a kind. literals: upper-case literals at its top."""
 
     path: Path
     module: str
-    literals: dict[str, Any]
+    literals: Mapping[str, object]
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -80,14 +111,14 @@ def recorded(name: str) -> str:
     return next((older for older, present in OLDER_NAMES.items() if present == name), name)
 
 
-def declared(kind: str, name: str) -> dict[str, Any]:
+def declared(kind: str, name: str) -> Declared:
     """The literals at the top of a module. Raises UserError for a name that is not known."""
-    return _find(kind, name).literals
+    return cast(Declared, _find(kind, name).literals)
 
 
 def described(kind: str, name: str) -> str:
     """What it is, in words."""
-    return declared(kind, name)[KINDS[kind].declaration]
+    return str(_find(kind, name).literals[KINDS[kind].declaration])
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -98,6 +129,7 @@ def load(kind: str, name: str) -> ModuleType:
         return import_module(found.module)
     if found.module not in sys.modules:
         spec = spec_from_file_location(found.module, found.path)
+        assert spec is not None and spec.loader is not None  # its name ends with .py
         module = sys.modules[found.module] = module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
@@ -119,7 +151,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 def _defines(module: ModuleType, path: str) -> bool:
     """Whether a module has what a path like "Layer.update" names, and not as an abstract method."""
-    found: Any = module
+    found: object = module
     for name in path.split("."):
         found = getattr(found, name, None)
     return found is not None and not getattr(found, "__isabstractmethod__", False)
@@ -210,7 +242,7 @@ def _known(kind: str, plugins: tuple[str, ...]) -> dict[str, Inhabitant]:
     return found
 
 
-def _literals(path: Path) -> dict[str, Any]:
+def _literals(path: Path) -> dict[str, object]:
     """Raises UserError for a file that is no Python."""
     found = {}
     try:

@@ -33,9 +33,12 @@ class Batch(NamedTuple):
 class GraphSizes(Protocol):
     """Sizes of a graph, from its store or its manifest."""
 
-    num_nodes: int
-    num_features: int
-    num_classes: int
+    @property
+    def num_nodes(self) -> int: ...
+    @property
+    def num_features(self) -> int: ...
+    @property
+    def num_classes(self) -> int: ...
 
 
 class Engine(Protocol):

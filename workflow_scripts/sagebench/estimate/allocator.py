@@ -159,7 +159,8 @@ class CudaAllocator:
 def replay(allocator: CudaAllocator, steps: Iterable[RecordedStep], *, batches: bool) -> int:
     """The most that the allocator holds over these steps. batches: whether their batches come from
     it too, each before the one of the step before has gone."""
-    handles, batch = count(-1, -1), []
+    handles = count(-1, -1)
+    batch: list[int] = []
     for step in steps:
         earlier, batch = batch, [next(handles) for _ in step.batch_bytes if batches]
         for handle, size in zip(batch, step.batch_bytes, strict=False):

@@ -103,7 +103,7 @@ def take_sample(
     while len(full) < min(whole, MOST_BATCHES, batches_needed(full)):
         batch = next(batches)
         full.append(count(sampler, fanout, batch.seeds, batch.index))
-    last = count(sampler, fanout, order.permutation(EPOCH)[-rest:], whole) if rest else None
+    last = [count(sampler, fanout, order.permutation(EPOCH)[-rest:], whole)] if rest else []
     return make_sample(fanout, batch_size, full, last, whole)
 
 
@@ -125,27 +125,27 @@ def make_sample(
     fanout: tuple[int, ...],
     batch_size: int,
     full: Sequence[Counts],
-    last: Counts | None,
+    last: Sequence[Counts],
     whole: int,
 ) -> Sample:
     """full: some of the epoch's `whole` micro-batches of batch_size seeds. last: the one with
-    fewer, if there is one."""
+    fewer, where there is one."""
     hops = len(fanout) + 1
 
     def with_sums(counts: Sequence[Counts]) -> np.ndarray:
         table = np.array(counts, float)
         return np.column_stack([table, table[:, :hops].sum(1), table[:, hops:].sum(1)])
 
-    table = with_sums(full or [last])
+    table = with_sums(full or last)
     means = table.mean(0)
-    epoch = means if last is None else (whole * means + with_sums([last])[0]) / (whole + 1)
+    epoch = (whole * means + with_sums(last)[0]) / (whole + 1) if last else means
     stds = table.std(0, ddof=1) if len(table) > 1 else np.zeros_like(means)
     columns = zip(epoch.tolist(), means.tolist(), stds.tolist(), strict=True)
     *spreads, nodes, edges = (Spread(*values) for values in columns)
     return Sample(
         fanout=list(fanout),
         batch_size=batch_size,
-        batches=len(full) + (last is not None),
+        batches=len(full) + len(last),
         nodes_per_hop=spreads[:hops],
         edges_per_hop=spreads[hops:],
         nodes=nodes,

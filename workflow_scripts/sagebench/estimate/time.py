@@ -47,13 +47,13 @@ A_MODEL, MEASURED_STEPS, OUTCOMES = "a model's", "measured steps", "outcomes"
 class TimeEstimate:
     """epoch_s: of an epoch that is not the first; low_s to high_s holds nine of ten. error:
     standard deviation of its logarithm. micro_step_s: of one rank. start_s: until the first step.
-    evaluation_s: of one validation. test_s: of the test after training; both None where nobody
+    evaluation_s: of one validation. test_s: of the test after training; all three None where nobody
     knows. source: the basis in words. used: ids of the trials whose outcomes it rests on."""
 
     epoch_s: float
     error: float
     micro_step_s: float
-    start_s: float
+    start_s: float | None
     evaluation_s: float | None
     test_s: float | None
     basis: str
@@ -74,7 +74,7 @@ class TimeEstimate:
             return None
         evaluations = -(-trial.epochs // trial.evaluate_every_epochs)
         return (
-            self.start_s
+            (self.start_s or 0.0)
             + trial.epochs * self.epoch_s
             + evaluations * self.evaluation_s
             + self.test_s
@@ -103,8 +103,8 @@ def roofline(
     if cost.placement == "device":  # the same GPU does both
         moved = SAMPLER_DRAW_BYTES * edges
         moved += SAMPLER_NODE_BYTES * graph.num_nodes * (trial.layers - 1)
-        operations = SAMPLER_OPERATIONS_A_HOP * trial.layers
-        operations += SAMPLER_OPERATIONS_A_DRAW * sum(max(k, 0) for k in trial.fanout)
+        draws = sum(max(k, 0) for k in trial.fanout)
+        operations = SAMPLER_OPERATIONS_A_HOP * trial.layers + SAMPLER_OPERATIONS_A_DRAW * draws
         micro_s = step_s + max(card.device_s(0, moved, "fp32") or 0.0, operations * OPERATION_S)
     else:
         sampling_s = (
@@ -157,6 +157,7 @@ def from_pilot(
     which no pilot measures; None: not known, and taken as nothing. modelled: whose validation and
     test stand for those that were not measured.
     """
+    assert pilot.first_batch_s is not None and pilot.step_mean_s is not None  # completed
     epoch_s = pilot.first_batch_s + micro_steps_per_epoch(trial, graph) * pilot.step_mean_s
     source, error = MEASURED_STEPS, PILOT_SPREAD
     if trial.ranks == 1:
@@ -167,7 +168,7 @@ def from_pilot(
             epoch_s += summing_s
             source += ", and a model's all-reduce"
     evaluation_s = test_s = None
-    if evaluation is not None and evaluation.test_s is not None:
+    if evaluation and evaluation.evaluation_s is not None and evaluation.test_s is not None:
         evaluation_s = evaluation.evaluation_s / trial.ranks
         test_s = evaluation.test_s / trial.ranks
     elif modelled is not None:
@@ -205,8 +206,7 @@ def of_outcome(trial: Trial, outcome: Outcome, graph: GraphFacts) -> TimeEstimat
 
 
 def of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) -> TimeEstimate:
-    """The times of outcomes of the very configuration; `estimate` for what none of them measured.
-    Of each, evaluation_s, test_s and start_s may be None."""
+    """Times of outcomes of the very configuration; `estimate` for what none of them measured."""
 
     def middle(name: str) -> float | None:
         known = [getattr(one, name) for one in same if getattr(one, name) is not None]
@@ -214,9 +214,9 @@ def of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) -> 
 
     return replace(
         same[0],
-        epoch_s=middle("epoch_s"),
+        epoch_s=median(one.epoch_s for one in same),
         error=max(OUTCOMES_SPREAD, _spread([one.epoch_s for one in same])),
-        micro_step_s=middle("micro_step_s"),
+        micro_step_s=median(one.micro_step_s for one in same),
         start_s=middle("start_s") or 0.0,
         evaluation_s=middle("evaluation_s"),
         test_s=middle("test_s"),

@@ -150,7 +150,7 @@ def moved_bytes(
     return _sizes(read) + _sizes(written)
 
 
-_FORMULAS = dict(getattr(flop_counter, "flop_registry", None) or flop_counter.flop_mapping)
+_FORMULAS = dict(getattr(flop_counter, "flop_registry", None) or vars(flop_counter)["flop_mapping"])
 _FORMULAS[torch.ops.aten.addmm_] = _FORMULAS[torch.ops.aten.addmm]
 _FORMULAS[torch.ops.aten.baddbmm_] = _FORMULAS[torch.ops.aten.baddbmm]
 """torch's own, and those of the same operations in place, which it leaves out"""

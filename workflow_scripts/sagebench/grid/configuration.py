@@ -18,7 +18,7 @@ from sagebench.grid.values import checked
 if TYPE_CHECKING:
     from sagebench.grid.study_types import Configuration
 
-_Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _StrictLoader(_Base):

@@ -31,15 +31,15 @@ from sagebench.grid.values import (
     whole_sentence,
 )
 
-Variable = matching("^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name, e.g. NCCL_SOCKET_IFNAME")
+Variable: Any = matching("^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name, e.g. NCCL_SOCKET_IFNAME")
 # Snakemake's Slurm plugin hands these to a shell, some of them without quotes.
-SlurmName = matching(r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$", "a name as Slurm knows it, e.g. gpu")
-Option = matching(
+SlurmName: Any = matching(r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$", "a name as Slurm knows it, e.g. gpu")
+Option: Any = matching(
     r"^--?[A-Za-z][^\x00-\x1f]*$", "one option in one text, e.g. --hint=nomultithread"
 )
 
 # Lmod hands these to a shell.
-ModuleName = matching(
+ModuleName: Any = matching(
     r"^[A-Za-z0-9][A-Za-z0-9_./+:-]*$", "a module's name, e.g. Apptainer/1.3.6-GCCcore-13.3.0"
 )
 

@@ -34,6 +34,7 @@ from sagebench.grid.values import (
     whole_sentence,
     worded,
 )
+from sagebench.registry import Option
 
 RESERVED_STUDIES = ("trials", "stores", "probes", "pilots", "rates", "preflight")
 
@@ -50,7 +51,7 @@ def _not_empty(kind: Any) -> Any:
 
 SHA256 = matching("^[0-9a-f]{64}$", "64 hexadecimal digits, or null")
 # False is the same as not given, and so makes no other data set.
-Switch = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
+Switch: Any = Annotated[Flag | None, AfterValidator(lambda given: True if given else None)]
 OPTION_TYPES: dict[str, Callable[..., Any]] = {
     "choice": lambda choices: choice(*choices),
     "flag": lambda: Flag,
@@ -129,7 +130,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
 }
 
 
-def _option(owner: str, key: str, option: Mapping[str, Any]) -> tuple[Any, FieldInfo]:
+def _option(owner: str, key: str, option: Option) -> tuple[Any, FieldInfo]:
     """The type of an option, and its field. Raises UserError for a declaration that is no good."""
     bounds = {name: option[name] for name in option if name not in ABOUT_OPTION}
     default = option.get("default", ...)
@@ -145,22 +146,18 @@ def _option(owner: str, key: str, option: Mapping[str, Any]) -> tuple[Any, Field
 
 def _source(source: str) -> type[Strict]:
     """The spec of a data set from this source."""
-    declared = registry.declared("source", source)
-    return create_model(
-        source.capitalize(),
-        __base__=Strict,
-        __doc__=declared["SOURCE"],
-        name=(Name, Field(description="folder name of the graph store")),
-        source=(Literal[source], ...),
-        **{
-            key: _option(f"source {source}", key, option)
-            for key, option in declared["OPTIONS"].items()
-        },
-    )
+    options = registry.declared("source", source)["OPTIONS"]
+    fields: dict[str, Any] = {
+        "name": (Name, Field(description="folder name of the graph store")),
+        "source": (Literal[source], ...),
+        **{key: _option(f"source {source}", key, option) for key, option in options.items()},
+    }
+    doc = registry.described("source", source)
+    return create_model(source.capitalize(), __base__=Strict, __doc__=doc, **fields)
 
 
 SOURCES = {source: _source(source) for source in registry.names("source")}
-Dataset = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
+Dataset: Any = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
 
 
 class DatasetAlone(Strict):
@@ -169,7 +166,7 @@ class DatasetAlone(Strict):
     dataset: Dataset
 
 
-def _owned(key: str, owners: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None, str]:
+def _owned(key: str, owners: Mapping[str, Option]) -> tuple[Any, None, str]:
     """An option of models and methods, where it is given; its default is their own."""
     for owner, option in owners.items():
         if key in KEYS:
@@ -184,25 +181,20 @@ def _owned(key: str, owners: Mapping[str, Mapping[str, Any]]) -> tuple[Any, None
 KEYS |= {key: _owned(key, owners) for key, owners in option_owners().items()}
 
 
-Values: type[Strict] = create_model(
-    "Values",
-    __base__=Strict,
-    **{
-        key: (kind, Field(default, description=text)) for key, (kind, default, text) in KEYS.items()
-    },
-)
-Columns: type[Strict] = create_model(
-    "Columns",
-    __base__=Strict,
-    **{
-        # One that is left out is not there at all: it has no default in the schema.
-        key: (
-            _not_empty(list[kind]),
-            Field(None, description=text, json_schema_extra=lambda it: it.pop("default", None)),
-        )
-        for key, (kind, _, text) in KEYS.items()
-    },
-)
+def _without_default(schema: dict[str, Any]) -> None:
+    """A key that is left out is not there at all."""
+    schema.pop("default", None)
+
+
+_VALUES: dict[str, Any] = {
+    key: (kind, Field(default, description=text)) for key, (kind, default, text) in KEYS.items()
+}
+_COLUMNS: dict[str, Any] = {
+    key: (_not_empty(list[kind]), Field(None, description=text, json_schema_extra=_without_default))
+    for key, (kind, _, text) in KEYS.items()
+}
+Values: Any = create_model("Values", __base__=Strict, **_VALUES)
+Columns: Any = create_model("Columns", __base__=Strict, **_COLUMNS)
 
 
 def _equal_lengths(columns: Strict) -> Strict:
@@ -230,7 +222,7 @@ def _an_axis(value: Any) -> str:
     return f"a key of a trial, e.g. {near[0]}, or a list of some, each once"
 
 
-Axis = worded(
+Axis: Any = worded(
     Literal[_AXES]
     | Annotated[list[Literal[_AXES]], Field(min_length=1), AfterValidator(_no_key_twice)],
     _an_axis,

@@ -10,15 +10,16 @@ from typing import Any
 
 from sagebench import registry
 from sagebench.grid.trial import FIELD_NAMES, Trial
+from sagebench.registry import Declared, Option
 
 COMMON = frozenset({"method", "seed", "threads_per_rank", "memory_limit_gib", "walltime_min"})
 """keys that every method heeds"""
 
 
-def option_owners() -> dict[str, dict[str, Mapping[str, Any]]]:
+def option_owners() -> dict[str, dict[str, Option]]:
     """The options of all models and methods: by key, then by owner, e.g. "model gat", as it
     declares them."""
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    found: dict[str, dict[str, Option]] = {}
     for kind in ("model", "method"):
         for name in registry.names(kind):
             for key, option in registry.declared(kind, name).get("OPTIONS", {}).items():
@@ -92,15 +93,15 @@ def options_of(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _own_options(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
+def _own_options(values: Mapping[str, Any]) -> dict[str, Option]:
+    found: dict[str, Option] = {}
     for kind in ("model", "method"):
         if heeds(values["method"], kind):
             found |= registry.declared(kind, values[kind]).get("OPTIONS", {})
     return found
 
 
-def _with(kind: str, fits: Callable[[Mapping[str, Any]], Any]) -> str:
+def _with(kind: str, fits: Callable[[Declared], bool]) -> str:
     """The names of those whose declarations fit."""
     return " or ".join(name for name in registry.names(kind) if fits(registry.declared(kind, name)))
 

@@ -22,7 +22,7 @@ from sagebench.registry import recorded
 
 # What an id leaves out of a data set: the values that it had before a key existed, as a trial's
 # defaults (NEVER EDIT ONE), and the keys that say where the data lies, not what it is.
-DATASET_INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType({"scale": 1, "seed": 0})
+DATASET_INTRODUCTION_DEFAULTS: Mapping[str, object] = MappingProxyType({"scale": 1, "seed": 0})
 DATASET_WHEREABOUTS = frozenset({"archive", "sha256"})
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -85,7 +85,7 @@ class Trial:
     no id changes. What a configuration falls back to today is study_types.py's business.
     """
 
-    dataset: dict[str, Any]  # the data set's spec, e.g. {"name": "pubmed", "source": "pubmed", ..}
+    dataset: dict[str, object]  # its spec, e.g. {"name": "pubmed", "source": "pubmed", ..}
     engine: str = "blocks"  # a module of sagebench.engines
     sampler: str = "sagebench"  # a module of sagebench.sampling; sagebench is `uniform`
     layers: int = 5
@@ -116,7 +116,7 @@ class Trial:
     sampled_test_nodes: int | None = None  # of the test by sampling; None: all
     profile_steps: int = 0  # micro-steps that are profiled behind everything else
     model: str = "sage"  # a module of sagebench.models
-    options: dict[str, Any] = field(default_factory=dict)  # of model and method, as they declare
+    options: dict[str, object] = field(default_factory=dict)  # of model and method, as they declare
     method: str = "minibatch"  # a module of sagebench.methods; what it does not heed: as above
 
     def __post_init__(self) -> None:
@@ -143,9 +143,9 @@ class Trial:
             f"-f{self.fanout.readable}-r{self.ranks}-s{self.seed}"
         )[:80]
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """The values that differ from the introduction-time defaults."""
-        values: dict[str, Any] = {"dataset": dataset_identity(self.dataset)}
+        values: dict[str, object] = {"dataset": dataset_identity(self.dataset)}
         for name in FIELD_NAMES:
             if name == "dataset":
                 continue
@@ -154,30 +154,31 @@ class Trial:
                 values[name] = value
         return values
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Every value, as plain JSON types."""
         return {**asdict(self), "fanout": list(self.fanout)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Trial:
+    def from_json(cls, values: Mapping[str, object]) -> Trial:
         """The trial that `to_json` wrote; a field younger than the file has its introduction value.
 
         Raises ValueError for a key that is missing without such a value, or not known.
         """
         try:
-            return cls(**values)
+            given: dict[str, Any] = {**values}
+            return cls(**given)
         except TypeError as error:
             raise ValueError(f"not a trial: {error}") from None
 
 
 FIELD_NAMES = tuple(one.name for one in fields(Trial))
 _PLAIN = Trial(dataset={}, machine="")
-INTRODUCTION_DEFAULTS: Mapping[str, Any] = MappingProxyType(
+INTRODUCTION_DEFAULTS: Mapping[str, object] = MappingProxyType(
     {name: getattr(_PLAIN, name) for name in FIELD_NAMES if name not in ("dataset", "machine")}
 )
 
 
-def one_of(value: Any, options: Sequence[str]) -> str:
+def one_of(value: object, options: Sequence[str]) -> str:
     """What to write instead of `value`: "trimmed or blocks or reference", the nearest first."""
     near = difflib.get_close_matches(str(value), options, n=1)
     return " or ".join(sorted(options, key=lambda option: option not in near))
@@ -199,7 +200,7 @@ def read_trial(path: Path) -> Trial:
     return trial
 
 
-def dataset_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
+def dataset_identity(spec: Mapping[str, object]) -> dict[str, object]:
     """Identity of a data set: its keys without paths and without defaults."""
     return {
         key: value
@@ -212,24 +213,24 @@ def dataset_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def store_name(spec: Mapping[str, Any]) -> str:
+def store_name(spec: Mapping[str, object]) -> str:
     """The folder of a data set's graph store: its name and 8 hex digits of what it is."""
     return f"{spec['name']}-{digest(dataset_identity(spec), 8)}"
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: object) -> str:
     """One text per value: sorted keys, no spaces, 1.0 written as 1. NaN raises ValueError."""
     return json.dumps(
         _canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
 
 
-def digest(value: Any, digits: int) -> str:
+def digest(value: object, digits: int) -> str:
     """The first hex digits of the SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:digits]
 
 
-def _canonical(value: Any) -> Any:
+def _canonical(value: object) -> object:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -62,6 +62,8 @@ EXAMPLES = {
 }
 """of keys that must be given"""
 
+Model = TypeVar("Model", bound="Strict")
+
 
 class Strict(BaseModel):
     """A mapping with no keys but its own; the error for another one names the nearest."""
@@ -79,7 +81,7 @@ class Strict(BaseModel):
         return data
 
 
-def checked(model: type[Strict], values: Any, root: str = "", tags: Iterable[str] = ()) -> Any:
+def checked(model: type[Model], values: Any, root: str = "", tags: Iterable[str] = ()) -> Model:
     """`values` as `model`; raises UserError with one sentence for each bad value.
 
     root: named before the keys. tags: names of the model's discriminated types, which pydantic puts
@@ -93,7 +95,8 @@ def checked(model: type[Strict], values: Any, root: str = "", tags: Iterable[str
 
 
 def _told(details: ErrorDetails, tags: Sequence[str]) -> str:
-    path, last = "", ""
+    path = ""
+    last: int | str = ""
     for step in details["loc"]:
         if step == "[key]" or (last == "dataset" and step in tags):
             continue
@@ -254,7 +257,7 @@ def _zeros_last(hops: tuple[int, ...]) -> tuple[int, ...]:
 
 
 _Hop = Annotated[int, Field(ge=-1, le=HOP_MAX), BeforeValidator(_no_text)]
-Fanout = Annotated[
+Fanout: Any = Annotated[
     worded(
         Annotated[tuple[_Hop, ...], Field(min_length=1)],
         "a list of one whole number a layer, e.g. [15, 10, 10, 10, 10] "

@@ -162,16 +162,17 @@ def supervise(job: Job, attempt: CurrentAttempt, walltime: Walltime, held: ExitS
         killed_for_memory=ranks.killed_for_memory,
         walltime_s=walltime.asked_s if ranks.timed_out else None,
     )
+    asked_s, full_min = walltime.asked_s, job.walltime_min
     if verdict.status is Status.TIME_LIMIT:
         # A job that came no further would be followed by one that comes no further either.
         if job.continues and changed_at(job.checkpoint) != checkpoint_before:
             verdict = Verdict(Status.CONTINUES, verdict.message)
-        elif job.runtime_predicted and walltime.asked_s < 60 * job.walltime_min:
+        elif job.runtime_predicted and asked_s and full_min and asked_s < 60 * full_min:
             # Shorter than the study's, it is no limit that the user set: a failure, after which
             # the next attempt asks for the whole.
             message = (
-                f"the predicted walltime of {walltime.asked_s / 60:g} min was too short: run it "
-                f"again, which asks for the full {job.walltime_min} min"
+                f"the predicted walltime of {asked_s / 60:g} min was too short: run it "
+                f"again, which asks for the full {full_min} min"
             )
             verdict = Verdict(Status.FAILED, message, too_short=True)
     # Slurm may warn the ranks alone.

@@ -69,14 +69,15 @@ def decide(
     """
     told = [end.early_end for end in ends if end.early_end and end.code == EARLY_END_CODE]
     if told:
-        first = min(told, key=lambda early_end: early_end.at_unix_s)
-        return Verdict(first.status, first.reason.message, first.reason, first.reason.rank)
+        told_first = min(told, key=lambda early_end: early_end.at_unix_s)
+        why = told_first.reason
+        return Verdict(told_first.status, why.message, why, why.rank)
     bad = sorted((end for end in ends if end.code != 0), key=_causality)
     if not bad:
         if complete:
             return Verdict(Status.COMPLETED)
-        said = "every rank ended with exit code 0 but the measurements are not whole"
-        return Verdict(Status.FAILED, said)
+        message = "every rank ended with exit code 0 but the measurements are not whole"
+        return Verdict(Status.FAILED, message)
     first = bad[0]
     if first.stopped and walltime_s is not None:
         message = f"the walltime of {walltime_s:.0f} s was used up"

@@ -138,7 +138,8 @@ class Nvml:
     def energy_j(self, gpus: int) -> float | None:
         """Joules that the first `gpus` GPUs this process may use have taken since driver start."""
         joules = [self._thousandth(index, "TotalEnergyConsumption") for index in range(gpus)]
-        return None if None in joules else sum(joules)
+        known = [one for one in joules if one is not None]
+        return sum(known) if len(known) == gpus else None
 
     def limits(self, index: int) -> dict[str, float | None]:
         """Limits of a GPU: power in W, clocks in MHz."""

@@ -35,7 +35,7 @@ def limit_memory(device: torch.device, limit_gib: float) -> None:
         return
     gc.collect()
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    taken_kib = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
+    [taken_kib] = re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
     limit = int(taken_kib) * KIB + int(limit_gib * GIB)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 

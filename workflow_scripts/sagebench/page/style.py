@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
@@ -25,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "h", "*")
 FIRST_SERIES = ("blocks", "reference", "trimmed")
 """Engines keep their colour from figure to figure and from study to study."""
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.5,
     "text.parse_math": False,  # names that users write may hold a $

@@ -48,8 +48,7 @@ CHANGES: Mapping[str, tuple[int, Any]] = {
 """what a value changes, and what stands for it in the key of a measurement that it does not change;
 NEVER EDIT the latter, keys are made with it. A value that is not listed changes every cost."""
 
-
-STEPS_OF_OLD = ("sage", {}, "minibatch", "uniform")
+STEPS_OF_OLD: tuple[Any, ...] = ("sage", {}, "minibatch", "uniform")
 """values that all steps had before there were others"""
 
 
@@ -93,7 +92,7 @@ def deciding_values(trial: Trial) -> dict[str, Any]:
     young["law"] = law_of(trial)
     # As if they were not there: so are the steps in probes that are older than they.
     young = {name: value for name, value in young.items() if value not in STEPS_OF_OLD}
-    return {**kept, **young, "dropout": kept["dropout"] > 0}
+    return {**kept, **young, "dropout": trial.dropout > 0}
 
 
 def step_name(values: Mapping[str, Any], placement: str) -> str:

@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -119,7 +120,9 @@ class PilotRun(RankSetup):
         """Train in an epoch and time it from micro-step `first` on. last: where it is left; None:
         at its end."""
         sums = EpochSums(epoch, self.trial.layers, self.device)
-        marks, waits_s, ends = Marks(self.device), [], []
+        marks = Marks(self.device)
+        waits_s: list[float] = []
+        ends: list[tuple[float, int, int, float | None]] = []
 
         def look() -> None:
             synchronise_device(self.device)
@@ -141,17 +144,13 @@ class PilotRun(RankSetup):
             look()
         first_batch_s = waits_s[1]
         steps_s = marks.between_s()[: self.micro_batches - first]
-        *passed, energy_before = ends[0]
-        *passed_then, energy_after = ends[1]
-        time_s, nodes, edges = (
-            after - before for before, after in zip(passed, passed_then, strict=True)
-        )
+        (began, nodes_before, edges_before, joules_before), (ended, nodes, edges, joules) = ends[:2]
+        time_s, nodes, edges = ended - began, nodes - nodes_before, edges - edges_before
         if first == 0:
             steps_s[0] = max(0.0, steps_s[0] - first_batch_s)
             time_s -= first_batch_s
-        read = None not in (energy_before, energy_after)
-        energy_j = energy_after - energy_before if read else None
-        epoch_s = record and record.time_s
+        energy_j = None if joules is None or joules_before is None else joules - joules_before
+        epoch_s = None if record is None else record.time_s
         return Stretch(steps_s, time_s, first_batch_s, epoch_s, nodes, edges, energy_j)
 
 
@@ -161,22 +160,22 @@ class Marks:
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
-        self._times: list[float | torch.cuda.Event] = []
+        self._times: list[float] = []
+        self._events: list[torch.cuda.Event] = []
 
     def add(self) -> None:
         if self._on_gpu:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
-            self._times.append(event)
+            self._events.append(event)
         else:
             self._times.append(time.perf_counter())
 
     def between_s(self) -> list[float]:
         """Seconds from each mark to the next, once the device has come to all of them."""
-        pairs = zip(self._times, self._times[1:], strict=False)
         if self._on_gpu:
-            return [began.elapsed_time(ended) / 1000 for began, ended in pairs]
-        return [ended - began for began, ended in pairs]
+            return [one.elapsed_time(after) / 1000 for one, after in pairwise(self._events)]
+        return [after - one for one, after in pairwise(self._times)]
 
 
 def whole_steps(micro_steps: int, accumulation: int) -> int:

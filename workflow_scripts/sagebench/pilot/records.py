@@ -70,7 +70,7 @@ class Pilot(FromJson):
     @property
     def peak_memory_bytes(self) -> int | None:
         """By the counter of its device."""
-        return self.memory and self.memory.of_device(self.trial.get("device"))
+        return None if self.memory is None else self.memory.of_device(self.trial.get("device"))
 
 
 def pilots_folder(results: str | os.PathLike[str], machine: str) -> Path:

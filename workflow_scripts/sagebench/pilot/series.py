@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sagebench.attempts import log_attempt, read_measurements
 from sagebench.errors import UserError
@@ -130,7 +131,7 @@ def record_of(work: Work, verdict: Verdict, directory: Path) -> Pilot | None:
     measured, found = work.configuration, read_measurements(directory)
     rank = found.ranks[0] if found.ranks else {}
     trial = measured.trial
-    about = {
+    about: dict[str, Any] = {
         "key": work.key,
         "trial": (neutral(trial, PILOT) if work.part == WINDOW_PART else trial).to_json(),
         "store_checksum": measured.store_checksum,
@@ -148,8 +149,9 @@ def told(record: Pilot) -> str:
     """Result of a pilot as one line for the log."""
     if record.status is Status.OUT_OF_MEMORY:
         return f"{record.status.words} ({record.reason.message if record.reason else ''})"
-    if record.micro_steps is None:
+    if record.evaluation_s is not None and record.test_s is not None:
         return f"validation {duration(record.evaluation_s)}, test {duration(record.test_s)}"
+    assert record.step_mean_s is not None
     return f"{significant(1000 * record.step_mean_s)} ms a micro-step of {record.micro_steps}"
 
 

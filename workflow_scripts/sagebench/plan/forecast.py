@@ -69,7 +69,7 @@ class Forecast:
         measured = (self.pilot, self.evaluation)
         if any(found and found.status is Status.OUT_OF_MEMORY for found in measured):
             return 1.0
-        return self.memory and self.memory.out_of_memory_chance
+        return None if self.memory is None else self.memory.out_of_memory_chance
 
     @property
     def fits(self) -> str | None:
@@ -95,7 +95,7 @@ class Forecast:
         """Its figures as prediction.json has them."""
         sample, time = self.sample, self.time
         knows_memory = self.memory is not None or self.out_of_memory_chance is not None
-        ends = time and {"low_s": time.low_s, "high_s": time.high_s, "total_s": self.total_s}
+        ends = {"low_s": time.low_s, "high_s": time.high_s, "total_s": self.total_s} if time else {}
         return {
             "sample": sample
             and {"batches": sample.batches, "nodes": sample.nodes.mean, "edges": sample.edges.mean},
@@ -126,11 +126,11 @@ class Forecaster:
     @cached_property
     def card(self) -> Card | None:
         """Of the site, where it names one."""
-        return self.study.site.card and card_of(self.study.site.card)
+        return card_of(self.study.site.card) if self.study.site.card else None
 
     @cached_property
     def _card_bytes(self) -> int | None:
-        return self.card and self.card.memory_bytes
+        return None if self.card is None else self.card.memory_bytes
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
@@ -160,7 +160,8 @@ class Forecaster:
         """Times of this machine's outcomes, from whatever study, by what only trials share that
         differ in nothing that costs time; ratios of measured over estimated epochs, by what trials
         share that correct one another."""
-        same, ratios = defaultdict(list), defaultdict(dict)
+        same: dict[str, list[TimeEstimate]] = defaultdict(list)
+        ratios: dict[Any, dict[str, float]] = defaultdict(dict)
         by_checksum = {probe.store_checksum: probe for probe in self.probes.values()}
         for trial, outcome in known_outcomes(self.study.results, self.without):
             probe = by_checksum.get(outcome.store.checksum) if outcome.store else None
@@ -191,14 +192,14 @@ class Forecaster:
             evaluation=self._evaluation(trial, probe),
             time=took,
             total_s=total_s,
-            energy_j=power and power[0] * total_s,
-            energy_source=power and power[1],
+            energy_j=power[0] * total_s if power and total_s else None,
+            energy_source=power[1] if power else None,
         )
 
     def _power(self, trial: Trial, pilot: Pilot | None) -> tuple[float, str] | None:
         """Watts of all of a trial's GPUs while it trains, and what they rest on, in words; hosts,
         network and cooling are not in it. None on a CPU, and for a card that nobody knows."""
-        if pilot is not None and pilot.energy_j:
+        if pilot and pilot.energy_j and pilot.micro_steps and pilot.step_mean_s:
             watts = pilot.energy_j / (pilot.micro_steps * pilot.step_mean_s)
             return watts * trial.ranks, "power measured in its pilot"
         if trial.device != "cuda" or self.card is None:
@@ -221,7 +222,7 @@ class Forecaster:
         cap = trial.memory_limit_gib
         if cap is not None and available_bytes(trial, self._card_bytes) == cap * GIB:
             return f"memory_limit_gib {cap:g}"
-        return self.card and self.card.name
+        return None if self.card is None else self.card.name
 
     def _time(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
         """After outcomes of the same machine."""
@@ -243,7 +244,7 @@ class Forecaster:
         if trial.device == "cuda" and self.card is not None and cost is not None:
             on = (graph, self.card, geometry(trial.ranks, self.study.site).nodes)
             summing_s = all_reduces_s(trial, cost, *on)
-            modelled = sample and roofline(trial, cost, sample, *on)
+            modelled = None if sample is None else roofline(trial, cost, sample, *on)
         if pilot is None or pilot.status is not Status.COMPLETED:
             return modelled
         evaluation = self._evaluation(trial, probe)

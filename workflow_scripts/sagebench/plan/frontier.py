@@ -126,12 +126,12 @@ def _frontier(
     fanouts, batch_sizes = axes_of(trials)
     stores = {study.requests[row.trial].store for row in rows}
     probe = forecaster.probes.get(stores.pop()) if len(stores) == 1 else None
-    for trial in cells_between(trials, probe.graph.train_nodes) if probe else ():
-        memory = forecaster.memory(trial, probe)
-        if memory is not None:
-            chance = memory.out_of_memory_chance
-            fits = None if chance is None else verdict(chance)
-            cells[str(trial.fanout), trial.batch_size] = Cell(memory.needed_bytes, fits, False)
+    if probe is not None:
+        for trial in cells_between(trials, probe.graph.train_nodes):
+            if estimate := forecaster.memory(trial, probe):
+                chance, needed = estimate.out_of_memory_chance, estimate.needed_bytes
+                fits = None if chance is None else verdict(chance)
+                cells[str(trial.fanout), trial.batch_size] = Cell(needed, fits, False)
     limits = {
         f"{row.memory_limit_bytes / GIB:.3g} GiB ({row.memory_limit})"
         for row in rows
@@ -185,8 +185,9 @@ def _draw(axes: Axes, cell: Cell, row: int, column: int) -> None:
     colours = {} if cell.ended else FIT_COLOURS if cell.asked else FIT_PALE
     axes.add_patch(
         Rectangle(
-            (column - 0.47, row - 0.44), 0.94, 0.88, facecolor=colours.get(cell.fits, "white"),
-            linewidth=1.2, edgecolor=style.INK if cell.ended else "none", zorder=2,
+            (column - 0.47, row - 0.44), 0.94, 0.88, linewidth=1.2, zorder=2,
+            facecolor=colours.get(cell.fits or "", "white"),
+            edgecolor=style.INK if cell.ended else "none",
         )
     )  # fmt: skip
     axes.text(

@@ -71,7 +71,7 @@ def _memory(study: Study, rows: Sequence[PlanRow], to_run: Sequence[PlanRow]) ->
 
 def _times(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
     def beyond(row: PlanRow, hours: float) -> bool:
-        return row.source == PREDICTED and not row.continues and row.total_h > hours
+        return row.source == PREDICTED and not row.continues and (row.total_h or 0.0) > hours
 
     if single := [row for row in to_run if row.steps_per_epoch == 1]:
         yield (
@@ -79,7 +79,7 @@ def _times(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
             "are no fewer than the graph's training nodes."
         )
     if short := [row for row in to_run if beyond(row, row.walltime_h)]:
-        longest = max(row.total_h for row in short)
+        longest = max(row.total_h or 0.0 for row in short)
         yield (
             f"{_trials_are(short)} predicted to take longer than walltime_min "
             f"(up to {60 * longest:,.0f} minutes) and would end as time_limit."

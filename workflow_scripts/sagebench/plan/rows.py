@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sagebench.estimate.time import steps_per_epoch
 from sagebench.grid.expansion import Request, Study
@@ -165,7 +165,7 @@ def _hours(request: Request, forecast: Forecast) -> tuple[float, float, float]:
     return min(hours, longest), min(low, longest), min(high, longest)
 
 
-def _of_outcome(outcome: Outcome) -> dict[str, object]:
+def _of_outcome(outcome: Outcome) -> dict[str, Any]:
     timing, accuracy = outcome.timing or Timing(), outcome.accuracy
     total_s = timing.total_s  # of all its jobs; the dates are those of the last one
     if total_s is None and outcome.started_at and outcome.finished_at:
@@ -179,10 +179,12 @@ def _of_outcome(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _of_forecast(forecast: Forecast, hours: float) -> dict[str, object]:
+def _of_forecast(forecast: Forecast, hours: float) -> dict[str, Any]:
     """hours: of one rank, still to be spent."""
     memory, took, total_s = forecast.memory, forecast.time, forecast.total_s
-    spends_energy = forecast.energy_j is not None and total_s and hours
+    energy_kj = None
+    if forecast.energy_j is not None and total_s and hours:
+        energy_kj = forecast.energy_j / 1000 * min(1.0, 3600 * hours / total_s)
     return {
         "peak_memory_bytes": memory and memory.peak_bytes,
         "peak_memory_low_bytes": memory and memory.low_bytes,
@@ -196,10 +198,8 @@ def _of_forecast(forecast: Forecast, hours: float) -> dict[str, object]:
         "epoch_low_s": took and took.low_s,
         "epoch_high_s": took and took.high_s,
         "total_h": None if total_s is None else total_s / 3600,
-        "energy_kj": forecast.energy_j / 1000 * min(1.0, 3600 * hours / total_s)
-        if spends_energy
-        else None,
-        "energy_source": forecast.energy_source if spends_energy else None,
+        "energy_kj": energy_kj,
+        "energy_source": None if energy_kj is None else forecast.energy_source,
         "time_source": took and took.source,
         "sampled": forecast.sample and f"{forecast.sample.batches} micro-batches",
         "time_basis": took and took.basis,

@@ -112,7 +112,7 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
                 "Memory reserved": _reserved(row),
                 "Epoch": _estimated_time(row, row.epoch_s),
                 "Epoch, nine of ten": NOTHING
-                if row.epoch_low_s is None
+                if row.epoch_low_s is None or row.epoch_high_s is None
                 else cells.time_range(row.epoch_low_s, row.epoch_high_s),
                 "Energy, kWh": _kwh(row.energy_kj),
                 "Seed": cells.whole(row.seed),
@@ -146,11 +146,11 @@ def _memory(row: PlanRow) -> Cell:
 
 def _reserved(row: PlanRow) -> Cell:
     """The estimated peak with its interval."""
-    if row.peak_memory_low_bytes is None:
+    peak, low, high = row.peak_memory_bytes, row.peak_memory_low_bytes, row.peak_memory_high_bytes
+    if peak is None or low is None or high is None:
         return NOTHING
-    sizes = (row.peak_memory_bytes, row.peak_memory_low_bytes, row.peak_memory_high_bytes)
-    peak, low, high = (significant(size / GIB) for size in sizes)
-    return Cell(f"~{peak} GiB ({low} to {high})", row.peak_memory_bytes, mark="model")
+    peak_gib, low_gib, high_gib = (significant(size / GIB) for size in (peak, low, high))
+    return Cell(f"~{peak_gib} GiB ({low_gib} to {high_gib})", peak, mark="model")
 
 
 def _verdict(row: PlanRow) -> Cell:

@@ -69,8 +69,8 @@ def reason(said: str, path: Path, log: Path) -> str:
         if found := SBATCH.search(text):
             lines = [line.strip() for line in found[1].splitlines() if line.strip()]
             return f"Slurm refused the job: {' '.join(lines)}"
-        for lines in (text, *_logs(text)):
-            if found := OURS.search(lines):
+        for told in (text, *_logs(text)):
+            if found := OURS.search(told):
                 return found[1].strip()
         if found := MESSAGE.search(text):
             return f"{found[1].strip()} See {log}"

@@ -106,7 +106,7 @@ def state_of(folder: Path, epochs: int, queue: Queue | None) -> TrialState:
     trial_id, log = folder.name, folder / "log.txt"
     if (folder / "outcome.json").exists():
         return _measured(folder / "outcome.json")
-    last = (read_attempts(folder) or [None])[-1]
+    last = next(reversed(read_attempts(folder)), None)
     job = queue.jobs.get(trial_id) if queue else None
     if job is not None and job.waits:
         return TrialState(trial_id, Status.QUEUED, job.reason, slurm_job_id=job.job_id)

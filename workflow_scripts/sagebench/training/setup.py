@@ -152,7 +152,7 @@ class RankSetup:
         measured.ranks = self.communicator.gather(described)
         on_this_node = sum(rank["node"] == described["node"] for rank in measured.ranks)
         measured.store = StoreFacts(
-            name=trial.dataset["name"],
+            name=str(trial.dataset["name"]),
             checksum=store.checksum,
             num_nodes=store.num_nodes,
             num_edges=store.num_edges,
@@ -200,10 +200,11 @@ class RankSetup:
         """Note memory and energy of all ranks; a collective."""
         measured, peaks = self.measured, self.peak.read()
         mine = {**peaks, **machine.collect_allocator(self.device), "at_end": self.gpu_state}
-        for rank, found in zip(measured.ranks, self.communicator.gather(mine), strict=True):
+        of_ranks = self.communicator.gather(mine)
+        for rank, found in zip(measured.ranks, of_ranks, strict=True):
             rank |= found
         measured.memory = PeakBytes(
-            **{name: highest(rank[name] for rank in measured.ranks) for name in peaks}
+            **{name: highest(found[name] for found in of_ranks) for name in peaks}
         )
         energies = [e for e in self.communicator.gather(self.energy_j) if e is not None]
         measured.energy = {"nvml_j": sum(energies) if energies else None}
