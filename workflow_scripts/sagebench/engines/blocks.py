@@ -9,14 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
-from sagebench.engines.loaders import (
-    LOADERS,
-    Inputs,
-    Placement,
-    available_bytes,
-    placement_of,
-    torch_view,
-)
+from sagebench.engines.loaders import LOADERS, Placement, available_bytes, placement_of, torch_view
 from sagebench.engines.precision import compile_model, compute_dtype
 from sagebench.engines.side_stream import SideStream
 from sagebench.graph.store import GraphStore
@@ -82,7 +75,7 @@ class Engine:
             edges_per_hop=tuple(edges_per_hop),
             key=0,
         )
-        inputs: Inputs = features, blocks
+        inputs: tuple[object, ...] = features, blocks
         if gathered:
             degrees = features.new_empty(nodes) if layer.needs_degrees else None
             inputs = features.new_empty(nodes, features.shape[1]), blocks, True, degrees

@@ -10,7 +10,7 @@ says why there is nothing to draw.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from sagebench import registry
@@ -46,10 +46,8 @@ def declared(axes: Iterable[str]) -> list[Declaration]:
     return found
 
 
-def _file_name(
-    module: str, over: Mapping[str, str | None] | str | None, axis: str | None
-) -> str | None:
-    if isinstance(over, Mapping):
+def _file_name(module: str, over: object, axis: str | None) -> str | None:
+    if isinstance(over, dict):
         return over.get(axis, f"{module}_{axis}") if axis else None
     return module if over == axis else None
 
