@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ from sagebench.units import GIB, time_unit
 ENDS = {Status.OUT_OF_MEMORY: "X", Status.TIME_LIMIT: "P", Status.DIVERGED: "v"}
 """How a measured end without a value is drawn."""
 
-END = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+END: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
 
 STRIP_ROW = 0.075
 """height of one row of the strip, as a share of the axes"""
@@ -51,7 +51,7 @@ class Value(NamedTuple):
 
     column: str
     unit: float
-    label: str | None  # None: the caller sets the y axis
+    label: str  # empty: the caller sets the y axis
 
 
 def epoch_time(rows: pd.DataFrame) -> Value:
@@ -87,7 +87,7 @@ def over_axis(
     together = pd.concat([rows, left_out]) if len(left_out) else rows
     own = axis.split("-")
     if keys is None and (beside := [key for key in keys_of(axis) if key not in own]):
-        lead, *aside = _most_frequent(rows, own, *beside)
+        lead, aside = _most_frequent(rows, own, *beside)
     keys = keys or own
     places, names = placed(together, keys)
     rows, left_out = (f.assign(place=places[f.index]) for f in (rows, left_out))
@@ -101,7 +101,7 @@ def over_axis(
     joined = "none" if set(places) <= set(names) else line
     figure, (axes,) = new_figure()
     configuration_axis(axes, places, names, axis_label(rows, keys))
-    if value.label is not None:
+    if value.label:
         ends = [frame[end] for frame in (points, left_out) for end in ("low", "high")]
         value_axis(axes, [*chain(*ends), limit or 0], value.label)
     for (name, alone), group in points.groupby(["series", "aside"], sort=False):
@@ -131,12 +131,14 @@ def over_axis(
     return Drawing(figure, subtitle, common_notes(data.trials, axis), handles)
 
 
-def _most_frequent(rows: pd.DataFrame, own: list[str], key: str) -> tuple[str, pd.Series, str]:
+def _most_frequent(
+    rows: pd.DataFrame, own: list[str], key: str
+) -> tuple[str, tuple[pd.Series, str]]:
     """The value of `key` with the most configurations, whose medians a line joins; which rows have
     another one; and what those are called."""
     counts = rows.groupby(key)[own].nunique().max(axis=1)
     main, words = counts[counts == counts.max()].index.max(), key.replace("_", " ")
-    return f"{words.capitalize()} {main}", rows[key] != main, f"other {words}"
+    return f"{words.capitalize()} {main}", (rows[key] != main, f"other {words}")
 
 
 def hollow(colour: str) -> dict[str, str]:
@@ -150,7 +152,7 @@ def draw_points(
     y: str = "median",
     low: str = "low",
     high: str = "high",
-    **look: object,
+    **look: Any,
 ) -> None:
     """Medians with their ranges."""
     look = {"linestyle": "none", "linewidth": 1.5, "elinewidth": 1.0, **MARKER, **look}
@@ -160,9 +162,10 @@ def draw_points(
 
 def _say_other_n(axes: Axes, points: pd.DataFrame) -> None:
     """Label the points whose number of repeats differs from most."""
+    look: dict[str, Any] = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center"}
     for point in points[~points["n"].isin(points["n"].mode()[:1])].to_dict("records"):
-        look = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center", "size": 7.5}
-        axes.annotate(f"n={point['n']}", (point["place"], point["median"]), color=SOFT, **look)
+        at = point["place"], point["median"]
+        axes.annotate(f"n={point['n']}", at, color=SOFT, size=7.5, **look)
 
 
 def _strip(axes: Axes, ended: pd.DataFrame, series: dict[str, dict]) -> None:
@@ -174,7 +177,7 @@ def _strip(axes: Axes, ended: pd.DataFrame, series: dict[str, dict]) -> None:
     if not rows:
         return
     place = (0, 1.01), 1, STRIP_ROW * len(rows)
-    unclipped = {"clip_on": False, "zorder": 0}
+    unclipped: dict[str, Any] = {"clip_on": False, "zorder": 0}
     axes.add_patch(
         Rectangle(*place, transform=axes.transAxes, facecolor=STRIP, linewidth=0, **unclipped)
     )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -96,7 +96,8 @@ def comparisons(trials: pd.DataFrame) -> dict[str, HtmlTable]:
     """Axis -> table, for the axes that the study has."""
     makers = {"batch_size": _batch, "fanout": _fanout, "ranks": _ranks}
     found = {axis: of_axis(trials, axis) for axis in makers}
-    return {axis: makers[axis](rows) for axis, rows in found.items() if not rows.empty}
+    tables = {axis: makers[axis](rows) for axis, rows in found.items() if not rows.empty}
+    return {axis: table for axis, table in tables.items() if table}
 
 
 def _rows(
@@ -109,7 +110,7 @@ def _rows(
     return rows
 
 
-def _batch(rows: pd.DataFrame) -> HtmlTable:
+def _batch(rows: pd.DataFrame) -> HtmlTable | None:
     def shown(group: pd.DataFrame) -> Row:
         done = group[group["status"].eq(Status.COMPLETED)]
         full = group[group["status"].eq(Status.OUT_OF_MEMORY)]
@@ -117,7 +118,7 @@ def _batch(rows: pd.DataFrame) -> HtmlTable:
         peak = median(done.loc[done["batch_size"].eq(largest), "peak_memory_bytes"])
         return row(largest, cells.memory(peak), sorted(full["batch_size"].unique()))
 
-    def row(largest: int, peak: Cell, full: list[int]) -> Row:
+    def row(largest: int, peak: Cell, full: Sequence[int]) -> Row:
         sizes = ", ".join(map(str, full)) or "none"
         return {"largest": largest, "peak_memory_there": peak, "out_of_memory_at": sizes}
 
@@ -130,7 +131,7 @@ def _batch(rows: pd.DataFrame) -> HtmlTable:
     )
 
 
-def _fanout(rows: pd.DataFrame) -> HtmlTable:
+def _fanout(rows: pd.DataFrame) -> HtmlTable | None:
     accuracy, places = evaluation(rows), list(TOP_FANOUTS)
     columns = [accuracy, "training_s", "epoch_time_s"]
 
@@ -156,7 +157,7 @@ def _fanout(rows: pd.DataFrame) -> HtmlTable:
     )
 
 
-def _ranks(rows: pd.DataFrame) -> HtmlTable:
+def _ranks(rows: pd.DataFrame) -> HtmlTable | None:
     def row(ranks: int, word: str, gain: float | None, share: float | None) -> Row:
         return {"ranks": Cell(f"{ranks} {word}", ranks), "speed_up": gain, "efficiency": share}
 

@@ -6,11 +6,12 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -29,11 +30,11 @@ SUBTITLE_COLUMNS, NOTE_COLUMNS, LEGEND_COLUMNS, AXIS_COLUMNS = 74, 80, 72, 60
 """characters that fit the width of a figure in the sizes of these texts"""
 
 LOG_FROM_RATIO = 10
-MARKER = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
+MARKER: dict[str, Any] = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
 DASHES = (0, (4, 3))
 
 LABEL_PT = 7.5
-OFFSETS_PT = [
+OFFSETS_PT: Sequence[tuple[float, float]] = [
     (right * reach, up * reach)
     for reach in (8, 12, 16, 22)
     for right, up in ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (1, 0), (0, -1), (-1, 0))
@@ -48,17 +49,17 @@ class Drawing:
     figure: Figure
     subtitle: str = ""
     notes: list[str] = field(default_factory=list)
-    handles: list[Line2D | Patch] = field(default_factory=list)
+    handles: list[Artist] = field(default_factory=list)
 
 
 class Data(NamedTuple):
     """What a figure is drawn of: the trials of its axis with their `series`, all epochs, and the
-    trials that were left out."""
+    trials that were left out. axis: empty where it is of all trials."""
 
     trials: pd.DataFrame
     epochs: pd.DataFrame
     not_run: pd.DataFrame
-    axis: str | None
+    axis: str
 
 
 def draw(
@@ -71,7 +72,7 @@ def draw(
     drawn: Drawing | str = "No trial was run."
     if len(trials):
         module = registry.load("figure", declared.module)
-        drawn = module.draw(Data(trials, epochs, not_run, declared.axis))
+        drawn = module.draw(Data(trials, epochs, not_run, declared.axis or ""))
     return finish(_placeholder(drawn) if isinstance(drawn, str) else drawn, declared.title)
 
 
@@ -97,19 +98,18 @@ def finish(drawing: Drawing, title: str) -> Figure:
     figure, handles = drawing.figure, drawing.handles
     subtitle = textwrap.wrap(drawing.subtitle, SUBTITLE_COLUMNS)
     notes = [line for note in drawing.notes for line in textwrap.wrap(note, NOTE_COLUMNS)]
-    longest = max((len(one.get_label()) for one in handles), default=0)
+    longest = max((len(str(one.get_label())) for one in handles), default=0)
     columns = max(1, LEGEND_COLUMNS // (longest + 7))
     plot = figure.get_figheight()
     header = 0.36 + 0.17 * len(subtitle) + 0.21 * math.ceil(len(handles) / columns)
     footer = 0.10 + 0.155 * len(notes) if notes else 0.0
     height = header + plot + footer
     figure.set_size_inches(WIDTH_IN, height)
-    figure.get_layout_engine().set(
-        rect=(0.0, footer / height, 1.0, plot / height), w_pad=0.06, h_pad=0.04
-    )
+    within = 0.0, footer / height, 1.0, plot / height
+    figure.set_layout_engine("constrained", rect=within, w_pad=0.06, h_pad=0.04)
     left = 0.10 / WIDTH_IN
 
-    def write(top_in: float, text: str, **look: object) -> None:
+    def write(top_in: float, text: str, **look: Any) -> None:
         look = {"size": 8, "color": SOFT, "va": "top", "linespacing": 1.35, **look}
         figure.text(left, 1 - top_in / height, text, **look)
 
@@ -170,7 +170,7 @@ def configuration_axis(
         free = not numbers or place - last > (0.015 + 0.02 * len(text)) * span
         texts.append(text if free else "")
         last = place if free else last
-    slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    slanted: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     crowded = not numbers and len(texts) * max(map(len, texts)) > AXIS_COLUMNS
     axes.set_xticks(ticks, texts, **(slanted if crowded else {}))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -183,18 +183,18 @@ def whiskers(points: pd.DataFrame, middle: str, low: str, high: str) -> np.ndarr
     return np.stack([down.to_numpy(float), up.to_numpy(float)])
 
 
-def handle(label: str, **look: object) -> Line2D:
+def handle(label: str, **look: Any) -> Artist:
     """Legend entry; by default a muted marker without a line."""
     look = {"color": SOFT, "linestyle": "none", **MARKER, **look}
     return Line2D([], [], label=label, **look)
 
 
-def patch(label: str, **look: object) -> Patch:
+def patch(label: str, **look: Any) -> Artist:
     """An entry of the legend for an area."""
     return Patch(label=label, linewidth=0.8, **look)
 
 
-def series_handles(looks: dict[str, dict[str, str]], line: str = "-") -> list[Line2D]:
+def series_handles(looks: dict[str, dict[str, str]], line: str = "-") -> list[Artist]:
     return [handle(name, linestyle=line, **look) for name, look in looks.items()]
 
 

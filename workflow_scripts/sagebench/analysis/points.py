@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
@@ -130,7 +131,7 @@ def _varies(rows: pd.DataFrame, column: str) -> bool:
     return rows[column].nunique(dropna=False) > 1
 
 
-def _setting(key: str, value: object) -> str:
+def _setting(key: str, value: Any) -> str:
     """A trial's value as the name of a series has it."""
     if key == "dataset":
         return json.loads(value)["name"]
@@ -144,7 +145,7 @@ def _setting(key: str, value: object) -> str:
     return f"{name} {shown}" + (" GiB" if key.endswith("_gib") else "")
 
 
-def shown_value(key: str, value: object) -> str:
+def shown_value(key: str, value: Any) -> str:
     """A trial's value alone."""
     if is_missing(value):
         return "none"
@@ -264,7 +265,7 @@ def common_notes(rows: pd.DataFrame, axis: str) -> list[str]:
     return notes
 
 
-def end_notes(ended: pd.DataFrame, column: str, name: Callable[[object], str]) -> list[str]:
+def end_notes(ended: pd.DataFrame, column: str, name: Callable[[Any], str]) -> list[str]:
     """A sentence for each end without a value and series: "Diverged, blocks: 1, 9 (2 of 3)."."""
     notes = []
     for (status, series), group in ended.groupby(["status", "series"], sort=False):

@@ -42,7 +42,7 @@ STEP_WARM_UP, SAMPLER_WARM_UP = 1, 2
 """steps that are not timed"""
 
 
-class FusedPygNetwork(PygNetwork):
+class FusedPygNetwork(nn.Module):
     """PyG's layers on the paths that PyG calls fast, to hold `blocks` against the best of them.
 
     `SAGEConv` fuses message and aggregation for a CSR matrix (torch.sparse.mm) and for an
@@ -51,6 +51,10 @@ class FusedPygNetwork(PygNetwork):
     adjacency is made beforehand, with all caches filled, in the phase `data`: not part of the step
     that is compared. That is more than PyG's loaders do, in PyG's favour.
     """
+
+    def __init__(self, network: PygNetwork) -> None:
+        super().__init__()
+        self.convs, self.norms, self.dropout = network.convs, network.norms, network.dropout
 
     def forward(self, x: Tensor, layers: list[tuple[Tensor, int, int]], seeds: int) -> Tensor:
         """Logits of the seed nodes, float [seeds, classes].
@@ -72,11 +76,14 @@ class FusedPygEngine(PygEngine):
 
     @staticmethod
     def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
-        return FusedPygNetwork(**network_arguments(trial, graph), layout="bipartite")
+        network = PygNetwork(**network_arguments(trial, graph), layout="bipartite")
+        return FusedPygNetwork(network)
 
     def _batch(self, micro_batch: MicroBatch, data: Data) -> Batch:
         batch = super()._batch(micro_batch, data)
-        x, edge_index, nodes, edges = batch.inputs
+        x, edge_index, *_ = batch.inputs
+        assert isinstance(edge_index, Tensor)
+        nodes, edges = batch.nodes_per_hop, batch.edges_per_hop
         layers = []
         for last in range(len(edges), 0, -1):
             sources = sum(nodes[: last + 1])
@@ -142,6 +149,7 @@ def step(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
             del sampled, batch
     sampling_s, data_s, step_s = zip(*steps_s[STEP_WARM_UP:], strict=True)
     highest = run.peak.read()["peak_allocated_bytes" if on_gpu else "peak_host_private_bytes"]
+    assert highest is not None
     return {
         "sampling_s": sampling_s,
         "data_s": data_s,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.sampling.order import MicroBatch
 
+Sampled = TypeVar("Sampled")
+"""what an engine samples, not loaded yet"""
+
 
 class Batch(NamedTuple):
     """A micro-batch on the device, ready for the engine's model.
@@ -23,7 +26,7 @@ class Batch(NamedTuple):
     """
 
     micro_batch: MicroBatch
-    inputs: tuple[Any, ...]
+    inputs: tuple[object, ...]
     labels: Tensor
     nodes_per_hop: tuple[int, ...]
     edges_per_hop: tuple[int, ...]
@@ -41,7 +44,7 @@ class GraphSizes(Protocol):
     def num_classes(self) -> int: ...
 
 
-class Engine(Protocol):
+class Engine(Protocol[Sampled]):
     """model: parameters named as GraphSAGE names them, so that one evaluator serves all.
 
     loader, placement: how and where the `blocks` engine samples; None where PyG does.
@@ -53,6 +56,11 @@ class Engine(Protocol):
     loader: Loader | None
     placement: Placement | None
     on_side_stream: bool
+
+    def __init__(
+        self, trial: Trial, store: GraphStore, device: torch.device, placement: Placement | None
+    ) -> None:
+        """placement: that of all ranks; None: decided here."""
 
     @staticmethod
     def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
@@ -73,10 +81,10 @@ class Engine(Protocol):
         batch lies on the same device.
         """
 
-    def sample(self, micro_batch: MicroBatch) -> Any:
+    def sample(self, micro_batch: MicroBatch) -> Sampled:
         """Sample a micro-batch's neighborhood, here and now (the phase `sampling`)."""
 
-    def load(self, sampled: Any) -> Batch:
+    def load(self, sampled: Sampled) -> Batch:
         """Gather what the model reads and bring it to the device (the phase `data`)."""
 
     def stream(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
@@ -102,8 +110,16 @@ def engine_class(trial: Trial) -> type[Engine]:
     return registry.load("engine", trial.engine).Engine
 
 
-def network_arguments(trial: Trial, graph: GraphSizes) -> dict[str, Any]:
+class NetworkArguments(TypedDict):
     """Constructor arguments of sagebench.models.base.Network and its peers."""
+
+    model: str
+    widths: list[int]
+    dropout: float
+    options: dict[str, object]
+
+
+def network_arguments(trial: Trial, graph: GraphSizes) -> NetworkArguments:
     options = dict(trial.options)
     if "AGGREGATORS" in registry.declared("model", trial.model):
         options["aggregator"] = trial.aggregator

@@ -75,7 +75,7 @@ class Engine:
             edges_per_hop=tuple(edges_per_hop),
             key=0,
         )
-        inputs = features, blocks
+        inputs: tuple[object, ...] = features, blocks
         if gathered:
             degrees = features.new_empty(nodes) if layer.needs_degrees else None
             inputs = features.new_empty(nodes, features.shape[1]), blocks, True, degrees

@@ -24,6 +24,8 @@ RESERVE_BYTES = 4 * GIB
 """left for weights, the sampler's scratch, the batches ahead and a step's activations ..."""
 RESERVE_SHARE = 0.5
 """... and no more than this share of what is available"""
+Inputs = tuple[Tensor, Blocks] | tuple[Tensor, Blocks, bool, Tensor | None]
+"""arguments of the forward pass of `Network`"""
 
 
 def torch_view(array: np.ndarray) -> Tensor:
@@ -65,10 +67,11 @@ def choose_placement(
 ) -> Placement:
     """wanted: `device` and `host` are fixed; `auto` takes the device if all of it fits there
     beside the reserve, and `mapped` where there is no device (available_bytes None)."""
-    chosen = wanted
-    if wanted == "auto" and available_bytes is None:
+    if wanted != "auto":
+        chosen = wanted
+    elif available_bytes is None:
         chosen = "mapped"
-    elif wanted == "auto":
+    else:
         reserve = min(RESERVE_BYTES, RESERVE_SHARE * available_bytes)
         chosen = "device" if graph_bytes + features_bytes + reserve <= available_bytes else "host"
     return Placement(chosen, graph_bytes, features_bytes, available_bytes)
@@ -124,7 +127,7 @@ class Loader:
         finally:
             self._samplers.put(sampler)
 
-    def load(self, blocks: Blocks) -> tuple[Any, ...]:
+    def load(self, blocks: Blocks) -> Inputs:
         """The arguments of the network's forward pass, on the device."""
         if not self.gathers:
             return self.features, blocks
@@ -196,14 +199,14 @@ class HostLoader(Loader):
         super().__init__(trial, store, device)
         self._pinned = PinnedBuffers()
 
-    def load(self, blocks: Blocks) -> tuple[Any, ...]:
+    def load(self, blocks: Blocks) -> Inputs:
         if self.device.type == "cpu":
             return super().load(blocks)
         shape = len(blocks.node_ids), self.features.shape[1]
-        gathered = self._pinned.take(shape, self.features.dtype)
-        torch.index_select(self.features, 0, blocks.node_ids, out=gathered)
-        features = gathered.to(self.device, non_blocking=True)
-        self._pinned.give_back(gathered)
+        buffer = self._pinned.take(shape, self.features.dtype)
+        torch.index_select(self.features, 0, blocks.node_ids, out=buffer)
+        features = buffer.to(self.device, non_blocking=True)
+        self._pinned.give_back(buffer)
         blocks, gathered, degrees = self._gathered(blocks)
         if degrees is not None:
             degrees = degrees.pin_memory().to(self.device, non_blocking=True)

@@ -20,7 +20,7 @@ from torch_geometric.sampler import (
 
 from sagebench import registry
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
-from sagebench.engines.loaders import Placement, torch_view
+from sagebench.engines.loaders import Loader, Placement, torch_view
 from sagebench.engines.precision import compile_model, compute_dtype
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
@@ -77,8 +77,8 @@ class PygEngine:
     """
 
     layout: str
-    loader = None  # PyG's loader samples and gathers on the host
-    placement = None
+    loader: Loader | None = None  # PyG's loader samples and gathers on the host
+    placement: Placement | None = None
     on_side_stream = False
 
     def __init__(
@@ -201,7 +201,7 @@ class PygEngine:
 def as_batch(micro_batch: MicroBatch, data: Data, key: int) -> Batch:
     """What PyG's loader gives, as the network takes it."""
     nodes, edges = tuple(data.num_sampled_nodes), tuple(data.num_sampled_edges)
-    inputs = data.x, data.edge_index, nodes, edges
+    inputs: tuple[object, ...] = data.x, data.edge_index, nodes, edges
     if "degrees" in data:
         inputs = *inputs, data.degrees
     return Batch(micro_batch, inputs, data.y[: len(micro_batch.seeds)], nodes, edges, key)

@@ -73,7 +73,7 @@ class SideStream:
     def _take(self, done: tuple[Result, Any]) -> Result:
         """The result, for use on the caller's stream from now on."""
         result, event = done
-        if event is not None:
+        if self._stream is not None:
             current = torch.cuda.current_stream(self._stream.device)
             current.wait_event(event)
             for tensor in tensors_in(result):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sagebench.errors import UserError
 
@@ -18,7 +18,7 @@ SPLITS = ("train", "valid", "test")
 CHUNK_VALUES = 1 << 24  # values looked at in one go, so that a check costs megabytes, not a copy
 
 
-def check_edge_index(edge_index: Any, num_nodes: int) -> NDArray[np.integer[Any]]:
+def check_edge_index(edge_index: ArrayLike, num_nodes: int) -> NDArray[np.integer[Any]]:
     """`edge_index` [2, E] with every id in 0..num_nodes-1, in whatever integer dtype it came."""
     edge_index = np.asarray(edge_index)
     if edge_index.ndim != 2 or edge_index.shape[0] != 2:
@@ -30,7 +30,7 @@ def check_edge_index(edge_index: Any, num_nodes: int) -> NDArray[np.integer[Any]
     return edge_index
 
 
-def check_features(features: Any) -> NDArray[np.float32]:
+def check_features(features: ArrayLike) -> NDArray[np.float32]:
     """`x` as float32 [N, F], C order, finite, at least one row and one column."""
     features = np.asarray(features)
     if features.ndim != 2 or 0 in features.shape:
@@ -50,7 +50,7 @@ def check_features(features: Any) -> NDArray[np.float32]:
 
 
 def check_labels(
-    labels: Any, num_nodes: int, num_classes: int | None = None, unlabelled: bool = False
+    labels: ArrayLike, num_nodes: int, num_classes: int | None = None, unlabelled: bool = False
 ) -> tuple[NDArray[np.int64], int]:
     """`y` as int64 [N] and the number of classes. [N, 1] is taken as [N], and 1.0 as 1.
 
@@ -90,7 +90,7 @@ def check_labels(
     return labels, highest + 1
 
 
-def check_splits(splits: Mapping[str, Any], labels: NDArray[np.int64]) -> dict[str, NDArray]:
+def check_splits(splits: Mapping[str, ArrayLike], labels: NDArray[np.int64]) -> dict[str, NDArray]:
     """train, valid and test as sorted int64 ids; given as ids or as boolean masks [N].
 
     Each needs a node; no node may be in two of them or twice in one; each node needs a label.

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sagebench.errors import UserError
 from sagebench.files import hold, read_json, umask, write_json
@@ -87,16 +87,16 @@ class GraphStore:
 def write_store(
     folder: str | os.PathLike[str],
     *,
-    features: Any,
-    labels: Any,
-    splits: Mapping[str, Any],
-    source: Mapping[str, Any],
-    edge_index: Any = None,
+    features: ArrayLike,
+    labels: ArrayLike,
+    splits: Mapping[str, ArrayLike],
+    source: Mapping[str, object],
+    edge_index: ArrayLike = (),
     undirected: bool = False,
     csc: tuple[NDArray[np.int64], NDArray[np.integer[Any]]] | None = None,
     num_classes: int | None = None,
     unlabelled: bool = False,
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, object] | None = None,
 ) -> GraphStore:
     """Check a graph, write it to `folder` in one move, and open it.
 

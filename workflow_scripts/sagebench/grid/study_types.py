@@ -132,8 +132,8 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
 
 def _option(owner: str, key: str, option: Option) -> tuple[Any, FieldInfo]:
     """The type of an option, and its field. Raises UserError for a declaration that is no good."""
-    bounds = {name: option[name] for name in option if name not in ABOUT_OPTION}
-    default = option.get("default", ...)
+    bounds = {name: value for name, value in option.items() if name not in ABOUT_OPTION}
+    default: Any = option.get("default", ...)
     try:
         kind, text = OPTION_TYPES[option["type"]](**bounds), option["help"]
     except (KeyError, TypeError) as error:

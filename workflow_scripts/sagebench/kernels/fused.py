@@ -13,7 +13,7 @@ from sagebench.sampling.random import MASK64
 try:
     from sagebench.kernels import cpu_kernels
 except ImportError:  # without numba: torch's operations do it, slower
-    cpu_kernels = None
+    cpu_kernels = None  # type: ignore[assignment]
 
 
 def norm_relu_dropout(

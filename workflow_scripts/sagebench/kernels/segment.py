@@ -14,7 +14,7 @@ from torch.nn.functional import embedding_bag
 try:
     from sagebench.kernels import cpu_kernels
 except ImportError:  # without numba: torch's operations do it, slower
-    cpu_kernels = None
+    cpu_kernels = None  # type: ignore[assignment]
 
 AGGREGATORS = ("mean", "sum", "max")
 EDGES_A_STEP = 1 << 16
@@ -61,7 +61,8 @@ class _SegmentAggregate(torch.autograd.Function):
     def backward(ctx, gradient: Tensor, of_root: Tensor):
         rowptr, col, *kept = ctx.saved_tensors
         if ctx.aggregator == "max":
-            result = _max_backward(*kept, rowptr, col, gradient.contiguous())
+            x, out = kept
+            result = _max_backward(x, out, rowptr, col, gradient.contiguous())
         else:
             colptr, dst = _by_source(rowptr, col, ctx.num_sources)
             weights = None

@@ -97,7 +97,7 @@ class Run(RankSetup):
         """
         if not self.checkpoint.wanted or self._position() == self.saved_at:
             return
-        self.saved_at = self._position()
+        self.saved_at: tuple[int, int] = self._position()
         slowest_s = self.communicator.max(torch.tensor([time_s], device=self.device)).item()
         steps = int(SAVE_EVERY_S / slowest_s * micro_steps / self.trial.accumulation)
         self.save_at = self.sums.micro_steps + max(1, steps) * self.trial.accumulation
@@ -188,7 +188,8 @@ class Run(RankSetup):
             traceback.print_exc()
             self.progress.say(f"no profile: {type(error).__name__}: {error}")
 
-    def _time(self, **seconds: float) -> None:
+    def _time(self, **seconds: Any) -> None:
+        assert self.measured.timing is not None
         self.measured.timing = replace(self.measured.timing, **seconds)
 
 

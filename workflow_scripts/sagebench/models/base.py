@@ -8,7 +8,7 @@ layers (`convs.0.lin_l.weight`, ...), so a state dict moves between this network
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -115,21 +115,22 @@ class Network(nn.Module):
         widths: list[int],
         *,
         dropout: float = 0.0,
-        options: dict[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """widths: of the input, of each hidden layer, and the number of classes."""
         super().__init__()
         make = layer_class(model)
         layers, hidden = len(widths) - 1, widths[1:-1]
-        self.convs = nn.ModuleList(
+        convs = [
             make(widths[k], widths[k + 1], last=k == layers - 1, **options or {})
             for k in range(layers)
-        )
+        ]
+        for conv in convs:
+            conv.dtype = dtype
+        self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in hidden)
         self.dropout = dropout
-        for conv in self.convs:
-            conv.dtype = dtype
         self._compiled: Callable[..., Tensor] | None = None
 
     def forward(
@@ -175,6 +176,7 @@ class Network(nn.Module):
         rows: int64 [n] global node ids; with `key` they decide the dropout mask.
         """
         norm = self.norms[layer - 1]
+        assert isinstance(norm, nn.LayerNorm)
         if self._compiled is not None and rows is not None:
             bits = torch.full((), signed(key), device=h.device)
             dropout = self.dropout if self.training else 0.0

@@ -29,6 +29,7 @@ class Layer(base.Layer):
         self.narrows = out_channels < in_channels  # then it is less to sum behind the product
 
     def project(self, x: Tensor, degrees: Tensor | None) -> Tensor:
+        assert degrees is not None
         # An edge's weight is a factor of its source by a factor of its destination.
         h = linear(x, self.lin.weight.to(x.dtype)) if self.narrows else x
         return h * (degrees + 1).rsqrt().to(h.dtype)[:, None]
@@ -36,6 +37,7 @@ class Layer(base.Layer):
     def reduce(self, z: Tensor, edges: base.Edges, own: Tensor | None = None) -> Tensor:
         neighbors, first = aggregate_with_root(z, edges.rowptr, edges.col, "sum")
         sampled = edges.rowptr.diff().clamp(min=1)
+        assert edges.row_degrees is not None
         scale = (edges.row_degrees / sampled).to(z.dtype)[:, None]
         own = first if own is None else own
         return (neighbors * scale + own) * (edges.row_degrees + 1).rsqrt().to(z.dtype)[:, None]

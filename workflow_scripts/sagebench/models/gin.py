@@ -27,8 +27,9 @@ class Layer(base.Layer):
         self.nn = mlp(in_channels, out_channels)
 
     def update(self, reduced: Tensor, root: Tensor | None, *, projected: bool = False) -> Tensor:
-        h = reduced + root
         first, _, second = self.nn
+        assert root is not None and isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+        h = reduced + root
         h = relu(linear(h, first.weight.to(h.dtype), first.bias.to(h.dtype)))
         return linear(h, second.weight.to(h.dtype), second.bias.to(h.dtype))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -40,7 +41,7 @@ class PygNetwork(nn.Module):
         layout: str,
         *,
         dropout: float = 0.0,
-        options: dict[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """widths: of the input, of each hidden layer, and the number of classes."""
@@ -80,11 +81,12 @@ class PygNetwork(nn.Module):
                         k, list(nodes_per_hop), list(edges_per_hop), x, edge_index
                     )
                     edges = (edge_index,)
-                elif self.layout == "bipartite":
+                read: Tensor | tuple[Tensor, Tensor] = x
+                if self.layout == "bipartite":
                     rows = sum(nodes_per_hop[: len(self.convs) - k])
                     edges = (edge_index[:, : sum(edges_per_hop[: len(self.convs) - k])],)
-                    x = (x, x[:rows])
-                x = conv(x, *edges)
+                    read = x, x[:rows]
+                x = conv(read, *edges)
                 if k < len(self.norms):
                     x = F.relu(self.norms[k](x))
                     x = F.dropout(x, self.dropout, self.training)

@@ -44,6 +44,7 @@ class Layer(base.Layer):
         return linear(x, self.lin_l.weight)
 
     def update(self, reduced: Tensor, root: Tensor | None, *, projected: bool = False) -> Tensor:
+        assert root is not None
         if projected:
             return linear(root, self.lin_r.weight, self.lin_l.bias).add_(reduced)
         parameters = (self.lin_l.weight, self.lin_l.bias, self.lin_r.weight)

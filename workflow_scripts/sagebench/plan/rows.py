@@ -19,9 +19,6 @@ from sagebench.records import Damaged, Outcome, Status, Timing, read_outcome
 MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
 """what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
 
-OF_TRIAL = ("batch_size", "accumulation", "seed", "ranks")
-"""columns that are a trial's values"""
-
 
 class PlanRow(NamedTuple):
     """A trial of an experiment. What was not measured, and not predicted, is None.
@@ -133,7 +130,10 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         trial=trial_id,
         engine=computes(trial),
         fanout=None if "fanout" in without else str(trial.fanout),
-        **{name: None if name in without else getattr(trial, name) for name in OF_TRIAL},
+        batch_size=None if "batch_size" in without else trial.batch_size,
+        accumulation=None if "accumulation" in without else trial.accumulation,
+        seed=trial.seed,
+        ranks=trial.ranks,
         nodes=place.nodes,
         source=MEASURED if outcome else ASKED if forecast.total_s is None else PREDICTED,
         status=status,

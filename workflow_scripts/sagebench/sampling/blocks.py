@@ -77,4 +77,5 @@ class Blocks(NamedTuple):
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Blocks:
-        return Blocks(*map(change, self[:4]), *self[4:])
+        node_ids, rowptr, neighbors, cols = map(change, self[:4])
+        return Blocks(node_ids, rowptr, neighbors, cols, *self[4:])

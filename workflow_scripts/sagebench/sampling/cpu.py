@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numba
 import numpy as np
@@ -90,11 +91,7 @@ class CpuSampler(ABC):
             new = self._number_found(node_base) if relabel else frontier[:0]
             if relabel:
                 col = np.empty(edges, np.int32)
-                self._over(
-                    edges,
-                    ROWS_PER_TASK * 32,
-                    lambda first, last, o=found, c=col: _relabel(local, o, first, last, c),
-                )
+                self._over(edges, ROWS_PER_TASK * 32, partial(_relabel, local, found, col))
                 cols.append(col)
             rowptrs.append(ends + edge_base)
             neighbors.append(found)
@@ -190,6 +187,6 @@ def _number_found(state, local, base, first, last, at, new):
 
 
 @compiled
-def _relabel(local, neighbors, first, last, out):
+def _relabel(local, neighbors, out, first, last):
     for e in range(first, last):
         out[e] = local[neighbors[e]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +13,8 @@ ORDER_STREAM = 1
 SAMPLE_STREAM = 2
 
 
-class MicroBatch(NamedTuple):
+@dataclass(frozen=True)
+class MicroBatch:
     """One rank's share of one accumulation step.
 
     seeds: int64 [<= batch_size] node ids; empty where the epoch's last step has fewer

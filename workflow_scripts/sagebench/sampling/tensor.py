@@ -43,17 +43,16 @@ class TensorSampler(ABC):
         Waits for the device once a hop, to read how many nodes it found and how many edges the next
         one has; an `expand` may have to wait besides.
         """
-        seeds = self._on_device(torch.tensor(np.asarray(seeds), dtype=torch.int64))
+        frontier = self._on_device(torch.tensor(np.asarray(seeds), dtype=torch.int64))
         self._known.zero_()
-        self._known[seeds] = self._true
-        self._local[seeds] = self._numbers(0, len(seeds))
+        self._known[frontier] = self._true
+        self._local[frontier] = self._numbers(0, len(frontier))
 
-        frontier = seeds
-        nodes, rowptrs = [frontier], [seeds.new_zeros(1)]
+        nodes, rowptrs = [frontier], [frontier.new_zeros(1)]
         neighbors: list[Tensor] = []
         cols: list[Tensor] = []
         edge_base, node_base = 0, len(seeds)
-        most = int(self.most_edges(self.degree[seeds], fanout[0]).sum())
+        most = int(self.most_edges(self.degree[frontier], fanout[0]).sum())
         for hop, k in enumerate(fanout):
             found, ends = self.expand(frontier, k, hop + 1, key, most)
             rowptrs.append(ends + edge_base)

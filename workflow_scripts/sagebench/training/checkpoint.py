@@ -32,7 +32,7 @@ class Checkpoint:
     false) nothing is kept, and the end of the job is the trial's."""
 
     def __init__(self, trial: Trial, store: GraphStore, communicator: Communicator) -> None:
-        self._path = os.environ.get("SAGEBENCH_CHECKPOINT")
+        self._path = os.environ.get("SAGEBENCH_CHECKPOINT", "")
         self._communicator = communicator
         self._identity = {"format": FORMAT, "trial": trial.id, "store": store.checksum}
 

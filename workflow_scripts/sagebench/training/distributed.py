@@ -71,7 +71,9 @@ class RankEnvironment:
             environ = {"SLURM_NTASKS_PER_NODE": environ["SLURM_NTASKS"], **environ}
         else:
             return cls()
-        return cls(*(int(environ[name]) for name in names), environ.get("SAGEBENCH_RENDEZVOUS"))
+        rank, world_size, local_rank, on_node = (int(environ[name]) for name in names)
+        rendezvous = environ.get("SAGEBENCH_RENDEZVOUS")
+        return cls(rank, world_size, local_rank, on_node, rendezvous)
 
 
 class Communicator:
@@ -102,7 +104,9 @@ class Communicator:
                 timeout=collective_timeout,
             )
             if backend == "gloo":
-                _gloo_groups.append((dist.group.WORLD, dist.group.WORLD._get_backend(device)))
+                world = dist.group.WORLD
+                assert world is not None
+                _gloo_groups.append((world, world._get_backend(device)))
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""
@@ -167,7 +171,8 @@ def own_addresses() -> list[str]:
     addresses = []
     for name in names:
         try:
-            addresses += [entry[4][0] for entry in socket.getaddrinfo(name, None, socket.AF_INET)]
+            found = socket.getaddrinfo(name, None, socket.AF_INET)
+            addresses += [str(address[0]) for *_, address in found]
         except OSError:
             continue
     return list(dict.fromkeys(name for name in names + addresses if not name.startswith("127.")))

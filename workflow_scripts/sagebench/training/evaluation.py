@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sagebench.engines.base import network_arguments
-from sagebench.engines.loaders import LOADERS, Loader, available_bytes, torch_view
+from sagebench.engines.loaders import LOADERS, Inputs, Loader, available_bytes, torch_view
 from sagebench.engines.precision import true_float32
 from sagebench.engines.side_stream import SideStream
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
-from sagebench.models.base import Edges, Network
+from sagebench.models.base import Edges, Layer, Network
 from sagebench.sampling.random import fold, hash_ids
 from sagebench.training.distributed import Communicator
 from sagebench.training.progress import Progress
@@ -73,7 +72,7 @@ class Evaluator:
         return self.communicator.sum(correct).item() / len(nodes)
 
     def _sampled(self, nodes: np.ndarray) -> Tensor:
-        def batch(index: int) -> tuple[Any, ...]:
+        def batch(index: int) -> Inputs:
             first = index * SAMPLED_BATCH_SIZE
             seeds = nodes[first : first + SAMPLED_BATCH_SIZE]
             return self.loader.load(self.loader.sample(seeds, fold(EVALUATION_STREAM, index)))
@@ -115,6 +114,7 @@ class Evaluator:
     def _projected(self, layer: int, h: Tensor, home: torch.device) -> Tensor | None:
         """What the layer's destinations read of every node, where it is not h itself."""
         conv = self.model.convs[layer - 1]
+        assert isinstance(conv, Layer)
         if not conv.projects:
             return None
         degrees = self.loader.degrees
@@ -128,6 +128,7 @@ class Evaluator:
     def _rows(self, layer: int, h: Tensor, projected: Tensor | None, ids: Tensor) -> Tensor:
         """The layer's output for some nodes (int64 ids on the CPU), from every neighbor."""
         conv = self.model.convs[layer - 1]
+        assert isinstance(conv, Layer)
         z = h if projected is None else projected
         reads_root = conv.aggregator is not None
         own = None if reads_root else z[ids.to(z.device)]

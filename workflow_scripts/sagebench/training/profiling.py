@@ -43,7 +43,7 @@ def profile_steps(trainer: Trainer, epoch: int, steps: int, directory: Path | No
             if last:
                 trainer.optimizer_step()
         synchronise_device(device)
-    if profiler is None:
+    if profiler is None or directory is None:
         return
     order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     averages = profiler.key_averages()

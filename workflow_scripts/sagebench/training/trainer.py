@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from statistics import mean
 from typing import Any
@@ -168,7 +169,7 @@ class Trainer:
         process has the same ones as any other.
         """
         first = next(self.order.micro_batches(1, 0))
-        first = first._replace(seeds=first.seeds[:1], step_seeds=1)
+        first = replace(first, seeds=first.seeds[:1], step_seeds=1)
         self.micro_step(self.engine.load(self.engine.sample(first)), synchronise=True)
         self.optimizer.zero_grad()
 

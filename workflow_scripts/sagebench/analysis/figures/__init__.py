@@ -11,7 +11,7 @@ says why there is nothing to draw.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sagebench import registry
 
@@ -46,7 +46,7 @@ def declared(axes: Iterable[str]) -> list[Declaration]:
     return found
 
 
-def _file_name(module: str, over: Any, axis: str | None) -> str | None:
+def _file_name(module: str, over: object, axis: str | None) -> str | None:
     if isinstance(over, dict):
         return over.get(axis, f"{module}_{axis}") if axis else None
     return module if over == axis else None
@@ -59,7 +59,7 @@ def in_order(axes: Iterable[str]) -> list[str]:
 
 
 def heading(axis: str | None) -> str:
-    if axis in HEADINGS:
+    if axis is None or axis in HEADINGS:
         return HEADINGS[axis]
     words = axis_words(axis)
     return words[0].upper() + words[1:]

@@ -16,7 +16,7 @@ def draw(data: Data) -> Drawing | str:
     column = evaluation(data.trials)
     if data.trials[column].isna().all():
         return "No trial of this study has a test accuracy."
-    drawing = over_axis(data, Value(column, 1, None), lead=chosen_by(data.trials).capitalize())
+    drawing = over_axis(data, Value(column, 1, ""), lead=chosen_by(data.trials).capitalize())
     (axes,) = drawing.figure.axes
     axes.margins(y=0.1)
     axes.set_ylabel(accuracy_label(column))

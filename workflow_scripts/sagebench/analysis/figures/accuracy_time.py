@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sagebench.analysis.chart import draw_points, epoch_time
@@ -35,7 +37,7 @@ CAPTION = (
 AXIS = "fanout"
 ORDER = 1
 
-FRONT = {"linestyle": (0, (4, 2)), "linewidth": 1.2}
+FRONT: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.2}
 EXPLAINED = {"full": "every neighbor", "sampled": "the trial's own fanout"}
 
 

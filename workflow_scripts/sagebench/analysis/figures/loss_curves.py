@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
@@ -27,7 +29,7 @@ def draw(data: Data) -> Drawing | str:
         return "No trial of this study has a loss curve yet."
     series = [name for name in trials["series"].unique() if name in set(curves["series"])]
     counts = sorted(trials["ranks"].unique().tolist())
-    looks = {
+    looks: dict[int, dict[str, Any]] = {
         count: {"color": colour, "linestyle": LINES[i % len(LINES)], "linewidth": 1.8}
         for i, (count, colour) in enumerate(zip(counts, shades(len(counts)), strict=True))
     }

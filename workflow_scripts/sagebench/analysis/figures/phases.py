@@ -24,7 +24,7 @@ CAPTION = (
     "micro-batches together. Outlined: the step as it ran, where sampling and transfer overlap "
     "with computing. Waiting is for the slowest rank."
 )
-AXIS = {}
+AXIS: dict[str, str | None] = {}
 ORDER = 9
 
 BAR, OVERLAPPED = 0.42, 0.2
@@ -53,8 +53,8 @@ def draw(data: Data) -> Drawing | str:
         axes.barh(places, width, BAR, left, color=colour, hatch=hatch, edgecolor="white", lw=0.5)
         left += width
     below = [place + (BAR + OVERLAPPED) / 2 for place in places]
-    look = {"color": "white", "edgecolor": INK, "linewidth": 0.9}
-    axes.barh(below, steps["overlapped"] / size, OVERLAPPED, **look)
+    width = steps["overlapped"] / size
+    axes.barh(below, width, OVERLAPPED, color="white", edgecolor=INK, linewidth=0.9)
     axes.set_yticks(places, steps["label"])
     axes.set_title(axis_label(data.trials, keys_of(data.axis)), size=8, color=SOFT, loc="left")
     axes.set_ylim(len(steps) - 0.4, -0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sagebench.analysis.chart import Value, over_axis
@@ -17,7 +19,7 @@ CAPTION = (
 AXIS = "ranks"
 ORDER = 2
 
-IDEAL = {"color": SOFT, "linewidth": 1.1, "linestyle": DASHES}
+IDEAL: dict[str, Any] = {"color": SOFT, "linewidth": 1.1, "linestyle": DASHES}
 
 
 def draw(data: Data) -> Drawing | str:
@@ -49,7 +51,7 @@ def over_ranks(data: Data, column: str) -> Drawing | str:
     if not bases:
         return " ".join(["No trial that can be compared.", *notes])
     lead = f"Against the median time with {' or '.join(map(str, bases))} "
-    drawing = over_axis(data, Value(column, 1, None), lead=lead + rank_word(rows, max(bases)))
+    drawing = over_axis(data, Value(column, 1, ""), lead=lead + rank_word(rows, max(bases)))
     drawing.notes += notes
     drawing.handles.append(handle("ideal", **IDEAL))
     return drawing
