@@ -61,7 +61,7 @@ def test_an_unknown_word_is_named_with_its_place_and_what_to_write(tmp_path, nam
 def test_what_is_no_trial_is_named(tmp_path, text):
     path = tmp_path / "trial.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"trial\.json cannot be read .*: delete what is there"):
+    with pytest.raises(UserError, match=r"trial\.json cannot be read .*: delete it"):
         read_trial(path)
 
 

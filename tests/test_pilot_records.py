@@ -58,6 +58,7 @@ OTHER = {
     "compile": True,
     "sampled_test_nodes": 10,
     "profile_steps": 1,
+    "method": "vote",
 }
 SAME_STEP = {
     "ranks", "epochs", "learning_rate", "learning_rate_scaling", "evaluate_every_epochs",

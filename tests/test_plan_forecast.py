@@ -147,7 +147,7 @@ def test_damaged_files_count_as_not_there_and_are_named(tmp_path):
     rows = plan_rows(study, Forecaster(study, warn=warned.append))
     assert {row.source for row in rows} == {"predicted", "asked for"}
     assert len(warned) == 2 and "is no probe" in warned[0] and "is no pilot" in warned[1]
-    assert all("makes it again" in said or "measures it again" in said for said in warned)
+    assert all("writes it again" in said or "repeats it" in said for said in warned)
 
 
 def test_an_epoch_is_so_many_measured_steps(tmp_path):

@@ -72,7 +72,7 @@ def test_an_outcome_that_cannot_be_read_is_said_and_counts_as_not_there(tmp_path
     assert totals(rows)[-1].measured == 0
     assert all(row.source == "predicted" for row in rows)
     (said,) = [one for one in limits.sentences(study, rows) if "damaged" in one]
-    assert said.startswith("The damaged outcome counts as not there, of 1 trial (blocks, batch 64")
+    assert said.startswith("The damaged outcome counts as missing, of 1 trial (blocks, batch 64")
     found = frontiers(study, rows, Forecaster(study))
     assert not any(cell.ended for one in found for cell in one.cells.values())
 

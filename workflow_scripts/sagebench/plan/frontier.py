@@ -64,7 +64,7 @@ class Frontier:
     engine: str
     fanouts: list[str]
     batch_sizes: list[int]
-    cells: dict[tuple[str | None, int | None], Cell]
+    cells: dict[tuple[str, int], Cell]
     limit: str  # what the verdicts refer to
     left_out: int  # fanouts and batch sizes that there is no room for
 
@@ -115,8 +115,9 @@ def frontiers(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> 
 def _frontier(
     study: Study, engine: str, rows: Sequence[PlanRow], forecaster: Forecaster
 ) -> Frontier:
-    cells: dict[tuple[str | None, int | None], Cell] = {}
+    cells: dict[tuple[str, int], Cell] = {}
     for row in rows:
+        assert row.fanout is not None and row.batch_size is not None  # a method without has none
         memory = row.peak_memory_bytes if row.measured else row.needed_memory_bytes
         cell = Cell(memory, row.fits, True, row.status if row.measured else None)
         before = cells.get((row.fanout, row.batch_size))
