@@ -11,7 +11,7 @@ SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS.absolute()))
 
 from sagebench.analysis.figures import declared, heading
-from sagebench.errors import UserError, full_disk_told
+from sagebench.errors import UserError, full_disk_as_user_error
 from sagebench.grid.freeze import (
     DEFAULT_CONFIGURATION,
     DEFAULT_SITE,
@@ -20,7 +20,7 @@ from sagebench.grid.freeze import (
     manifest_path,
     outcome_path,
     store_spec_path,
-    thaw,
+    load_frozen,
     trial_path,
 )
 from sagebench.grid.resources import (
@@ -35,7 +35,7 @@ from sagebench.grid.submission import (
     check_submission,
     lead_commands,
     profile_site,
-    typed_command,
+    shell_command,
 )
 from sagebench.launch.image import check_image
 from sagebench.pilot.records import missing_of
@@ -55,7 +55,7 @@ def site_path():
 def read_study():
     """The study as configured; in a job of a run, the study as that run froze it."""
     if not workflow.is_main_process and announced_study():
-        return thaw(announced_study())
+        return load_frozen(announced_study())
     overrides = dict(workflow.config_settings.config)
     overrides.pop("site", None)
     files = workflow.overwrite_configfiles or [ROOT / DEFAULT_CONFIGURATION]
@@ -228,11 +228,11 @@ def before_run():
         if submitted:
             cancel_orphans(Path.cwd(), trials)
             bound_waits()
-        with full_disk_told():
+        with full_disk_as_user_error():
             freezer.write(
                 trials,
                 [wildcards.store for wildcards in jobs.get("store", ())],
-                typed_command(sys.argv, Path.cwd()) if noted else None,
+                shell_command(sys.argv, Path.cwd()) if noted else None,
             )
             from sagebench.plan.forecast import freeze_predictions
 

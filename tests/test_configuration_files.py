@@ -8,10 +8,10 @@ import math
 import pytest
 import yaml
 from configurations import GOOD
-from sagebench.grid.configuration import json_schema, laid_over, read_configuration, types
+from sagebench.grid.compatibility import option_owners
+from sagebench.grid.configuration import json_schema, merged, read_configuration, types
 from sagebench.grid.freeze import load_study
 from sagebench.grid.site import Limits, Site, read_site
-from sagebench.grid.together import option_owners
 from sagebench.grid.trial import CHOICES
 from workflow_project import ROOT
 
@@ -128,7 +128,7 @@ def test_a_file_that_extends_another_is_laid_over_it(tmp_path):
 
 def test_laying_over_changes_neither_side():
     base, top = {"a": {"b": 1}}, {"a": {"c": 2}}
-    assert laid_over(base, top) == {"a": {"b": 1, "c": 2}}
+    assert merged(base, top) == {"a": {"b": 1, "c": 2}}
     assert (base, top) == ({"a": {"b": 1}}, {"a": {"c": 2}})
 
 

@@ -14,7 +14,7 @@ from sagebench.analysis.figures import declared
 from sagebench.analysis.outcomes import read_records, read_study
 from sagebench.analysis.tables import build_tables
 from sagebench.errors import UserError
-from sagebench.grid.freeze import Freezer, load_study, thaw
+from sagebench.grid.freeze import Freezer, load_frozen, load_study
 from trial_runs import Run
 from trials import make_trial, tiny_store
 
@@ -93,7 +93,7 @@ def test_a_run_uses_the_copies_that_it_froze(tmp_path, folder, monkeypatch):
     freezer.write([], [])
     for path in folder.iterdir():
         path.unlink()
-    assert thaw(freezer.path).requests == study.requests
+    assert load_frozen(freezer.path).requests == study.requests
     assert registry.load("model", "shared_weights").Layer
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sagebench.grid.submission import profile_site, typed_command
+from sagebench.grid.submission import profile_site, shell_command
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ AS_TYPED = "--profile 'profiles/my site' --config 'study=$(x)'"
 def test_the_command_can_be_typed_in_the_projects_folder(tmp_path, monkeypatch, program, typed):
     monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
     monkeypatch.chdir(tmp_path)
-    command = typed_command([program.format(here=tmp_path), *OPTIONS], tmp_path)
+    command = shell_command([program.format(here=tmp_path), *OPTIONS], tmp_path)
     assert command == f"{typed} {AS_TYPED}"
 
 
@@ -67,10 +67,10 @@ def test_the_module_of_a_projects_own_environment_is_typed_as_its_program(monkey
     monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
     folder = Path(sys.executable).parents[2]
     typed = Path(sys.executable).with_name("snakemake").relative_to(folder)
-    assert typed_command(["/x/snakemake/__main__.py", "-n"], folder) == f"{typed} -n"
+    assert shell_command(["/x/snakemake/__main__.py", "-n"], folder) == f"{typed} -n"
 
 
 def test_a_profile_from_the_environment_is_part_of_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv("SNAKEMAKE_PROFILE", "profiles/my site")
-    command = typed_command(["/opt/snakemake", "all"], tmp_path)
+    command = shell_command(["/opt/snakemake", "all"], tmp_path)
     assert command == "SNAKEMAKE_PROFILE='profiles/my site' snakemake all"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from configurations import CLUSTER, GOOD, changed, study_of
 from hypothesis import given
 from hypothesis import strategies as st
+from sagebench.grid.compatibility import option_owners
 from sagebench.grid.configuration import types
-from sagebench.grid.freeze import Freezer, thaw
-from sagebench.grid.together import option_owners
+from sagebench.grid.freeze import Freezer, load_frozen
 from sagebench.grid.trial import FIELD_NAMES
 
 
@@ -116,8 +116,8 @@ def test_a_frozen_study_thaws_to_the_same_trials(tmp_path):
     study = study_of({**GOOD, "results": str(tmp_path)})
     freezer = Freezer(study)
     freezer.write([next(iter(study.requests))], study.stores)
-    assert thaw(freezer.path).requests == study.requests
-    assert Freezer(thaw(freezer.path)).path == freezer.path
+    assert load_frozen(freezer.path).requests == study.requests
+    assert Freezer(load_frozen(freezer.path)).path == freezer.path
     assert len(list((tmp_path / "trials").iterdir())) == 1
 
 

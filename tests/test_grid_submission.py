@@ -8,7 +8,7 @@ import pytest
 from configurations import CLUSTER
 from sagebench.errors import UserError
 from sagebench.grid.site import validate_site
-from sagebench.grid.submission import carried, check_submission
+from sagebench.grid.submission import check_submission, survives_shell
 
 SITE = validate_site(CLUSTER)
 GOOD = {"folder": "/home/me/my own study; x", "python": "/opt/venv-3.11/bin/python", "texts": {}}
@@ -39,7 +39,7 @@ def test_what_is_carried_is_what_a_shell_makes_of_pythons_quotes(text, tmp_path)
         ["sh", "-c", f"printf %s {quoted}"], capture_output=True, text=True, cwd=tmp_path
     )
     arrives = done.stdout == text and not list(tmp_path.iterdir())
-    assert carried(text) == (text in CARRIED) == arrives
+    assert survives_shell(text) == (text in CARRIED) == arrives
 
 
 def refusal(**changes) -> str:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from sagebench.slurm import accounting
-from sagebench.slurm.accounting import COLUMNS, Asked, as_csv, collect, read_rows
+from sagebench.slurm.accounting import COLUMNS, TrialJob, as_csv, collect, read_rows
 from sagebench.slurm.commands import NoAnswer
 
 HOUR = 3600
@@ -43,7 +43,7 @@ def ran(job_id="7", start=0, end=HOUR, state="COMPLETED", **values):
 @pytest.fixture
 def trial(tmp_path):
     (tmp_path / "a-trial").mkdir()
-    return Asked(tmp_path / "a-trial", ranks=6, gpus=None)
+    return TrialJob(tmp_path / "a-trial", ranks=6, gpus=None)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_where_slurm_counts_no_gpus_the_site_s_word_holds(trial, slurm):
     slurm.known = {"7": [ran(gpus_allocated=None)]}
     (row,) = collect([trial])
     assert row["gpus_allocated"] is row["gpu_hours_used"] is None
-    (row,) = collect([Asked(trial.folder, ranks=2, gpus=4)])
+    (row,) = collect([TrialJob(trial.folder, ranks=2, gpus=4)])
     assert (row["gpu_hours_allocated"], row["gpu_hours_used"]) == (4, 2)
 
 

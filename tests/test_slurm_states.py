@@ -232,7 +232,7 @@ def test_a_running_trial_says_how_far_it_is(local, launcher):
     launcher.kill()
     launcher.wait()
     found = local.state()
-    assert (found.state, found.said) == ("failed", states.SILENT)
+    assert (found.state, found.said) == ("failed", states.NO_EXIT_RECORD)
     assert found.log == str(folder / "rank-0.log")
 
 
@@ -309,7 +309,7 @@ def test_a_running_job_starts_then_trains(slurm):
 
 def test_a_job_that_is_gone_without_a_word(slurm):
     slurm.begin(slurm_job_id="31", host="mel2001", pid=1)
-    assert (slurm.state().state, slurm.state().said) == ("failed", states.SILENT)
+    assert (slurm.state().state, slurm.state().said) == ("failed", states.NO_EXIT_RECORD)
 
 
 def test_a_job_that_began_after_the_queue_was_asked_runs(slurm):

@@ -11,7 +11,7 @@ from sagebench.errors import run_script
 from sagebench.files import write_atomic
 from sagebench.grid.freeze import outcome_path, study_of, study_parser
 from sagebench.grid.site import geometry
-from sagebench.slurm.accounting import Asked, as_csv, collect, read_rows
+from sagebench.slurm.accounting import TrialJob, as_csv, collect, read_rows
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     for trial_id, request in study.requests.items():
         ranks = request.trial.ranks
         gpus = geometry(ranks, study.site).devices_allocated if on_gpus else None
-        trials.append(Asked(Path(outcome_path(study.results, trial_id)).parent, ranks, gpus))
+        trials.append(TrialJob(Path(outcome_path(study.results, trial_id)).parent, ranks, gpus))
     rows = collect(trials, read_rows(path))
     write_atomic(path, as_csv(rows))
     known = sum(not row["reason"] for row in rows)

@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def full_disk_told() -> Iterator[None]:
+def full_disk_as_user_error() -> Iterator[None]:
     """Turns a full disk (ENOSPC, EDQUOT) into a UserError."""
     try:
         yield
@@ -43,7 +43,7 @@ def script_parser(docstring: str | None) -> argparse.ArgumentParser:
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main`; a UserError becomes one line on stderr and exit code 2."""
     try:
-        with full_disk_told():
+        with full_disk_as_user_error():
             sys.exit(main() or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

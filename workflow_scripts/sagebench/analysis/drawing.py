@@ -79,7 +79,7 @@ def draw(
 def new_figure(
     columns: int = 1, height_in: float = PLOT_HEIGHT_IN, sharey: bool = True
 ) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with `columns` axes side by side that share their y axis, unless told not to."""
+    """A figure with `columns` axes side by side that share their y axis, unless sharey is false."""
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     axes = figure.subplots(1, columns, sharey=sharey, squeeze=False)[0]
     sns.despine(figure)

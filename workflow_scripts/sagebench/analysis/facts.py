@@ -204,8 +204,8 @@ def _sampled(accuracy: float, standard_error: float) -> Cell:
 def _with_none(rows: pd.DataFrame, column: str) -> pd.Series:
     """Without an image, or without a package, is a way of running; a host that a trial which ended
     early did not record is not."""
-    told = column in WITHOUT or column.startswith("version_")
-    return rows[column].fillna(WITHOUT.get(column, "none")) if told else rows[column].dropna()
+    counts = column in WITHOUT or column.startswith("version_")
+    return rows[column].fillna(WITHOUT.get(column, "none")) if counts else rows[column].dropna()
 
 
 def _shown(column: str, value: Any) -> str:

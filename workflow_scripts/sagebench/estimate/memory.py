@@ -15,7 +15,7 @@ from math import hypot
 from statistics import NormalDist
 
 from sagebench.estimate.probe import GraphFacts, Sample, StepCost, available_bytes
-from sagebench.grid.together import samples_where_placed
+from sagebench.grid.compatibility import samples_where_placed
 from sagebench.grid.trial import Trial
 from sagebench.units import KIB
 

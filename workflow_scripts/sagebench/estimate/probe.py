@@ -17,7 +17,7 @@ from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.files import read_json
-from sagebench.grid.together import law_of, samples_where_placed
+from sagebench.grid.compatibility import law_of, samples_where_placed
 from sagebench.grid.trial import Fanout, Trial
 from sagebench.pilot.costs import deciding_values, step_name
 from sagebench.records import FromJson

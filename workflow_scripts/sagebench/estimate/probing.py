@@ -20,7 +20,7 @@ from sagebench.estimate.probe import GraphFacts, Probe, Sample, Spread, load_pro
 from sagebench.estimate.step import step_cost
 from sagebench.files import hold, write_json
 from sagebench.graph.store import GraphStore
-from sagebench.grid.together import law_of, samples_where_placed
+from sagebench.grid.compatibility import law_of, samples_where_placed
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import deciding_values, step_name
 from sagebench.sampling.cpu import CpuSampler

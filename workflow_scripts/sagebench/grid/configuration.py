@@ -55,19 +55,19 @@ def read_configuration(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any
     """Files laid over each other, the last on top, each over what it extends."""
     values: dict[str, Any] = {}
     for path in paths:
-        values = laid_over(values, _extended(Path(path), ()))
+        values = merged(values, _extended(Path(path), ()))
     return values
 
 
-def laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """`top` over `base`: mappings are merged, everything else and data sets are replaced."""
-    merged = dict(base)
+    result = dict(base)
     for key, value in top.items():
-        below = merged.get(key)
+        below = result.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping) and key != "dataset":
-            value = laid_over(below, value)
-        merged[key] = value
-    return merged
+            value = merged(below, value)
+        result[key] = value
+    return result
 
 
 def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
             f"{path}: extends is {name!r}, which is no file beside it: "
             "write the name of a configuration file, e.g. config.yaml."
         )
-    return laid_over(_extended(path.parent / name, (*above, path.resolve())), values)
+    return merged(_extended(path.parent / name, (*above, path.resolve())), values)
 
 
 def types() -> ModuleType:

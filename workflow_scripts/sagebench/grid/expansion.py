@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sagebench.errors import UserError
+from sagebench.grid.compatibility import heeds, incompatible, option_owners, options_of
 from sagebench.grid.site import Site, fits, fitting
-from sagebench.grid.together import heeds, option_owners, options_of, wrong_together
 from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, store_name
 from sagebench.grid.values import sentence
 from sagebench.registry import recorded
@@ -187,7 +187,7 @@ def _wrong(values: dict[str, Any], site: Site) -> Iterator[tuple[str, str]]:
             f"one number for each of the {layers} layers, e.g. {as_long}, "
             f"or set layers: {len(fanout)}",
         )
-    yield from wrong_together(values)
+    yield from incompatible(values)
     if values["precision"] == "tf32" and site.device == "cpu":
         yield (
             "precision",

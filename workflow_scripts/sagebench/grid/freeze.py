@@ -14,7 +14,7 @@ from typing import Any
 from sagebench import registry
 from sagebench.errors import script_parser
 from sagebench.files import read_json, read_object, write_atomic, write_json
-from sagebench.grid.configuration import laid_over, read_configuration, validate
+from sagebench.grid.configuration import merged, read_configuration, validate
 from sagebench.grid.expansion import Study, expand
 from sagebench.grid.site import geometry, read_site, validate_site
 from sagebench.grid.trial import digest
@@ -35,7 +35,7 @@ def load_study(
 
     Raises UserError with one sentence for each mistake in them.
     """
-    values = laid_over(read_configuration(paths), overrides or {})
+    values = merged(read_configuration(paths), overrides or {})
     use_plugins(values.get("plugins"))
     return expand(validate(values), read_site(site))
 
@@ -58,7 +58,7 @@ def study_parser(docstring: str | None) -> argparse.ArgumentParser:
 def study_of(arguments: argparse.Namespace) -> Study:
     """The study that the arguments name."""
     if arguments.study is not None:
-        return thaw(arguments.study)
+        return load_frozen(arguments.study)
     return load_study(arguments.configfile, arguments.site)
 
 
@@ -149,7 +149,7 @@ def plugin_copies(folder: str) -> dict[str, bytes | None]:
     return copies
 
 
-def thaw(path: str | os.PathLike[str]) -> Study:
+def load_frozen(path: str | os.PathLike[str]) -> Study:
     """The study in a frozen file, with what was decided by predictions when it was frozen."""
     document = read_json(path)
     use_plugins(document.get("plugins"))

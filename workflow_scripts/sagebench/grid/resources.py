@@ -15,7 +15,7 @@ PREFLIGHT_WALLTIME_MIN = 15
 PILOTS_START_MIN, PILOT_MIN = 10, 3
 """of a job; of one pilot: its process and its container, some seconds of micro-steps, a test"""
 
-Asked = Mapping[str, Any]
+TrialJob = Mapping[str, Any]
 """resources by Snakemake's names of them"""
 
 
@@ -25,7 +25,7 @@ def preflight_widths(site: Site) -> list[int]:
     return sorted({1, *(site.devices_per_node * count for count in nodes)})
 
 
-def slurm_resources(ranks: int, site: Site) -> Asked:
+def slurm_resources(ranks: int, site: Site) -> TrialJob:
     """What the Slurm plugin is to ask for; None is left out. Nothing where Slurm starts no ranks.
 
     A node that is given out whole is asked for whole, at every width: the trial's own srun then
@@ -118,11 +118,11 @@ def resources_of_pilots(site: Site, pilots: Callable[[], int]) -> dict[str, Any]
     return {"runtime": runtime_min, **_given(asked)} if asked else {}
 
 
-def _given(asked: Asked) -> dict[str, Any]:
+def _given(asked: TrialJob) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _by_job(asked: Mapping[Any, Asked], key: Callable[[Any], Any]) -> dict[str, Any]:
+def _by_job(asked: Mapping[Any, TrialJob], key: Callable[[Any], Any]) -> dict[str, Any]:
     """A rule's resources. asked: what its jobs ask for, by what tells them apart, which is the
     `key` of their wildcards.
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from sagebench import registry
 from sagebench.errors import UserError
-from sagebench.grid.together import option_owners
+from sagebench.grid.compatibility import option_owners
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     SEED_MAX,
@@ -72,11 +72,11 @@ def word(key: str) -> Any:
 
 def named(kind: str, default: str) -> tuple[Any, str, str]:
     """A key whose values are the names of modules."""
-    told = (f"{name}: {registry.described(kind, name)}" for name in registry.names(kind))
+    described = (f"{name}: {registry.described(kind, name)}" for name in registry.names(kind))
     present = BeforeValidator(
         lambda name: registry.present_name(name) if isinstance(name, str) else name
     )
-    return Annotated[choice(*registry.names(kind)), present], default, "; ".join(told)
+    return Annotated[choice(*registry.names(kind)), present], default, "; ".join(described)
 
 
 # Every flat key: its type, what it falls back to, what it is and its unit.
@@ -174,8 +174,10 @@ def _owned(key: str, owners: Mapping[str, Option]) -> tuple[Any, None, str]:
         if "default" not in option:
             raise UserError(f"{owner} declares {key} without a default: write one in its OPTIONS")
     kinds = tuple(_option(owner, key, option)[0] for owner, option in owners.items())
-    told = (f"{owner}, {o['default']} unless given: {o['help']}" for owner, o in owners.items())
-    return Union[kinds] | None, None, "; ".join(told)  # noqa: UP007
+    described = (
+        f"{owner}, {o['default']} unless given: {o['help']}" for owner, o in owners.items()
+    )
+    return Union[kinds] | None, None, "; ".join(described)  # noqa: UP007
 
 
 KEYS |= {key: _owned(key, owners) for key, owners in option_owners().items()}

@@ -70,7 +70,7 @@ def profile_site(arguments: Sequence[str]) -> str | None:
     return str(site) if site.is_file() else None
 
 
-def typed_command(arguments: Sequence[str], folder: Path) -> str:
+def shell_command(arguments: Sequence[str], folder: Path) -> str:
     """Snakemake's command line, its sys.argv, as one types it in `folder`.
 
     The program is `snakemake` by its path below `folder`, as `make` calls it, which needs no
@@ -117,7 +117,7 @@ def check_submission(
             'VENV="$HOME/sagebench-venv" behind make'
         )
     for what, text in {"the folder": folder, **texts}.items():
-        if not carried(text, as_script):
+        if not survives_shell(text, as_script):
             raise UserError(
                 f"{what} {text!r} cannot be handed to a Slurm job as it is: write it without ' \\ "
                 "and unprintable characters, and $ ` only with slurm-pass-command-as-script: true "
@@ -125,7 +125,7 @@ def check_submission(
             )
 
 
-def carried(text: str, as_script: bool = True) -> bool:
+def survives_shell(text: str, as_script: bool = True) -> bool:
     """Whether repr(text), which is how Snakemake quotes, is `text` to a shell and nothing more.
 
     A text that looks quoted is not quoted again.

@@ -90,11 +90,11 @@ def checked(model: type[Model], values: Any, root: str = "", tags: Iterable[str]
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        told = (root + _told(one, sorted(tags)) for one in error.errors(include_url=False))
-        raise UserError("\n".join(dict.fromkeys(told))) from None
+        said = (root + _sentence(one, sorted(tags)) for one in error.errors(include_url=False))
+        raise UserError("\n".join(dict.fromkeys(said))) from None
 
 
-def _told(details: ErrorDetails, tags: Sequence[str]) -> str:
+def _sentence(details: ErrorDetails, tags: Sequence[str]) -> str:
     path = ""
     last: int | str = ""
     for step in details["loc"]:

@@ -161,7 +161,7 @@ def slurm_job_end_unix_s() -> float | None:
 
 
 @contextmanager
-def only_one(home: Path, wait: bool) -> Iterator[None]:
+def trial_lock(home: Path, wait: bool) -> Iterator[None]:
     """Hold the lock of a trial or a pilot, by its folder; its file says who holds it.
 
     wait: until whoever holds it lets go; else that is a UserError.
@@ -188,7 +188,7 @@ def only_one(home: Path, wait: bool) -> Iterator[None]:
         yield
 
 
-def machine_alone() -> AbstractContextManager[int]:
+def machine_lock() -> AbstractContextManager[int]:
     """Wait until no other trial runs on this machine, whoever started it: it would be timed too."""
     path = Path(tempfile.gettempdir(), "sagebench-machine.lock")
     with contextlib.suppress(FileExistsError):

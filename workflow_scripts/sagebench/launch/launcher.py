@@ -21,7 +21,7 @@ from sagebench.files import read_json
 from sagebench.grid.submission import run_began_unix_s
 from sagebench.grid.trial import read_trial
 from sagebench.launch.attempt import CurrentAttempt, collect_provenance, compose_outcome
-from sagebench.launch.job import Job, Walltime, machine_alone, only_one
+from sagebench.launch.job import Job, Walltime, machine_lock, trial_lock
 from sagebench.launch.start import ranks_of
 from sagebench.launch.verdict import Verdict, decide
 from sagebench.records import (
@@ -66,13 +66,13 @@ def run_trial(
     trial = read_trial(trial_path)
     job = Job.read(trial, trial_path, store, outcome_path, study_path)
     try:
-        with handling_signals(interrupt), only_one(job.home, wait=not job.by_slurm):
+        with handling_signals(interrupt), trial_lock(job.home, wait=not job.by_slurm):
             outcome = outcome_since(job, since_unix_s)
             if outcome is None:
                 return run_alone(job, walltime_s)
             write_outcome(outcome_path, outcome)
     except Interrupted as interrupted:
-        return told_interrupted(interrupted.number)
+        return report_interruption(interrupted.number)
     print(f"{trial.id}: {outcome.status}, run by another process")
     return 0
 
@@ -94,7 +94,7 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
     """Run a trial that nobody else runs, on a machine where no other is run."""
     trial = job.trial
     with ExitStack() as held:
-        held.enter_context(nullcontext() if job.by_slurm else machine_alone())
+        held.enter_context(nullcontext() if job.by_slurm else machine_lock())
         # Before the attempt begins: a large image that has no record takes a while to read.
         provenance = collect_provenance(shlex.join(sys.argv), job.image, job.expandable_segments)
         attempt = CurrentAttempt.begin(job.home, walltime_s)
@@ -121,12 +121,12 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
         print(f"{trial.id}: {verdict.message}: run it again to go on", file=sys.stderr)
         return TO_BE_CONTINUED_CODE
     if verdict.signal is not None:
-        return told_interrupted(verdict.signal)
+        return report_interruption(verdict.signal)
     print(f"error: {verdict.message}; see {ended.log}", file=sys.stderr)
     return 1
 
 
-def told_interrupted(number: int) -> int:
+def report_interruption(number: int) -> int:
     """Say which signal ended the run; the exit code for it."""
     print(f"interrupted by {signal.Signals(number).name}", file=sys.stderr)
     return 128 + number

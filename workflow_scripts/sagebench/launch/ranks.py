@@ -93,12 +93,14 @@ class Ranks(ABC):
             failed = any(process.returncode for process in self.processes)
             seen_s = self.seen_after_failure_s if failed else self.seen_after_success_s
             until = time.monotonic() + seen_s
-            while not all(end.told for end in self._ends()) and time.monotonic() < until:
+            while not all(end.has_exit_record for end in self._ends()) and time.monotonic() < until:
                 time.sleep(self.poll_s)
         return [
             replace(
                 end,
-                log_tail=tail(log_path(self.directory, end.rank) if end.told else self.srun_log),
+                log_tail=tail(
+                    log_path(self.directory, end.rank) if end.has_exit_record else self.srun_log
+                ),
                 stopped=stopped and end.rank not in self.ended,
             )
             for end in self._ends()
@@ -185,7 +187,7 @@ class LocalRanks(Ranks):
         """A rank whose start_rank.py was killed, or found no room on the disk, has a code too."""
         codes = [process.poll() for process in self.processes]  # first: the note precedes the end
         return [
-            end if end.told else replace(end, code=code)
+            end if end.has_exit_record else replace(end, code=code)
             for end, code in zip(super()._ends(), codes, strict=True)
         ]
 

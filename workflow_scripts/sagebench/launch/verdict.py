@@ -31,7 +31,7 @@ class RankEnd:
     stopped: bool = False
 
     @property
-    def told(self) -> bool:
+    def has_exit_record(self) -> bool:
         """Whether the rank left an exit record (not after a node failure)."""
         return self.code is not None
 
@@ -67,11 +67,11 @@ def decide(
     matters.
     walltime_s: given where the launcher ended the ranks because their walltime was used up.
     """
-    told = [end.early_end for end in ends if end.early_end and end.code == EARLY_END_CODE]
-    if told:
-        told_first = min(told, key=lambda early_end: early_end.at_unix_s)
-        why = told_first.reason
-        return Verdict(told_first.status, why.message, why, why.rank)
+    records = [end.early_end for end in ends if end.early_end and end.code == EARLY_END_CODE]
+    if records:
+        first_record = min(records, key=lambda early_end: early_end.at_unix_s)
+        why = first_record.reason
+        return Verdict(first_record.status, why.message, why, why.rank)
     bad = sorted((end for end in ends if end.code != 0), key=_causality)
     if not bad:
         if complete:
@@ -84,7 +84,7 @@ def decide(
         reason = Reason(first.rank, "unknown", message, Limit("walltime", walltime_s, "s"))
         return Verdict(Status.TIME_LIMIT, message, reason, first.rank)
     said, line = _allocators_words(first.log_tail)
-    killed = not first.told or first.code == -signal.SIGKILL
+    killed = not first.has_exit_record or first.code == -signal.SIGKILL
     if said or (killed and not first.stopped and killed_for_memory()):
         limit = (
             exhausted_limit(line, device, limit_gib) if said else Limit("host_memory", None, "GiB")

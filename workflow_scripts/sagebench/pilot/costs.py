@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sagebench.grid.together import law_of, samples_where_placed
+from sagebench.grid.compatibility import law_of, samples_where_placed
 from sagebench.grid.trial import FIELD_NAMES, Trial, digest
 
 STEP, PILOT, EVALUATION, EPOCH = 1, 2, 4, 8

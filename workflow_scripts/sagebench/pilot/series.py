@@ -16,13 +16,13 @@ from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.site import geometry
 from sagebench.launch.attempt import CurrentAttempt, iso
-from sagebench.launch.job import ROOT, Job, Walltime, machine_alone, only_one
+from sagebench.launch.job import ROOT, Job, Walltime, machine_lock, trial_lock
 from sagebench.launch.launcher import (
     Interrupted,
     handling_signals,
     interrupt,
+    report_interruption,
     supervise,
-    told_interrupted,
 )
 from sagebench.launch.verdict import Verdict
 from sagebench.pilot.costs import PILOT, neutral
@@ -64,7 +64,7 @@ class Series:
                 with handling_signals(interrupt):
                     self.measure(works[0])
         except Interrupted as interrupted:
-            return told_interrupted(interrupted.number)
+            return report_interruption(interrupted.number)
         for failure in self.failed.values():
             print(f"error: {failure}", file=sys.stderr)
         if self.failed:
@@ -84,12 +84,14 @@ class Series:
         """
         home = self.folder / work.key
         with ExitStack() as held:
-            held.enter_context(only_one(home, wait=True))  # another's pilot takes a minute at most
+            held.enter_context(
+                trial_lock(home, wait=True)
+            )  # another's pilot takes a minute at most
             if found := read_pilot(self.folder / f"{work.key}.json"):
                 self.pilots[work.key] = found
                 return
             if self.study.site.launcher != "slurm":
-                held.enter_context(machine_alone())
+                held.enter_context(machine_lock())
             began = time.monotonic()
             walltime = Walltime.left_of_job(time.time())
             attempt = CurrentAttempt.begin(home, walltime.asked_s)
@@ -108,7 +110,7 @@ class Series:
             if record := record_of(work, verdict, attempt.directory):
                 write_pilot(self.folder, record)
                 self.pilots[work.key] = record
-                say(f"{work.key}: {told(record)}, in {duration(time.monotonic() - began)}")
+                say(f"{work.key}: {summary(record)}, in {duration(time.monotonic() - began)}")
             ended = attempt.ended(verdict)
             log_attempt(home, ended)
         if verdict.status is Status.TIME_LIMIT:
@@ -145,7 +147,7 @@ def record_of(work: Work, verdict: Verdict, directory: Path) -> Pilot | None:
     return Pilot.from_json({**about, "status": Status.COMPLETED, **values})
 
 
-def told(record: Pilot) -> str:
+def summary(record: Pilot) -> str:
     """Result of a pilot as one line for the log."""
     if record.status is Status.OUT_OF_MEMORY:
         return f"{record.status.words} ({record.reason.message if record.reason else ''})"

@@ -15,10 +15,10 @@ from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.files import read_json, read_object
+from sagebench.grid.compatibility import samples_where_placed
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.site import geometry
-from sagebench.grid.together import samples_where_placed
 from sagebench.grid.trial import Trial
 from sagebench.launch.job import ROOT
 from sagebench.launch.launcher import handling_signals

@@ -1,4 +1,4 @@
-"""How a preflight is told: a table for the terminal, and why a job left no record."""
+"""Output of a preflight: a table for the terminal, and why a job left no record."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def reason(said: str, path: Path, log: Path) -> str:
         if found := SBATCH.search(text):
             lines = [line.strip() for line in found[1].splitlines() if line.strip()]
             return f"Slurm refused the job: {' '.join(lines)}"
-        for told in (text, *_logs(text)):
-            if found := OURS.search(told):
+        for part in (text, *_logs(text)):
+            if found := OURS.search(part):
                 return found[1].strip()
         if found := MESSAGE.search(text):
             return f"{found[1].strip()} See {log}"

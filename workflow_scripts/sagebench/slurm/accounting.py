@@ -56,7 +56,7 @@ CLOCKS_APART_S = 60.0
 Row = dict[str, Any]
 
 
-class Asked(NamedTuple):
+class TrialJob(NamedTuple):
     """A trial: its folder, its ranks, and the GPUs that its job is given by the site's word; None
     where it computes on none."""
 
@@ -65,11 +65,11 @@ class Asked(NamedTuple):
     gpus: int | None
 
 
-def collect(trials: Iterable[Asked], before: Iterable[Row] = ()) -> list[Row]:
+def collect(trials: Iterable[TrialJob], before: Iterable[Row] = ()) -> list[Row]:
     """The rows of all attempts at the trials. before: the rows of an earlier call."""
     known = {_key(row): row for row in before if not row["reason"] and finished(row)}
     rows: list[Row] = []
-    to_ask: list[tuple[Row, Attempt, Asked]] = []
+    to_ask: list[tuple[Row, Attempt, TrialJob]] = []
     for trial in trials:
         for attempt in read_attempts(trial.folder):
             row = dict.fromkeys(COLUMNS) | {

@@ -37,7 +37,7 @@ STATES = (
 )
 """in the order in which they are shown"""
 
-SILENT = "terminated without an exit record (SIGKILL or node failure)"
+NO_EXIT_RECORD = "terminated without an exit record (SIGKILL or node failure)"
 SKIPPED_BECAUSE = "predicted to run out of memory"
 JUST_NOW_S = 5.0
 ENDED_AFTER_S = 300.0
@@ -126,7 +126,7 @@ def state_of(folder: Path, epochs: int, queue: Queue | None) -> TrialState:
     if last.status is None:
         ranks_log = folder / "attempts" / str(last.attempt) / "rank-0.log"
         silent_log = log if error or not ranks_log.exists() else ranks_log
-        return replace(ended, said=error or SILENT, log=str(silent_log))
+        return replace(ended, said=error or NO_EXIT_RECORD, log=str(silent_log))
     interrupted = last.status is Status.INTERRUPTED
     return replace(ended, state=last.status if interrupted else Status.FAILED, log=last.log)
 

@@ -39,7 +39,7 @@ def unheeded(method: str) -> set[str]:
     return {key for key in FIELD_NAMES if key not in always and not heeds(method, key)}
 
 
-def wrong_together(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def incompatible(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The keys whose values do not go with the others, and what to write instead.
 
     values: of every key of a configuration; of a model's option None where it is not given.
