@@ -116,7 +116,7 @@ def test_a_job_whose_end_slurm_has_not_noted_has_no_hours_yet(trial, slurm):
     slurm.known = {"7": [ran(end=None, state="RUNNING")]}
     (row,) = collect([trial])
     assert row["gpu_hours_allocated"] is None
-    assert row["reason"].startswith("Slurm has not noted the end of its job yet")
+    assert row["reason"].startswith("Slurm has not recorded the end of the job yet")
 
 
 def test_two_attempts_in_one_job_have_no_share_of_their_own(trial, slurm):
