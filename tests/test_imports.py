@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from sagebench import __version__
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "workflow_scripts" / "sagebench"
+LACKING = ["jinja2", "matplotlib", "seaborn", "snakemake"]
 DESIGN = ROOT / "docs" / "design.md"
 
 
@@ -63,6 +67,24 @@ def test_the_page_of_the_design_has_every_package_and_its_imports():
     order = list(page)  # the lowest first
     for package, others in page.items():
         assert others <= set(order[: order.index(package)]), f"{package} imports upward"
+
+
+def test_ranks_need_nothing_that_an_image_lacks():
+    """Image: `envs/container.in`, which has neither Snakemake nor what figures and pages need."""
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({LACKING!r})  # an import of None fails
+import sagebench.training.rank, sagebench.methods.minibatch, sagebench.pilot.rank
+import sagebench.preflight.rank, sagebench.grid.configuration
+from sagebench import registry
+for kind in ("engine", "model", "sampler", "source"):
+    [registry.load(kind, name) for name in registry.names(kind)]
+"""
+    path = str(LIBRARY.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_the_version_stands_once():

@@ -164,7 +164,7 @@ def test_what_a_run_needs_of_an_image_is_told(bench):
             check_image({**bench.site(), **values}, "make image PROFILE=p")
         return str(raised.value)
 
-    assert "is not there: build it with `make image PROFILE=p`, or correct image in" in refusal()
+    assert "is missing: build it with `make image PROFILE=p`, or correct image in" in refusal()
     assert "is not there: copy it there, or correct image in" in refusal(image_definition=None)
     bench.build()
     check_image(bench.site(), "")

@@ -106,7 +106,7 @@ def test_a_run_tells_where_it_stands_and_what_it_took(project):
     (trial,) = read(project.results / "tiny/tables/trials.csv")
     assert (trial["slurm_job_id"], trial["slurm_state"]) == (job.id, "COMPLETED")
     assert float(trial["slurm_gpu_hours_allocated_total"]) == pytest.approx(4 * hours)
-    assert "of the cluster</h2>" in (project.results / "tiny/report.html").read_text()
+    assert "Cluster resources used</h2>" in (project.results / "tiny/report.html").read_text()
 
 
 def status(project: Project) -> list[dict[str, str]]:

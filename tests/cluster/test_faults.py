@@ -33,7 +33,7 @@ from testbed import STATE
 
 TESTBED = Path(__file__).with_name("testbed.py")
 BED = Layout(Path(STATE))
-FULL = "error: there is no space left on the disk"
+FULL = "error: no space left on the disk"
 # A failure stays one, so that the second command is what mends it.
 ONCE = ("trials", "--retries", "0")
 

@@ -82,7 +82,7 @@ def test_a_bind_that_is_not_there(project):
 
 def test_an_image_that_is_not_there(project):
     project.change_site(**SMALL, image="gone.sif", image_definition=None)
-    assert "the image gone.sif is not there: " in problem(project)
+    assert "the image gone.sif is missing: " in problem(project)
 
 
 def test_an_image_that_is_none(project, tmp_path):

@@ -48,6 +48,9 @@ CHANGES: Mapping[str, tuple[int, Any]] = {
 """what a value changes, and what stands for it in the key of a measurement that it does not change;
 NEVER EDIT the latter, keys are made with it. A value that is not listed changes every cost."""
 
+WINDOW_PART = "window.json"
+EVALUATION_PART = "evaluation.json"
+"""what a pilot's rank leaves in its attempt's folder: the values of a `Pilot` that it measured"""
 STEPS_OF_OLD: tuple[Any, ...] = ("sage", {}, "minibatch", "uniform")
 """values that all steps had before there were others"""
 

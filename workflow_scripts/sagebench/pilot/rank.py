@@ -14,7 +14,7 @@ import torch
 
 from sagebench.files import write_json
 from sagebench.measure.memory import release_memory
-from sagebench.pilot.records import WINDOW_PART
+from sagebench.pilot.costs import WINDOW_PART
 from sagebench.training.setup import RankSetup
 from sagebench.training.trainer import EpochSums, synchronise_device
 

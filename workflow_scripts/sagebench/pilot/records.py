@@ -2,7 +2,7 @@
 study's are to be measured yet.
 
 results/pilots/MACHINE/KEY.json is a `Pilot`: a few micro-steps, or, where KEY begins with
-`evaluation-`, validation and test of the configurations that evaluate alike. Standard library only.
+`evaluation-`, validation and test of the configurations that evaluate alike.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import EVALUATION, PILOT, evaluation_key, neutral, pilot_key
+from sagebench.pilot.costs import (
+    EVALUATION,
+    EVALUATION_PART,
+    PILOT,
+    WINDOW_PART,
+    evaluation_key,
+    neutral,
+    pilot_key,
+)
 from sagebench.records import FromJson, PeakBytes, Reason, Status
 
 FORMAT = 1
 STATUSES = (Status.COMPLETED, Status.OUT_OF_MEMORY)
 """the ends that are results; anything else is a failure, which leaves no record"""
-WINDOW_PART = "window.json"
-EVALUATION_PART = "evaluation.json"
-"""what a pilot's rank leaves in its attempt's folder: the values of a `Pilot` that it measured"""
 
 
 @dataclass(frozen=True, kw_only=True)
