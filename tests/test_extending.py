@@ -126,7 +126,7 @@ def test_a_key_that_a_method_does_not_heed(tmp_path, folder, monkeypatch):
 
 
 WRONG = [
-    ("nothing.py", "x = 1\n", "declares nothing: write at its top what it is"),
+    ("nothing.py", "x = 1\n", "has no declaration: write one at its top"),
     ("sage.py", 'MODEL = "mine"\n', "has the name of another model"),
     ("broken.py", "MODEL = (\n", "cannot be read"),
     (

@@ -24,8 +24,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, monkeypatch, ca
         run_script(lambda: write_json(path, {"whole": False}))
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        f"error: there is no space left on the disk of {path}: make room there, and call the same "
-        "command again\n"
+        f"error: no space left on the disk of {path}: free some, and call the same command again\n"
     )
     assert path.read_text() == '{\n "whole": true\n}\n'
     assert list(tmp_path.iterdir()) == [path]

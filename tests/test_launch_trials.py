@@ -414,7 +414,7 @@ def test_an_attempt_that_starts_no_rank_is_noted_too(store, tmp_path):
     result = run.finish()
     assert result.returncode != 0
     (said,) = result.stderr.splitlines()
-    assert said.startswith("error: /gone is to be bound into the container and is not there")
+    assert said.startswith("error: /gone is listed under binds and does not exist")
     (attempt,) = run.attempts
     assert attempt["status"] == "failed"
     assert f"error: {attempt['message']}" == said

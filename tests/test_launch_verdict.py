@@ -171,7 +171,7 @@ def test_a_rank_without_a_word_is_the_cause_of_its_peers_end():
     ends = [RankEnd(0, -signal.SIGTERM, 0), RankEnd(1, None, 2, "srun: error: tb2: Node failure")]
     verdict = decide(ends, complete=False, limit_gib=None)
     assert verdict.status is Status.FAILED
-    assert verdict.message == "rank 1 ended without a word: srun: error: tb2: Node failure"
+    assert verdict.message == "rank 1 left no exit record: srun: error: tb2: Node failure"
 
 
 def test_slurms_word_for_memory_is_proof():

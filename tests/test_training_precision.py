@@ -110,7 +110,7 @@ def test_on_a_gpu_a_c_compiler_is_asked_for(monkeypatch):
     """What launches Triton's kernels is C; images with gcc need not have g++."""
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match="asks for a C compiler such as gcc, which is not here"):
+    with pytest.raises(UserError, match="asks for a C compiler such as gcc, which is missing"):
         compile_model(torch.nn.Linear(1, 1), torch.device("cuda"))
 
 

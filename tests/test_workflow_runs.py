@@ -242,7 +242,7 @@ def test_again_sets_outcomes_aside_and_the_next_run_makes_them_again(project):
 
     nothing = again("--where", "status=diverged,experiment=batch")
     assert nothing.returncode == 2
-    assert "nothing to measure again" in nothing.stderr
+    assert "nothing to rerun" in nothing.stderr
     assert len(project.outcomes()) == 3
     result = again("--where", "status=completed,experiment=batch")
     assert result.returncode == 0, result.stderr

@@ -123,5 +123,5 @@ def ending(end: RankEnd) -> str:
     lines = last_lines(end.log_tail)
     last = f": {lines[-1]}" if lines else ""
     if end.code is None:
-        return f"ended without a word{last}"
+        return f"left no exit record{last}"
     return f"failed with exit code {end.code}{last}"
