@@ -15,7 +15,7 @@ from sagebench import __version__
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "workflow_scripts" / "sagebench"
-LACKING = ["jinja2", "matplotlib", "seaborn", "snakemake"]
+LACKING = ["matplotlib", "seaborn", "snakemake"]
 DESIGN = ROOT / "docs" / "design.md"
 
 
@@ -70,7 +70,7 @@ def test_the_page_of_the_design_has_every_package_and_its_imports():
 
 
 def test_ranks_need_nothing_that_an_image_lacks():
-    """Image: `envs/container.in`, which has neither Snakemake nor what figures and pages need."""
+    """Image: `envs/container.in`, which has neither Snakemake nor what figures need."""
     code = f"""
 import sys
 sys.modules |= dict.fromkeys({LACKING!r})  # an import of None fails

@@ -165,7 +165,7 @@ def test_what_a_run_needs_of_an_image_is_told(bench):
         return str(raised.value)
 
     assert "is missing: build it with `make image PROFILE=p`, or correct image in" in refusal()
-    assert "is not there: copy it there, or correct image in" in refusal(image_definition=None)
+    assert "is missing: copy it there, or correct image in" in refusal(image_definition=None)
     bench.build()
     check_image(bench.site(), "")
     bench.lock.write_text("numpy==2\n")

@@ -258,7 +258,7 @@ def test_early_stopping(tmp_path, store):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"engine": "reference", "sampler": "pyg_lib"}, "pyg-lib, which is not installed here"),
+        ({"engine": "reference", "sampler": "pyg_lib"}, "pyg-lib, which is not installed"),
         ({"device": "cuda"}, "finds 0 GPUs here"),
         ({"precision": "tf32"}, "write precision: fp32 or bf16"),
         ({"dataset": {"name": "other", "source": "pubmed"}}, "give --store the store of that"),

@@ -50,7 +50,7 @@ def project(tmp_path) -> Clustered:
 
 def test_a_run_without_its_image_stops_before_its_first_job(project):
     said = project.run("trials", fails=True)
-    assert "error: the image images/some image.sif is not there: build it with `make image" in said
+    assert "error: the image images/some image.sif is missing: build it with `make image" in said
     assert project.ran("build_graph") == [] and not project.image.exists()
     project.run("image")
     project.run("trials")
@@ -82,7 +82,7 @@ def test_another_definition_stops_what_is_still_to_run_and_reruns_no_trial(proje
 def test_a_dry_run_tells_that_the_image_is_missing_and_goes_on(project):
     done = project.snakemake("trials", "-n", "--config", "site=clustered.yaml")
     assert done.returncode == 0
-    assert "A run would be refused: the image images/some image.sif is not there" in done.stdout
+    assert "A run would be refused: the image images/some image.sif is missing" in done.stdout
     assert "This was a dry-run" in done.stdout and not project.image.exists()
 
 

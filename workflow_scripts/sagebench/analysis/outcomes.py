@@ -17,7 +17,7 @@ from sagebench.grid.site import validate_site
 from sagebench.grid.trial import INTRODUCTION_DEFAULTS
 from sagebench.records import MEASURED_ENDS, Damaged, Outcome, Status, read_outcome
 
-YOUNGER = {name: INTRODUCTION_DEFAULTS[name] for name in ("model", "options")}
+YOUNGER = {name: INTRODUCTION_DEFAULTS[name] for name in ("method", "model", "options")}
 """values that older results do not hold, and by which figures tell trials apart"""
 
 
