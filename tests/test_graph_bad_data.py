@@ -96,7 +96,7 @@ BAD = {
     "not a zip": (bytes_changed(lambda b: b"edges"), "no whole .npz"),
     "empty file": (bytes_changed(lambda b: b""), "no whole .npz"),
     "wrong hash": (spec(sha256="ab" * 32), "SHA-256"),
-    "pickled npz": (array("y", np.array([{}] * NUM_NODES, object)), "y holds Python objects"),
+    "pickled npz": (array("y", np.array([{}] * NUM_NODES, object)), r"y\.npy holds Python objects"),
     "missing array": (without("y"), "has no y; it has edge_index"),
     "missing split": (without("valid"), "has no valid"),
     "folder without x": (folder_of_npy(skip="x"), "has no x"),

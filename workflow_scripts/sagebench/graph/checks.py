@@ -21,11 +21,8 @@ CHUNK_VALUES = 1 << 24  # values looked at in one go, so that a check costs mega
 def check_edge_index(edge_index: ArrayLike, num_nodes: int) -> NDArray[np.integer[Any]]:
     """`edge_index` [2, E] with every id in 0..num_nodes-1, in whatever integer dtype it came."""
     edge_index = np.asarray(edge_index)
-    if edge_index.ndim != 2 or edge_index.shape[0] != 2:
-        raise UserError(
-            f"edge_index has shape {list(edge_index.shape)}; give [2, E]: row 0 the u, row 1 "
-            "the v of u -> v"
-        )
+    wanted = "[2, E] integers: row 0 the u, row 1 the v of u -> v"
+    _require(edge_index.shape[:-1] == (2,), "iu", "edge_index", edge_index, wanted)
     _require_ids("edge_index", edge_index, num_nodes)
     return edge_index
 
@@ -33,13 +30,8 @@ def check_edge_index(edge_index: ArrayLike, num_nodes: int) -> NDArray[np.intege
 def check_features(features: ArrayLike) -> NDArray[np.float32]:
     """`x` as float32 [N, F], C order, finite, at least one row and one column."""
     features = np.asarray(features)
-    if features.ndim != 2 or 0 in features.shape:
-        raise UserError(
-            f"x has shape {list(features.shape)}; give [N, F]: one row a node, and at least one "
-            "node and feature"
-        )
-    if features.dtype.kind not in "fiub":
-        raise UserError(f"x has dtype {features.dtype}; give real numbers, for example float32")
+    wanted = "[N, F] real numbers: one row a node, and at least one node and feature"
+    _require(features.ndim == 2 and 0 not in features.shape, "fiub", "x", features, wanted)
     with np.errstate(over="ignore"):  # a float64 too large for float32 is found as inf below
         features = np.ascontiguousarray(features, dtype=np.float32)
     rows = max(1, CHUNK_VALUES // features.shape[1])
@@ -61,24 +53,22 @@ def check_labels(
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.shape != (num_nodes,):
-        raise UserError(f"y has shape {list(labels.shape)}; give [{num_nodes}], as x has rows")
+    wanted = f"[{num_nodes}] integers, a class 0, 1, 2, ... for each row of x"
+    _require(labels.shape == (num_nodes,), "fiu", "y", labels, wanted)
     if labels.dtype.kind == "f":
         broken = ~np.isfinite(labels) | (labels != np.floor(labels))
         _refuse_first(broken, "y", labels, "give a class 0, 1, 2, ...")
-    elif labels.dtype.kind not in "iu":
-        raise UserError(f"y has dtype {labels.dtype}; give classes 0, 1, 2, ... as integers")
     labels = labels.astype(np.int64)
     advice = "give a class from 0 on"
     if not unlabelled:
         advice += " (a node without a label: -1, with unlabelled: true in the data set's spec)"
     _refuse_first(labels < (-1 if unlabelled else 0), "y", labels, advice)
-    highest = int(labels.max())
     if num_classes is not None:
         advice = f"with num_classes: {num_classes} the classes are 0..{num_classes - 1}"
         _refuse_first(labels >= num_classes, "y", labels, advice)
         return labels, num_classes
     classes = np.unique(labels[labels >= 0])
+    highest = int(labels.max())
     if len(classes) <= highest:
         gap = int(np.argmax(classes != np.arange(len(classes))))
         raise UserError(
@@ -98,43 +88,38 @@ def check_splits(splits: Mapping[str, ArrayLike], labels: NDArray[np.int64]) -> 
     owner = np.full(len(labels), -1, np.int8)
     checked = {}
     for number, name in enumerate(SPLITS):
-        checked[name] = ids = _split_ids(name, np.asarray(splits[name]), len(labels))
-        taken = ids[owner[ids] >= 0]
-        if len(taken):
-            other = SPLITS[owner[taken[0]]]
+        ids = np.asarray(splits[name])
+        _require(ids.ndim == 1, "iub", name, ids, "one list of node ids, integers, or one mask")
+        if ids.dtype == bool:
+            if len(ids) != len(labels):
+                raise UserError(f"{name} is a mask of {len(ids)} values for {len(labels)} nodes")
+            ids = np.flatnonzero(ids)
+        if not len(ids):
+            raise UserError(f"{name} is empty; give it at least one node")
+        _require_ids(name, ids, len(labels))
+        checked[name] = ids = np.sort(ids.astype(np.int64))
+        if len(twice := ids[1:][ids[1:] == ids[:-1]]):
+            raise UserError(f"{name} has node {twice[0]} more than once; give each node once")
+        if len(taken := ids[owner[ids] >= 0]):
             raise UserError(
-                f"node {taken[0]} is in {other} and in {name} ({len(taken)} such nodes); give "
-                "splits that do not overlap"
+                f"node {taken[0]} is in {SPLITS[owner[taken[0]]]} and in {name} ({len(taken)} such "
+                "nodes); give splits that do not overlap"
             )
-        unlabelled = ids[labels[ids] < 0]
-        if len(unlabelled):
-            raise UserError(
-                f"node {unlabelled[0]} is in {name} but has no label; take it out of {name}"
-            )
+        if len(bare := ids[labels[ids] < 0]):
+            raise UserError(f"node {bare[0]} is in {name} but has no label; take it out of {name}")
         owner[ids] = number
     return checked
 
 
-def _split_ids(name: str, ids: NDArray, num_nodes: int) -> NDArray[np.int64]:
-    if ids.ndim != 1:
-        raise UserError(f"{name} has shape {list(ids.shape)}; give one list of node ids")
-    if ids.dtype == bool:
-        if len(ids) != num_nodes:
-            raise UserError(f"{name} is a mask of {len(ids)} values for {num_nodes} nodes")
-        ids = np.flatnonzero(ids)
-    if not len(ids):
-        raise UserError(f"{name} is empty; give it at least one node")
-    _require_ids(name, ids, num_nodes)
-    ids = np.sort(ids.astype(np.int64))
-    twice = ids[1:][ids[1:] == ids[:-1]]
-    if len(twice):
-        raise UserError(f"{name} has node {twice[0]} more than once; give each node once")
-    return ids
+def _require(fits: bool, kinds: str, name: str, values: NDArray, wanted: str) -> None:
+    """UserError unless the shape `fits` and the dtype is of one of NumPy's `kinds`."""
+    if not fits:
+        raise UserError(f"{name} has shape {list(values.shape)}; give {wanted}")
+    if values.dtype.kind not in kinds:
+        raise UserError(f"{name} has dtype {values.dtype}; give {wanted}")
 
 
 def _require_ids(name: str, ids: NDArray, num_nodes: int) -> None:
-    if ids.dtype.kind not in "iu":
-        raise UserError(f"{name} has dtype {ids.dtype}; give node ids as integers")
     if ids.size and (ids.min() < 0 or ids.max() >= num_nodes):
         advice = f"x has {num_nodes} nodes, so give 0 to {num_nodes - 1}"
         _refuse_first((ids < 0) | (ids >= num_nodes), name, ids, advice)

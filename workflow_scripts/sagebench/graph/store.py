@@ -59,11 +59,9 @@ class GraphStore:
         """
         folder = Path(folder)
         manifest = _read_manifest(folder)
-        arrays = {name: _open_array(folder, name, manifest["arrays"]) for name in ARRAYS}
-        store = cls(path=folder, manifest=manifest, **arrays)
-        if verify:
-            store._verify()
-        return store
+        described = manifest["arrays"]
+        arrays = {name: _open_array(folder, **described[name], verify=verify) for name in ARRAYS}
+        return cls(path=folder, manifest=manifest, **arrays)
 
     num_nodes = property(lambda self: self.manifest["num_nodes"])
     num_edges = property(lambda self: self.manifest["num_edges"])
@@ -74,14 +72,6 @@ class GraphStore:
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process maps the files again; by default the arrays' contents would be sent.
         return GraphStore.open, (self.path,)
-
-    def _verify(self) -> None:
-        for name in ARRAYS:
-            if _sha256(getattr(self, name)) != self.manifest["arrays"][name]["sha256"]:
-                raise UserError(
-                    f"{self.path / name}.npy does not have the checksum in {MANIFEST}; delete "
-                    f"{self.path} and build the store again"
-                )
 
 
 def write_store(
@@ -124,6 +114,7 @@ def write_store(
         }
         for name, array in arrays.items()
     }
+    checksums = "".join(described[name]["sha256"] for name in ARRAYS)
     manifest = {
         "format": FORMAT,
         "source": dict(source),
@@ -131,9 +122,7 @@ def write_store(
         "num_edges": len(row),
         "num_features": num_features,
         "num_classes": num_classes,
-        "checksum": hashlib.sha256(
-            "".join(described[name]["sha256"] for name in ARRAYS).encode()
-        ).hexdigest(),
+        "checksum": hashlib.sha256(checksums.encode()).hexdigest(),
         "arrays": described,
         "provenance": dict(provenance or {}),
     }
@@ -146,16 +135,14 @@ def write_store(
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
     try:
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_json(path)
     except FileNotFoundError:
-        raise UserError(
-            f"{folder} is no graph store (no {MANIFEST}); build it with build_graph.py"
-        ) from None
+        why = f"{folder} is no graph store (no {MANIFEST}); build it with build_graph.py"
+        raise UserError(why) from None
     except ValueError as error:
-        raise UserError(
-            f"{folder / MANIFEST} is not JSON ({error}); build the store again"
-        ) from None
+        raise UserError(f"{path} is not JSON ({error}); build the store again") from None
     if manifest.get("format") != FORMAT:
         raise UserError(
             f"{folder} has store format {manifest.get('format')}, this version reads {FORMAT}; "
@@ -164,20 +151,21 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _open_array(folder: Path, name: str, described: Mapping[str, Any]) -> NDArray[Any]:
-    path = folder / f"{name}.npy"
+def _open_array(
+    folder: Path, file: str, dtype: str, shape: list[int], sha256: str, verify: bool
+) -> NDArray[Any]:
     try:
         # Read-only on purpose: a private writable mapping ("c") would count against the memory
         # limit of a trial (RLIMIT_DATA), shared read-only pages do not.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(folder / file, mmap_mode="r", allow_pickle=False)
+        if (array.dtype.name, list(array.shape)) != (dtype, shape):
+            found = f"{array.dtype.name} {list(array.shape)}"
+            raise ValueError(f"it holds {found}, {MANIFEST} says {dtype} {shape}")
+        if verify and _sha256(array) != sha256:
+            raise ValueError(f"its checksum is not that in {MANIFEST}")
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); build the store again") from None
-    expected = (described[name]["dtype"], tuple(described[name]["shape"]))
-    if (array.dtype.name, array.shape) != expected:
-        raise UserError(
-            f"{path} holds {array.dtype.name} {list(array.shape)}, {MANIFEST} says {expected[0]} "
-            f"{list(expected[1])}; build the store again"
-        )
+        again = f"cannot be read ({error}); delete {folder} and build the store again"
+        raise UserError(f"{folder / file} {again}") from None
     return array
 
 
@@ -198,48 +186,38 @@ def _save(path: Path, array: NDArray[Any]) -> None:
 
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder` to write into; it takes its place at the end, or vanishes."""
-    _refuse_foreign(folder)
+    """A hidden folder beside `folder` to write into; it takes its place at the end, or vanishes.
+
+    A store may be replaced, somebody's other files may not. What killed builds left is removed: a
+    running one holds a lock on its folder.
+    """
+    if folder.exists():
+        known = {MANIFEST, *(f"{name}.npy" for name in ARRAYS)}
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
+        foreign = sorted(set(names) - known)
+        if foreign:
+            raise UserError(
+                f"{folder} has files that are no graph store's ({foreign[0]}); give another folder"
+            )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
+    for kind in ("building", "old"):
+        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
+            with contextlib.suppress(OSError), hold(leftover, flags=os.O_RDONLY):
+                shutil.rmtree(leftover, ignore_errors=True)
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.building-"))
+    old = building.with_name(building.name.replace(".building-", ".old-"))
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # some file systems have no locks
             stack.enter_context(hold(building, flags=os.O_RDONLY))
         try:
             yield building
             building.chmod(0o777 & ~umask())
-            old = building.with_name(building.name.replace(".building-", ".old-"))
             if folder.exists():
                 folder.rename(old)
-            try:
-                building.rename(folder)
-            except BaseException:
-                if old.exists():
-                    old.rename(folder)
-                raise
+            building.rename(folder)
             shutil.rmtree(old, ignore_errors=True)
         except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
             shutil.rmtree(building, ignore_errors=True)
             raise
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """A store may be replaced, somebody's other files may not."""
-    if not folder.exists():
-        return
-    known = {MANIFEST, *(f"{name}.npy" for name in ARRAYS)}
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
-    foreign = sorted(set(names) - known)
-    if foreign:
-        raise UserError(
-            f"{folder} has files that are no graph store's ({foreign[0]}); give another folder"
-        )
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove leftovers of killed builds. A running build holds a lock on its folder."""
-    for kind in ("building", "old"):
-        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
-            with contextlib.suppress(OSError), hold(leftover, flags=os.O_RDONLY):
-                shutil.rmtree(leftover, ignore_errors=True)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagebench.errors import UserError
+from sagebench.graph.checks import SPLITS
 from sagebench.graph.download import checked_sha256
 
 SOURCE = "a graph of one's own, in NumPy arrays"
@@ -51,7 +54,7 @@ OPTIONS = {
         "help": "of the .npz; null: not checked, only recorded in the manifest",
     },
 }
-ARRAYS = ("edge_index", "x", "y", "train", "valid", "test")
+ARRAYS = ("edge_index", "x", "y", *SPLITS)
 
 
 def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
@@ -59,57 +62,50 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
     provenance = {"path": str(path.resolve())}
     if not path.is_dir():
         provenance["sha256"] = checked_sha256(path, spec["sha256"])
-    arrays = _read_folder(path) if path.is_dir() else _read_npz(path)
+    arrays = _read(path)
     return {
         "edge_index": arrays["edge_index"],
         "undirected": bool(spec["undirected"]),
         "features": arrays["x"],
         "labels": arrays["y"],
-        "splits": {name: arrays[name] for name in ("train", "valid", "test")},
+        "splits": {name: arrays[name] for name in SPLITS},
         "num_classes": spec["num_classes"],
         "unlabelled": bool(spec["unlabelled"]),
         "provenance": provenance,
     }
 
 
-def _read_folder(folder: Path) -> dict[str, NDArray[Any]]:
-    files = {file.stem: file for file in folder.glob("*.npy")}
-    _require_all(folder, files)
-    return {
-        name: _read(files[name], lambda file: np.load(file, mmap_mode="r", allow_pickle=False))
-        for name in ARRAYS
-    }
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        # Opened as a zip first: NumPy takes everything else for a pickle, and says so.
-        with zipfile.ZipFile(path) as archive:
-            _require_all(path, [Path(name).stem for name in archive.namelist()])
-        with np.load(path, allow_pickle=False) as npz:
-            return {name: _read(name, lambda name: npz[name], f"{path}: ") for name in ARRAYS}
-    except zipfile.BadZipFile as error:
-        raise UserError(
-            f"{path} is no whole .npz file ({error}); write it with numpy.savez, and copy it whole"
-        ) from None
-
-
-def _require_all(path: Path, names: Collection[str]) -> None:
-    missing = [name for name in ARRAYS if name not in names]
-    if missing:
-        raise UserError(
-            f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(names)) or 'nothing'}, "
-            f"and should have {', '.join(ARRAYS)}"
-        )
-
-
-def _read(place: Any, read: Callable[[Any], NDArray[Any]], within: str = "") -> NDArray[Any]:
-    try:
-        return read(place)
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        if "allow_pickle" in str(error) or "Python objects" in str(error):
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays in a folder, memory-mapped, or in an .npz."""
+    arrays, at = {}, path
+    with ExitStack() as stack:
+        try:
+            if path.is_dir():
+                files = {
+                    file.stem: partial(np.load, file, mmap_mode="r") for file in path.glob("*.npy")
+                }
+            else:
+                # Opened as a zip first: NumPy takes everything else for a pickle, and says so.
+                stack.enter_context(zipfile.ZipFile(path))
+                npz = stack.enter_context(np.load(path))
+                files = {name: partial(npz.__getitem__, name) for name in npz.files}
+            if missing := [name for name in ARRAYS if name not in files]:
+                raise UserError(
+                    f"{path} has no {', '.join(missing)}; it has "
+                    f"{', '.join(sorted(files)) or 'nothing'}, and should have {', '.join(ARRAYS)}"
+                )
+            for name in ARRAYS:
+                at = path / f"{name}.npy"
+                arrays[name] = files[name]()
+        except zipfile.BadZipFile as error:
             raise UserError(
-                f"{within}{place} holds Python objects, which are never unpickled here; save plain "
-                "numbers"
+                f"{path} is no whole .npz file ({error}); write it with numpy.savez, and copy it "
+                "whole"
             ) from None
-        raise UserError(f"{within}{place} cannot be read ({error}); save it again") from None
+        except (ValueError, OSError, EOFError, zlib.error) as error:
+            if "allow_pickle" in str(error) or "Python objects" in str(error):
+                advice = "holds Python objects, which are never unpickled here; save plain numbers"
+            else:
+                advice = f"cannot be read ({error}); save it again"
+            raise UserError(f"{at} {advice}") from None
+    return arrays

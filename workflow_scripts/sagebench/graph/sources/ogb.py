@@ -18,8 +18,7 @@ import importlib.util
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagebench.errors import UserError
+from sagebench.graph.checks import SPLITS
 from sagebench.graph.download import checked_sha256, fetch
 
 SOURCE = "a graph of the Open Graph Benchmark, from its raw archive"
@@ -66,12 +66,15 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
     else:
         archive = Path(spec["archive"])
     sha256 = checked_sha256(archive, sha256)
-    with _opened(archive) as raw:
-        graph = _read_binary(raw) if "raw/data.npz" in raw.names else _read_csv(raw)
-        splits = {
-            part: raw.table(f"split/{about['split']}/{part}.csv.gz", int, columns=1)[:, 0]
-            for part in ("train", "valid", "test")
-        }
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            graph, splits = _read(next(zipfile.Path(opened).iterdir()), about["split"])
+    except (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise UserError(
+            f"{archive} is damaged or cut short ({error}); delete it and get it again"
+        ) from None
+    except UserError as error:
+        raise UserError(f"{archive}: {error}") from None
     return {
         **graph,
         "undirected": undirected,
@@ -99,89 +102,71 @@ def _metadata(name: str) -> dict[str, str]:
         return {row[""]: row[name] for row in csv.DictReader(file)}
 
 
-def _read_csv(raw: _Raw) -> dict[str, Any]:
-    return {
-        "edge_index": raw.table("raw/edge.csv.gz", int, columns=2).T,
-        "features": raw.table("raw/node-feat.csv.gz", float),
-        "labels": raw.table("raw/node-label.csv.gz", int, columns=1),
+def _read(top: zipfile.Path, split: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The graph and its splits, from an archive's top folder."""
+    if (top / "raw/data.npz").exists():
+        arrays = _arrays(top, "raw/data.npz", "edge_index", "node_feat")
+        labels = _arrays(top, "raw/node-label.npz", "node_label")["node_label"]
+        if labels.dtype.kind == "f":  # nodes without a label have NaN there
+            labels = np.where(np.isnan(labels), -1, labels)
+        graph = {
+            "edge_index": arrays["edge_index"],
+            "features": arrays["node_feat"],
+            "labels": labels,
+            "unlabelled": True,
+        }
+    else:
+        graph = {
+            "edge_index": _table(top, "raw/edge.csv.gz", int, columns=2).T,
+            "features": _table(top, "raw/node-feat.csv.gz", float),
+            "labels": _table(top, "raw/node-label.csv.gz", int, columns=1),
+        }
+    return graph, {
+        part: _table(top, f"split/{split}/{part}.csv.gz", int, columns=1)[:, 0] for part in SPLITS
     }
 
 
-def _read_binary(raw: _Raw) -> dict[str, Any]:
-    labels = raw.arrays("raw/node-label.npz", "node_label")["node_label"]
-    arrays = raw.arrays("raw/data.npz", "edge_index", "node_feat")
-    if labels.dtype.kind == "f":  # nodes without a label have NaN there
-        labels = np.where(np.isnan(labels), -1, labels)
-    return {
-        "edge_index": arrays["edge_index"],
-        "features": arrays["node_feat"],
-        "labels": labels,
-        "unlabelled": True,
-    }
+def _table(top: zipfile.Path, name: str, kind: type, columns: int | None = None) -> NDArray[Any]:
+    """A csv.gz without a header: [lines, columns] of int64 (kind int) or float32 (float)."""
+    print(f"reading {name}", file=sys.stderr, flush=True)
+    import pyarrow as pa
+    from pyarrow import csv as pa_csv
 
-
-class _Raw:
-    """The files of an open archive, by their names below its top folder."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
-        names = sorted(archive.namelist())
-        self.top = names[0].split("/")[0] + "/" if names else ""
-        self.names = {name.removeprefix(self.top) for name in names}
-
-    def table(self, name: str, kind: type, columns: int | None = None) -> NDArray[Any]:
-        """A csv.gz without a header: [lines, columns] of int64 (kind int) or float32 (float)."""
-        print(f"reading {name}", file=sys.stderr, flush=True)
-        import pyarrow as pa
-        from pyarrow import csv as pa_csv
-
-        with self._member(name) as member, gzip.open(member) as text:
-            found = text.readline().count(b",") + 1
-        if columns is not None and found != columns:
-            raise UserError(f"{name} has {found} columns, not {columns}; get the archive again")
-        names = [str(column) for column in range(found)]
-        types = dict.fromkeys(names, pa.int64() if kind is int else pa.float32())
-        with self._member(name) as member, gzip.open(member) as text:
-            try:
-                table = pa_csv.read_csv(
-                    text,
-                    read_options=pa_csv.ReadOptions(column_names=names),
-                    convert_options=pa_csv.ConvertOptions(column_types=types),
-                )
-            except pa.ArrowInvalid as error:
-                raise UserError(f"{name} is no table of numbers ({error})") from None
-        values = np.empty((len(table), found), np.int64 if kind is int else np.float32)
-        for column in range(found):
-            values[:, column] = table[column].to_numpy()
-        return values
-
-    def arrays(self, name: str, *wanted: str) -> dict[str, NDArray[Any]]:
-        """The arrays `wanted` of an .npz inside the archive."""
-        with self._member(name) as member, np.load(member, allow_pickle=False) as npz:
-            missing = [array for array in wanted if array not in npz.files]
-            if missing:
-                raise UserError(f"{name} has no {', '.join(missing)}; get the archive again")
-            return {array: npz[array] for array in wanted}
-
-    @contextmanager
-    def _member(self, name: str) -> Iterator[IO[bytes]]:
-        if name not in self.names:
-            raise UserError(
-                f"the archive has no {self.top}{name}; give OGB's own zip, or delete it to have "
-                "it downloaded again"
+    with _member(top, name) as member, gzip.open(member) as text:
+        found = text.readline().count(b",") + 1
+    if columns is not None and found != columns:
+        raise UserError(f"{name} has {found} columns, not {columns}; get the archive again")
+    names = [str(column) for column in range(found)]
+    types = dict.fromkeys(names, pa.int64() if kind is int else pa.float32())
+    with _member(top, name) as member, gzip.open(member) as text:
+        try:
+            table = pa_csv.read_csv(
+                text,
+                read_options=pa_csv.ReadOptions(column_names=names),
+                convert_options=pa_csv.ConvertOptions(column_types=types),
             )
-        with self.archive.open(self.top + name) as file:
-            yield file
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{name} is no table of numbers ({error})") from None
+    values = np.empty((len(table), found), np.int64 if kind is int else np.float32)
+    for column in range(found):
+        values[:, column] = table[column].to_numpy()
+    return values
 
 
-@contextmanager
-def _opened(archive: Path) -> Iterator[_Raw]:
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            yield _Raw(opened)
-    except (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
+def _arrays(top: zipfile.Path, name: str, *wanted: str) -> dict[str, NDArray[Any]]:
+    """The arrays `wanted` of an .npz inside the archive."""
+    with _member(top, name) as member, np.load(member, allow_pickle=False) as npz:
+        missing = [array for array in wanted if array not in npz.files]
+        if missing:
+            raise UserError(f"{name} has no {', '.join(missing)}; get the archive again")
+        return {array: npz[array] for array in wanted}
+
+
+def _member(top: zipfile.Path, name: str) -> IO[bytes]:
+    path = top / name
+    if not path.exists():
         raise UserError(
-            f"{archive} is damaged or cut short ({error}); delete it and get it again"
-        ) from None
-    except UserError as error:
-        raise UserError(f"{archive}: {error}") from None
+            f"the archive has no {path.at}; give OGB's own zip, or delete it to have it "
+            "downloaded again"
+        )
+    return path.open("rb")
