@@ -11,7 +11,7 @@ import pytest
 import torch
 from graphs import random_csc
 from sagebench.engines.base import make_engine, network_arguments
-from sagebench.engines.loaders import PinnedBuffers, torch_view
+from sagebench.engines.loaders import PinnedBuffers
 from sagebench.engines.precision import set_precision
 from sagebench.engines.side_stream import SideStream
 from sagebench.measure.clocks import PhaseClock
@@ -21,10 +21,9 @@ from sagebench.models.base import Network
 from sagebench.sampling.device.uniform import Sampler as TensorSampler
 from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.uniform import Sampler as CpuSampler
-from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.early_end import explain
+from sagebench.training.distributed import Communicator, Progress, RankEnvironment
 from sagebench.training.evaluation import Evaluator
-from sagebench.training.progress import Progress
+from sagebench.training.rank import explain
 from sagebench.training.trainer import EpochSums, Trainer
 from trials import make_trial, tiny_store
 
@@ -186,9 +185,8 @@ def test_evaluation_is_the_cpus(store, monkeypatch, home, placement, method):
     accuracies = []
     for device in (CPU, CUDA):
         engine = make_engine(trial, store, device)
-        labels = torch_view(store.labels).to(device)
         communicator = Communicator(RankEnvironment(), device)
-        evaluator = Evaluator(trial, store, communicator, labels, engine.loader)
+        evaluator = Evaluator(trial, store, communicator, engine.loader, Progress(False))
         accuracies.append(evaluator.accuracy(weights_of(trial, store), store.test, method))
     assert accuracies[0] == pytest.approx(accuracies[1], abs=1 / len(store.test))
 

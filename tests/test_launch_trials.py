@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from sagebench.engines.precision import OLDEST, torch_version
 from sagebench.files import hold
+from sagebench.methods import minibatch
 from sagebench.sampling.order import SeedOrder
 from sagebench.slurm.states import state_of
-from sagebench.training import profiling
 from trial_runs import LIMIT_S, Run
 from trials import endless_trial, make_trial, tiny_store
 
@@ -132,12 +132,12 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_a_trace_that_is_too_large_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(profiling, "TRACE_LIMIT_BYTES", 100)
+    monkeypatch.setattr(minibatch, "TRACE_LIMIT_BYTES", 100)
 
     def export(path: str) -> None:
         Path(path).write_bytes(os.urandom(1000))
 
-    said = profiling._write_trace(export, tmp_path / "trace.json.gz")
+    said = minibatch.write_trace(export, tmp_path / "trace.json.gz")
     assert said.endswith("is not kept: write fewer profile_steps")
     assert list(tmp_path.iterdir()) == []
 

@@ -7,7 +7,7 @@ import torch
 from sagebench.attempts import EARLY_END_CODE, RankEarlyEnd
 from sagebench.launch.verdict import RankEnd, decide
 from sagebench.records import Limit, Reason, Status
-from sagebench.training.early_end import explain
+from sagebench.training.rank import explain
 
 PEER_GONE = "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:4242"
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from sagebench.engines.base import make_engine
 from sagebench.measure.clocks import PhaseClock
-from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.progress import Progress
+from sagebench.training.distributed import Communicator, Progress, RankEnvironment
 from sagebench.training.trainer import EpochSums, Trainer
 from trials import make_trial, tiny_store
 

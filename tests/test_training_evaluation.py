@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranks import run_ranks
 from sagebench.engines.base import make_engine, network_arguments
-from sagebench.engines.loaders import torch_view
+from sagebench.engines.loaders import LOADERS, torch_view
 from sagebench.graph.store import GraphStore
 from sagebench.models.pyg import PygNetwork
 from sagebench.training import evaluation
-from sagebench.training.distributed import Communicator, RankEnvironment
+from sagebench.training.distributed import Communicator, Progress, RankEnvironment
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
 from trials import make_trial, tiny_store
 
@@ -60,7 +60,8 @@ class Recorder(Evaluator):
 
 def make_evaluator(trial, store, loader=None, place=None):
     communicator = Communicator(place or RankEnvironment(), CPU)
-    return Recorder(trial, store, communicator, torch_view(store.labels), loader)
+    loader = loader or LOADERS["mapped"](trial, store, CPU)
+    return Recorder(trial, store, communicator, loader, Progress(False))
 
 
 MODELS = [

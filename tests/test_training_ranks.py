@@ -26,8 +26,7 @@ def step_gradients(place, trial_values: dict, folder: str, device: str = "cpu") 
     from sagebench.graph.store import GraphStore
     from sagebench.measure.clocks import PhaseClock
     from sagebench.models.base import Network
-    from sagebench.training.distributed import Communicator
-    from sagebench.training.progress import Progress
+    from sagebench.training.distributed import Communicator, Progress
     from sagebench.training.trainer import Trainer
 
     trial, store = make_trial(**trial_values), GraphStore.open(folder)
@@ -37,7 +36,6 @@ def step_gradients(place, trial_values: dict, folder: str, device: str = "cpu") 
     engine = make_engine(trial, store, communicator.device)
     engine.model.load_state_dict(weights)
     trainer = Trainer(trial, engine, store.train, communicator, PhaseClock(), Progress(False))
-    trainer.parallelise()
     steps = []
     for batch in engine.stream(trainer.order.micro_batches(1, place.rank)):
         trainer.micro_step(batch, synchronise=batch.micro_batch.last_of_step)
@@ -55,8 +53,7 @@ def phases_with_a_slow_rank(place, folder: str, slow: int, late_s: float) -> dic
     from sagebench.engines.base import make_engine
     from sagebench.graph.store import GraphStore
     from sagebench.measure.clocks import PhaseClock
-    from sagebench.training.distributed import Communicator
-    from sagebench.training.progress import Progress
+    from sagebench.training.distributed import Communicator, Progress
     from sagebench.training.trainer import Trainer
 
     trial = make_trial(ranks=place.world_size, phase_window_steps=6)
@@ -70,7 +67,6 @@ def phases_with_a_slow_rank(place, folder: str, slow: int, late_s: float) -> dic
 
     engine.sample = late
     trainer = Trainer(trial, engine, store.train, communicator, PhaseClock(), Progress(False))
-    trainer.parallelise()
     trainer.warm_up()
     phases = trainer.time_phases(1)
     communicator.close()

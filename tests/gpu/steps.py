@@ -48,8 +48,11 @@ from sagebench.kernels.segment import _by_source, segment_aggregate  # noqa: E40
 from sagebench.measure import machine  # noqa: E402
 from sagebench.measure.clocks import PhaseClock  # noqa: E402
 from sagebench.measure.machine import Nvml  # noqa: E402
-from sagebench.training.distributed import Communicator, RankEnvironment  # noqa: E402
-from sagebench.training.progress import Progress  # noqa: E402
+from sagebench.training.distributed import (  # noqa: E402
+    Communicator,
+    Progress,
+    RankEnvironment,
+)
 from sagebench.training.trainer import Trainer, synchronise_device  # noqa: E402
 
 GIB = 1 << 30

@@ -124,7 +124,6 @@ def step(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
     device = choose_device(trial.device, env)
     run = StepRun(trial, store, Path(), env, device, PhaseClock())
     run.build()
-    run.warm_up()
     run.begin_measuring()
     on_gpu = device.type == "cuda"
     loaded = torch.cuda.memory_allocated(device) if on_gpu else run.peak.host_bytes()

@@ -19,6 +19,9 @@ from sagebench.records import PeakBytes
 from sagebench.units import GIB, KIB
 
 POLL_S = 0.01
+HANDLE_WORDS = ("cublas_status_not_initialized", "cusparse_status_not_initialized")
+HANDLE_BYTES = 512 << 20
+"""what a library's handle and workspace take at most"""
 
 
 def limit_memory(device: torch.device, limit_gib: float) -> None:
@@ -51,15 +54,20 @@ def lift_limit(device: torch.device) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
-def allocators_error(error: BaseException) -> BaseException | None:
+def allocators_error(error: BaseException, device: torch.device) -> BaseException | None:
     """The allocator's exception: `error` itself or one that caused it; None where there is none."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return error
     said = str(error).lower() if isinstance(error, (RuntimeError, OSError)) else ""
     if any(words in said for words in ALLOCATOR_MESSAGES):
         return error
+    # cuBLAS and cuSPARSE say the same of a driver that does not fit them as of a full GPU.
+    if device.type == "cuda" and any(words in said for words in HANDLE_WORDS):
+        with contextlib.suppress(RuntimeError):  # the GPU itself has failed
+            if torch.cuda.mem_get_info(device)[0] < HANDLE_BYTES:
+                return error
     cause = error.__cause__ or error.__context__
-    return None if cause is None else allocators_error(cause)
+    return None if cause is None else allocators_error(cause, device)
 
 
 def release_memory(device: torch.device) -> None:

@@ -3,27 +3,35 @@ timing."""
 
 from __future__ import annotations
 
+import gzip
+import math
+import shutil
 import statistics
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile, record_function
 
+from sagebench.attempts import PROFILE
 from sagebench.measure.memory import lift_limit, release_memory
-from sagebench.records import Epoch, Timing
+from sagebench.records import Epoch, Status, Timing
 from sagebench.training.checkpoint import BestWeights, write_tensors
-from sagebench.training.early_end import check_finite
-from sagebench.training.profiling import profile_steps
-from sagebench.training.progress import epoch_line
-from sagebench.training.setup import RankSetup
-from sagebench.training.trainer import EpochSums
+from sagebench.training.setup import EarlyEnd, RankSetup
+from sagebench.training.trainer import EpochSums, synchronise_device
 
 METHOD = "mini-batch training over sampled neighborhoods"
 
 SAVE_EVERY_S = 120.0
 """of training, between two checkpoints within an epoch"""
+PROFILE_ROWS = 60
+TRACE_LIMIT_BYTES = 15 << 20
 
 
 class Run(RankSetup):
@@ -37,11 +45,9 @@ class Run(RankSetup):
         self.build()
 
     def run(self) -> None:
-        self.warm_up()
         self._restore()
         self.begin_measuring()
         self.describe()
-        self.write()
         self._train()
         self.sum_up()
         self.measured.timing = timing(self.measured.epochs, self.trial.ranks)
@@ -75,8 +81,10 @@ class Run(RankSetup):
         with self.measuring():
             epoch = self.trainer.epoch(self.sums, self._before_micro_step, self.note_first_step)
         assert epoch is not None, "it is never left early"
-        with self.clock("forward"):
-            check_finite(epoch.loss, epoch.epoch)
+        if not math.isfinite(epoch.loss):
+            self.clock.phase = "forward"
+            message = f"the training loss was {epoch.loss} in epoch {epoch.epoch}"
+            raise EarlyEnd(Status.DIVERGED, message)
         return epoch
 
     def _before_micro_step(self, sums: EpochSums) -> bool:
@@ -86,7 +94,7 @@ class Run(RankSetup):
             self.count_energy()
             self._save(sums.time_s, sums.micro_steps)
             sums.start_clock()
-        self.deadline.check()
+        self.check_deadline()
         return False
 
     def _save(self, time_s: float, micro_steps: int) -> None:
@@ -175,18 +183,40 @@ class Run(RankSetup):
         self.write()
 
     def _profile(self) -> None:
-        """Once all is measured and written: what a profiler takes or fails at is no part of it."""
-        trial = self.trial
-        if not trial.profile_steps:
+        """Profile micro-steps, once all is measured and written: what a profiler takes or fails at
+        is no part of the trial."""
+        if not self.trial.profile_steps:
             return
-        self.progress.say(f"profiling {trial.profile_steps} micro-steps")
+        self.progress.say(f"profiling {self.trial.profile_steps} micro-steps")
         lift_limit(self.device)
-        mine = self.directory if self.env.rank == 0 else None
         try:
-            profile_steps(self.trainer, trial.epochs + 2, trial.profile_steps, mine)
+            self._profile_steps(self.trial.profile_steps)
         except Exception as error:
             traceback.print_exc()
             self.progress.say(f"no profile: {type(error).__name__}: {error}")
+
+    def _profile_steps(self, steps: int) -> None:
+        """Train on as an epoch does, sampling in the background, under torch's profiler; rank 0
+        writes the table and the trace (for chrome://tracing or ui.perfetto.dev)."""
+        trainer, kind = self.trainer, self.device.type
+        of_gpu = [ProfilerActivity.CUDA] if kind == "cuda" else []
+        self.engine.model.train()
+        micro_batches = trainer.order.micro_batches(self.trial.epochs + 2, self.env.rank)
+        with profile(activities=[ProfilerActivity.CPU, *of_gpu]) as profiler:
+            for batch in self.engine.stream(islice(micro_batches, steps)):
+                last = batch.micro_batch.last_of_step
+                with record_function("micro-step"):
+                    trainer.micro_step(batch, synchronise=last)
+                if last:
+                    trainer.optimizer_step()
+            synchronise_device(self.device)
+        if self.env.rank == 0:
+            table = profiler.key_averages().table(
+                sort_by=f"self_{kind}_time_total", row_limit=PROFILE_ROWS, max_name_column_width=80
+            )
+            table_path, trace_path = (self.directory / name for name in PROFILE)
+            said = write_trace(profiler.export_chrome_trace, trace_path)
+            table_path.write_text(f"{steps} micro-steps; {said}\n{table}\n")
 
     def _time(self, **seconds: Any) -> None:
         assert self.measured.timing is not None
@@ -212,3 +242,28 @@ def timing(epochs: list[Epoch], ranks: int) -> Timing:
         training_s=sum(epoch.time_s for epoch in epochs),
         evaluation_s=sum(epoch.evaluation_s or 0.0 for epoch in epochs),
     )
+
+
+def epoch_line(epoch: Epoch, epochs: int) -> str:
+    """One epoch in one line of a log."""
+    line = (
+        f"epoch {epoch.epoch:>3} of {epochs}   loss {epoch.loss:.4f}   "
+        f"train accuracy {epoch.train_accuracy:.4f}   {epoch.time_s:.2f} s"
+    )
+    if epoch.validation_accuracy is not None:
+        line += f"   validation {epoch.validation_accuracy:.4f} in {epoch.evaluation_s:.2f} s"
+    return line
+
+
+def write_trace(export: Callable[[str], None], path: Path) -> str:
+    """The trace by torch's `export`, compressed; returns what became of it."""
+    with TemporaryDirectory(dir=path.parent) as folder:  # no place for torch's own, nor half a one
+        whole = Path(folder, path.name)
+        export(str(whole.with_suffix("")))
+        with whole.with_suffix("").open("rb") as plain, gzip.open(whole, "wb") as packed:
+            shutil.copyfileobj(plain, packed)
+        size = whole.stat().st_size
+        if size <= TRACE_LIMIT_BYTES:
+            whole.replace(path)
+            return f"their trace: {path.name}"
+    return f"their trace of {size / 2**20:.0f} MiB is not kept: write fewer profile_steps"

@@ -56,10 +56,8 @@ class PilotRun(RankSetup):
         self.micro_batches = -(-len(self.trainer.order.train_nodes) // self.trial.batch_size)
 
     def run(self) -> None:
-        self.warm_up()
         self.begin_measuring()
         self.describe()
-        self.write()
         measure = self._window if self.part == WINDOW_PART else self._evaluation
         write_json(self.directory / self.part, measure())
         self.measured.complete = True
@@ -107,7 +105,7 @@ class PilotRun(RankSetup):
 
         def is_warm(_: EpochSums) -> bool:
             nonlocal began
-            self.deadline.check()
+            self.check_deadline()
             if sums.micro_steps <= 1:  # then the first batch has come
                 began = time.monotonic()
             return sums.micro_steps >= self.ahead and time.monotonic() - began > WARM_UP_S
@@ -129,7 +127,7 @@ class PilotRun(RankSetup):
             ends.append((time.perf_counter(), sums.nodes, sums.edges, self.node_energy_j()))
 
         def stops(_: EpochSums) -> bool:
-            self.deadline.check()
+            self.check_deadline()
             waits_s.append(sums.wait_s)
             if sums.micro_steps in (first, last):
                 look()

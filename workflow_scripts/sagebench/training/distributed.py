@@ -1,17 +1,19 @@
-"""Process group: rank numbers, and the collectives that training uses."""
+"""Ranks of a trial: their numbers, their collectives, and the log of the first."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import socket
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,6 +27,8 @@ MEETING_TIMEOUT = timedelta(minutes=10)
 POLL_S = 0.05
 TRY_S = 5.0
 """for one address to answer"""
+LINE_EVERY_S = 30.0
+Item = TypeVar("Item")
 
 _gloo_groups: list[tuple[Any, Any]] = []
 """each with its backend: kept until the process is about to end.
@@ -93,9 +97,7 @@ class Communicator:
         self.device = device
         if env.world_size > 1:
             backend = backend or ("nccl" if device.type == "cuda" else "gloo")
-            store = None
-            if env.rendezvous:
-                store = meet(Path(env.rendezvous), env.rank, env.world_size, meeting_timeout)
+            store = meet(Path(env.rendezvous), env, meeting_timeout) if env.rendezvous else None
             dist.init_process_group(
                 backend,
                 store=store,
@@ -110,15 +112,14 @@ class Communicator:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""
-        return self._reduce(values, dist.ReduceOp.SUM)
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
 
     def max(self, values: torch.Tensor) -> torch.Tensor:
         """Maximum over the ranks, in place."""
-        return self._reduce(values, dist.ReduceOp.MAX)
-
-    def _reduce(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
         if self.world_size > 1:
-            dist.all_reduce(values, operation)
+            dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
 
     def broadcast(self, values: torch.Tensor, source: int) -> None:
@@ -144,24 +145,35 @@ class Communicator:
             dist.destroy_process_group()
 
 
-def meet(path: Path, rank: int, world_size: int, timeout: timedelta) -> dist.Store:
+def meet(path: Path, env: RankEnvironment, timeout: timedelta) -> dist.Store:
     """The store of the ranks that were given the same `path`, a file that is not there yet.
 
     Rank 0 serves it at a port that is free, and writes its address there: it is found whatever its
     node is called, and no host or port is configured.
     Raises UserError where rank 0 cannot be found or reached within `timeout`.
     """
-    if rank == 0:
+    # Tells machines apart, not containers or names: it is the running kernel's.
+    machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    if env.rank == 0:
         # Port 0: the system chooses one that is free.
         store = dist.TCPStore(
-            "127.0.0.1", 0, world_size, is_master=True, timeout=timeout, wait_for_workers=False
+            "127.0.0.1", 0, env.world_size, is_master=True, timeout=timeout, wait_for_workers=False
         )
-        write_json(path, {"machine": machine_id(), "port": store.port, "hosts": own_addresses()})
+        write_json(path, {"machine": machine, "port": store.port, "hosts": own_addresses()})
         return store
-    found = _wait_for(path, time.monotonic() + timeout.total_seconds())
-    host = reachable_host(found)
+    until_monotonic_s = time.monotonic() + timeout.total_seconds()
+    while not path.exists():
+        if time.monotonic() > until_monotonic_s:
+            raise UserError(
+                f"rank 0 has not written {path}: is it running, and is the folder the same one "
+                f"on {socket.gethostname()}?"
+            )
+        time.sleep(POLL_S)
+    found = read_json(path)
+    port, hosts = found["port"], found["hosts"]
+    host = "127.0.0.1" if found["machine"] == machine else reachable(hosts, port)
     return dist.TCPStore(
-        host, found["port"], world_size, is_master=False, timeout=timeout, wait_for_workers=False
+        host, port, env.world_size, is_master=False, timeout=timeout, wait_for_workers=False
     )
 
 
@@ -170,41 +182,43 @@ def own_addresses() -> list[str]:
     names = [socket.gethostname(), socket.getfqdn()]
     addresses = []
     for name in names:
-        try:
+        with contextlib.suppress(OSError):
             found = socket.getaddrinfo(name, None, socket.AF_INET)
             addresses += [str(address[0]) for *_, address in found]
-        except OSError:
-            continue
     return list(dict.fromkeys(name for name in names + addresses if not name.startswith("127.")))
 
 
-def reachable_host(found: dict[str, Any]) -> str:
+def reachable(hosts: list[str], port: int) -> str:
     """The first of rank 0's addresses that answers from here."""
-    if found["machine"] == machine_id():
-        return "127.0.0.1"
-    for host in found["hosts"]:
-        try:
-            with socket.create_connection((host, found["port"]), timeout=TRY_S):
-                return host
-        except OSError:
-            continue
+    for host in hosts:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((host, port), timeout=TRY_S),
+        ):
+            return host
     raise UserError(
-        f"rank 0 listens at {', '.join(found['hosts'])}, port {found['port']}, and none of these "
-        f"answers on {socket.gethostname()}: that node's name must be known and its ports open here"
+        f"rank 0 listens at {', '.join(hosts)}, port {port}, and none of these answers on "
+        f"{socket.gethostname()}: that node's name must be known and its ports open here"
     )
 
 
-def machine_id() -> str:
-    """Tells machines apart, not containers or names: it is the running kernel's."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+class Progress:
+    """Lines in the log of rank 0; the other ranks are quiet."""
 
+    def __init__(self, speaks: bool) -> None:
+        self.speaks = speaks
 
-def _wait_for(path: Path, until_monotonic_s: float) -> dict[str, Any]:
-    while not path.exists():
-        if time.monotonic() > until_monotonic_s:
-            raise UserError(
-                f"rank 0 has not written {path}: is it running, and is the folder the same one "
-                f"on {socket.gethostname()}?"
-            )
-        time.sleep(POLL_S)
-    return read_json(path)
+    def say(self, text: str) -> None:
+        if self.speaks:
+            print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+    def over(self, items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
+        """`items`, with a line every half minute."""
+        start = last = time.monotonic()
+        for done, item in enumerate(items, start=1):
+            yield item
+            now = time.monotonic()
+            if now - last > LINE_EVERY_S:
+                last = now
+                left_s = (now - start) / done * (total - done)
+                self.say(f"{title}: {done} of {total} batches, about {left_s:.0f} s left")

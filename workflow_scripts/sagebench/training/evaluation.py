@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,15 +12,14 @@ import torch
 from torch import Tensor
 
 from sagebench.engines.base import network_arguments
-from sagebench.engines.loaders import LOADERS, Inputs, Loader, available_bytes, torch_view
+from sagebench.engines.loaders import Inputs, Loader, available_bytes, torch_view
 from sagebench.engines.precision import true_float32
 from sagebench.engines.side_stream import SideStream
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Edges, Layer, Network
 from sagebench.sampling.random import fold, hash_ids
-from sagebench.training.distributed import Communicator
-from sagebench.training.progress import Progress
+from sagebench.training.distributed import Communicator, Progress
 
 ROWS_PER_CHUNK = 1 << 15
 SAMPLED_BATCH_SIZE = 1024
@@ -29,6 +29,7 @@ TESTED_NODES_STREAM = 4
 FLOAT_BYTES = 4
 
 
+@dataclass(eq=False)
 class Evaluator:
     """Accuracy of weights on given nodes, `full` or `sampled`, in float32 whatever the trial's
     precision.
@@ -39,25 +40,17 @@ class Evaluator:
     `sampled` samples ahead of the model, as training does, by up to two workers.
     """
 
-    def __init__(
-        self,
-        trial: Trial,
-        store: GraphStore,
-        communicator: Communicator,
-        labels: Tensor,
-        loader: Loader | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        """labels: int [N] on the communicator's device. loader: the engine's; None: one is made."""
-        self.progress = progress or Progress(speaks=False)
-        self.trial = trial
-        self.store = store
-        self.communicator = communicator
-        self.device = communicator.device
-        self.labels = labels
-        kept = "mapped" if self.device.type == "cpu" else "host"
-        self.loader = loader or LOADERS[kept](trial, store, self.device)
-        self.model = Network(**network_arguments(trial, store)).to(self.device).eval()
+    trial: Trial
+    store: GraphStore
+    communicator: Communicator
+    loader: Loader
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.device = self.communicator.device
+        self.labels = torch_view(self.store.labels).to(self.device)
+        arguments = network_arguments(self.trial, self.store)
+        self.model = Network(**arguments).to(self.device).eval()
         self._side = SideStream(self.device)
 
     def accuracy(self, weights: dict[str, Tensor], nodes: np.ndarray, method: str) -> float:

@@ -1,4 +1,5 @@
-"""Entry point of one rank: the trial's method, and how it ends."""
+"""Entry point of one rank: the trial's method, and how it ends: through, as a measured end (out of
+memory, time limit, divergence), or failed."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,14 @@ from sagebench.attempts import EARLY_END_CODE, RankEarlyEnd
 from sagebench.errors import UserError
 from sagebench.grid.trial import Trial
 from sagebench.measure import machine
+from sagebench.measure.allocator import exhausted_limit
 from sagebench.measure.clocks import PhaseClock
-from sagebench.measure.memory import lift_limit
-from sagebench.records import Measured, Reason, Timing
+from sagebench.measure.memory import allocators_error, lift_limit
+from sagebench.records import Measured, Reason, Status, Timing
 from sagebench.training.distributed import RankEnvironment
-from sagebench.training.early_end import explain
-from sagebench.training.setup import RankSetup
+from sagebench.training.setup import EarlyEnd, RankSetup
 from sagebench.training.trainer import synchronise_device
+from sagebench.units import GIB
 
 
 def run_rank(
@@ -67,6 +70,21 @@ def run_rank(
     return 0
 
 
+def explain(error: BaseException, device: torch.device, limit_gib: float | None) -> EarlyEnd | None:
+    """`error` as a measured end, or None where it is a failure."""
+    if isinstance(error, EarlyEnd):
+        return error
+    allocators = allocators_error(error, device)
+    if allocators is None:
+        return None
+    limit = exhausted_limit(str(allocators), device.type, limit_gib)
+    if limit.kind == "device_memory":
+        total = torch.cuda.get_device_properties(device).total_memory
+        limit = replace(limit, value=round(total / GIB, 2))
+    message = str(error).strip().splitlines() or [type(error).__name__]
+    return EarlyEnd(Status.OUT_OF_MEMORY, message[0][:500], limit)
+
+
 def choose_device(kind: str, env: RankEnvironment) -> torch.device:
     """The rank's device, "cpu" or "cuda" as asked: there is no falling back to another."""
     if kind == "cpu":
@@ -101,7 +119,6 @@ class MethodRun(RankSetup):
     def run(self) -> None:
         self.begin_measuring()
         self.describe()
-        self.write()
         self.note_first_step()
         start = time.perf_counter()
         with self.measuring(), self.clock("method"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,13 +16,7 @@ import torch
 
 from sagebench.attempts import Measurements
 from sagebench.engines.base import Engine, make_engine, network_arguments
-from sagebench.engines.loaders import (
-    LOADERS,
-    Placement,
-    available_bytes,
-    placement_of,
-    torch_view,
-)
+from sagebench.engines.loaders import LOADERS, Placement, available_bytes, placement_of
 from sagebench.engines.precision import set_precision
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
@@ -31,42 +26,42 @@ from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.machine import Nvml
 from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
 from sagebench.models.base import Network, parameter_count
-from sagebench.records import Accuracy, PeakBytes, StoreFacts
+from sagebench.records import Accuracy, Limit, PeakBytes, Status, StoreFacts
 from sagebench.training.checkpoint import Checkpoint
-from sagebench.training.distributed import Communicator, RankEnvironment
-from sagebench.training.early_end import Deadline
+from sagebench.training.distributed import Communicator, Progress, RankEnvironment
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
-from sagebench.training.progress import Progress
 from sagebench.training.trainer import Trainer, synchronise_device
 
 
+class EarlyEnd(Exception):
+    """A measured end: the trial cannot go on, and that is its result."""
+
+    def __init__(self, status: Status, message: str, limit: Limit | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.limit = limit
+
+
+@dataclass(eq=False)
 class RankSetup:
     """Base of what a rank runs: a whole trial (a method's `Run`) or a pilot's window (`PilotRun`).
 
-    The order: `open`, or `build` for what trains by mini-batches, which then may `warm_up`;
-    `begin_measuring`, `describe`, the work within `measuring`, and `sum_up`.
+    The order: `open`, or `build` for what trains by mini-batches; `begin_measuring`, `describe`,
+    the work within `measuring`, and `sum_up`.
     """
 
-    def __init__(
-        self,
-        trial: Trial,
-        store_path: Path,
-        directory: Path,
-        env: RankEnvironment,
-        device: torch.device,
-        clock: PhaseClock,
-    ) -> None:
-        torch.set_num_threads(trial.threads_per_rank)
-        self.trial = trial
-        self.store_path = store_path
-        self.directory = directory
-        self.env = env
-        self.device = device
-        self.clock = clock
-        self.progress = Progress(speaks=env.rank == 0)
+    trial: Trial
+    store_path: Path
+    directory: Path
+    env: RankEnvironment
+    device: torch.device
+    clock: PhaseClock
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(self.trial.threads_per_rank)
+        self.progress = Progress(speaks=self.env.rank == 0)
         self.started_at = float(os.environ.get("SAGEBENCH_STARTED_AT", time.time()))
         self.nvml = Nvml()
-        self.deadline = Deadline.read()
         self.measured = Measurements()
         self.used_s = 0.0  # by earlier jobs, until the checkpoints that were continued from
         self.energy_j: float | None = None
@@ -77,15 +72,20 @@ class RankSetup:
         raise NotImplementedError
 
     def open(self) -> None:
-        """Open the store and meet the other ranks."""
+        """Open the store, which has to be of the trial's data set, and meet the other ranks."""
         self.store = GraphStore.open(self.store_path)
-        check_store(self.trial, self.store)
+        source, asked = self.store.manifest["source"], self.trial.dataset
+        if dataset_identity(source) != dataset_identity(asked):
+            raise UserError(
+                f"the graph store {self.store_path} was made from {source}, the trial asks for "
+                f"{asked}: give --store the store of that data set"
+            )
         self.communicator = Communicator(self.env, self.device)
         self.checkpoint = Checkpoint(self.trial, self.store, self.communicator)
         self.peak = PeakMemory(self.device)
 
     def build(self) -> None:
-        """`open`, and make engine, trainer and evaluator."""
+        """`open`, make engine, trainer and evaluator, and compile and load what they need."""
         trial = self.trial
         # torch.optim loads torch's compiler, a second or two that the store and the other ranks
         # let pass. It is there before the engine imports anything, so that no two threads import.
@@ -102,18 +102,14 @@ class RankSetup:
         self.trainer = Trainer(
             trial, self.engine, self.store.train, self.communicator, self.clock, self.progress
         )
-        self.evaluator = Evaluator(
-            trial,
-            self.store,
-            self.communicator,
-            torch_view(self.store.labels).to(self.device),
-            self.engine.loader,
-            self.progress,
-        )
+        kept = "mapped" if self.device.type == "cpu" else "host"
+        loader = self.engine.loader or LOADERS[kept](trial, self.store, self.device)
+        self.evaluator = Evaluator(trial, self.store, self.communicator, loader, self.progress)
         self.measured.parameters = parameter_count(self.engine.model)
         if self.engine.placement:
             self.measured.placement = self.engine.placement.to_json()
             self.progress.say(f"placement {self.engine.placement}")
+        self.trainer.warm_up()  # before memory is capped
 
     def make_engine(self) -> Engine:
         return make_engine(self.trial, self.store, self.device, self.placement())
@@ -125,11 +121,6 @@ class RankSetup:
             available = min(self.communicator.gather(available))
         return placement_of(self.trial.placement, self.store, available)
 
-    def warm_up(self) -> None:
-        """Compile and load what training and evaluation need, before memory is capped."""
-        self.trainer.parallelise()
-        self.trainer.warm_up()
-
     def begin_measuring(self) -> None:
         """Start the clock of the memory's peaks, and cap it where the trial says so."""
         release_memory(self.device)
@@ -138,7 +129,7 @@ class RankSetup:
             limit_memory(self.device, self.trial.memory_limit_gib)
 
     def describe(self) -> None:
-        """Note where and with what is measured; a collective."""
+        """Note and write where and with what is measured; a collective."""
         trial, store, measured = self.trial, self.store, self.measured
         described = {
             "rank": self.env.rank,
@@ -151,13 +142,10 @@ class RankSetup:
         }
         measured.ranks = self.communicator.gather(described)
         on_this_node = sum(rank["node"] == described["node"] for rank in measured.ranks)
+        sizes = ("checksum", "num_nodes", "num_edges", "num_features", "num_classes")
         measured.store = StoreFacts(
             name=str(trial.dataset["name"]),
-            checksum=store.checksum,
-            num_nodes=store.num_nodes,
-            num_edges=store.num_edges,
-            num_features=store.num_features,
-            num_classes=store.num_classes,
+            **{name: store.manifest[name] for name in sizes},
             train_nodes=len(store.train),
             valid_nodes=len(store.valid),
             test_nodes=len(store.test),
@@ -167,6 +155,7 @@ class RankSetup:
             trial.device == "cpu" and on_this_node * trial.threads_per_rank > measured.cores
         )
         measured.versions = machine.collect_versions()
+        self.write()
 
     def note_first_step(self) -> None:
         """Note when the trial's first step was done: a job that goes on has an earlier one's."""
@@ -204,7 +193,10 @@ class RankSetup:
         for rank, found in zip(measured.ranks, of_ranks, strict=True):
             rank |= found
         measured.memory = PeakBytes(
-            **{name: highest(found[name] for found in of_ranks) for name in peaks}
+            **{
+                name: None if peak is None else max(found[name] for found in of_ranks)
+                for name, peak in peaks.items()
+            }
         )
         energies = [e for e in self.communicator.gather(self.energy_j) if e is not None]
         measured.energy = {"nvml_j": sum(energies) if energies else None}
@@ -223,14 +215,29 @@ class RankSetup:
         """Accuracy of `weights` on the validation nodes, by the trial's method."""
         return self.evaluator.accuracy(weights, self.store.valid, self.trial.validation)
 
+    def check_deadline(self) -> None:
+        """Raises EarlyEnd once the launcher's deadline, a little before the trial's walltime, is
+        over."""
+        if time.time() > float(os.environ.get("SAGEBENCH_DEADLINE", "inf")):
+            walltime_s = float(os.environ["SAGEBENCH_WALLTIME_S"])
+            message = f"the walltime of {walltime_s:.0f} s was used up"
+            raise EarlyEnd(Status.TIME_LIMIT, message, Limit("walltime", walltime_s, "s"))
+
     def test(self, weights: dict[str, torch.Tensor]) -> Accuracy:
-        """Accuracy of `weights` on the test nodes: over the full graph, and sampled."""
-        nodes = self.store.test
+        """Accuracy of `weights` on the test nodes: over the full graph, and sampled.
+
+        An engine whose own loader is PyG's leaves the GPU to training; the test samples there if
+        graph and features fit once training's memory is freed.
+        """
+        nodes, evaluator = self.store.test, self.evaluator
         drawn = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
-        evaluator = self._tester()
+        release_memory(self.device)
+        loader = evaluator.loader
+        if self.engine.loader is None and self.placement().chosen == "device":
+            evaluator.loader = LOADERS["device"](self.trial, self.store, self.device)
         full = evaluator.accuracy(weights, nodes, "full")
         sampled = evaluator.accuracy(weights, drawn, "sampled")
-        del evaluator
+        evaluator.loader = loader
         release_memory(self.device)
         return Accuracy(
             validation_method=self.trial.validation,
@@ -238,34 +245,4 @@ class RankSetup:
             test_sampled=sampled,
             test_sampled_nodes=len(drawn),
             test_sampled_standard_error=standard_error(sampled, len(drawn), len(nodes)),
-        )
-
-    def _tester(self) -> Evaluator:
-        """The evaluator of the test, after training's memory is freed.
-
-        An engine whose own loader is PyG's leaves the GPU to training; the test samples there if
-        graph and features fit now.
-        """
-        release_memory(self.device)
-        if self.engine.loader is not None or self.device.type == "cpu":
-            return self.evaluator
-        kept = self.placement().chosen
-        if kept == "host":
-            return self.evaluator
-        loader = LOADERS[kept](self.trial, self.store, self.device)
-        return Evaluator(
-            self.trial, self.store, self.communicator, self.evaluator.labels, loader, self.progress
-        )
-
-
-def highest(values: Iterable[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def check_store(trial: Trial, store: GraphStore) -> None:
-    """Raises UserError where the store is not of the trial's data set."""
-    if dataset_identity(store.manifest["source"]) != dataset_identity(trial.dataset):
-        raise UserError(
-            f"the graph store {store.path} was made from {store.manifest['source']}, the trial "
-            f"asks for {trial.dataset}: give --store the store of that data set"
         )

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import mean
 from typing import Any
@@ -23,8 +23,7 @@ from sagebench.measure.clocks import PhaseClock
 from sagebench.models.base import touch_parameters
 from sagebench.records import Epoch
 from sagebench.sampling.order import SeedOrder
-from sagebench.training.distributed import Communicator
-from sagebench.training.progress import Progress
+from sagebench.training.distributed import Communicator, Progress
 
 
 class LossModule(nn.Module):
@@ -126,34 +125,30 @@ class EpochSums:
         vars(self).update(state, _losses=state["_losses"].to(self._losses.device))
 
 
+@dataclass(eq=False)
 class Trainer:
-    """Runs an engine's model over the seed order, alike on every rank."""
+    """Runs an engine's model over the seed order, alike on every rank; DDP averages the gradients
+    over the ranks during backward."""
 
-    def __init__(
-        self,
-        trial: Trial,
-        engine: Engine,
-        train_nodes: np.ndarray,
-        communicator: Communicator,
-        clock: PhaseClock,
-        progress: Progress,
-    ) -> None:
-        self.trial = trial
-        self.engine = engine
-        self.communicator = communicator
-        self.device = communicator.device
-        self.clock = clock
-        self.progress = progress
+    trial: Trial
+    engine: Engine
+    train_nodes: np.ndarray
+    communicator: Communicator
+    clock: PhaseClock
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        trial, self.device = self.trial, self.communicator.device
         self.order = SeedOrder(
-            train_nodes, trial.batch_size, trial.accumulation, trial.ranks, trial.seed
+            self.train_nodes, trial.batch_size, trial.accumulation, trial.ranks, trial.seed
         )
-        self.module = LossModule(engine.model)
-        self.learning_rate = scaled_learning_rate(trial)
-        self.optimizer = torch.optim.Adam(engine.model.parameters(), lr=self.learning_rate)
+        self.micro_steps_per_epoch = self.order.steps_per_epoch * trial.accumulation
+        # linear: Goyal et al. 2017
+        scaling = {"linear": trial.ranks, "sqrt": math.sqrt(trial.ranks), "none": 1}
+        self.learning_rate = trial.learning_rate * scaling[trial.learning_rate_scaling]
+        self.optimizer = torch.optim.Adam(self.engine.model.parameters(), lr=self.learning_rate)
+        self.module = LossModule(self.engine.model)
         self._parallel: DistributedDataParallel | None = None
-
-    def parallelise(self) -> None:
-        """Wrap the module so that gradients are averaged over the ranks during backward."""
         if self.communicator.world_size > 1:
             self._parallel = DistributedDataParallel(
                 self.module,
@@ -196,10 +191,6 @@ class Trainer:
         with self.clock("optimizer"):
             self.optimizer.step()
             self.optimizer.zero_grad()
-
-    @property
-    def micro_steps_per_epoch(self) -> int:
-        return self.order.steps_per_epoch * self.trial.accumulation
 
     def epoch(
         self,
@@ -278,16 +269,6 @@ class Trainer:
         gradients = [p.grad for p in self.engine.model.parameters() if p.grad is not None]
         flat = self.communicator.sum(torch.cat([g.reshape(-1) for g in gradients]))
         flat /= self.communicator.world_size
-
-
-def scaled_learning_rate(trial: Trial) -> float:
-    """The learning rate for the trial's number of ranks (linear: Goyal et al. 2017)."""
-    factor = {
-        "linear": trial.ranks,
-        "sqrt": math.sqrt(trial.ranks),
-        "none": 1,
-    }[trial.learning_rate_scaling]
-    return trial.learning_rate * factor
 
 
 def synchronise_device(device: torch.device) -> None:
