@@ -7,6 +7,7 @@ directed edges) the peak is two such lists, 2 GB, above what the caller holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,31 +25,28 @@ def csc_from_edges(
     Column v holds the neighbors u in ascending order. Self loops and repeated edges are dropped;
     with `undirected` every edge counts in both directions. Ids are taken as checked.
     """
-    given = edge_index.shape[1]
-    keys = np.empty(2 * given if undirected else given, np.int64)
-    for start in range(0, given, CHUNK_EDGES):
-        source, target = edge_index[:, start : start + CHUNK_EDGES].astype(np.int64)
-        stop = start + len(source)
-        edge_keys(source, target, num_nodes, out=keys[start:stop])
-        if undirected:
-            edge_keys(target, source, num_nodes, out=keys[given + start : given + stop])
-    keys = sorted_unique(keys)
+
+    def pieces() -> Iterator[NDArray[np.int64]]:
+        yield np.empty(0, np.int64)
+        for start in range(0, edge_index.shape[1], CHUNK_EDGES):
+            source, target = edge_index[:, start : start + CHUNK_EDGES].astype(np.int64)
+            yield edge_keys(source, target, num_nodes)
+            if undirected:
+                yield edge_keys(target, source, num_nodes)
+
+    keys = sorted_unique(np.concatenate([*pieces()]))
     return colptr_of(keys, num_nodes), row_of(keys, num_nodes)
 
 
 def edge_keys(
-    source: NDArray[np.int64],
-    target: NDArray[np.int64],
-    num_nodes: int,
-    out: NDArray[np.int64] | None = None,
+    source: NDArray[np.int64], target: NDArray[np.int64], num_nodes: int
 ) -> NDArray[np.int64]:
     """The keys of the edges source -> target; a self loop's is -1."""
     if num_nodes > LARGEST_NUM_NODES:
         raise ValueError(f"{num_nodes} nodes: an edge's key would not fit 64 bits")
-    out = np.multiply(target, num_nodes, out=out)
-    out += source
-    out[source == target] = -1
-    return out
+    keys = target * num_nodes + source
+    keys[source == target] = -1
+    return keys
 
 
 def sorted_unique(keys: NDArray[np.int64]) -> NDArray[np.int64]:

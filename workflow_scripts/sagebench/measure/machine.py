@@ -21,33 +21,23 @@ OF_A_GPU = (
     *("power_limit_w", "sm_clock_max_mhz", "memory_clock_max_mhz", "allocator_settings"),
 )
 PACKAGES = ("torch", "torch_geometric", "numpy", "numba", "triton", "pyg_lib", "snakemake")
-THROTTLE_REASONS = {
-    0x1: "gpu_idle",
-    0x2: "applications_clocks_setting",
-    0x4: "software_power_cap",
-    0x8: "hardware_slowdown",
-    0x10: "sync_boost",
-    0x20: "software_thermal_slowdown",
-    0x40: "hardware_thermal_slowdown",
-    0x80: "hardware_power_brake",
-    0x100: "display_clock_setting",
-}
-"""the bits of nvmlDeviceGetCurrentClocksThrottleReasons (NVML's reference, "Clocks event reasons")
-"""
+THROTTLE_REASONS = (
+    *("gpu_idle", "applications_clocks_setting", "software_power_cap", "hardware_slowdown"),
+    *("sync_boost", "software_thermal_slowdown", "hardware_thermal_slowdown"),
+    *("hardware_power_brake", "display_clock_setting"),
+)
+"""the bits of nvmlDeviceGetCurrentClocksThrottleReasons, lowest first (NVML's reference, "Clocks
+event reasons")"""
 SM_CLOCK, MEMORY_CLOCK, GPU_SENSOR = 1, 2, 0
 """NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU"""
 
 
 def collect_versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {
-        "sagebench": __version__,
-        "python": platform.python_version(),
-    }
+    own = {"sagebench": __version__, "python": platform.python_version()}
+    versions: dict[str, str | None] = {**own, **dict.fromkeys(PACKAGES)}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
     versions["cuda"] = torch.version.cuda
     on_gpu = torch.cuda.is_initialized()  # asking loads the libraries
     versions["cudnn"] = str(torch.backends.cudnn.version()) if on_gpu else None
@@ -132,8 +122,7 @@ class Nvml:
     def driver(self) -> str | None:
         if self._nvml is None:
             return None
-        text = self._nvml.nvmlSystemGetDriverVersion()
-        return text.decode() if isinstance(text, bytes) else text
+        return self._nvml.nvmlSystemGetDriverVersion()
 
     def energy_j(self, gpus: int) -> float | None:
         """Joules that the first `gpus` GPUs this process may use have taken since driver start."""
@@ -153,7 +142,7 @@ class Nvml:
         """A GPU at this moment: clocks in MHz, power in W, temperature in degrees Celsius, and why
         its clocks are below their highest."""
         reasons = self._ask(index, "CurrentClocksThrottleReasons")
-        names = [name for bit, name in THROTTLE_REASONS.items() if reasons and reasons & bit]
+        names = [name for bit, name in enumerate(THROTTLE_REASONS) if (reasons or 0) >> bit & 1]
         return {
             "sm_clock_mhz": self._ask(index, "ClockInfo", SM_CLOCK),
             "memory_clock_mhz": self._ask(index, "ClockInfo", MEMORY_CLOCK),

@@ -53,14 +53,27 @@ class Run(RankSetup):
         self.measured.timing = timing(self.measured.epochs, self.trial.ranks)
         self.write()
         self._test()
-        self._time_phases()
-        self._profile()
+        if self.trial.phase_window_steps:
+            self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
+        self._time(total_s=self.elapsed_s)
+        self.measured.complete = True
+        self.write()
+        if self.trial.profile_steps:
+            self._profile(self.trial.profile_steps)
         self.communicator.close()
 
     def _train(self) -> None:
         trial, epochs = self.trial, self.measured.epochs
         while len(epochs) < trial.epochs and not self.best.stale(trial.patience_evaluations):
-            epoch = self._epoch()
+            if self.resumed and self.sums.micro_steps < self.trainer.micro_steps_per_epoch:
+                self.sums.resumed, self.resumed = True, False
+            with self.measuring():
+                epoch = self.trainer.epoch(self.sums, self._before_micro_step, self.note_first_step)
+            assert epoch is not None, "it is never left early"
+            if not math.isfinite(epoch.loss):
+                self.clock.phase = "forward"
+                message = f"the training loss was {epoch.loss} in epoch {epoch.epoch}"
+                raise EarlyEnd(Status.DIVERGED, message)
             if epoch.epoch % trial.evaluate_every_epochs == 0 or epoch.epoch == trial.epochs:
                 self._save(epoch.time_s, self.trainer.micro_steps_per_epoch)
                 epoch = self._validated(epoch)
@@ -73,19 +86,6 @@ class Run(RankSetup):
             self.progress.say(
                 f"stopping early: {trial.patience_evaluations} validations without improvement"
             )
-
-    def _epoch(self) -> Epoch:
-        """Train the epoch in hand to its end."""
-        if self.resumed and self.sums.micro_steps < self.trainer.micro_steps_per_epoch:
-            self.sums.resumed, self.resumed = True, False
-        with self.measuring():
-            epoch = self.trainer.epoch(self.sums, self._before_micro_step, self.note_first_step)
-        assert epoch is not None, "it is never left early"
-        if not math.isfinite(epoch.loss):
-            self.clock.phase = "forward"
-            message = f"the training loss was {epoch.loss} in epoch {epoch.epoch}"
-            raise EarlyEnd(Status.DIVERGED, message)
-        return epoch
 
     def _before_micro_step(self, sums: EpochSums) -> bool:
         """Save where it is time to. Raises EarlyEnd where the walltime is used up."""
@@ -175,22 +175,13 @@ class Run(RankSetup):
             f"({tested.test_sampled_nodes:,} nodes)"
         )
 
-    def _time_phases(self) -> None:
-        if self.trial.phase_window_steps:
-            self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
-        self._time(total_s=self.elapsed_s)
-        self.measured.complete = True
-        self.write()
-
-    def _profile(self) -> None:
+    def _profile(self, steps: int) -> None:
         """Profile micro-steps, once all is measured and written: what a profiler takes or fails at
         is no part of the trial."""
-        if not self.trial.profile_steps:
-            return
-        self.progress.say(f"profiling {self.trial.profile_steps} micro-steps")
+        self.progress.say(f"profiling {steps} micro-steps")
         lift_limit(self.device)
         try:
-            self._profile_steps(self.trial.profile_steps)
+            self._profile_steps(steps)
         except Exception as error:
             traceback.print_exc()
             self.progress.say(f"no profile: {type(error).__name__}: {error}")

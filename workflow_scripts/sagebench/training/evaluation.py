@@ -85,71 +85,58 @@ class Evaluator:
         h, home = self.loader.features, self._home()
         for layer in range(1, self.trial.layers):
             h = self._hidden(layer, h, home)
-        last = self.trial.layers
-        projected = self._projected(last, h, home)
+        logits = self._layer(self.trial.layers, h, home)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for first, end in self._chunks(*self._slices(len(nodes))[self.communicator.rank]):
             ids = torch_view(nodes[first:end])
-            logits = self._rows(last, h, projected, ids)
-            correct += self._correct(logits, ids.to(self.device))
+            correct += self._correct(logits(ids), ids.to(self.device))
         return correct
 
     def _hidden(self, layer: int, h: Tensor, home: torch.device) -> Tensor:
         """The output of a layer for every node, [N, hidden_channels]; h: of the layer before."""
-        projected = self._projected(layer, h, home)
+        output = self._layer(layer, h, home)
 
         def rows(first: int, end: int) -> Tensor:
-            ids = torch.arange(first, end)
-            return self.model.activate(layer, self._rows(layer, h, projected, ids))
+            return self.model.activate(layer, output(torch.arange(first, end)))
 
         return self._fill(len(h), self.trial.hidden_channels, home, rows)
 
-    def _projected(self, layer: int, h: Tensor, home: torch.device) -> Tensor | None:
-        """What the layer's destinations read of every node, where it is not h itself."""
-        conv = self.model.convs[layer - 1]
+    def _layer(self, layer: int, h: Tensor, home: torch.device) -> Callable[[Tensor], Tensor]:
+        """The layer's output as a function of some nodes (int64 ids on the CPU), from every
+        neighbor; h: of the layer before, for every node."""
+        conv, degrees = self.model.convs[layer - 1], self.loader.degrees
         assert isinstance(conv, Layer)
-        if not conv.projects:
-            return None
-        degrees = self.loader.degrees
+        z, reads_root = h, conv.aggregator is not None
+        if conv.projects:  # what destinations read of every node is not h itself
 
-        def rows(first: int, end: int) -> Tensor:
-            of_rows = None if degrees is None else degrees[first:end].to(self.device)
-            return conv.project(h[first:end].to(self.device), of_rows)
+            def project(first: int, end: int) -> Tensor:
+                of_rows = None if degrees is None else degrees[first:end].to(self.device)
+                return conv.project(h[first:end].to(self.device), of_rows)
 
-        return self._fill(len(h), rows(0, 1).shape[1], home, rows)
+            z = self._fill(len(h), project(0, 1).shape[1], home, project)
 
-    def _rows(self, layer: int, h: Tensor, projected: Tensor | None, ids: Tensor) -> Tensor:
-        """The layer's output for some nodes (int64 ids on the CPU), from every neighbor."""
-        conv = self.model.convs[layer - 1]
-        assert isinstance(conv, Layer)
-        z = h if projected is None else projected
-        reads_root = conv.aggregator is not None
-        own = None if reads_root else z[ids.to(z.device)]
-        reduced = conv.reduce(z, self._edges(ids, z.device), own).to(self.device)
-        root = h[ids.to(h.device)].to(self.device) if reads_root else None
-        return conv.update(reduced, root, projected=projected is not None)
+        def output(ids: Tensor) -> Tensor:
+            own = None if reads_root else z[ids.to(z.device)]
+            reduced = conv.reduce(z, self._edges(ids, z.device), own).to(self.device)
+            root = h[ids.to(h.device)].to(self.device) if reads_root else None
+            return conv.update(reduced, root, projected=conv.projects)
+
+        return output
 
     def _edges(self, ids: Tensor, device: torch.device) -> Edges:
         """Every edge into some nodes (int64 ids on the CPU), on `device`."""
-        rowptr, sources = self._neighbors(ids)
-        edges = Edges(rowptr.to(device), sources.to(device))
-        degrees = self.loader.degrees
-        if degrees is None:
-            return edges
-        return edges._replace(row_degrees=degrees[ids.to(degrees.device)].to(device))
-
-    def _neighbors(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Every neighbor of some nodes: rowptr int64 [len(ids) + 1] from 0, and the neighbors."""
-        colptr, row = self.loader.colptr, self.loader.row
+        colptr, row, degrees = self.loader.colptr, self.loader.row, self.loader.degrees
+        if degrees is not None:
+            degrees = degrees[ids.to(degrees.device)].to(device)
         if len(ids) and ids[-1] - ids[0] == len(ids) - 1:  # a slice of the graph, taken as it is
             ends = colptr[int(ids[0]) : int(ids[-1]) + 2]
-            return ends - ends[0], row[int(ends[0]) : int(ends[-1])]
-        ids = ids.to(colptr.device)
-        starts = colptr[ids]
-        degrees = colptr[ids + 1] - starts
-        rowptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
-        edges = torch.repeat_interleave(starts - rowptr[:-1], degrees)
-        return rowptr, row[edges.add_(torch.arange(len(edges), device=edges.device))]
+            rowptr, sources = ends - ends[0], row[int(ends[0]) : int(ends[-1])]
+        else:
+            starts, ends = colptr[ids.to(colptr.device)], colptr[ids.to(colptr.device) + 1]
+            rowptr = torch.cat([ends.new_zeros(1), (ends - starts).cumsum(0)])
+            edges = torch.repeat_interleave(starts - rowptr[:-1], ends - starts)
+            sources = row[edges.add_(torch.arange(len(edges), device=edges.device))]
+        return Edges(rowptr.to(device), sources.to(device), row_degrees=degrees)
 
     def _fill(
         self, count: int, width: int, home: torch.device, rows: Callable[[int, int], Tensor]
@@ -162,12 +149,10 @@ class Evaluator:
             out[first:end] = rows(first, end)
         if self.communicator.world_size > 1:
             for rank, slice_ in enumerate(slices):
-                pieces = self._chunks(*slice_) if out.device != self.device else [slice_]
-                for first, end in pieces:
+                for first, end in self._chunks(*slice_):
                     piece = out[first:end].to(self.device)
                     self.communicator.broadcast(piece, rank)
-                    if out.device != self.device:
-                        out[first:end] = piece
+                    out[first:end] = piece
         return out
 
     def _home(self) -> torch.device:

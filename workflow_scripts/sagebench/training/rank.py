@@ -37,7 +37,8 @@ def run_rank(
 ) -> int:
     """Run one rank of `trial` and return the process's exit code.
 
-    run: what is run of it, a class of RankSetup; None: all of it, by the trial's method.
+    run: what is run of it, a class of RankSetup; None: the class `Run` of its method's module, or
+    the function `run`, measured.
     Rank 0 writes `measured.json` into `directory`, anew after each epoch. A rank that runs out of
     memory or time, or diverges, writes its own record there and returns EARLY_END_CODE. Where
     $SAGEBENCH_CHECKPOINT names a file, the trial is saved there, and goes on from it.
@@ -53,7 +54,10 @@ def run_rank(
     clock = PhaseClock(lambda: synchronise_device(device))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        (run or of_method(trial.method))(trial, store_path, directory, env, device, clock).run()
+        if run is None:
+            method = registry.load("method", trial.method)
+            run = getattr(method, "Run", None) or partial(MethodRun, method.run)
+        run(trial, store_path, directory, env, device, clock).run()
     except UserError:
         raise
     except BaseException as error:
@@ -97,12 +101,6 @@ def choose_device(kind: str, env: RankEnvironment) -> torch.device:
         )
     torch.cuda.set_device(env.local_rank)
     return torch.device("cuda", env.local_rank)
-
-
-def of_method(name: str) -> Callable[..., RankSetup]:
-    """What a rank runs of a method: its module's class `Run`, or its function `run`, measured."""
-    module = registry.load("method", name)
-    return getattr(module, "Run", None) or partial(MethodRun, module.run)
 
 
 class MethodRun(RankSetup):

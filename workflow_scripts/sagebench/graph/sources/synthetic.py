@@ -85,11 +85,12 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
     csc = _edges(seed, degrees, classes, ids)
     labels = np.empty(num_nodes, np.int64)
     labels[ids] = np.repeat(np.arange(NUM_CLASSES), classes)
-    features = _features(seed, labels)
+    noise = _random(seed, "label noise")
+    drawn = labels[noise.integers(num_nodes, size=num_nodes)]  # of any node
     return {
         "csc": csc,
-        "features": features,
-        "labels": _with_noise(seed, labels),
+        "features": _features(seed, labels),
+        "labels": np.where(noise.random(num_nodes) < LABEL_NOISE, drawn, labels),
         "num_classes": NUM_CLASSES,
         "splits": {
             "train": np.arange(train),
@@ -165,47 +166,24 @@ def _cast(
     chance = _random(seed, "rounding", turn).random(num_nodes)
     cast = np.floor(missing / 2 + chance).astype(np.int64)
     ends = np.cumsum(missing)  # of the nodes on the line
-    class_ends = ends[np.cumsum(classes) - 1]
+    class_ends = np.concatenate([[0.0], ends[np.cumsum(classes) - 1]])
     class_of = np.repeat(np.arange(NUM_CLASSES), classes)
     for first in range(0, num_nodes, NODES_A_CHUNK):
         casts = cast[first : first + NODES_A_CHUNK]
         source = np.repeat(np.arange(first, first + len(casts)), casts)
         random = _random(seed, "edges", turn, first // NODES_A_CHUNK)
-        target = _targets(random, source, missing, ends, class_ends, class_of[source])
-        source, target = ids[source], ids[target]
+        kind, point = random.random(len(source)), random.random(len(source))
+        near, anywhere = kind < NEAR_SHARE, kind >= NEAR_SHARE + CLASS_SHARE
+        # The stretch of the line in which the other end lies: of the class, cut to the vicinity.
+        low, high = class_ends[class_of[source]], class_ends[class_of[source] + 1]
+        reach = NEAR_DEGREES / 2 * missing[source]
+        low = np.where(near, np.maximum(low, ends[source] - reach), low)
+        high = np.where(near, np.minimum(high, ends[source] + reach), high)
+        low, high = np.where(anywhere, 0.0, low), np.where(anywhere, ends[-1], high)
+        target = np.searchsorted(ends, low + point * (high - low), side="right")
+        source, target = ids[source], ids[np.minimum(target, num_nodes - 1)]
         yield edge_keys(source, target, num_nodes)
         yield edge_keys(target, source, num_nodes)
-
-
-def _targets(
-    random: np.random.Generator,
-    source: NDArray[np.int64],
-    lengths: NDArray[np.float64],
-    ends: NDArray[np.float64],
-    class_ends: NDArray[np.float64],
-    class_of: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """The position at the other end of each edge that the positions `source` cast."""
-    kind = random.random(len(source))
-    point = random.random(len(source))
-    low = np.where(class_of > 0, class_ends[class_of - 1], 0.0)
-    high = class_ends[class_of]
-    near = kind < NEAR_SHARE
-    anywhere = kind >= NEAR_SHARE + CLASS_SHARE
-    reach = NEAR_DEGREES / 2 * lengths[source]
-    low = np.where(near, np.maximum(low, ends[source] - reach), np.where(anywhere, 0.0, low))
-    high = np.where(
-        near, np.minimum(high, ends[source] + reach), np.where(anywhere, ends[-1], high)
-    )
-    found = np.searchsorted(ends, low + point * (high - low), side="right")
-    return np.minimum(found, len(ends) - 1)
-
-
-def _with_noise(seed: int, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Labels of which a share is another node's."""
-    random = _random(seed, "label noise")
-    drawn = labels[random.integers(len(labels), size=len(labels))]
-    return np.where(random.random(len(labels)) < LABEL_NOISE, drawn, labels)
 
 
 def _features(seed: int, labels: NDArray[np.int64]) -> NDArray[np.float32]:
