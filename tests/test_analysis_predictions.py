@@ -8,8 +8,8 @@ from sagebench.analysis import facts, predictions
 from sagebench.analysis.chart import NOT_RUN_LABEL
 from sagebench.analysis.drawing import draw
 from sagebench.analysis.figures import declared
-from sagebench.analysis.outcomes import not_run_records, read_records, read_study
-from sagebench.analysis.tables import build_tables, not_run_table
+from sagebench.analysis.outcomes import read_records, read_study
+from sagebench.analysis.tables import build_tables
 from sagebench.errors import UserError
 from sagebench.files import read_json, write_json
 from sagebench.page import style
@@ -60,8 +60,8 @@ def skip(files, trial, **changed):
 
 def tables(files, partial=False):
     study = read_study(files.path)
-    trials, _ = build_tables(read_records(study, files.results, partial))
-    return trials.to_pandas(), not_run_table(not_run_records(study, files.results)).to_pandas()
+    trials, _, not_run = build_tables(read_records(study, files.results, partial))
+    return trials.to_pandas(), not_run.to_pandas()
 
 
 def drawn(name, trials, not_run):
