@@ -27,12 +27,8 @@ MADE_OF = {
     "figures": (TABLES, figure_files()),
     "report": ([*TABLES, *figure_files(), *ACCOUNTING], REPORT),
 }
-ANALYSED = [
-    "--study",
-    freezer.path,
-    "--results",
-    RESULTS,
-]  # of another study, other tables
+# Of another study, other tables.
+ANALYSED = ["--study", freezer.path, "--results", RESULTS]
 
 for stage, (made_of, made) in MADE_OF.items():
 

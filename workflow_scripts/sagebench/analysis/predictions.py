@@ -2,56 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from sagebench.analysis.points import trial_count
+from sagebench.analysis.statistics import completed
 from sagebench.page import cells
 from sagebench.page.cells import Cell, HtmlTable
 from sagebench.records import Status
 
+ENDS = ["measured", "predicted", "low", "high"]
+
 
 class Quantity(NamedTuple):
-    """A measured column, the predicted one, and the ends of its interval."""
+    """A measured column, and the predicted ones: {} stands for nothing, _low and _high."""
 
     name: str
     measured: str
     predicted: str
-    low: str
-    high: str
 
 
-MEMORY = Quantity(
-    "Peak memory",
-    "peak_memory_bytes",
-    *(f"predicted_peak{end}_bytes" for end in ("", "_low", "_high")),
-)
-EPOCH = Quantity(
-    "Epoch time", "epoch_median_s", *(f"predicted_epoch{end}_s" for end in ("", "_low", "_high"))
-)
+MEMORY = Quantity("Peak memory", "peak_memory_bytes", "predicted_peak{}_bytes")
+EPOCH = Quantity("Epoch time", "epoch_median_s", "predicted_epoch{}_s")
 
 
 def compared(trials: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
-    """The completed trials with both values; `error`: predicted over measured, minus 1."""
-    both = trials[quantity.measured].notna() & trials[quantity.predicted].notna()
-    rows = trials[both & trials["status"].eq(Status.COMPLETED)]
-    return rows.assign(error=rows[quantity.predicted] / rows[quantity.measured] - 1)
+    """The trials with both values, with columns ENDS, `error`, which is predicted over measured,
+    minus 1, and whether the interval `held`."""
+    columns = [
+        quantity.measured,
+        *(quantity.predicted.format(end) for end in ("", "_low", "_high")),
+    ]
+    rows = trials.assign(**{end: trials[one] for end, one in zip(ENDS, columns, strict=True)})
+    rows = rows.dropna(subset=ENDS[:2])
+    held = rows["measured"].between(rows["low"], rows["high"])
+    return rows.assign(error=rows["predicted"] / rows["measured"] - 1, held=held)
 
 
 def summaries(trials: pd.DataFrame) -> list[str]:
     """A sentence for each quantity: median and worst error, and how many intervals held."""
     sentences = []
     for quantity in (MEMORY, EPOCH):
-        rows = compared(trials, quantity)
+        rows = compared(completed(trials), quantity)
         if rows.empty:
             continue
         size = rows["error"].abs()
-        held = rows[quantity.measured].between(rows[quantity.low], rows[quantity.high]).sum()
         sentences.append(
             f"{quantity.name}, {trial_count(len(rows))}: median error {size.median():.1%}, worst "
-            f"{size.max():.1%} ({rows.loc[size.idxmax(), 'trial_id']}); {held} of {len(rows)} lie "
-            "in their interval, which is to hold nine of ten."
+            f"{size.max():.1%} ({rows.loc[size.idxmax(), 'trial_id']}); {rows['held'].sum()} of "
+            f"{len(rows)} lie in their interval, which is to hold nine of ten."
         )
     return sentences
 
@@ -74,16 +74,23 @@ def out_of_memory(trials: pd.DataFrame) -> list[str]:
 
 def table(trials: pd.DataFrame) -> HtmlTable | None:
     """A row a trial that was predicted and has an outcome."""
-    known = trials["predicted_peak_bytes"].notna() | trials["predicted_epoch_s"].notna()
+    rows = trials[trials["predicted_peak_bytes"].notna() | trials["predicted_epoch_s"].notna()]
+    rows = rows.assign(memory_error=_errors(rows, MEMORY), time_error=_errors(rows, EPOCH))
     return cells.listed(
         "Predictions were made before the trials ran",
-        (
-            row | {"memory_error": _error(row, MEMORY), "time_error": _error(row, EPOCH)}
-            for row in trials[known].to_dict("records")
-        ),
+        rows.to_dict("records"),
         "trial_id status predicted_peak_bytes peak_memory_bytes memory_error predicted_epoch_s "
         "epoch_median_s time_error prediction_source",
     )
+
+
+def _errors(trials: pd.DataFrame, quantity: Quantity) -> pd.Series:
+    rows = compared(trials, quantity)
+    shown = [
+        Cell(f"{error:+.1%}", abs(error), mark="" if held else "odd")
+        for error, held in zip(rows["error"], rows["held"], strict=True)
+    ]
+    return pd.Series(shown, rows.index, dtype=object)
 
 
 def not_run(rows: pd.DataFrame) -> HtmlTable | None:
@@ -94,12 +101,3 @@ def not_run(rows: pd.DataFrame) -> HtmlTable | None:
         rows.to_dict("records"),
         f"{columns} out_of_memory_chance",
     )
-
-
-def _error(row: dict[str, Any], quantity: Quantity) -> Cell:
-    measured, predicted = row[quantity.measured], row[quantity.predicted]
-    if cells.is_missing(measured) or cells.is_missing(predicted):
-        return cells.NOTHING
-    off = predicted / measured - 1
-    inside = row[quantity.low] <= measured <= row[quantity.high]
-    return Cell(f"{off:+.1%}", abs(off), mark="" if inside else "odd")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from sagebench.analysis.columns import PHASES
-from sagebench.analysis.drawing import Data, Drawing, new_figure, patch
+from sagebench.analysis.drawing import Data, Drawing, new_figure
 from sagebench.analysis.points import (
     axis_label,
     common_notes,
@@ -64,12 +66,12 @@ def draw(data: Data) -> Drawing | str:
     notes = common_notes(data.trials, data.axis)
     if (steps["ranks"].gt(1) & steps["waiting"].isna()).any():
         notes.append("Waiting was not measured in trials of an older version.")
-    handles = [
-        patch(phase, facecolor=colour, hatch=hatch, edgecolor="white")
+    handles: list[Artist] = [
+        Patch(label=phase, facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.8)
         for phase, (colour, hatch) in LOOKS.items()
         if steps[phase].notna().any()
     ]
-    handles.append(patch("the step as it ran", facecolor="white", edgecolor=SOFT))
+    handles.append(Patch(label="the step as it ran", facecolor="white", edgecolor=SOFT, lw=0.8))
     said = f"{where(data.trials)}. Medians over the micro-batches of a window"
     return Drawing(figure, f"{said}, and of repeats, {repeats(steps)}.", notes, handles)
 
