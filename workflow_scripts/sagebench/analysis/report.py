@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sagebench.analysis import comparison, facts, predictions
+from sagebench.analysis import comparison, facts
 from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUMNS
 from sagebench.analysis.figures import declared, heading, in_order
 from sagebench.analysis.points import common_notes, of_axis
@@ -28,7 +28,7 @@ def render(
 ) -> str:
     """The page. not_run: the trials that were left out. folder: where the page will lie, beside
     tables/ and figures/. accounting: what Slurm says of the attempts, None without Slurm."""
-    predicted = predictions.table(trials)
+    predicted = comparison.predictions(trials)
     files = [f"{table}.{kind}" for table in ("trials", "epochs") for kind in ("csv", "parquet")]
     return render_page(
         TEMPLATE,
@@ -58,9 +58,9 @@ def render(
         missing=facts.missing(trials),
         cut_short=facts.cut_short(trials),
         far_off=facts.far_off(trials, epochs),
-        not_run=predictions.not_run(not_run),
+        not_run=comparison.not_run(not_run),
         predicted=predicted,
-        predictions=predictions.summaries(trials) + predictions.out_of_memory(trials),
+        predictions=comparison.prediction_errors(trials) + comparison.out_of_memory(trials),
         prediction_pictures=_pictures(folder, None) if predicted else [],
         all_trials=facts.all_trials(trials),
         accounting=None if accounting is None else accounting_summary(accounting),

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sagebench.analysis.chart import draw_points
+from sagebench.analysis.comparison import ENDS, EPOCH, MEMORY, compared
 from sagebench.analysis.drawing import Data, Drawing, new_figure, series_handles, value_axis
-from sagebench.analysis.predictions import ENDS, EPOCH, MEMORY, compared
 from sagebench.analysis.statistics import completed
 from sagebench.page.style import FAINT, SOFT, looks
 from sagebench.units import GIB, time_unit

@@ -43,11 +43,10 @@ def draw(data: Data) -> Drawing | str:
 
 def over_ranks(data: Data, column: str) -> Drawing | str:
     """A speed-up or an efficiency over the number of ranks, still without a y axis."""
-    rows, notes = data.trials, []
+    rows, bases, notes = data.trials, base_ranks(data.trials), []
     if crowded := ", ".join(map(str, oversubscribed(rows))):
         why = "Not shown because oversubscribed (more ranks x threads than cores)"
         notes = [f"{why}: {crowded} {rank_word(rows)}."]
-    bases = base_ranks(rows)
     if not bases:
         return " ".join(["No trial that can be compared.", *notes])
     lead = f"Against the median time with {' or '.join(map(str, bases))} "
