@@ -47,7 +47,7 @@ for stage, (made_of, made) in MADE_OF.items():
         params:
             stage=stage,
             study=ANALYSED,
-            out=STUDY,
+            out=lambda _: STUDY,
             accounting=["--accounting", *ACCOUNTING] if BY_SLURM else [],
         message:
             f"{stage.capitalize()}: {STUDY}"
