@@ -22,6 +22,7 @@ from sagebench.analysis.drawing import (
     whiskers,
 )
 from sagebench.analysis.points import (
+    EVALUATIONS,
     axis_label,
     common_notes,
     keys_of,
@@ -61,6 +62,12 @@ def epoch_time(rows: pd.DataFrame) -> Value:
 
 def peak_memory(rows: pd.DataFrame) -> Value:
     return Value("peak_memory_bytes", GIB, memory_label(rows))
+
+
+def accuracy_axis(axes: Axes, column: str) -> None:
+    axes.margins(y=0.1)
+    axes.set_ylabel(f"Test accuracy ({EVALUATIONS[column]} evaluation)")
+    axes.ticklabel_format(axis="y", useOffset=False)
 
 
 def over_axis(

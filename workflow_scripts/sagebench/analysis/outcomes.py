@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any
 
 from sagebench.attempts import read_ended_attempts
 from sagebench.errors import UserError
+from sagebench.files import read_object
 from sagebench.grid.configuration import validate
 from sagebench.grid.expansion import expand
 from sagebench.grid.site import validate_site
@@ -43,8 +43,8 @@ class Record:
 
 def read_study(path: str | Path) -> dict[str, Any]:
     """The frozen study of `path`; UserError where that is not one."""
-    study = _read_json(Path(path))
-    if not isinstance(study, dict) or not {"study", "experiments"} <= study.keys():
+    study = read_object(Path(path))
+    if study is None or not {"study", "experiments"} <= study.keys():
         raise UserError(f"{path} is not a frozen study: give a file of results/<study>/frozen.")
     return study
 
@@ -94,10 +94,8 @@ def _trial(
     frozen: Path, trial_id: str, study: str, requests: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
     """The values of a trial; those of one that has not started are in `requests`."""
-    if frozen.exists():
-        return _read_json(frozen)
     try:
-        return requests()[trial_id].trial.to_json()
+        return read_object(frozen) or requests()[trial_id].trial.to_json()
     except KeyError:
         raise UserError(
             f"the study {study} was frozen by another version of sagebench: "
@@ -126,9 +124,7 @@ def _found(folder: Path, skipped: dict[str, Any] | None) -> dict[str, Any]:
 
 def _prediction(path: Path, outcome: Outcome) -> dict[str, Any] | None:
     """The prediction of a trial made before it ran, if it is for the store that it ran on."""
-    if not path.exists():
-        return None
-    prediction = _read_json(path)
+    prediction = read_object(path) or {}
     checksum = outcome.store.checksum if outcome.store else None
     return prediction if prediction.get("store_checksum") == checksum else None
 
@@ -146,12 +142,3 @@ def _why_missing(folder: Path) -> tuple[Status, str, str | None]:
         return Status.TO_BE_CONTINUED, f"{named} left a checkpoint to go on from", None
     status = Status.INTERRUPTED if last.status is Status.INTERRUPTED else Status.FAILED
     return status, ", ".join(filter(None, [f"{named} {status}", last.why])), last.log
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}).") from None

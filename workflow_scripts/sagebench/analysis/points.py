@@ -181,10 +181,6 @@ def evaluation(rows: pd.DataFrame) -> str:
     return max(EVALUATIONS, key=lambda column: completed(rows)[column].notna().sum())
 
 
-def accuracy_label(column: str) -> str:
-    return f"Test accuracy ({EVALUATIONS[column]} evaluation)"
-
-
 def chosen_by(rows: pd.DataFrame) -> str:
     """How the tested model was chosen, in words."""
     methods = sorted(rows["validation_method"].dropna().unique())

@@ -17,7 +17,7 @@ from sagebench.analysis.points import (
     repeats,
     where,
 )
-from sagebench.analysis.statistics import summarise
+from sagebench.analysis.statistics import completed
 from sagebench.page.style import COLOURS, FAINT, INK, SOFT
 
 TITLE = "Phases of an optimizer step by {axis}"
@@ -87,9 +87,6 @@ def step_phases(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
     done["label"] = configurations(done, keys_of(axis))
     if done["series"].nunique() > 1 and "engine" not in keys_of(axis):
         done["label"] = done["series"] + " · " + done["label"]
-    by = ["series", "label", "ranks"]
-    steps = summarise(done, by, "overlapped")[[*by, "n"]]
-    for column in (*PHASES, "overlapped"):
-        medians = summarise(done, by, column).set_index(by)["median"].rename(column)
-        steps = steps.join(medians, on=by)
-    return steps
+    groups = completed(done).groupby(["series", "label", "ranks"], sort=False)
+    medians = groups[[*PHASES, "overlapped"]].median()
+    return medians.assign(n=groups["overlapped"].count()).reset_index()
