@@ -102,7 +102,7 @@ def _table(
     rows = [{"source": "slides", DIFFERS: cells.NOTHING, **row} for row in published]
     for (series, *key), group in measured.groupby(["series", *by], sort=False):
         rows.append({"source": series, DIFFERS: differences(group), **shown(group, *key)})
-    rows.sort(key=lambda row: getattr(row.get("fanout"), "key", 0))
+    rows.sort(key=lambda row: row["fanout"].key if "fanout" in row else 0)
     return cells.listed(caption, rows, f"{columns} {DIFFERS}")
 
 
