@@ -21,72 +21,39 @@ if BY_SLURM:
             " --out {output:q} > {log:q} 2>&1"
 
 
-rule tables:
-    input:
-        # Accounting comes of the outcomes, and after them; both would cost twice the planning.
-        outcomes=ACCOUNTING or outcome_files,
-        script=script("make_tables.py"),
-        library=analysis_library(),
-    output:
-        TABLES,
-    log:
-        f"{STUDY}/logs/tables.txt",
-    localrule: True
-    params:
-        study=freezer.path,  # of another study or grid, other tables
-        results=subpath(output[0], ancestor=3),
-        out=subpath(output[0], parent=True),
-        accounting=WITH_ACCOUNTING,
-    message:
-        f"Tables: {STUDY}/tables/"
-    shell:
-        "python {input.script:q} --study {params.study:q} --results {params.results:q}"
-        " {params.accounting:q} --out {params.out:q} 2>&1 | tee -i {log:q}"
+# Accounting comes of the outcomes, and after them; both would cost twice the planning.
+MADE_OF = {
+    "tables": (ACCOUNTING or outcome_files, TABLES),
+    "figures": (TABLES, figure_files()),
+    "report": ([*TABLES, *figure_files(), *ACCOUNTING], REPORT),
+}
+# Of another study, other tables.
+ANALYSED = ["--study", freezer.path, "--results", RESULTS]
 
+for stage, (made_of, made) in MADE_OF.items():
 
-rule figures:
-    input:
-        tables=TABLES,
-        script=script("make_figures.py"),
-        library=analysis_library(),
-    output:
-        figure_files(),
-    log:
-        f"{STUDY}/logs/figures.txt",
-    localrule: True
-    params:
-        tables=subpath(input[0], parent=True),
-        axes=AXES,
-        out=subpath(output[0], parent=True),
-    message:
-        f"Figures: {STUDY}/figures/"
-    shell:
-        "python {input.script:q} --tables {params.tables:q} --axes {params.axes:q}"
-        " --out {params.out:q} > {log:q} 2>&1"
-
-
-rule report:
-    input:
-        tables=TABLES,
-        figures=figure_files(),
-        accounting=ACCOUNTING,
-        script=script("make_report.py"),
-        library=analysis_library(".html", ".css", ".js"),
-    output:
-        REPORT,
-    log:
-        f"{STUDY}/logs/report.txt",
-    localrule: True
-    params:
-        study=freezer.path,
-        tables=subpath(input[0], parent=True),
-        figures=lambda _, input: Path(input.figures[0]).parent,
-        accounting=WITH_ACCOUNTING,
-    message:
-        "Report: {output}"
-    shell:
-        "python {input.script:q} --study {params.study:q} --tables {params.tables:q}"
-        " --figures {params.figures:q} {params.accounting:q} --out {output:q} > {log:q} 2>&1"
+    rule:
+        name:
+            stage
+        input:
+            made_of,
+            script=script("make_report.py"),
+            library=analysis_library(),
+        output:
+            made,
+        log:
+            f"{STUDY}/logs/{stage}.txt",
+        localrule: True
+        params:
+            stage=stage,
+            study=ANALYSED,
+            out=lambda _: STUDY,
+            accounting=["--accounting", *ACCOUNTING] if BY_SLURM else [],
+        message:
+            f"{stage.capitalize()}: {STUDY}"
+        shell:
+            "python {input.script:q} {params.stage} {params.study:q} {params.accounting:q}"
+            " --out {params.out:q} 2>&1 | tee -i {log:q}"
 
 
 # Tables, figures and report of what there is; also while the study runs, with --nolock.
@@ -95,19 +62,14 @@ rule partial:
         f"{STUDY}/logs/partial.txt",
     localrule: True
     params:
-        study=freezer.path,
-        results=RESULTS,
-        axes=AXES,
+        frozen=freezer.path,
+        study=ANALYSED,
         out=f"{STUDY}/partial",
         accounting=[f"{STUDY}/partial/accounting.csv"] if BY_SLURM else [],
     shell:
-        '(scripts="$SAGEBENCH_SCRIPTS" study={params.study:q} out={params.out:q};'
+        '(scripts="$SAGEBENCH_SCRIPTS" out={params.out:q};'
         " for csv in {params.accounting:q}; do"
-        ' python "$scripts/collect_accounting.py" --study "$study" --out "$csv"; done;'
-        ' python "$scripts/make_tables.py" --study "$study" --results {params.results:q}'
-        ' --accounting "$out/accounting.csv" --partial --out "$out/tables";'
-        ' python "$scripts/make_figures.py" --tables "$out/tables" --axes {params.axes:q}'
-        ' --out "$out/figures";'
-        ' python "$scripts/make_report.py" --study "$study" --tables "$out/tables"'
-        ' --figures "$out/figures" --accounting "$out/accounting.csv" --out "$out/report.html";'
+        ' python "$scripts/collect_accounting.py" --study {params.frozen:q} --out "$csv"; done;'
+        ' python "$scripts/make_report.py" tables figures report {params.study:q} --partial'
+        ' --accounting "$out/accounting.csv" --out "$out";'
         ' echo "Report: $out/report.html") 2>&1 | tee -i {log:q}'

@@ -93,7 +93,6 @@ AXES = list(dict.fromkeys(experiment.axis for experiment in study.experiments))
 
 # What Slurm's accounting says of the jobs; nothing without Slurm.
 ACCOUNTING = [f"{STUDY}/accounting.csv"] if BY_SLURM else []
-WITH_ACCOUNTING = ["--accounting", *ACCOUNTING] if BY_SLURM else []
 
 
 def outcome_files(wildcards):
@@ -171,11 +170,11 @@ def script(name):
     return str(SCRIPTS / name)
 
 
-def analysis_library(*endings):
+def analysis_library():
     """The code behind the analysis, an input of it: a changed plot is drawn again."""
     rooms = [SCRIPTS / "sagebench" / room for room in ("analysis", "page")]
     paths = (path for room in rooms for path in room.rglob("*"))
-    return sorted(str(path) for path in paths if path.suffix in {".py", *endings})
+    return sorted(str(p) for p in paths if p.suffix in {".py", ".html", ".css", ".js"})
 
 
 def jobs_to_run():

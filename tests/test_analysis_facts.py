@@ -19,7 +19,7 @@ def trials(tmp_path):
         for seed, way in enumerate(ways):
             trial = make_trial(seed=seed, device="cpu" if way is None else "cuda", machine="m")
             study.add("batch", make_outcome(trial, expandable_segments=way))
-        table, _ = build_tables(read_records(read_study(study.freeze()), study.results, False))
+        table, *_ = build_tables(read_records(read_study(study.freeze()), study.results, False))
         write_table(table, tmp_path, "trials")
         return read_table(tmp_path, "trials")
 

@@ -59,7 +59,7 @@ def study(tmp_path):
 
 
 def frames(study):
-    trials, epochs = build_tables(read_records(read_study(study.freeze()), study.results, True))
+    trials, epochs, _ = build_tables(read_records(read_study(study.freeze()), study.results, True))
     return trials.to_pandas(), epochs.to_pandas()
 
 
@@ -296,8 +296,8 @@ def test_repeats_are_counted(study):
 
 def test_labels_of_neighboring_points_do_not_overlap():
     points = [(0.0, 0.0), (3.0, 0.0), (0.0, 3.0), (60.0, 60.0)]
-    offsets = choose_offsets(points, [2, 2, 2, 2])
-    centres = [(x + dx, y + dy) for (x, y), (dx, dy) in zip(points, offsets, strict=True)]
+    offsets = choose_offsets(points)
+    centres = [(x + o.real, y + o.imag) for (x, y), o in zip(points, offsets, strict=True)]
     for i, a in enumerate(centres):
         for b in centres[i + 1 :]:
             assert abs(a[0] - b[0]) > 8 or abs(a[1] - b[1]) > 8

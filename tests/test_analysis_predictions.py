@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from outcome_factory import GIB, StudyFiles, make_outcome, make_trial, trial_id
-from sagebench.analysis import facts, predictions
+from sagebench.analysis import comparison, facts
 from sagebench.analysis.chart import NOT_RUN_LABEL
 from sagebench.analysis.drawing import draw
 from sagebench.analysis.figures import declared
-from sagebench.analysis.outcomes import not_run_records, read_records, read_study
-from sagebench.analysis.tables import build_tables, not_run_table
+from sagebench.analysis.outcomes import read_records, read_study
+from sagebench.analysis.tables import build_tables
 from sagebench.errors import UserError
 from sagebench.files import read_json, write_json
 from sagebench.page import style
@@ -60,8 +60,8 @@ def skip(files, trial, **changed):
 
 def tables(files, partial=False):
     study = read_study(files.path)
-    trials, _ = build_tables(read_records(study, files.results, partial))
-    return trials.to_pandas(), not_run_table(not_run_records(study, files.results)).to_pandas()
+    trials, _, not_run = build_tables(read_records(study, files.results, partial))
+    return trials.to_pandas(), not_run.to_pandas()
 
 
 def drawn(name, trials, not_run):
@@ -82,13 +82,13 @@ def test_predictions_stand_beside_what_was_measured_with_their_errors(files):
     files.add("batch", make_outcome(make_trial(batch_size=512)))  # was not predicted
     files.freeze()
     trials, _ = tables(files)
-    memory = predictions.compared(trials, predictions.MEMORY)
+    memory = comparison.compared(trials, comparison.MEMORY)
     assert list(memory["error"]) == pytest.approx([0.25] * 3)
-    first, second = predictions.summaries(trials)
+    first, second = comparison.prediction_errors(trials)
     assert first.startswith("Peak memory, 3 trials: median error 25.0%, worst 25.0%")
     assert "median error 20.0%, worst 50.0% (pubmed-blocks-b256" in second
     assert "0 of 3 lie" in first and "3 of 3 lie" in second
-    table = predictions.table(trials)
+    table = comparison.predictions(trials)
     assert len(table.rows) == 3 and table.rows[1][-2].text == "-20.0%"
     assert len(drawn("predicted_measured", trials, trials.iloc[:0]).axes) == 2
 
@@ -100,7 +100,7 @@ def test_a_prediction_for_another_store_does_not_count(files):
     files.freeze()
     trials, _ = tables(files)
     assert trials["predicted_peak_bytes"].isna().all()
-    assert predictions.table(trials) is None
+    assert comparison.predictions(trials) is None
 
 
 def test_out_of_memory_is_held_to_account_too(files):
@@ -108,7 +108,7 @@ def test_out_of_memory_is_held_to_account_too(files):
     files.add("batch", make_outcome(trial, "out_of_memory"))
     predict(files, trial, 9, 10.0, chance=0.97)
     files.freeze()
-    (sentence,) = predictions.out_of_memory(tables(files)[0])
+    (sentence,) = comparison.out_of_memory(tables(files)[0])
     assert "1 of 1 trials that ended so were predicted to" in sentence
 
 
@@ -119,7 +119,7 @@ def test_what_was_left_out_is_no_outcome_and_no_gap(files):
     assert list(trials["batch_size"]) == [64] and list(not_run["batch_size"]) == [512]
     assert not_run["status"].item() == "skipped"
     assert not_run["peak_memory_bytes"].isna().all()
-    assert predictions.not_run(not_run).rows[0][2].text == "12.0 GiB"
+    assert comparison.not_run(not_run).rows[0][2].text == "12.0 GiB"
 
     files.ask("batch", make_trial(batch_size=128))
     study = read_json(files.path)
@@ -156,4 +156,4 @@ def test_an_experiment_of_which_nothing_was_run_has_no_table(files):
     alone = {"name": "memory", "axis": "batch_size"}
     assert facts.configurations(trials, alone) is None
     assert NOT_RUN_LABEL not in legend(drawn("batch_memory", trials, not_run))
-    assert predictions.not_run(not_run).rows[0][2].text == "–"
+    assert comparison.not_run(not_run).rows[0][2].text == "–"

@@ -2,6 +2,7 @@ import html
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -21,8 +22,10 @@ AXES = ("batch_size", "fanout", "ranks")
 ATTACK = '<script>alert("x")</script>'
 
 
-def run(script, *arguments):
+def run(study, folder, *arguments):
     """The script in this process: its imports are done, a new one takes seconds for them."""
+    script, results = "make_report.py", folder.parent
+    arguments += ("--study", study, "--results", results, "--out", folder)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(sys, "argv", [script, *map(str, arguments)])
         runpy.run_path(str(SCRIPTS / script), run_name="__main__")
@@ -54,29 +57,7 @@ def page(tmp_path_factory):
         reason={"rank": 1, "phase": "forward", "message": f"boom {ATTACK}"},
     )
     study, folder = files.freeze(command=COMMAND), files.results / "bit"
-    run(
-        "make_tables.py",
-        "--study",
-        study,
-        "--results",
-        files.results,
-        "--out",
-        folder / "tables",
-        "--partial",
-    )
-    places = ("--tables", folder / "tables", "--out", folder / "figures")
-    run("make_figures.py", *places, "--axes", *AXES)
-    run(
-        "make_report.py",
-        "--study",
-        study,
-        "--tables",
-        folder / "tables",
-        "--figures",
-        folder / "figures",
-        "--out",
-        folder / "report.html",
-    )
+    run(study, folder, "tables", "figures", "report", "--partial")
     return folder / "report.html"
 
 
@@ -188,35 +169,17 @@ def test_a_report_of_a_study_without_its_command_tells_none(page, tmp_path):
     study = json.loads(next((page.parent / "frozen").iterdir()).read_text())
     del study["command"]  # as one frozen by an older version
     (tmp_path / "study.json").write_text(json.dumps(study))
-    run(
-        "make_report.py",
-        "--study",
-        tmp_path / "study.json",
-        "--tables",
-        page.parent / "tables",
-        "--figures",
-        page.parent / "figures",
-        "--out",
-        tmp_path / "report.html",
-    )
-    again = section((tmp_path / "report.html").read_text(), "again")
+    shutil.copytree(page.parent, tmp_path / "bit")
+    run(tmp_path / "study.json", tmp_path / "bit", "report")
+    again = section((tmp_path / "bit" / "report.html").read_text(), "again")
     assert "the command itself was not recorded" in again and "snakemake --" not in again
 
 
 def test_a_report_without_figures_says_what_to_do(page, tmp_path):
     study = next((page.parent / "frozen").iterdir())
-    command = [
-        sys.executable,
-        SCRIPTS / "make_report.py",
-        "--study",
-        study,
-        "--tables",
-        page.parent / "tables",
-        "--figures",
-        tmp_path,
-        "--out",
-        tmp_path / "x.html",
-    ]
+    shutil.copytree(page.parent / "tables", tmp_path / "tables")
+    command = [sys.executable, SCRIPTS / "make_report.py", "report", "--study", study]
+    command += ["--results", tmp_path, "--out", tmp_path]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2
     assert "draw the figures first" in ended.stderr

@@ -30,7 +30,7 @@ def write_outcome(study, outcome):
 
 def tables(study, partial=False):
     path = study.freeze()
-    trials, epochs = build_tables(read_records(read_study(path), study.results, partial))
+    trials, epochs, _ = build_tables(read_records(read_study(path), study.results, partial))
     return trials.to_pylist(), epochs.to_pylist()
 
 
@@ -208,7 +208,7 @@ def test_all_damaged_outcomes_are_named_at_once_before_what_is_missing(study):
 def test_csv_and_parquet_hold_the_same(study, tmp_path):
     study.add("batch")
     study.add("batch", make_outcome(make_trial(seed=1), "out_of_memory"))
-    trials, epochs = build_tables(read_records(read_study(study.freeze()), study.results, False))
+    trials, epochs, _ = build_tables(read_records(read_study(study.freeze()), study.results, False))
     for name, table in (("trials", trials), ("epochs", epochs)):
         write_table(table, tmp_path, name)
         with (tmp_path / f"{name}.csv").open(newline="") as file:
@@ -223,7 +223,7 @@ def test_csv_and_parquet_hold_the_same(study, tmp_path):
 
 def test_empty_tables_keep_their_columns_and_types(study, tmp_path):
     study.ask("batch", make_trial())
-    trials, epochs = build_tables(read_records(read_study(study.freeze()), study.results, True))
+    trials, epochs, _ = build_tables(read_records(read_study(study.freeze()), study.results, True))
     write_table(epochs, tmp_path, "epochs")
     assert str(trials.schema.field("epoch_time_s").type) == "double"
     assert list(read_table(tmp_path, "epochs").columns)[:2] == ["trial_id", "epoch"]
@@ -243,7 +243,7 @@ def test_placement_and_compile_have_types(study, tmp_path):
     older = study.add("scaling", seed=7)
     del older["placement"], older["trial"]["placement"], older["trial"]["compile"]
     write_outcome(study, older)
-    trials, _ = build_tables(read_records(read_study(study.freeze()), study.results, False))
+    trials, *_ = build_tables(read_records(read_study(study.freeze()), study.results, False))
     write_table(trials, tmp_path, "trials")
     read = pq.read_table(tmp_path / "trials.parquet")
     names = ["compile", "placement", "profile_steps", "placement_chosen"]
@@ -292,7 +292,8 @@ def test_the_script_writes_three_tables_and_a_mistake_is_one_sentence(study, tmp
     study.add("batch")
     command = [
         sys.executable,
-        SCRIPTS / "make_tables.py",
+        SCRIPTS / "make_report.py",
+        "tables",
         "--study",
         study.freeze(),
         "--results",
@@ -301,7 +302,7 @@ def test_the_script_writes_three_tables_and_a_mistake_is_one_sentence(study, tmp
         tmp_path / "out",
     ]
     subprocess.run(command, check=True)
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    names = sorted(path.name for path in (tmp_path / "out" / "tables").iterdir())
     tables = ("epochs", "not_run", "trials")
     assert names == [f"{table}.{kind}" for table in tables for kind in ("csv", "parquet")]
     study.ask("batch", make_trial(seed=9))

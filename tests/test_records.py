@@ -25,7 +25,7 @@ from sagebench.records import (
 
 GOLDEN = Path(__file__).parent / "golden" / "demo"
 TRIALS = sorted((GOLDEN / "trials").iterdir())
-MAKE_TABLES = Path(__file__).parents[1] / "workflow_scripts" / "make_tables.py"
+MAKE_REPORT = Path(__file__).parents[1] / "workflow_scripts" / "make_report.py"
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def tables(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     shutil.copytree(GOLDEN / "trials", results / "trials")
     (study,) = (GOLDEN / "frozen").glob("*.json")
-    command = [sys.executable, str(MAKE_TABLES), "--study", str(study)]
-    command += ["--results", str(results), "--out", str(results / "tables")]
+    command = [sys.executable, str(MAKE_REPORT), "tables", "--study", str(study)]
+    command += ["--results", str(results), "--out", str(results)]
     subprocess.run(command, check=True)
     return results / "tables"
 

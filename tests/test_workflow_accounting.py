@@ -70,7 +70,7 @@ def test_it_follows_the_outcomes_and_fails_nothing_and_keeps_what_it_has(project
     assert "Accounting" in run(project)
     assert rows(project) == []
     assert "Nothing to be done" in run(project)
-    project.ran("make_tables")
+    project.ran("tables")
     project.ran("run_trial")
 
     # By now the attempts tell of jobs, and an outcome is newer; of one job Slurm knows something.
@@ -83,7 +83,7 @@ def test_it_follows_the_outcomes_and_fails_nothing_and_keeps_what_it_has(project
     run(project)
     states = {row["slurm_job_id"]: row["state"] for row in rows(project)}
     assert states == {"7": "COMPLETED", "8": "", "9": ""}
-    assert project.ran("make_tables") == ["results/small/tables"]
+    assert project.ran("tables") == ["results/small"]
     assert project.ran("run_trial") == []
 
     slurm(project, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")

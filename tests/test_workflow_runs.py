@@ -99,13 +99,12 @@ def test_a_deleted_outcome_reruns_exactly_that_trial(project):
     # ... and a rebuilt store, a moved archive or an edited plot reruns none.
     store = next((project.folder / "results/stores").glob("*/manifest.json"))
     store.touch()
-    with (project.folder / "workflow_scripts/make_figures.py").open("a") as plot:
+    with (project.folder / "workflow_scripts/make_report.py").open("a") as plot:
         plot.write("# another colour\n")
     result = project.snakemake()
     assert result.returncode == 0, result.stdout
     assert project.ran("run_trial") == []
-    assert project.ran("make_figures") == ["results/small/figures"] * 3
-    assert project.ran("make_tables") == ["results/small/tables"] * 2
+    assert project.ran("figures") == ["results/small"] * 3
 
 
 def test_a_failed_trial_keeps_its_log_and_runs_again_and_the_others_are_not_held_up(project):
@@ -198,7 +197,7 @@ def test_plan_writes_only_its_csv_and_the_frozen_study(project):
 
 
 def test_a_damaged_outcome_is_named_on_the_terminal_and_partial_goes_on_without_it(project):
-    for name in ("make_tables", "status"):
+    for name in ("make_report", "status"):
         shutil.copy(ROOT / f"workflow_scripts/{name}.py", project.folder / "workflow_scripts")
     assert project.snakemake("trials").returncode == 0
     path = project.outcomes()[0]

@@ -34,10 +34,11 @@ for name in ("spec", "out", "trial", "store", "outcome", "walltime-min", "study"
              "tables", "figures", "accounting"):
     parser.add_argument("--" + name)
 parser.add_argument("--partial", action="store_true")
-parser.add_argument("--axes", nargs="*")
+parser.add_argument("stages", nargs="*")
 arguments = parser.parse_args()
 with open(os.environ["RAN"], "a") as ran:
-    ran.write(Path(sys.argv[0]).stem + " " + (arguments.outcome or arguments.out or "") + "\\n")
+    for name in arguments.stages or [Path(sys.argv[0]).stem]:
+        ran.write(name + " " + (arguments.outcome or arguments.out or "") + "\\n")
 def touch(folder, *names):
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -63,22 +64,26 @@ outcome = {"schema": 1, "trial": {}, "trial_id": Path(arguments.outcome).parent.
            "status": "completed", "trial": trial, "provenance": {"git_commit": "abcdef"}}
 Path(arguments.outcome).write_text(json.dumps(outcome))
 """,
-    "make_tables": """
+    "make_report": """
+from sagebench.analysis.figures import declared
 study = json.loads(Path(arguments.study).read_text())
-touch(arguments.out, *(f"{table}.{kind}" for table in ("trials", "epochs", "not_run")
-                       for kind in ("csv", "parquet")))
+tables = Path(arguments.out, "tables")
+if "tables" in arguments.stages:
+    touch(tables, *(f"{table}.{kind}" for table in ("trials", "epochs", "not_run")
+                    for kind in ("csv", "parquet")))
+if "figures" in arguments.stages:
+    axes, kinds = [one["axis"] for one in study["experiments"]], ("svg", "png", "rst")
+    touch(Path(arguments.out, "figures"),
+          *(f"{one.name}.{kind}" for one in declared(axes) for kind in kinds))
+if "report" in arguments.stages:
+    Path(arguments.out, "report.html").write_text("report")
 have = [Path(arguments.results, "trials", trial, "outcome.json").exists()
         for experiment in study["experiments"] for trial in experiment["trials"]
         if trial not in study["skipped"]]
 assert all(have) or arguments.partial
-Path(arguments.out, "trials.csv").write_text(f"{sum(have)} of {len(have)}")
+if "tables" in arguments.stages:
+    (tables / "trials.csv").write_text(f"{sum(have)} of {len(have)}")
 """,
-    "make_figures": """
-from sagebench.analysis.figures import declared
-kinds = ("svg", "png", "rst")
-touch(arguments.out, *(f"{one.name}.{kind}" for one in declared(arguments.axes) for kind in kinds))
-""",
-    "make_report": "Path(arguments.out).write_text('report')",
 }
 
 

@@ -22,6 +22,7 @@ from sagebench.analysis.drawing import (
     whiskers,
 )
 from sagebench.analysis.points import (
+    EVALUATIONS,
     axis_label,
     common_notes,
     keys_of,
@@ -61,6 +62,12 @@ def epoch_time(rows: pd.DataFrame) -> Value:
 
 def peak_memory(rows: pd.DataFrame) -> Value:
     return Value("peak_memory_bytes", GIB, memory_label(rows))
+
+
+def accuracy_axis(axes: Axes, column: str) -> None:
+    axes.margins(y=0.1)
+    axes.set_ylabel(f"Test accuracy ({EVALUATIONS[column]} evaluation)")
+    axes.ticklabel_format(axis="y", useOffset=False)
 
 
 def over_axis(
@@ -107,8 +114,6 @@ def over_axis(
     for (name, alone), group in points.groupby(["series", "aside"], sort=False):
         look = series[name] | (hollow(series[name]["color"]) if alone else {"linestyle": joined})
         draw_points(axes, group, "place", **look)
-    if line != "none":
-        _say_other_n(axes, points)
     for name, group in left_out.groupby("series", sort=False):
         colour = series[name]["color"]
         draw_points(axes, group, "place", color=colour, marker="d", **hollow(colour))
@@ -160,14 +165,6 @@ def draw_points(
     axes.errorbar(*middle, yerr=whiskers(points, y, low, high), zorder=3, **look)
 
 
-def _say_other_n(axes: Axes, points: pd.DataFrame) -> None:
-    """Label the points whose number of repeats differs from most."""
-    look: dict[str, Any] = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center"}
-    for point in points[~points["n"].isin(points["n"].mode()[:1])].to_dict("records"):
-        at = point["place"], point["median"]
-        axes.annotate(f"n={point['n']}", at, color=SOFT, size=7.5, **look)
-
-
 def _strip(axes: Axes, ended: pd.DataFrame, series: dict[str, dict]) -> None:
     """Strip above the axes: configurations that ended without a value, one row per series.
 
@@ -187,27 +184,21 @@ def _strip(axes: Axes, ended: pd.DataFrame, series: dict[str, dict]) -> None:
         for shift, end in enumerate(group.to_dict("records")):
             look = {"marker": ENDS[end["status"]], "color": series[name]["color"], **END}
             axes.plot([value], [height], transform=across, clip_on=False, zorder=4, **look)
-            axes.annotate(
-                "" if end["count"] == end["of"] else f"{end['count']}/{end['of']}",
-                (value, height),
-                size=7,
-                color=INK,
-                va="center",
-                xycoords=across,
-                xytext=(5 + 16 * shift, 0),
-                textcoords="offset points",
-                annotation_clip=False,
-            )
+            share = "" if end["count"] == end["of"] else f"{end['count']}/{end['of']}"
+            beside: dict[str, Any] = {"xytext": (5 + 16 * shift, 0), "textcoords": "offset points"}
+            look = {"size": 7, "color": INK, "va": "center", "annotation_clip": False, **beside}
+            axes.annotate(share, (value, height), xycoords=across, **look)
 
 
 def _limit_line(axes: Axes, limit: float) -> None:
     axes.axhline(limit, color=ALARM, linewidth=1.0, linestyle=DASHES, zorder=1)
-    axes.annotate(
+    across = axes.get_yaxis_transform()
+    axes.text(
+        0.01,
+        limit,
         f"memory limit {limit:g} GiB",
-        (0.005, limit),
-        xycoords=("axes fraction", "data"),
-        xytext=(3, 3),
-        textcoords="offset points",
+        transform=across,
+        va="bottom",
         color=ALARM,
         size=8,
     )

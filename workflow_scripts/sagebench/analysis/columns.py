@@ -54,13 +54,11 @@ def _values(names: Iterable[str]) -> list[Column]:
     return found
 
 
-_LATER = ("compile", "placement", "profile_steps")
-_LAST = ("seed", "sampled_test_nodes")
-_FIRST = FIELD_NAMES[: FIELD_NAMES.index("placement")]
-_FIRST = (*(one for one in _FIRST if one not in _LAST), *_LAST)
-FIRST_VALUES = _values(_FIRST)
-LATER_VALUES = _values([*_LATER, *(one for one in FIELD_NAMES if one not in _FIRST + _LATER)])
-"""behind the other columns, so that no column moves"""
+_FIRST = [name for name in FIELD_NAMES[: FIELD_NAMES.index("placement")] if name != "seed"]
+_FIRST += ["seed", "sampled_test_nodes"]
+_LATER = ["compile", *(name for name in FIELD_NAMES if name not in [*_FIRST, "compile"])]
+FIRST_VALUES, LATER_VALUES = _values(_FIRST), _values(_LATER)
+"""the later ones behind the other columns, so that no column moves"""
 TRIAL_VALUES = [*FIRST_VALUES, *LATER_VALUES]
 
 PHASES = {
@@ -68,6 +66,10 @@ PHASES = {
     **dict.fromkeys(("synchronisation", "optimizer"), "an optimizer step"),
 }
 """what is timed in a window behind the timed epochs, and what its median is of"""
+PHASE_COLUMNS = [
+    Column(f"phase_{one}_s", REAL, f"phases.{one}_s", f"median {per}, overlap off; ranks' mean")
+    for one, per in PHASES.items()
+]
 
 PREDICTION_COLUMNS = [
     Column("predicted_peak_bytes", REAL, "memory.peak_bytes", "peak_memory_bytes as predicted"),
@@ -124,23 +126,12 @@ TRIAL_COLUMNS = [
     Column("evaluation_s", REAL, "timing.", "all evaluations"),
     Column("total_s", REAL, "timing.", "the whole trial"),
     Column("phase_micro_steps", INT, "phases.micro_steps", "micro-steps behind the phases"),
-    *(
-        Column(
-            f"phase_{phase}_s", REAL, f"phases.{phase}_s", f"median {per}, overlap off; ranks' mean"
-        )
-        for phase, per in PHASES.items()
-    ),
+    *PHASE_COLUMNS,
     Column("peak_memory_bytes", REAL, "", "CPU: host private; CUDA: reserved; the fullest rank"),
     Column("memory_kind", STR, "", "which of the counters below peak_memory_bytes is"),
     Column("peak_allocated_bytes", REAL, "memory.", "CUDA allocator, allocated"),
     Column("peak_reserved_bytes", REAL, "memory.", "CUDA allocator, reserved"),
-    Column(
-        "peak_device_used_bytes",
-        REAL,
-        "memory.",
-        "no peak: in use on the whole device, by all processes, where an epoch ends; the "
-        "highest of these readings (cudaMemGetInfo)",
-    ),
+    Column("peak_device_used_bytes", REAL, "memory.", "no peak: by all processes at epochs' ends"),
     Column("peak_host_private_bytes", REAL, "memory.", "a rank's own memory"),
     Column("energy_nvml_j", REAL, "energy.nvml_j", "GPU energy by NVML's counter"),
     *PREDICTION_COLUMNS,
@@ -152,10 +143,7 @@ TRIAL_COLUMNS = [
     Column("test_accuracy_sampled", REAL, "accuracy.test_sampled", "chosen model, own fanout"),
     Column("test_sampled_nodes", INT, "accuracy.", "nodes it is measured on"),
     Column(
-        "test_sampled_standard_error",
-        REAL,
-        "accuracy.",
-        "of test_accuracy_sampled against all test nodes; 0 where all were sampled",
+        "test_sampled_standard_error", REAL, "accuracy.", "of not testing all; 0 where all were"
     ),
     Column("nodes_per_hop", STR, "", "new nodes a hop and micro-batch (mean), seeds first"),
     Column("edges_per_hop", STR, "", "sampled edges a hop and micro-batch (mean)"),
@@ -173,12 +161,7 @@ TRIAL_COLUMNS = [
     Column("git_commit", STR, "provenance.", "commit that ran"),
     Column("git_dirty", FLAG, "provenance.", "with uncommitted changes"),
     Column("image_digest", STR, "provenance.", "container image"),
-    Column(
-        "expandable_segments",
-        FLAG,
-        "provenance.",
-        "GPU memory in segments that may grow",
-    ),
+    Column("expandable_segments", FLAG, "provenance.", "GPU memory in segments that may grow"),
     Column("command", STR, "provenance.", "command line of the trial's launcher"),
     Column("hosts", STR, "", "hosts of the ranks"),
     Column("device_names", STR, "", "devices of the ranks (CPU model on CPU)"),
@@ -191,13 +174,8 @@ TRIAL_COLUMNS = [
     Column("slurm", STR, "", "Slurm's ids of rank 0, as JSON"),
     *LATER_VALUES,
     Column("placement_chosen", STR, "placement.chosen", "device, host or mapped; of blocks"),
-    Column(
-        "num_alloc_retries",
-        INT,
-        "",
-        "allocator retries after freeing its cache (num_alloc_retries), all ranks",
-    ),
-    Column("num_ooms", INT, "", "out-of-memory errors of the allocator (num_ooms), all ranks"),
+    Column("num_alloc_retries", INT, "", "allocator retries after freeing its cache, all ranks"),
+    Column("num_ooms", INT, "", "out-of-memory errors of the allocator, all ranks"),
 ]
 
 SLURM_COLUMNS = [

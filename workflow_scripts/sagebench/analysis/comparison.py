@@ -1,17 +1,18 @@
-"""Tables of the slides' published numbers beside the measured ones (no ratios between them).
+"""What was measured beside the slides' published numbers (no ratios between them), and beside what
+was predicted of each trial before it ran.
 
 "GraphSAGE: inductive representation learning on large graphs", slides of December 9, 2025.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sagebench.analysis.points import EVALUATIONS, evaluation, of_axis, rank_word
-from sagebench.analysis.statistics import median
+from sagebench.analysis.points import EVALUATIONS, evaluation, of_axis, rank_word, trial_count
+from sagebench.analysis.statistics import completed, median
 from sagebench.page import cells
 from sagebench.page.cells import Cell, HtmlTable
 from sagebench.records import Status
@@ -21,10 +22,6 @@ SETTING = (
     "ogbn-products on MeluXina, NVIDIA A100 40 GB, PyTorch 2.1.2 with PyTorch Geometric "
     "(compares best with the engine reference)"
 )
-DATASET, MACHINE, CARD, ENGINE, TORCH = "ogbn-products", "meluxina", "A100", "reference", "2.1.2"
-
-LARGEST_BATCH, LARGEST_BATCH_MEMORY_GB = 160, 32
-OUT_OF_MEMORY_BATCHES = (192, 256, 512)
 
 TOP_FANOUTS = {
     "15,15,15,5,5": (0.8121, 14.56),
@@ -64,70 +61,70 @@ UNKNOWN = {
 
 DIFFERS = "differs_from_the_slides_in"
 Row = dict[str, Any]
+THEIRS = {
+    "dataset_name": ("data set", str.__eq__, "ogbn-products"),
+    "machine": ("machine", str.__eq__, "meluxina"),
+    "device_names": ("card", str.__contains__, "A100"),
+    "engine": ("engine", str.__eq__, "reference"),
+    "version_torch": ("PyTorch", str.startswith, "2.1.2"),
+}
+"""by column: what it is called, when it is the same, and what the slides have"""
 
 
 def differences(rows: pd.DataFrame) -> str:
     """Known differences between the measured trials and the slides' runs, as text."""
     found = []
-    recorded = {
-        "dataset_name": ("data set", DATASET),
-        "machine": ("machine", MACHINE),
-        "device_names": ("card", CARD),
-        "engine": ("engine", ENGINE),
-        "version_torch": ("PyTorch", TORCH),
-    }
-    for column, (name, theirs) in recorded.items():
-        values = rows[column].dropna() if column in rows else pd.Series(dtype=str)
+    for column, (name, same, theirs) in THEIRS.items():
+        values = rows[column].dropna().unique() if column in rows else []
         if column == "device_names" and set(rows["device"]) != {"cuda"}:
             found.append("CPU instead of GPUs")
-        elif not values.map(lambda ours, c=column, t=theirs: _same(c, ours, t)).all():
-            found.append(f"{name} ({', '.join(values.unique())})")
+        elif not all(same(ours, theirs) for ours in values):
+            found.append(f"{name} ({', '.join(values)})")
     return ", ".join(found) or "nothing that is recorded; see what is unknown"
 
 
-def _same(column: str, ours: str, theirs: str) -> bool:
-    """A card's name holds more than the slides', as does a version of PyTorch."""
-    if column == "device_names":
-        return theirs in ours
-    return ours.startswith(theirs) if column == "version_torch" else ours == theirs
-
-
-def comparisons(trials: pd.DataFrame) -> dict[str, HtmlTable]:
+def comparisons(trials: pd.DataFrame) -> dict[str, HtmlTable | None]:
     """Axis -> table, for the axes that the study has."""
     makers = {"batch_size": _batch, "fanout": _fanout, "ranks": _ranks}
     found = {axis: of_axis(trials, axis) for axis in makers}
-    tables = {axis: makers[axis](rows) for axis, rows in found.items() if not rows.empty}
-    return {axis: table for axis, table in tables.items() if table}
+    return {axis: makers[axis](rows) for axis, rows in found.items() if not rows.empty}
 
 
-def _rows(
-    published: list[Row], measured: pd.DataFrame, by: list[str], shown: Callable[..., Row]
-) -> list[Row]:
+def _table(
+    caption: str,
+    columns: str,
+    published: Iterable[Row],
+    measured: pd.DataFrame,
+    by: list[str],
+    shown: Callable[..., Row],
+) -> HtmlTable | None:
     """The slides' rows, and of each group by series and `by` what is shown of it."""
     rows = [{"source": "slides", DIFFERS: cells.NOTHING, **row} for row in published]
     for (series, *key), group in measured.groupby(["series", *by], sort=False):
         rows.append({"source": series, DIFFERS: differences(group), **shown(group, *key)})
-    return rows
+    rows.sort(key=lambda row: row["fanout"].key if "fanout" in row else 0)
+    return cells.listed(caption, rows, f"{columns} {DIFFERS}")
 
 
 def _batch(rows: pd.DataFrame) -> HtmlTable | None:
-    def shown(group: pd.DataFrame) -> Row:
-        done = group[group["status"].eq(Status.COMPLETED)]
-        full = group[group["status"].eq(Status.OUT_OF_MEMORY)]
-        largest = done["batch_size"].max()
-        peak = median(done.loc[done["batch_size"].eq(largest), "peak_memory_bytes"])
-        return row(largest, cells.memory(peak), sorted(full["batch_size"].unique()))
-
-    def row(largest: int, peak: Cell, full: Sequence[int]) -> Row:
+    def row(largest: int, peak: Any, full: Sequence[int]) -> Row:
         sizes = ", ".join(map(str, full)) or "none"
         return {"largest": largest, "peak_memory_there": peak, "out_of_memory_at": sizes}
 
-    about = Cell(f"about {LARGEST_BATCH_MEMORY_GB} GB")
-    published = [row(LARGEST_BATCH, about, OUT_OF_MEMORY_BATCHES)]
-    return cells.listed(
+    def shown(group: pd.DataFrame) -> Row:
+        done = completed(group)
+        full = group.loc[group["status"].eq(Status.OUT_OF_MEMORY), "batch_size"]
+        largest = done[done["batch_size"].eq(done["batch_size"].max())]
+        peak = cells.memory(median(largest["peak_memory_bytes"]))
+        return row(largest["batch_size"].max(), peak, sorted(full.unique()))
+
+    return _table(
         "Largest batch size that completed",
-        _rows(published, rows, [], shown),
-        f"source largest peak_memory_there out_of_memory_at {DIFFERS}",
+        "source largest peak_memory_there out_of_memory_at",
+        [row(160, Cell("about 32 GB"), (192, 256, 512))],
+        rows,
+        [],
+        shown,
     )
 
 
@@ -139,21 +136,16 @@ def _fanout(rows: pd.DataFrame) -> HtmlTable | None:
         shown = cells.fanout(fanout, places.index(fanout))
         return {"fanout": shown, **dict(zip(columns, values, strict=True))}
 
-    published = [
-        row(fanout, reached, Cell(f"{hours:.2f} h", hours * 3600), Cell("not given"))
-        for fanout, (reached, hours) in TOP_FANOUTS.items()
-    ]
-    same = rows[rows["fanout"].isin(places) & rows["status"].eq(Status.COMPLETED)]
-    found = _rows(
-        published,
-        same,
+    return _table(
+        f"The slides' top five fanouts (measured: medians; {EVALUATIONS[accuracy]} evaluation)",
+        f"fanout source {' '.join(columns)}",
+        (
+            row(fanout, reached, Cell(f"{hours:.2f} h", hours * 3600), Cell("not given"))
+            for fanout, (reached, hours) in TOP_FANOUTS.items()
+        ),
+        completed(rows[rows["fanout"].isin(places)]),
         ["fanout"],
         lambda group, fanout: row(fanout, *(median(group[column]) for column in columns)),
-    )
-    return cells.listed(
-        f"The slides' top five fanouts (measured: medians; {EVALUATIONS[accuracy]} evaluation)",
-        sorted(found, key=lambda row: row["fanout"].key),
-        f"fanout source {' '.join(columns)} {DIFFERS}",
     )
 
 
@@ -161,13 +153,104 @@ def _ranks(rows: pd.DataFrame) -> HtmlTable | None:
     def row(ranks: int, word: str, gain: float | None, share: float | None) -> Row:
         return {"ranks": Cell(f"{ranks} {word}", ranks), "speed_up": gain, "efficiency": share}
 
-    def shown(group: pd.DataFrame, ranks: int) -> Row:
-        return row(ranks, rank_word(group), median(group["speed_up"]), median(group["efficiency"]))
-
-    published = [row(ranks, "GPUs", *gains) for ranks, gains in SCALING.items()]
-    fair = rows[rows["speed_up"].notna() & rows["ranks"].gt(1)]
-    return cells.listed(
+    return _table(
         "Speed-up and efficiency (measured: medians)",
-        _rows(published, fair, ["ranks"], shown),
-        f"source ranks speed_up efficiency {DIFFERS}",
+        "source ranks speed_up efficiency",
+        (row(ranks, "GPUs", *gains) for ranks, gains in SCALING.items()),
+        rows[rows["speed_up"].notna() & rows["ranks"].gt(1)],
+        ["ranks"],
+        lambda group, ranks: row(
+            ranks, rank_word(group), median(group["speed_up"]), median(group["efficiency"])
+        ),
+    )
+
+
+ENDS = ["measured", "predicted", "low", "high"]
+
+
+class Quantity(NamedTuple):
+    """A measured column, and the predicted ones: {} stands for nothing, _low and _high."""
+
+    name: str
+    measured: str
+    predicted: str
+
+
+MEMORY = Quantity("Peak memory", "peak_memory_bytes", "predicted_peak{}_bytes")
+EPOCH = Quantity("Epoch time", "epoch_median_s", "predicted_epoch{}_s")
+
+
+def compared(trials: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+    """The trials with both values, with columns ENDS, `error`, which is predicted over measured,
+    minus 1, and whether the interval `held`."""
+    columns = [
+        quantity.measured,
+        *(quantity.predicted.format(end) for end in ("", "_low", "_high")),
+    ]
+    rows = trials.assign(**{end: trials[one] for end, one in zip(ENDS, columns, strict=True)})
+    rows = rows.dropna(subset=ENDS[:2])
+    held = rows["measured"].between(rows["low"], rows["high"])
+    return rows.assign(error=rows["predicted"] / rows["measured"] - 1, held=held)
+
+
+def prediction_errors(trials: pd.DataFrame) -> list[str]:
+    """A sentence for each quantity: median and worst error, and how many intervals held."""
+    sentences = []
+    for quantity in (MEMORY, EPOCH):
+        rows = compared(completed(trials), quantity)
+        if rows.empty:
+            continue
+        size = rows["error"].abs()
+        sentences.append(
+            f"{quantity.name}, {trial_count(len(rows))}: median error {size.median():.1%}, worst "
+            f"{size.max():.1%} ({rows.loc[size.idxmax(), 'trial_id']}); {rows['held'].sum()} of "
+            f"{len(rows)} lie in their interval, which is to hold nine of ten."
+        )
+    return sentences
+
+
+def out_of_memory(trials: pd.DataFrame) -> list[str]:
+    """Sentence on predicted against actual out of memory."""
+    likely = trials[trials["out_of_memory_chance"].gt(0.5)]["status"]
+    known = trials[trials["out_of_memory_chance"].notna()]["status"]
+    ended, done = (
+        (int(likely.eq(status).sum()), int(known.eq(status).sum()))
+        for status in (Status.OUT_OF_MEMORY, Status.COMPLETED)
+    )
+    if not ended[1] and not done[0]:
+        return []
+    return [
+        f"Out of memory: {ended[0]} of {ended[1]} trials that ended so were predicted to (a chance "
+        f"above 50 %); of {trial_count(done[1])} that completed, {done[0]} had been."
+    ]
+
+
+def predictions(trials: pd.DataFrame) -> HtmlTable | None:
+    """A row a trial that was predicted and has an outcome."""
+    rows = trials[trials["predicted_peak_bytes"].notna() | trials["predicted_epoch_s"].notna()]
+    rows = rows.assign(memory_error=_errors(rows, MEMORY), time_error=_errors(rows, EPOCH))
+    return cells.listed(
+        "Predictions were made before the trials ran",
+        rows.to_dict("records"),
+        "trial_id status predicted_peak_bytes peak_memory_bytes memory_error predicted_epoch_s "
+        "epoch_median_s time_error prediction_source",
+    )
+
+
+def _errors(trials: pd.DataFrame, quantity: Quantity) -> pd.Series:
+    rows = compared(trials, quantity)
+    shown = [
+        Cell(f"{error:+.1%}", abs(error), mark="" if held else "odd")
+        for error, held in zip(rows["error"], rows["held"], strict=True)
+    ]
+    return pd.Series(shown, rows.index, dtype=object)
+
+
+def not_run(rows: pd.DataFrame) -> HtmlTable | None:
+    """The trials that were left out: as estimated, or as their pilot found, they do not fit."""
+    columns = "trial_id experiments predicted_peak_bytes predicted_memory_limit_bytes"
+    return cells.listed(
+        "Will not fit in memory, and therefore not run",
+        rows.to_dict("records"),
+        f"{columns} out_of_memory_chance",
     )

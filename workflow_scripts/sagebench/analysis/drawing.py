@@ -15,10 +15,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
 
 from sagebench import registry
 from sagebench.analysis.figures import Declaration
@@ -34,8 +32,8 @@ MARKER: dict[str, Any] = {"markersize": 6, "markeredgecolor": "white", "markered
 DASHES = (0, (4, 3))
 
 LABEL_PT = 7.5
-OFFSETS_PT: Sequence[tuple[float, float]] = [
-    (right * reach, up * reach)
+OFFSETS_PT = [
+    complex(right * reach, up * reach)
     for reach in (8, 12, 16, 22)
     for right, up in ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (1, 0), (0, -1), (-1, 0))
 ]
@@ -189,11 +187,6 @@ def handle(label: str, **look: Any) -> Artist:
     return Line2D([], [], label=label, **look)
 
 
-def patch(label: str, **look: Any) -> Artist:
-    """An entry of the legend for an area."""
-    return Patch(label=label, linewidth=0.8, **look)
-
-
 def series_handles(looks: dict[str, dict[str, str]], line: str = "-") -> list[Artist]:
     return [handle(name, linestyle=line, **look) for name, look in looks.items()]
 
@@ -201,14 +194,12 @@ def series_handles(looks: dict[str, dict[str, str]], line: str = "-") -> list[Ar
 def label_points(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
     """Write each (x, y, text, colour) near its point."""
     axes.figure.canvas.draw()  # so that data becomes positions
-    points_pt = 72 / axes.figure.dpi
-    points = axes.transData.transform([label[:2] for label in labels]) * points_pt
-    offsets = choose_offsets(points, [len(label[2]) for label in labels])
-    for (x, y, text, colour), offset in zip(labels, offsets, strict=True):
+    points_pt = axes.transData.transform([label[:2] for label in labels]) * 72 / axes.figure.dpi
+    for (x, y, text, colour), offset in zip(labels, choose_offsets(points_pt), strict=True):
         axes.annotate(
             text,
             (x, y),
-            xytext=offset,
+            xytext=(offset.real, offset.imag),
             textcoords="offset points",
             size=LABEL_PT,
             color=colour,
@@ -220,21 +211,14 @@ def label_points(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) ->
         )
 
 
-def choose_offsets(
-    points: Iterable[tuple[float, float]], lengths: Iterable[int]
-) -> list[tuple[float, float]]:
-    """For each point an offset of its label, all in typographic points: the first that overlaps
-    with the fewest points and labels already there."""
-    points = list(points)
-    taken = [Bbox.from_bounds(x - 3.5, y - 3.5, 7, 7) for x, y in points]
-    offsets = []
-    for (x, y), length in zip(points, lengths, strict=True):
-        width, height = length * LABEL_PT * 0.64 + 1, LABEL_PT + 1
-        boxes = [
-            Bbox.from_bounds(x + right - width / 2, y + up - height / 2, width, height)
-            for right, up in OFFSETS_PT
-        ]
-        best = min(range(len(boxes)), key=lambda i: boxes[i].count_overlaps(taken))
-        taken.append(boxes[best])
+def choose_offsets(points: Iterable[tuple[float, float]]) -> list[complex]:
+    """For each point an offset of its label, all in typographic points: the first that is clear of
+    all points and of the labels so far, else the clearest."""
+    at = [complex(x, y) for x, y in points]
+    taken, offsets = list(at), []
+    for point in at:
+        clear = [min(abs(point + offset - one) for one in taken) for offset in OFFSETS_PT]
+        best = max(range(len(clear)), key=lambda i: min(clear[i], LABEL_PT + 1))
+        taken.append(point + OFFSETS_PT[best])
         offsets.append(OFFSETS_PT[best])
     return offsets

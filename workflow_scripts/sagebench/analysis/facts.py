@@ -43,18 +43,16 @@ WITHOUT = {"image_digest": "no container", "git_commit": "not recorded"}
 
 def counts(trials: pd.DataFrame) -> dict[str, int]:
     """Status -> trials, measured ends first; only those that occur."""
-    found = trials["status"].value_counts()
-    order = [*MEASURED_ENDS, *(name for name in found.index if name not in MEASURED_ENDS)]
-    return {name: int(found[name]) for name in order if name in found.index}
+    found = trials["status"].value_counts().to_dict()
+    return {name: found[name] for name in [*MEASURED_ENDS, *found] if name in found}
 
 
 def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """Topics and what is recorded about each, from the outcomes."""
-    ran = trials[trials["status"].isin(MEASURED_ENDS)]
+    ran = _ran(trials)
     topics = [("Data set", [_dataset(group) for _, group in ran.groupby("dataset", sort=False)])]
     for column, (topic, _) in RECORDED.items():
-        values = _with_none(ran, column).unique()
-        said = {part for one in values for part in _shown(column, one).split("; ")}
+        said = {part for one in ran[column].dropna().unique() for part in one.split("; ")}
         if column == "cpu_models":  # on a CPU the devices are these
             said -= set(dict(topics)["Devices"])
         topics.append((topic, sorted(said)))
@@ -73,18 +71,16 @@ def what_ran(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 def mixed(trials: pd.DataFrame) -> list[str]:
     """Warnings about provenance that differs between trials."""
-    ran = trials[trials["status"].isin(MEASURED_ENDS)]
-    sentences = []
+    ran, sentences = _ran(trials), []
     names = {column: several for column, (_, several) in RECORDED.items()}
     if set(ran["device"]) == {"cpu"}:  # whose devices are these
         del names["cpu_models"]
-    versions = {name: f"versions of {name.removeprefix('version_')}" for name in _versions(ran)}
-    for column, several in {**names, **versions}.items():
-        parts = _with_none(ran, column).value_counts(sort=False)
+    names |= {name: f"versions of {name.removeprefix('version_')}" for name in _versions(ran)}
+    for column, several in names.items():
+        values = ran[column].fillna("none") if column.startswith("version_") else ran[column]
+        parts = values.value_counts(sort=False)
         if len(parts) > 1:
-            listed = ", ".join(
-                f"{_shown(column, value)} ({trial_count(count)})" for value, count in parts.items()
-            )
+            listed = ", ".join(f"{one} ({trial_count(count)})" for one, count in parts.items())
             sentences.append(f"{len(parts)} {several}: {listed}.")
     dirty = int(ran["git_dirty"].eq(True).sum())
     if dirty:
@@ -110,19 +106,12 @@ def cut_short(trials: pd.DataFrame) -> HtmlTable | None:
 
 def far_off(trials: pd.DataFrame, epochs: pd.DataFrame) -> HtmlTable | None:
     """Flagged repeats, and trials with flagged epochs; all of them stay in every figure."""
-    repeats = trials[trials["epoch_time_outlier"].eq(True)]
-    found = [
-        (trial, "time per epoch, among the repeats", time_s)
-        for trial, time_s in zip(repeats["trial_id"], repeats["epoch_time_s"], strict=True)
-    ]
+    found = trials[trials["epoch_time_outlier"].eq(True)].rename(columns={"epoch_time_s": "time_s"})
+    rows = found.assign(what="time per epoch, among the repeats").to_dict("records")
     for trial, group in epochs[epochs["time_outlier"].eq(True)].groupby("trial_id"):
-        which = ", ".join(map(str, group["epoch"]))
-        found.append((trial, f"epoch {which}, among the trial's own", group["time_s"].max()))
-    rows = [
-        {"Trial": trial, "What": Cell(what), "Time": cells.time(time_s)}
-        for trial, what, time_s in found
-    ]
-    return cells.listed("Times far from the others", rows)
+        which = f"epoch {', '.join(map(str, group['epoch']))}, among the trial's own"
+        rows.append({"trial_id": trial, "what": which, "time_s": group["time_s"].max()})
+    return cells.listed("Times far from the others", rows, "trial_id what time_s")
 
 
 def configurations(trials: pd.DataFrame, experiment: dict[str, Any]) -> HtmlTable | None:
@@ -163,10 +152,9 @@ def _configurations(rows: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
         for column in ("epoch_time_s", "training_s", "peak_memory_bytes", "speed_up", *EVALUATIONS):
             row[column] = median(done[column])
         row["range"], row["interval"] = _ranges(done["epoch_time_s"].dropna().tolist())
-        accuracies = done[evaluation(rows)].dropna()
-        row["accuracy_range"] = cells.NOTHING
-        if len(accuracies) > 1:
-            row["accuracy_range"] = cells.text(f"{accuracies.min():.4f} to {accuracies.max():.4f}")
+        reached = done[evaluation(rows)].dropna()
+        between = f"{reached.min():.4f} to {reached.max():.4f}"
+        row["accuracy_range"] = between if len(reached) > 1 else None
         row["ended"] = cells.text(ends, "" if len(done) == len(group) else "odd")
         found.append(row)
     return found
@@ -201,17 +189,14 @@ def _sampled(accuracy: float, standard_error: float) -> Cell:
     return replace(cell, text=f"{cell.text} ± {standard_error:.4f}") if standard_error > 0 else cell
 
 
-def _with_none(rows: pd.DataFrame, column: str) -> pd.Series:
-    """Without an image, or without a package, is a way of running; a host that a trial which ended
-    early did not record is not."""
-    counts = column in WITHOUT or column.startswith("version_")
-    return rows[column].fillna(WITHOUT.get(column, "none")) if counts else rows[column].dropna()
-
-
-def _shown(column: str, value: Any) -> str:
-    if column == "expandable_segments":
-        return SEGMENTS[value]
-    return cells.short(value) if WITHOUT.get(column, value) != value else str(value)
+def _ran(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with an outcome, and how they ran in words. Without an image is a way of running;
+    a host that a trial which ended early did not record is not."""
+    ran = trials[trials["status"].isin(MEASURED_ENDS)]
+    words = {"expandable_segments": ran["expandable_segments"].map(SEGMENTS)}
+    for column, none in WITHOUT.items():
+        words[column] = ran[column].map(cells.short, na_action="ignore").fillna(none)
+    return ran.assign(**words)
 
 
 def _limit(row: dict[str, Any]) -> Cell:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from sagebench.attempts import read_ended_attempts
 from sagebench.errors import UserError
+from sagebench.files import read_object
 from sagebench.grid.configuration import validate
 from sagebench.grid.expansion import expand
 from sagebench.grid.site import validate_site
@@ -25,15 +25,15 @@ YOUNGER = {name: INTRODUCTION_DEFAULTS[name] for name in ("method", "model", "op
 class Record:
     """One trial of a study: what was asked for and, if there is one, its outcome.
 
-    `status` is the outcome's. Without one it tells why there is none, `because` says so in a
-    sentence, and `log` names the log of the last attempt, if any. `prediction` is what was
-    predicted before it ran.
+    experiments, axes: joined by ;. status: the outcome's; without one it tells why there is none,
+    `because` says so in a sentence, and `log` names the log of the last attempt, if any.
+    prediction: made before it ran.
     """
 
     trial_id: str
     trial: dict[str, Any]
-    experiments: tuple[str, ...]
-    axes: tuple[str, ...]
+    experiments: str
+    axes: str
     status: Status
     outcome: Outcome | None = None
     because: str | None = None
@@ -43,8 +43,8 @@ class Record:
 
 def read_study(path: str | Path) -> dict[str, Any]:
     """The frozen study of `path`; UserError where that is not one."""
-    study = _read_json(Path(path))
-    if not isinstance(study, dict) or not {"study", "experiments"} <= study.keys():
+    study = read_object(Path(path))
+    if study is None or not {"study", "experiments"} <= study.keys():
         raise UserError(f"{path} is not a frozen study: give a file of results/<study>/frozen.")
     return study
 
@@ -53,31 +53,8 @@ def read_records(study: dict[str, Any], results: str | Path, partial: bool) -> l
     """One record a trial, in the study's order; a trial of two experiments is one record.
 
     Without `partial`, a missing outcome is a UserError that says how many and which, and a damaged
-    one names its file. A trial that the study left out, because it is predicted to go out of
-    memory, is no record.
+    one names its file; a trial that the study left out misses nothing.
     """
-    records = [record for record in _records(study, results) if record.status is not Status.SKIPPED]
-    if partial:
-        return records
-    damaged = [str(record.because) for record in records if record.status is Status.DAMAGED]
-    if damaged:
-        raise UserError("\n".join(damaged))
-    missing = [record for record in records if record.outcome is None]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(records)} trials of {study['study']} have no outcome yet, "
-            f"{missing[0].trial_id} first ({missing[0].because}): run the study again to get "
-            "them, or give --partial to continue without them."
-        )
-    return records
-
-
-def not_run_records(study: dict[str, Any], results: str | Path) -> list[Record]:
-    """Skipped trials, with the prediction that they do not fit in memory."""
-    return [record for record in _records(study, results) if record.status is Status.SKIPPED]
-
-
-def _records(study: dict[str, Any], results: str | Path) -> Iterator[Record]:
     memberships: dict[str, list[tuple[str, str]]] = {}
     for experiment in study["experiments"]:
         for trial_id in experiment["trials"]:
@@ -86,24 +63,39 @@ def _records(study: dict[str, Any], results: str | Path) -> Iterator[Record]:
     requests = cache(
         lambda: expand(validate(study["configuration"]), validate_site(study["site"])).requests
     )
+    records = []
     for trial_id, of in memberships.items():
-        names, axes = zip(*of, strict=True)
+        names, axes = (";".join(each) for each in zip(*of, strict=True))
         folder = Path(results, "trials", trial_id)
         found = _found(folder, study.get("skipped", {}).get(trial_id))
         if "trial" not in found:
             found["trial"] = _trial(folder / "trial.json", trial_id, study["study"], requests)
         found["trial"] = {**YOUNGER, **found["trial"]}
-        yield Record(trial_id, experiments=names, axes=axes, **found)
+        records.append(Record(trial_id, experiments=names, axes=axes, **found))
+    if not partial:
+        _check_complete(study["study"], [one for one in records if one.status != Status.SKIPPED])
+    return records
+
+
+def _check_complete(study: str, records: list[Record]) -> None:
+    damaged = [str(record.because) for record in records if record.status is Status.DAMAGED]
+    if damaged:
+        raise UserError("\n".join(damaged))
+    missing = [record for record in records if record.outcome is None]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(records)} trials of {study} have no outcome yet, "
+            f"{missing[0].trial_id} first ({missing[0].because}): run the study again to get "
+            "them, or give --partial to continue without them."
+        )
 
 
 def _trial(
     frozen: Path, trial_id: str, study: str, requests: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
     """The values of a trial; those of one that has not started are in `requests`."""
-    if frozen.exists():
-        return _read_json(frozen)
     try:
-        return requests()[trial_id].trial.to_json()
+        return read_object(frozen) or requests()[trial_id].trial.to_json()
     except KeyError:
         raise UserError(
             f"the study {study} was frozen by another version of sagebench: "
@@ -121,12 +113,8 @@ def _found(folder: Path, skipped: dict[str, Any] | None) -> dict[str, Any]:
         except Damaged as error:
             return {"status": Status.DAMAGED, "because": str(error)}
         prediction = _prediction(folder / "prediction.json", outcome)
-        return {
-            "trial": outcome.trial,
-            "status": outcome.status,
-            "outcome": outcome,
-            "prediction": prediction,
-        }
+        trial, status = outcome.trial, outcome.status
+        return {"trial": trial, "status": status, "outcome": outcome, "prediction": prediction}
     if skipped is not None:
         prediction = {"model": skipped["model"], "memory": skipped}
         return {"status": Status.SKIPPED, "prediction": prediction}
@@ -136,9 +124,7 @@ def _found(folder: Path, skipped: dict[str, Any] | None) -> dict[str, Any]:
 
 def _prediction(path: Path, outcome: Outcome) -> dict[str, Any] | None:
     """The prediction of a trial made before it ran, if it is for the store that it ran on."""
-    if not path.exists():
-        return None
-    prediction = _read_json(path)
+    prediction = read_object(path) or {}
     checksum = outcome.store.checksum if outcome.store else None
     return prediction if prediction.get("store_checksum") == checksum else None
 
@@ -155,14 +141,4 @@ def _why_missing(folder: Path) -> tuple[Status, str, str | None]:
     if last.status is Status.CONTINUES:
         return Status.TO_BE_CONTINUED, f"{named} left a checkpoint to go on from", None
     status = Status.INTERRUPTED if last.status is Status.INTERRUPTED else Status.FAILED
-    sentence = f"{named} {status}"
-    return status, f"{sentence}, {last.why}" if last.why else sentence, last.log
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}).") from None
+    return status, ", ".join(filter(None, [f"{named} {status}", last.why])), last.log

@@ -11,6 +11,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from sagebench.analysis.columns import SLURM_COLUMNS, TRIAL_COLUMNS, TRIAL_VALUES
 from sagebench.analysis.figures import heading
+from sagebench.analysis.statistics import completed
 from sagebench.grid.trial import Fanout
 from sagebench.page.cells import is_missing
 from sagebench.records import MEMORY_COUNTER, Status
@@ -95,40 +96,30 @@ def with_not_run(
 
 def going_along(rows: pd.DataFrame, axis: str) -> list[str]:
     """Confounders: trial values that vary together with the axis."""
-    apart = set(_apart(rows, axis))
-    return [
-        column for column in _settings(rows, axis) if column not in apart and _varies(rows, column)
-    ]
+    apart = _apart(rows, axis)
+    return [column for column in _varying(rows, axis) if column not in apart]
 
 
 def _apart(rows: pd.DataFrame, axis: str) -> list[str]:
-    keys = keys_of(axis)
-    apart = [n for n in ALWAYS_APART if n in rows and n not in keys and _varies(rows, n)]
-    for column in _settings(rows, axis):
-        if column not in apart and _tells_experiments_apart(rows, column):
-            apart.append(column)
-        groups = rows.groupby([*keys, *apart], dropna=False, sort=False)[column]
-        if column not in apart and (groups.nunique(dropna=False) > 1).any():
+    each = rows.assign(experiment=rows["experiments"].str.split(";")).explode("experiment")
+    varying = _varying(rows, axis)
+    apart = [name for name in ALWAYS_APART if name in varying]
+    for column in (name for name in varying if name not in ALWAYS_APART):
+        # One value within each experiment, and another in another: no line joins those.
+        of_experiments = each.groupby("experiment")[column].nunique(dropna=False)
+        groups = rows.groupby([*keys_of(axis), *apart], dropna=False, sort=False)[column]
+        if (of_experiments == 1).all() or (groups.nunique(dropna=False) > 1).any():
             apart.append(column)
     return sorted(apart, key=lambda name: name != "engine")
 
 
-def _tells_experiments_apart(rows: pd.DataFrame, column: str) -> bool:
-    """Whether a value is one within each experiment and another in another: no line joins those."""
-    each = rows.assign(experiment=rows["experiments"].str.split(";")).explode("experiment")
-    counts = each.groupby("experiment")[column].nunique(dropna=False)
-    return _varies(rows, column) and bool((counts == 1).all())
-
-
-def _settings(rows: pd.DataFrame, axis: str) -> list[str]:
+def _varying(rows: pd.DataFrame, axis: str) -> list[str]:
+    """The values of trials that vary, seed and axis aside."""
     known = {column.name for column in [*TRIAL_COLUMNS, *SLURM_COLUMNS]}
     young = [name for name in rows if name not in known and not name.startswith("version_")]
-    names = [column.name for column in TRIAL_VALUES] + young
-    return [n for n in names if n in rows and n not in {"seed", "series", *keys_of(axis)}]
-
-
-def _varies(rows: pd.DataFrame, column: str) -> bool:
-    return rows[column].nunique(dropna=False) > 1
+    names = [*(column.name for column in TRIAL_VALUES), *young]
+    aside = {"seed", "series", *keys_of(axis)}
+    return [n for n in names if n not in aside and rows[n].nunique(dropna=False) > 1]
 
 
 def _setting(key: str, value: Any) -> str:
@@ -187,12 +178,7 @@ def axis_label(rows: pd.DataFrame, keys: list[str]) -> str:
 
 def evaluation(rows: pd.DataFrame) -> str:
     """The column of the test accuracy to show: the one that more completed trials have."""
-    done = rows[rows["status"].eq(Status.COMPLETED)]
-    return max(EVALUATIONS, key=lambda column: done[column].notna().sum())
-
-
-def accuracy_label(column: str) -> str:
-    return f"Test accuracy ({EVALUATIONS[column]} evaluation)"
+    return max(EVALUATIONS, key=lambda column: completed(rows)[column].notna().sum())
 
 
 def chosen_by(rows: pd.DataFrame) -> str:

@@ -35,9 +35,13 @@ def spread(rows: pd.DataFrame, by: list[str], value: str, unit: float = 1.0) -> 
     return groups.agg(n="count", median="median", low="min", high="max").reset_index()
 
 
+def completed(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["status"].eq(Status.COMPLETED)]
+
+
 def summarise(rows: pd.DataFrame, by: list[str], value: str, unit: float = 1.0) -> pd.DataFrame:
     """`spread` over the completed trials."""
-    return spread(rows[rows["status"].eq(Status.COMPLETED)], by, value, unit)
+    return spread(completed(rows), by, value, unit)
 
 
 def without_value(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The two tables of a study: one row a trial, one row a trial and epoch.
+"""The tables of a study: one row a trial, one row a trial and epoch, one row a trial left out.
 
 A table is written twice, as CSV for people and as Parquet for tools, with the same columns in the
 same order; what was not measured is empty.
@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,43 +34,47 @@ from sagebench.errors import UserError
 from sagebench.files import write_atomic
 from sagebench.grid.compatibility import unheeded
 from sagebench.grid.trial import Fanout
-from sagebench.page.cells import is_missing
 from sagebench.records import MEMORY_COUNTER, Outcome, Status
 
 Row = dict[str, Any]
+TABLES = ("trials", "epochs", "not_run")
 TEXTS = ("trial_id", "slurm_job_id", "state", "node_names", "attempt_status", "reason")
 """columns of accounting.csv that are no numbers"""
 
 
 def build_tables(
     records: list[Record], accounting: pd.DataFrame | None = None
-) -> tuple[pa.Table, pa.Table]:
-    """The tables of `records`: (trials, epochs). UserError where two stores share a name.
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """The tables of `records`, as TABLES names them. UserError where two stores share a name.
 
     accounting: what Slurm says of the attempts, where it was asked; columns of their own.
     """
-    check_stores(records)
+    _check_stores(records)
+    left_out = [record for record in records if record.status is Status.SKIPPED]
+    records = [record for record in records if record.status is not Status.SKIPPED]
     known = {column.name for column in TRIAL_COLUMNS}
     young = sorted({key for record in records for key in record.trial if key not in known})
     columns = [*TRIAL_COLUMNS, *(Column(key, STR, "", "a value of the trial") for key in young)]
     versions = sorted({name for record in records for name in _versions(record)})
     columns += [Column(f"version_{name}", STR, "", f"version of {name}") for name in versions]
 
-    trials = [_trial_row(record, young, versions) for record in records]
+    trials = _frame((_trial_row(record, young) for record in records), columns)
+    _add_speed_up(trials)
+    values = [column.name for column in TRIAL_VALUES if column.name != "seed"]
+    alike = trials.groupby(values, dropna=False, sort=False).ngroup()
+    timed = trials["status"].eq(Status.COMPLETED) & trials["epoch_time_s"].notna()
+    trials["epoch_time_outlier"] = _far_off(trials["epoch_time_s"][timed], alike)
     if accounting is not None:
         columns += SLURM_COLUMNS
-        figures = trial_figures(accounting)
-        for row in trials:
-            row |= figures.get(row["trial_id"], {})
-    _mark_outliers(trials)
-    _add_speed_up(trials)
-    epochs = [row for record in records for row in _epoch_rows(record)]
-    return _table(trials, columns), _table(epochs, EPOCH_COLUMNS)
+        trials = trials.join(_of_last_attempts(accounting), on="trial_id")
 
-
-def not_run_table(records: list[Record]) -> pa.Table:
-    """The trials that were left out, with the columns of the trials' table; nothing is measured."""
-    return _table([_trial_row(record, [], []) for record in records], TRIAL_COLUMNS)
+    epochs = _frame((row for record in records for row in _epoch_rows(record)), EPOCH_COLUMNS)
+    epochs["time_outlier"] = False
+    # The first epoch warms up, so it is no outlier among its successors but of another kind.
+    later = epochs["time_s"][epochs.duplicated("trial_id")]
+    epochs.loc[later.index, "time_outlier"] = _far_off(later, epochs["trial_id"])
+    not_run = _frame((_trial_row(record, []) for record in left_out), TRIAL_COLUMNS)
+    return _table(trials, columns), _table(epochs, EPOCH_COLUMNS), _table(not_run, TRIAL_COLUMNS)
 
 
 def read_accounting(path: str | Path | None) -> pd.DataFrame | None:
@@ -80,24 +84,16 @@ def read_accounting(path: str | Path | None) -> pd.DataFrame | None:
     return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str)).sort_values("attempt", kind="stable")
 
 
-def trial_figures(attempts: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The values of SLURM_COLUMNS by trial id: those of its last attempt, and the total."""
-    last = attempts.groupby("trial_id", sort=False).tail(1)
+def _of_last_attempts(attempts: pd.DataFrame) -> pd.DataFrame:
+    """SLURM_COLUMNS by trial id: of its last attempt, and the total."""
+    last = attempts.groupby("trial_id").tail(1).set_index("trial_id")
     total = attempts.groupby("trial_id")["gpu_hours_allocated"].sum(min_count=1)
-    return {
-        row["trial_id"]: {
-            **{one.name: _known(row[one.source]) for one in SLURM_COLUMNS if one.source},
-            "slurm_gpu_hours_allocated_total": _known(total[row["trial_id"]]),
-        }
-        for row in last.to_dict("records")
-    }
+    sources = {column.name: column.source for column in SLURM_COLUMNS if column.source}
+    found = pd.DataFrame({name: last[source] for name, source in sources.items()})
+    return found.assign(slurm_gpu_hours_allocated_total=total)
 
 
-def _known(value: Any) -> Any:
-    return None if is_missing(value) else value
-
-
-def check_stores(records: Iterable[Record]) -> None:
+def _check_stores(records: Iterable[Record]) -> None:
     """One name of a data set stands for one graph store, or nothing can be compared."""
     seen: dict[str, tuple[str, str]] = {}
     for record in records:
@@ -121,7 +117,7 @@ def dig(value: Any, path: str) -> Any:
     return value
 
 
-def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
+def _trial_row(record: Record, young: list[str]) -> Row:
     trial, outcome, fanout = record.trial, record.outcome, Fanout(record.trial["fanout"])
     row: Row = {
         column.name: dig(trial if column in TRIAL_VALUES else outcome, column.path)
@@ -130,26 +126,26 @@ def _trial_row(record: Record, young: list[str], versions: list[str]) -> Row:
     row |= {column.name: dig(record.prediction, column.path) for column in PREDICTION_COLUMNS}
     row |= {
         "trial_id": record.trial_id,
-        "experiments": ";".join(record.experiments),
-        "axes": ";".join(record.axes),
-        "status": record.status,
+        "experiments": record.experiments,
+        "axes": record.axes,
+        "status": record.status.value,
         "missing_because": record.because,
         "log": record.log,
-        "dataset": json.dumps(trial["dataset"], sort_keys=True),
-        "options": json.dumps(trial["options"], sort_keys=True),
+        "dataset": _text(trial["dataset"]),
+        "options": _text(trial["options"]),
         "dataset_name": trial["dataset"]["name"],
         "fanout": str(fanout),
         "total_fanout": fanout.total,
         "effective_batch_size": trial["batch_size"] * trial["accumulation"] * trial["ranks"],
+        **{key: _text(trial.get(key)) for key in young},
     }
-    row |= {key: _plain(trial.get(key)) for key in young}
     without = unheeded(trial["method"])
     row |= dict.fromkeys(without)
     if "fanout" in without:
         row |= {"total_fanout": None, "effective_batch_size": None}
     if outcome is not None:
         row |= _measured(outcome, row) | _machine(outcome.ranks)
-        row |= {f"version_{name}": _versions(record).get(name) for name in versions}
+        row |= {f"version_{name}": version for name, version in _versions(record).items()}
     return row
 
 
@@ -169,15 +165,16 @@ def _measured(outcome: Outcome, row: Row) -> Row:
     }
 
 
-def _machine(ranks: list[Row]) -> Row:
-    def distinct(key: str) -> str | None:
-        return "; ".join(dict.fromkeys(str(r[key]) for r in ranks if r.get(key))) or None
+def _machine(ranks: Sequence[Row]) -> Row:
+    """What the ranks say of where they ran, as one value of all of them."""
 
-    def over_ranks(key: str, of: Any) -> float | None:
-        values = [rank[key] for rank in ranks if rank.get(key) is not None]
+    def over_ranks(key: str, of: Callable[[list[Any]], Any]) -> Any:
+        values = [rank[key] for rank in ranks if rank.get(key) not in (None, "", {})]
         return of(values) if values else None
 
-    slurm = next((rank["slurm"] for rank in ranks if rank.get("slurm")), None)
+    def distinct(key: str) -> str | None:
+        return over_ranks(key, lambda values: "; ".join(dict.fromkeys(map(str, values))))
+
     return {
         "hosts": distinct("host"),
         "device_names": distinct("device_name") or distinct("cpu_model"),
@@ -189,48 +186,32 @@ def _machine(ranks: list[Row]) -> Row:
         "memory_total_bytes": over_ranks("memory_total_bytes", min),
         "num_alloc_retries": over_ranks("num_alloc_retries", sum),
         "num_ooms": over_ranks("num_ooms", sum),
-        "slurm": json.dumps(slurm, sort_keys=True) if slurm else None,
+        "slurm": over_ranks("slurm", lambda values: _text(values[0])),
     }
 
 
 def _epoch_rows(record: Record) -> list[Row]:
-    epochs = record.outcome.epochs if record.outcome else []
-    rows = [
-        {column.name: dig(epoch, column.path) for column in EPOCH_COLUMNS if column.source}
-        | {"trial_id": record.trial_id, "loss": _finite(epoch.loss), "time_outlier": False}
-        for epoch in epochs
+    return [
+        {column.name: dig(epoch, column.path) for column in EPOCH_COLUMNS}
+        | {"trial_id": record.trial_id, "loss": _finite(epoch.loss)}
+        for epoch in (record.outcome.epochs if record.outcome else [])
     ]
-    # The first epoch warms up, so it is no outlier among its successors but of another kind.
-    for row, far in zip(rows[1:], outliers([row["time_s"] for row in rows[1:]]), strict=True):
-        row["time_outlier"] = far
-    return rows
 
 
-def _mark_outliers(rows: list[Row]) -> None:
-    """Flag the repeats, of one configuration but the seed, whose epoch time is far from others."""
-    repeats: dict[str, list[Row]] = {}
-    for row in rows:
-        if row["status"] != Status.COMPLETED or row["epoch_time_s"] is None:
-            continue
-        values = {column.name: row[column.name] for column in TRIAL_VALUES if column.name != "seed"}
-        repeats.setdefault(json.dumps(values, sort_keys=True), []).append(row)
-    for same in repeats.values():
-        for row, far in zip(same, outliers([row["epoch_time_s"] for row in same]), strict=True):
-            row["epoch_time_outlier"] = far
+def _far_off(times_s: pd.Series, alike: pd.Series) -> pd.Series:
+    """Which times are far from the others of their like."""
+    return times_s.groupby(alike).transform(lambda times: outliers(times.tolist())).astype(bool)
 
 
-def _add_speed_up(rows: list[Row]) -> None:
+def _add_speed_up(trials: pd.DataFrame) -> None:
     """Speed-up of every repeat over the median time with the fewest ranks of its series."""
-    frame = pd.DataFrame(rows, columns=None if rows else [one.name for one in TRIAL_COLUMNS])
-    scaling = of_axis(frame, "ranks")
-    fair = scaling[scaling["status"].eq(Status.COMPLETED) & ~scaling["oversubscribed"].eq(True)]
-    fair = fair[fair["epoch_time_s"].notna()]
-    for _, series in fair.groupby("series", sort=False):
-        base = series["ranks"].min()
-        base_time = series.loc[series["ranks"] == base, "epoch_time_s"].median()
-        for index, row in series.iterrows():
-            gain = base_time / row["epoch_time_s"]
-            rows[index] |= {"speed_up": gain, "efficiency": gain * base / row["ranks"]}
+    rows = of_axis(trials, "ranks")
+    rows = rows[rows["status"].eq(Status.COMPLETED) & ~rows["oversubscribed"].eq(True)]
+    series, time_s = rows["series"], rows["epoch_time_s"].astype(float)
+    fewest = rows["ranks"].groupby(series).transform("min")
+    base_s = time_s.where(rows["ranks"].eq(fewest)).groupby(series).transform("median")
+    trials["speed_up"] = base_s / time_s
+    trials["efficiency"] = trials["speed_up"] * fewest / rows["ranks"]
 
 
 def _versions(record: Record) -> dict[str, str]:
@@ -241,7 +222,7 @@ def _finite(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _plain(value: Any) -> str | None:
+def _text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
@@ -249,9 +230,13 @@ def _numbers(values: Iterable[float] | None) -> str | None:
     return None if values is None else ",".join(f"{value:g}" for value in values)
 
 
-def _table(rows: list[Row], columns: list[Column]) -> pa.Table:
+def _frame(rows: Iterable[Row], columns: list[Column]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=[column.name for column in columns])
+
+
+def _table(frame: pd.DataFrame, columns: list[Column]) -> pa.Table:
     schema = pa.schema([pa.field(column.name, column.type) for column in columns])
-    return pa.Table.from_pylist(rows, schema)
+    return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata()
 
 
 def write_table(table: pa.Table, folder: str | Path, name: str) -> None:
@@ -271,5 +256,5 @@ def read_table(folder: str | Path, name: str) -> pd.DataFrame:
     """The table that `write_table` wrote; UserError where it is not there."""
     path = Path(folder) / f"{name}.parquet"
     if not path.exists():
-        raise UserError(f"{path} does not exist: make the tables first (make_tables.py).")
+        raise UserError(f"{path} does not exist: make the tables first (make_report.py tables).")
     return pq.read_table(path).to_pandas()

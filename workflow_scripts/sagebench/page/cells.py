@@ -146,6 +146,7 @@ HEADINGS = {
     "reason_phase": "Phase",
     "reason_message": "Message",
     "n": "n",
+    "time_s": "Time",
     "largest": "Largest batch size",
     "interval": "95 % interval of the median",
     "epoch_time_s": "Time per epoch",

@@ -32,11 +32,9 @@ RC: dict[Any, Any] = {
     "text.parse_math": False,  # names that users write may hold a $
     "text.color": INK,
     "axes.labelcolor": INK,
-    "axes.labelsize": 9.5,
     "axes.edgecolor": SOFT,
     "axes.linewidth": 0.8,
     "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": FAINT,
     "grid.linewidth": 0.7,
     "xtick.color": SOFT,
@@ -45,13 +43,8 @@ RC: dict[Any, Any] = {
     "ytick.labelcolor": INK,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
-    "xtick.minor.bottom": False,
-    "ytick.minor.left": False,
     "legend.frameon": False,
     "legend.fontsize": 9,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "svg.fonttype": "path",  # looks the same wherever it is opened
     "svg.hashsalt": "sagebench",  # the same data gives the same file
     "path.simplify": False,
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sagebench.analysis.chart import Value, over_axis
+from sagebench.analysis.chart import Value, accuracy_axis, over_axis
 from sagebench.analysis.drawing import Data, Drawing
-from sagebench.analysis.points import accuracy_label, chosen_by, evaluation
+from sagebench.analysis.points import chosen_by, evaluation
 
 TITLE = "Test accuracy by {axis}"
 CAPTION = "Of the model that validation chose: the median of the repeats, its bar their range."
@@ -17,8 +17,5 @@ def draw(data: Data) -> Drawing | str:
     if data.trials[column].isna().all():
         return "No trial of this study has a test accuracy."
     drawing = over_axis(data, Value(column, 1, ""), lead=chosen_by(data.trials).capitalize())
-    (axes,) = drawing.figure.axes
-    axes.margins(y=0.1)
-    axes.set_ylabel(accuracy_label(column))
-    axes.ticklabel_format(axis="y", useOffset=False)
+    accuracy_axis(drawing.figure.axes[0], column)
     return drawing

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from sagebench.analysis.chart import draw_points, epoch_time
+from sagebench.analysis.chart import accuracy_axis, draw_points, epoch_time
 from sagebench.analysis.drawing import (
     Data,
     Drawing,
@@ -19,7 +19,6 @@ from sagebench.analysis.drawing import (
 from sagebench.analysis.figures.memory_fanout import number_points
 from sagebench.analysis.points import (
     EVALUATIONS,
-    accuracy_label,
     chosen_by,
     common_notes,
     evaluation,
@@ -56,9 +55,7 @@ def draw(data: Data) -> Drawing | str:
         steps, colour = (front["median_time"], front["median_accuracy"]), series[name]["color"]
         axes.step(*steps, where="post", color=colour, zorder=2, **FRONT)
     value_axis(axes, [*points["low_time"], *points["high_time"]], time.label, which="x")
-    axes.margins(y=0.1)
-    axes.set_ylabel(accuracy_label(accuracy))
-    axes.ticklabel_format(axis="y", useOffset=False)
+    accuracy_axis(axes, accuracy)
     name = EVALUATIONS[accuracy]
     drawing = Drawing(
         figure,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from sagebench.analysis.columns import PHASES
-from sagebench.analysis.drawing import Data, Drawing, new_figure, patch
+from sagebench.analysis.drawing import Data, Drawing, new_figure
 from sagebench.analysis.points import (
     axis_label,
     common_notes,
@@ -15,7 +17,7 @@ from sagebench.analysis.points import (
     repeats,
     where,
 )
-from sagebench.analysis.statistics import summarise
+from sagebench.analysis.statistics import completed
 from sagebench.page.style import COLOURS, FAINT, INK, SOFT
 
 TITLE = "Phases of an optimizer step by {axis}"
@@ -64,12 +66,12 @@ def draw(data: Data) -> Drawing | str:
     notes = common_notes(data.trials, data.axis)
     if (steps["ranks"].gt(1) & steps["waiting"].isna()).any():
         notes.append("Waiting was not measured in trials of an older version.")
-    handles = [
-        patch(phase, facecolor=colour, hatch=hatch, edgecolor="white")
+    handles: list[Artist] = [
+        Patch(label=phase, facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.8)
         for phase, (colour, hatch) in LOOKS.items()
         if steps[phase].notna().any()
     ]
-    handles.append(patch("the step as it ran", facecolor="white", edgecolor=SOFT))
+    handles.append(Patch(label="the step as it ran", facecolor="white", edgecolor=SOFT, lw=0.8))
     said = f"{where(data.trials)}. Medians over the micro-batches of a window"
     return Drawing(figure, f"{said}, and of repeats, {repeats(steps)}.", notes, handles)
 
@@ -85,9 +87,6 @@ def step_phases(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
     done["label"] = configurations(done, keys_of(axis))
     if done["series"].nunique() > 1 and "engine" not in keys_of(axis):
         done["label"] = done["series"] + " · " + done["label"]
-    by = ["series", "label", "ranks"]
-    steps = summarise(done, by, "overlapped")[[*by, "n"]]
-    for column in (*PHASES, "overlapped"):
-        medians = summarise(done, by, column).set_index(by)["median"].rename(column)
-        steps = steps.join(medians, on=by)
-    return steps
+    groups = completed(done).groupby(["series", "label", "ranks"], sort=False)
+    medians = groups[[*PHASES, "overlapped"]].median()
+    return medians.assign(n=groups["overlapped"].count()).reset_index()
