@@ -89,7 +89,7 @@ def test_the_demo_on_a_gpu_shares_no_result_with_the_one_on_the_cpu():
 
 def test_the_schema_is_in_step():
     exported = json.loads((CONFIG / "schema.json").read_text())
-    assert exported == json_schema(), "run python workflow_scripts/export_schema.py"
+    assert exported == json_schema(), "run python workflow_scripts/export_docs.py"
 
 
 def test_every_key_is_on_its_page_with_default_and_words():
