@@ -116,6 +116,16 @@ def declared(kind: str, name: str) -> Declared:
     return cast(Declared, _find(kind, name).literals)
 
 
+def option_owners() -> dict[str, dict[str, Option]]:
+    """The options of all models and methods: by key, then by owner, e.g. "model gat"."""
+    found: dict[str, dict[str, Option]] = {}
+    for kind in ("model", "method"):
+        for name in names(kind):
+            for key, option in declared(kind, name).get("OPTIONS", {}).items():
+                found.setdefault(key, {})[f"{kind} {name}"] = option
+    return found
+
+
 def described(kind: str, name: str) -> str:
     """What it is, in words."""
     return str(_find(kind, name).literals[KINDS[kind].declaration])

@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 
 from sagebench import registry
 from sagebench.errors import UserError
-from sagebench.grid.compatibility import option_owners
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     SEED_MAX,
@@ -180,7 +179,7 @@ def _owned(key: str, owners: Mapping[str, Option]) -> tuple[Any, None, str]:
     return Union[kinds] | None, None, "; ".join(described)  # noqa: UP007
 
 
-KEYS |= {key: _owned(key, owners) for key, owners in option_owners().items()}
+KEYS |= {key: _owned(key, owners) for key, owners in registry.option_owners().items()}
 
 
 def _without_default(schema: dict[str, Any]) -> None:

@@ -39,6 +39,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """the words that a trial's values may be, where they are words"""
 REGISTERED = ("engine", "method", "model", "sampler")
 """the values that name a module"""
+HEEDED_BY_ALL = ("method", "seed", "threads_per_rank", "memory_limit_gib", "walltime_min")
+"""keys that every method has a use for"""
 
 
 class Fanout(tuple[int, ...]):
@@ -128,6 +130,17 @@ class Trial:
         return self.method == INTRODUCTION_DEFAULTS["method"]
 
     @property
+    def law(self) -> str:
+        """The law by which the sampler draws neighbors."""
+        return registry.declared("sampler", self.sampler)["LAW"]
+
+    @property
+    def samples_where_placed(self) -> bool:
+        """Whether the engine samples in threads where graph and features are placed, and not in
+        PyG's loader processes on the host."""
+        return registry.declared("engine", self.engine)["LOADS"] == "threads"
+
+    @property
     def id(self) -> str:
         """Readable values and 10 hex digits of the hash that makes it unique, [A-Za-z0-9._-]+."""
         return f"{self.readable}-{digest(self.identity(), 10)}"
@@ -176,6 +189,18 @@ _PLAIN = Trial(dataset={}, machine="")
 INTRODUCTION_DEFAULTS: Mapping[str, object] = MappingProxyType(
     {name: getattr(_PLAIN, name) for name in FIELD_NAMES if name not in ("dataset", "machine")}
 )
+
+
+def heeds(method: str, key: str) -> bool:
+    """Whether a method has a use for a key of a configuration that is no option."""
+    used = registry.declared("method", method).get("KEYS")
+    return used is None or key in HEEDED_BY_ALL or key in used
+
+
+def unheeded(method: str) -> set[str]:
+    """The keys of a trial that a method has no use for."""
+    always = {"dataset", "device", "machine", "options", "ranks"}
+    return {key for key in FIELD_NAMES if key not in always and not heeds(method, key)}
 
 
 def one_of(value: object, options: Sequence[str]) -> str:
