@@ -25,7 +25,7 @@ rule tables:
     input:
         # Accounting comes of the outcomes, and after them; both would cost twice the planning.
         outcomes=ACCOUNTING or outcome_files,
-        script=script("make_tables.py"),
+        script=f"{SCRIPTS}/make_tables.py",
         library=analysis_library(),
     output:
         TABLES,
@@ -47,7 +47,7 @@ rule tables:
 rule figures:
     input:
         tables=TABLES,
-        script=script("make_figures.py"),
+        script=f"{SCRIPTS}/make_figures.py",
         library=analysis_library(),
     output:
         figure_files(),
@@ -70,7 +70,7 @@ rule report:
         tables=TABLES,
         figures=figure_files(),
         accounting=ACCOUNTING,
-        script=script("make_report.py"),
+        script=f"{SCRIPTS}/make_report.py",
         library=analysis_library(".html", ".css", ".js"),
     output:
         REPORT,

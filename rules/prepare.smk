@@ -58,7 +58,7 @@ rule store:
 # that trials will run on. One job for all of them; what is there is not measured again.
 for measured, asked in {
     "probe": CPU_JOB,
-    "pilot": resources_of_pilots(study.site, lambda: len(missing_of(study))),
+    "pilot": jobs.resources_of_pilots(study.site, lambda: len(missing_of(study))),
 }.items():
 
     rule:
@@ -90,7 +90,7 @@ rule preflight:
         preflight="[0-9]+",
     threads: trial_threads()
     resources:
-        **resources_of_preflights(study.site),
+        **jobs.resources_of_preflights(study.site),
     message:
         "Preflight of {wildcards.preflight} ranks"
     shell:

@@ -17,7 +17,7 @@ rule trial:
         f"{RESULTS}/trials/{{trial}}/log.txt",
     threads: trial_threads()
     resources:
-        **resources_of_trials(study),
+        **jobs.resources_of_trials(study),
     params:
         # Nothing that does not identify the trial: a changed parameter runs it again.
         trial=trial_path(RESULTS, "{trial}"),
