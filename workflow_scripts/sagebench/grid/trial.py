@@ -5,11 +5,10 @@ Standard library only: the launcher on a compute node reads trials too.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from typing import Any
 from sagebench import registry
 from sagebench.errors import UserError
 from sagebench.files import read_json
-from sagebench.registry import recorded
+from sagebench.registry import one_of, recorded
 
 # What an id leaves out of a data set: the values that it had before a key existed, as a trial's
 # defaults (NEVER EDIT ONE), and the keys that say where the data lies, not what it is.
@@ -201,12 +200,6 @@ def unheeded(method: str) -> set[str]:
     """The keys of a trial that a method has no use for."""
     always = {"dataset", "device", "machine", "options", "ranks"}
     return {key for key in FIELD_NAMES if key not in always and not heeds(method, key)}
-
-
-def one_of(value: object, options: Sequence[str]) -> str:
-    """What to write instead of `value`: "trimmed or blocks or reference", the nearest first."""
-    near = difflib.get_close_matches(str(value), options, n=1)
-    return " or ".join(sorted(options, key=lambda option: option not in near))
 
 
 def read_trial(path: Path) -> Trial:

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from sagebench.errors import UserError
-from sagebench.grid.trial import one_of
+from sagebench.registry import one_of
 
 # What a trial can hold: larger ones would be planned, and fail once they run.
 COUNT_MAX = 2**31 - 1
