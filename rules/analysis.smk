@@ -50,7 +50,7 @@ rule figures:
         script=f"{SCRIPTS}/make_figures.py",
         library=analysis_library(),
     output:
-        figure_files(),
+        FIGURES,
     log:
         f"{STUDY}/logs/figures.txt",
     localrule: True
@@ -68,7 +68,7 @@ rule figures:
 rule report:
     input:
         tables=TABLES,
-        figures=figure_files(),
+        figures=FIGURES,
         accounting=ACCOUNTING,
         script=f"{SCRIPTS}/make_report.py",
         library=analysis_library(".html", ".css", ".js"),

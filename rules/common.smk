@@ -77,6 +77,9 @@ STUDY = f"{RESULTS}/{study.name}"
 BY_SLURM = study.site.launcher == "slurm"
 CPU_JOB = jobs.cpu_job_resources(study.site)
 ON_DEVICES = {"trial", "pilot", "preflight"}
+# On one machine every core, so that nothing runs beside a trial that is being timed; on a cluster
+# the resource cpus_per_task says it. No cores are given e.g. for --lint.
+TRIAL_THREADS = 1 if BY_SLURM else workflow.resource_settings.cores or 1
 SUBMITTED = {*ON_DEVICES, "store", "image", "probe"}
 AXES = list(dict.fromkeys(experiment.axis for experiment in study.experiments))
 
@@ -107,19 +110,6 @@ def trial_store(wildcards):
     return [] if lost else ancient(manifest)
 
 
-def trial_threads():
-    """On one machine every core, so that nothing runs beside a trial that is being timed.
-
-    On a cluster the resource cpus_per_task says it.
-    """
-    if BY_SLURM:
-        return 1
-    try:
-        return workflow.cores
-    except WorkflowError:  # none needed, e.g. for --lint
-        return 1
-
-
 def captioned(path, category, label, caption=None):
     """A file for Snakemake's own report, with report/<its name>.rst as the caption unless given."""
     caption = Path(caption or ROOT / "report" / f"{Path(path).stem}.rst").absolute()
@@ -133,16 +123,11 @@ TABLES = [
 ]
 TABLES[0] = captioned(TABLES[0], "Tables", "trials")
 REPORT = captioned(f"{STUDY}/report.html", "Report", "report")
-
-
-def figure_files():
-    """Every figure as SVG, PNG and caption; Snakemake's own report shows the SVGs."""
-    files = []
-    for one in declared(AXES):
-        path = f"{STUDY}/figures/{one.name}"
-        drawing = captioned(f"{path}.svg", heading(one.axis), one.title, f"{path}.rst")
-        files += [drawing, f"{path}.png", f"{path}.rst"]
-    return files
+FIGURES = []  # each as SVG, PNG and caption; Snakemake's own report shows the SVGs
+for one in declared(AXES):
+    path = f"{STUDY}/figures/{one.name}"
+    drawing = captioned(f"{path}.svg", heading(one.axis), one.title, f"{path}.rst")
+    FIGURES += [drawing, f"{path}.png", f"{path}.rst"]
 
 
 def deleted_outcomes(wildcards):

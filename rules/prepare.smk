@@ -68,7 +68,7 @@ for measured, asked in {
             [ancient(manifest_path(RESULTS, store)) for store in study.stores],
         log:
             f"{STUDY}/logs/{measured}.txt",
-        threads: trial_threads()
+        threads: TRIAL_THREADS
         resources:
             **asked,
         params:
@@ -88,7 +88,7 @@ rule preflight:
         f"{RESULTS}/preflight/{study.site.machine}/{{preflight}}.log",
     wildcard_constraints:
         preflight="[0-9]+",
-    threads: trial_threads()
+    threads: TRIAL_THREADS
     resources:
         **jobs.resources_of_preflights(study.site),
     message:

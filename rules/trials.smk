@@ -15,7 +15,7 @@ rule trial:
         outcome_path(RESULTS, "{trial}"),
     log:
         f"{RESULTS}/trials/{{trial}}/log.txt",
-    threads: trial_threads()
+    threads: TRIAL_THREADS
     resources:
         **jobs.resources_of_trials(study),
     params:

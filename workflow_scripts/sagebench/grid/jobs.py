@@ -156,9 +156,8 @@ def profile_site(arguments: Sequence[str]) -> str | None:
     profile = parser.parse_known_args(arguments)[0].profile
     if not profile:
         return None
-    site = Path(profile, "site.yaml")
-    if Path(profile).is_file():
-        site = Path(profile).with_name("site.yaml")
+    folder = Path(profile).parent if Path(profile).is_file() else Path(profile)
+    site = folder / "site.yaml"
     return str(site) if site.is_file() else None
 
 

@@ -57,21 +57,17 @@ class Fanout(tuple[int, ...]):
     @property
     def label(self) -> str:
         """ "15·10·all", for people."""
-        return "·".join(self._words)
+        return "·".join("all" if hop == -1 else str(hop) for hop in self)
 
     @property
     def readable(self) -> str:
         """ "15.10.all", as in a trial's id."""
-        return ".".join(self._words)
+        return self.label.replace("·", ".")
 
     @property
     def total(self) -> float | None:
         """Product of the hops that take any; None where one takes every neighbor."""
         return None if -1 in self else float(math.prod(hop for hop in self if hop))
-
-    @property
-    def _words(self) -> list[str]:
-        return ["all" if hop == -1 else str(hop) for hop in self]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,14 +153,9 @@ class Trial:
 
     def identity(self) -> dict[str, object]:
         """The values that differ from the introduction-time defaults."""
-        values: dict[str, object] = {"dataset": dataset_identity(self.dataset)}
-        for name in FIELD_NAMES:
-            if name == "dataset":
-                continue
-            value = getattr(self, name)
-            if name not in INTRODUCTION_DEFAULTS or value != INTRODUCTION_DEFAULTS[name]:
-                values[name] = value
-        return values
+        given = {name: getattr(self, name) for name in FIELD_NAMES}
+        values = {key: one for key, one in given.items() if one != INTRODUCTION_DEFAULTS.get(key)}
+        return {**values, "dataset": dataset_identity(self.dataset)}
 
     def to_json(self) -> dict[str, object]:
         """Every value, as plain JSON types."""
@@ -220,14 +211,11 @@ def read_trial(path: Path) -> Trial:
 
 def dataset_identity(spec: Mapping[str, object]) -> dict[str, object]:
     """Identity of a data set: its keys without paths and without defaults."""
+    given = {key: value for key, value in spec.items() if value is not None}
     return {
         key: value
-        for key, value in spec.items()
-        if key not in DATASET_WHEREABOUTS
-        and value is not None
-        and (
-            key not in DATASET_INTRODUCTION_DEFAULTS or value != DATASET_INTRODUCTION_DEFAULTS[key]
-        )
+        for key, value in given.items()
+        if key not in DATASET_WHEREABOUTS and value != DATASET_INTRODUCTION_DEFAULTS.get(key)
     }
 
 
