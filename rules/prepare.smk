@@ -24,7 +24,7 @@ rule image:
     message:
         f"Container image {study.site.image}"
     shell:
-        'python "$SAGEBENCH_SCRIPTS/build_image.py" --study "$SAGEBENCH_FROZEN_STUDY"'
+        'python "$SAGEBENCH_SCRIPTS/prepare.py" image --study "$SAGEBENCH_FROZEN_STUDY"'
         " 2>&1 | tee -i {log:q}"
 
 
