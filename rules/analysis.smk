@@ -24,8 +24,8 @@ if BY_SLURM:
 # Accounting comes of the outcomes, and after them; both would cost twice the planning.
 MADE_OF = {
     "tables": (ACCOUNTING or outcome_files, TABLES),
-    "figures": (TABLES, figure_files()),
-    "report": ([*TABLES, *figure_files(), *ACCOUNTING], REPORT),
+    "figures": (TABLES, FIGURES),
+    "report": ([*TABLES, *FIGURES, *ACCOUNTING], REPORT),
 }
 # Of another study, other tables.
 ANALYSED = ["--study", freezer.path, "--results", RESULTS]
@@ -37,7 +37,7 @@ for stage, (made_of, made) in MADE_OF.items():
             stage
         input:
             made_of,
-            script=script("make_report.py"),
+            script=f"{SCRIPTS}/make_report.py",
             library=analysis_library(),
         output:
             made,

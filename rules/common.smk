@@ -2,6 +2,7 @@
 import atexit
 import os
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -12,30 +13,12 @@ sys.path.insert(0, str(SCRIPTS.absolute()))
 
 from sagebench.analysis.figures import declared, heading
 from sagebench.errors import UserError, full_disk_as_user_error
+from sagebench.grid import freeze, jobs
 from sagebench.grid.freeze import (
-    DEFAULT_CONFIGURATION,
-    DEFAULT_SITE,
-    Freezer,
-    load_study,
     manifest_path,
     outcome_path,
     store_spec_path,
-    load_frozen,
     trial_path,
-)
-from sagebench.grid.resources import (
-    cpu_job_resources,
-    resources_of_pilots,
-    resources_of_preflights,
-    resources_of_trials,
-)
-from sagebench.grid.submission import (
-    announce_study,
-    announced_study,
-    check_submission,
-    lead_commands,
-    profile_site,
-    shell_command,
 )
 from sagebench.launch.image import check_image
 from sagebench.pilot.records import missing_of
@@ -43,24 +26,27 @@ from sagebench.plan.decisions import check_decisions, guarded
 from sagebench.slurm.leftovers import cancel_orphans, hold_folder, keep_finished
 from sagebench.slurm.plugin_waits import bound_waits
 
-lead_commands(SCRIPTS)
+# Jobs find them in their environment: a parameter that changes reruns its jobs, and where the
+# checkout lies must not rerun a trial. `python` is the one that runs Snakemake.
+os.environ |= {
+    "SAGEBENCH_SCRIPTS": str(SCRIPTS.absolute()),
+    "PATH": f"{Path(sys.executable).parent}:{os.getenv('PATH', '')}",
+}
 
-
-def site_path():
-    """The site.yaml of this run: named by --config, or beside the profile."""
-    named = workflow.config_settings.config.get("site")
-    return named or profile_site(sys.argv) or ROOT / DEFAULT_SITE
+settings = workflow.config_settings
+named_site = settings.config.get("site") or jobs.profile_site(sys.argv)
+SITE = named_site or ROOT / freeze.DEFAULT_SITE
 
 
 def read_study():
     """The study as configured; in a job of a run, the study as that run froze it."""
-    if not workflow.is_main_process and announced_study():
-        return load_frozen(announced_study())
-    overrides = dict(workflow.config_settings.config)
-    overrides.pop("site", None)
-    files = workflow.overwrite_configfiles or [ROOT / DEFAULT_CONFIGURATION]
+    frozen = os.getenv("SAGEBENCH_FROZEN_STUDY", "")
+    if not workflow.is_main_process and os.path.isfile(frozen):
+        return freeze.load_frozen(frozen)
+    overrides = {key: value for key, value in settings.config.items() if key != "site"}
+    files = workflow.overwrite_configfiles or [ROOT / freeze.DEFAULT_CONFIGURATION]
     try:
-        return guarded(load_study(files, site_path(), overrides))
+        return guarded(freeze.load_study(files, SITE, overrides))
     except UserError as error:
         # A WorkflowError would bury the sentence under line numbers.
         sys.exit(f"error: {error}")
@@ -76,9 +62,12 @@ def tell_refusal():
 
 
 study = read_study()
-freezer = Freezer(study)
+freezer = freeze.Freezer(study)
 if workflow.is_main_process:
-    announce_study(freezer.run_path)
+    os.environ |= {
+        "SAGEBENCH_FROZEN_STUDY": str(Path(freezer.run_path).absolute()),
+        "SAGEBENCH_RUN_BEGAN": repr(time.time()),
+    }
     folder_in_use = hold_folder(Path.cwd())  # until this process ends
     keep_finished(Path.cwd())
     atexit.register(tell_refusal)
@@ -86,8 +75,11 @@ if workflow.is_main_process:
 RESULTS = study.results
 STUDY = f"{RESULTS}/{study.name}"
 BY_SLURM = study.site.launcher == "slurm"
-CPU_JOB = cpu_job_resources(study.site)
+CPU_JOB = jobs.cpu_job_resources(study.site)
 ON_DEVICES = {"trial", "pilot", "preflight"}
+# On one machine every core, so that nothing runs beside a trial that is being timed; on a cluster
+# the resource cpus_per_task says it. No cores are given e.g. for --lint.
+TRIAL_THREADS = 1 if BY_SLURM else workflow.resource_settings.cores or 1
 SUBMITTED = {*ON_DEVICES, "store", "image", "probe"}
 AXES = list(dict.fromkeys(experiment.axis for experiment in study.experiments))
 
@@ -117,19 +109,6 @@ def trial_store(wildcards):
     return [] if lost else ancient(manifest)
 
 
-def trial_threads():
-    """On one machine every core, so that nothing runs beside a trial that is being timed.
-
-    On a cluster the resource cpus_per_task says it.
-    """
-    if BY_SLURM:
-        return 1
-    try:
-        return workflow.cores
-    except WorkflowError:  # none needed, e.g. for --lint
-        return 1
-
-
 def captioned(path, category, label, caption=None):
     """A file for Snakemake's own report, with report/<its name>.rst as the caption unless given."""
     caption = Path(caption or ROOT / "report" / f"{Path(path).stem}.rst").absolute()
@@ -143,16 +122,11 @@ TABLES = [
 ]
 TABLES[0] = captioned(TABLES[0], "Tables", "trials")
 REPORT = captioned(f"{STUDY}/report.html", "Report", "report")
-
-
-def figure_files():
-    """Every figure as SVG, PNG and caption; Snakemake's own report shows the SVGs."""
-    files = []
-    for one in declared(AXES):
-        path = f"{STUDY}/figures/{one.name}"
-        drawing = captioned(f"{path}.svg", heading(one.axis), one.title, f"{path}.rst")
-        files += [drawing, f"{path}.png", f"{path}.rst"]
-    return files
+FIGURES = []  # each as SVG, PNG and caption; Snakemake's own report shows the SVGs
+for one in declared(AXES):
+    path = f"{STUDY}/figures/{one.name}"
+    drawing = captioned(f"{path}.svg", heading(one.axis), one.title, f"{path}.rst")
+    FIGURES += [drawing, f"{path}.png", f"{path}.rst"]
 
 
 def deleted_outcomes(wildcards):
@@ -166,10 +140,6 @@ def deleted_outcomes(wildcards):
     return [path for path in outcome_files(wildcards) if not os.path.exists(path)]
 
 
-def script(name):
-    return str(SCRIPTS / name)
-
-
 def analysis_library():
     """The code behind the analysis, an input of it: a changed plot is drawn again."""
     rooms = [SCRIPTS / "sagebench" / room for room in ("analysis", "page")]
@@ -179,37 +149,36 @@ def analysis_library():
 
 def jobs_to_run():
     """The wildcards of the jobs that this run does, or as a dry run would do, by rule."""
-    jobs = {}
+    found = {}
     for job in workflow.dag.needrun_jobs(exclude_finished=False):
-        jobs.setdefault(job.rule.name, []).append(job.wildcards)
-    return jobs
+        found.setdefault(job.rule.name, []).append(job.wildcards)
+    return found
 
 
-def check_run(jobs):
+def check_run(wanted):
     """Raises UserError for what keeps this run's jobs from being started."""
-    if "trial" in jobs:
+    if "trial" in wanted:
         check_decisions(study)
-    if BY_SLURM and jobs.keys() & ON_DEVICES:
-        make = f"make image PROFILE={Path(site_path()).parent}"
+    if BY_SLURM and wanted.keys() & ON_DEVICES:
+        make = f"make image PROFILE={Path(SITE).parent}"
         check_image(study.site.model_dump(), make)
 
 
 def before_run():
     """What comes before the first job: checks of what is to be submitted, and the frozen files."""
-    jobs = jobs_to_run()
-    trials = [wildcards.trial for wildcards in jobs.get("trial", ())]
-    given = workflow.config_settings.config_args or []
+    wanted = jobs_to_run()
+    trials = [wildcards.trial for wildcards in wanted.get("trial", ())]
     submitted = not workflow.executor_plugin.common_settings.local_exec
     if submitted and not BY_SLURM:
         sys.exit(
             f"error: jobs are to be submitted, but the site of {study.site.machine} starts trials "
             "here: add --config site=PATH of the cluster's site.yaml."
         )
-    # The command that was called, where it makes trials or the report, and not a plan, say.
-    noted = trials or "report" in jobs
+    # Noted in the study: the command that makes trials or the report, not a plan's, say.
+    makes = trials or "report" in wanted
     try:
-        if BY_SLURM and jobs.keys() & SUBMITTED:
-            check_submission(
+        if BY_SLURM and wanted.keys() & SUBMITTED:
+            jobs.check_submission(
                 study.site,
                 folder=str(Path.cwd()),
                 python=sys.executable,
@@ -217,21 +186,24 @@ def before_run():
                 texts={
                     "the path": workflow.main_snakefile,
                     "results: the path": RESULTS,
-                    **{f"--config {one.partition('=')[0]}:": one for one in given},
+                    **{
+                        f"--config {one.partition('=')[0]}:": one
+                        for one in settings.config_args or ()
+                    },
                 },
                 as_script=getattr(
                     workflow.executor_settings, "pass_command_as_script", True
                 ),
             )
-        check_run(jobs)
+        check_run(wanted)
         if submitted:
             cancel_orphans(Path.cwd(), trials)
             bound_waits()
         with full_disk_as_user_error():
             freezer.write(
                 trials,
-                [wildcards.store for wildcards in jobs.get("store", ())],
-                shell_command(sys.argv, Path.cwd()) if noted else None,
+                [wildcards.store for wildcards in wanted.get("store", ())],
+                jobs.shell_command(sys.argv, Path.cwd()) if makes else None,
             )
             from sagebench.plan.forecast import freeze_predictions
 

@@ -24,7 +24,7 @@ rule image:
     message:
         f"Container image {study.site.image}"
     shell:
-        'python "$SAGEBENCH_SCRIPTS/build_image.py" --study "$SAGEBENCH_FROZEN_STUDY"'
+        'python "$SAGEBENCH_SCRIPTS/prepare.py" image --study "$SAGEBENCH_FROZEN_STUDY"'
         " 2>&1 | tee -i {log:q}"
 
 
@@ -58,7 +58,7 @@ rule store:
 # that trials will run on. One job for all of them; what is there is not measured again.
 for measured, asked in {
     "probe": CPU_JOB,
-    "pilot": resources_of_pilots(study.site, lambda: len(missing_of(study))),
+    "pilot": jobs.resources_of_pilots(study.site, lambda: len(missing_of(study))),
 }.items():
 
     rule:
@@ -68,7 +68,7 @@ for measured, asked in {
             [ancient(manifest_path(RESULTS, store)) for store in study.stores],
         log:
             f"{STUDY}/logs/{measured}.txt",
-        threads: trial_threads()
+        threads: TRIAL_THREADS
         resources:
             **asked,
         params:
@@ -88,9 +88,9 @@ rule preflight:
         f"{RESULTS}/preflight/{study.site.machine}/{{preflight}}.log",
     wildcard_constraints:
         preflight="[0-9]+",
-    threads: trial_threads()
+    threads: TRIAL_THREADS
     resources:
-        **resources_of_preflights(study.site),
+        **jobs.resources_of_preflights(study.site),
     message:
         "Preflight of {wildcards.preflight} ranks"
     shell:

@@ -15,9 +15,9 @@ rule trial:
         outcome_path(RESULTS, "{trial}"),
     log:
         f"{RESULTS}/trials/{{trial}}/log.txt",
-    threads: trial_threads()
+    threads: TRIAL_THREADS
     resources:
-        **resources_of_trials(study),
+        **jobs.resources_of_trials(study),
     params:
         # Nothing that does not identify the trial: a changed parameter runs it again.
         trial=trial_path(RESULTS, "{trial}"),

@@ -8,7 +8,7 @@ import math
 import pytest
 import yaml
 from configurations import GOOD
-from sagebench.grid.compatibility import option_owners
+from sagebench import registry
 from sagebench.grid.configuration import json_schema, merged, read_configuration, types
 from sagebench.grid.freeze import load_study
 from sagebench.grid.site import Limits, Site, read_site
@@ -89,7 +89,7 @@ def test_the_demo_on_a_gpu_shares_no_result_with_the_one_on_the_cpu():
 
 def test_the_schema_is_in_step():
     exported = json.loads((CONFIG / "schema.json").read_text())
-    assert exported == json_schema(), "run python workflow_scripts/export_schema.py"
+    assert exported == json_schema(), "run python workflow_scripts/export_docs.py"
 
 
 def test_every_key_is_on_its_page_with_default_and_words():
@@ -101,7 +101,7 @@ def test_every_key_is_on_its_page_with_default_and_words():
     models = (types().Configuration, types().Experiment, Site)
     keys = {f.alias or name for model in models for name, f in model.model_fields.items()}
     keys |= {f"limits.{name}" for name in Limits.model_fields}
-    flat = set(types().KEYS) - set(option_owners())  # those are on the page of names
+    flat = set(types().KEYS) - set(registry.option_owners())  # those are on the page of names
     assert not (keys - {"limits"} | flat) - set(rows)
     for key in flat:
         default = json.dumps(types().KEYS[key][1]).strip('"')

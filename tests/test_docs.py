@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from export_reference import reference
+from export_docs import reference
 from sagebench import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +79,7 @@ def test_the_readme_stays_short():
 
 def test_names_and_columns_are_in_step():
     page = (ROOT / "docs" / "reference.md").read_text()
-    assert page == reference(), "run python workflow_scripts/export_reference.py"
+    assert page == reference(), "run python workflow_scripts/export_docs.py"
 
 
 def test_the_citation_is_of_this_version():

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sagebench.grid.submission import profile_site, shell_command
+from sagebench.grid.jobs import profile_site, shell_command
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from configurations import CLUSTER, GOOD, changed, study_of
 from hypothesis import given
 from hypothesis import strategies as st
-from sagebench.grid.compatibility import option_owners
+from sagebench import registry
 from sagebench.grid.configuration import types
 from sagebench.grid.freeze import Freezer, load_frozen
 from sagebench.grid.trial import FIELD_NAMES
@@ -38,7 +38,7 @@ def test_every_value_of_a_trial_is_given():
     """One that is not would silently be that of trials before it existed."""
     of_request = {"walltime_min", "continue_after_walltime"}
     elsewhere = {"dataset", "device", "machine", "seed", "options"}
-    given = set(types().KEYS) - set(option_owners()) - of_request
+    given = set(types().KEYS) - set(registry.option_owners()) - of_request
     assert given | elsewhere == set(FIELD_NAMES)
 
 

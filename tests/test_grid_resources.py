@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from configurations import CLUSTER, WORKSTATION
 from sagebench.errors import UserError
-from sagebench.grid.resources import cpu_job_resources, slurm_resources
+from sagebench.grid.jobs import cpu_job_resources, slurm_resources
 from sagebench.grid.site import geometry, validate_site
 
 CLUSTER_WITH_GPUS = {**CLUSTER, "gres": "gpu"}

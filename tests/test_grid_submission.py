@@ -7,8 +7,8 @@ import subprocess
 import pytest
 from configurations import CLUSTER
 from sagebench.errors import UserError
+from sagebench.grid.jobs import check_submission, survives_shell
 from sagebench.grid.site import validate_site
-from sagebench.grid.submission import check_submission, survives_shell
 
 SITE = validate_site(CLUSTER)
 GOOD = {"folder": "/home/me/my own study; x", "python": "/opt/venv-3.11/bin/python", "texts": {}}

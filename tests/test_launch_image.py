@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from configurations import CLUSTER, GOOD
 from sagebench.errors import UserError
 from sagebench.launch import image as image_module
 from sagebench.launch.image import (
@@ -25,7 +26,7 @@ from sagebench.launch.image import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "workflow_scripts" / "build_image.py"
+SCRIPT = ROOT / "workflow_scripts" / "prepare.py"
 DEFINITION = Path("container/some.def")
 LIMIT_S = 60
 
@@ -184,8 +185,9 @@ def script(bench: Bench) -> list[str]:
     study = bench.tools / "study.json"
     # Absolute: the script's own root is this repository.
     site = {**bench.site(), "image_definition": str(bench.root / DEFINITION)}
-    study.write_text(json.dumps({"site": site}))
-    return [sys.executable, str(SCRIPT), "--study", str(study)]
+    frozen = {"configuration": GOOD, "site": {**CLUSTER, **site}, "requests": {}}
+    study.write_text(json.dumps(frozen))
+    return [sys.executable, str(SCRIPT), "image", "--study", str(study)]
 
 
 def wait_for(condition) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from configurations import CLUSTER, WORKSTATION
-from sagebench.grid.resources import preflight_widths
+from sagebench.grid.jobs import preflight_widths
 from sagebench.grid.site import validate_site
 from sagebench.preflight.findings import problems, unknown
 from sagebench.preflight.table import reason, table

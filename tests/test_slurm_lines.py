@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from configurations import CLUSTER
-from sagebench.grid.resources import cpu_job_resources, slurm_resources
+from sagebench.grid.jobs import cpu_job_resources, slurm_resources
 from sagebench.grid.site import geometry, read_site, validate_site
 from sagebench.slurm.commands import srun_command, without_step
 from snakemake.iocontainers import ResourceList

@@ -132,7 +132,7 @@ def test_what_snakemake_parses_is_light():
     """No library that takes seconds to import is loaded to read a study."""
     code = """
 import sys
-from sagebench.grid import freeze, submission
+from sagebench.grid import freeze, jobs
 from sagebench.plan import decisions
 heavy = {"torch", "numpy", "pandas", "matplotlib", "scipy", "numba", "torch_geometric"}
 print(sorted(heavy & set(sys.modules)))

@@ -98,7 +98,7 @@ class Project:
         scripts = folder / "workflow_scripts"
         scripts.mkdir()
         (scripts / "sagebench").symlink_to(ROOT / "workflow_scripts" / "sagebench")
-        for name in ("plan", "again", "build_image"):
+        for name in ("plan", "again", "prepare"):
             shutil.copy(ROOT / "workflow_scripts" / f"{name}.py", scripts)
         for name, code in _STAND_INS.items():
             (scripts / f"{name}.py").write_text(_NOTE + code)

@@ -6,9 +6,7 @@ Nothing is lost: an outcome moves to superseded/1.json, 2.json, .. beside it.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -89,13 +87,8 @@ def set_aside(match: Match) -> Path:
     """Move an outcome to the first free name in superseded/ beside it."""
     folder = match.path.parent / "superseded"
     folder.mkdir(exist_ok=True)
-    for number in itertools.count(1):
-        target = folder / f"{number}.json"
-        with suppress(FileExistsError):
-            os.link(match.path, target)  # unlike a rename, it never takes another one's name
-            match.path.unlink()
-            break
-    return target
+    names = (folder / f"{number}.json" for number in itertools.count(1))
+    return match.path.rename(next(name for name in names if not name.exists()))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from pathlib import Path
 from sagebench.errors import run_script, script_parser
 from sagebench.files import read_json
 from sagebench.grid.freeze import DEFAULT_CONFIGURATION, load_study
-from sagebench.grid.resources import preflight_widths
-from sagebench.grid.submission import check_filled_in
+from sagebench.grid.jobs import check_filled_in, preflight_widths
 from sagebench.preflight.table import reason, table
 
 

@@ -1,5 +1,7 @@
 """One of the jobs before a study's trials, here. What is there already is not made again.
 
+image: builds the site's container image from its definition; prints what Apptainer says, and last
+the image's digest.
 probe: samples a few micro-batches of every (fanout, batch size) and records a step of every
 configuration, on this CPU, for the plan: results/probes/<store>.json.
 pilot: times a few micro-steps of every configuration that costs something else, each in a process
@@ -12,9 +14,11 @@ means that the record is there, whatever it says: preflight.py tells it.
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from pathlib import Path
 
-from sagebench.errors import run_script
+from sagebench.errors import UserError, run_script
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path, study_of, study_parser
@@ -22,7 +26,7 @@ from sagebench.grid.freeze import manifest_path, study_of, study_parser
 
 def main() -> int:
     parser = study_parser(__doc__)
-    parser.add_argument("what", choices=["probe", "pilot", "preflight"])
+    parser.add_argument("what", choices=["image", "probe", "pilot", "preflight"])
     parser.add_argument(
         "--threads",
         type=int,
@@ -33,6 +37,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="of a preflight: the record to write")
     arguments = parser.parse_args()
     study = study_of(arguments)
+    if arguments.what == "image":
+        return image(study)
     if arguments.what == "probe":
         return probe(study, max(1, arguments.threads))
     if arguments.what == "pilot":
@@ -40,6 +46,26 @@ def main() -> int:
 
         return Series(study).run()
     return preflight(study, arguments.ranks, arguments.out)
+
+
+def image(study: Study) -> int:
+    from sagebench.launch.image import build_image, image_digest
+
+    # A batch system ends a job with SIGTERM: as an exception it takes the half-built image along.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    site = study.site
+    if site.image is None or site.image_definition is None:
+        raise UserError(
+            f"the site of {site.machine} names no image and image_definition: write both in its "
+            "profile's site.yaml, e.g. container/sagebench.sif and container/current.def"
+        )
+    path = Path(site.image)
+    try:
+        build_image(site.model_dump())
+    except OSError as error:
+        raise UserError(f"the image {path} cannot be written: {error}") from None
+    say(f"{path}: {path.stat().st_size / 1e6:,.0f} MB, {image_digest(path)}")
+    return 0
 
 
 def probe(study: Study, threads: int) -> int:

@@ -13,7 +13,7 @@ import ast
 import difflib
 import os
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -116,6 +116,16 @@ def declared(kind: str, name: str) -> Declared:
     return cast(Declared, _find(kind, name).literals)
 
 
+def option_owners() -> dict[str, dict[str, Option]]:
+    """The options of all models and methods: by key, then by owner, e.g. "model gat"."""
+    found: dict[str, dict[str, Option]] = {}
+    for kind in ("model", "method"):
+        for name in names(kind):
+            for key, option in declared(kind, name).get("OPTIONS", {}).items():
+                found.setdefault(key, {})[f"{kind} {name}"] = option
+    return found
+
+
 def described(kind: str, name: str) -> str:
     """What it is, in words."""
     return str(_find(kind, name).literals[KINDS[kind].declaration])
@@ -127,26 +137,27 @@ def load(kind: str, name: str) -> ModuleType:
     found = _find(kind, name)
     if found.module.startswith("sagebench."):
         return import_module(found.module)
-    if found.module not in sys.modules:
-        spec = spec_from_file_location(found.module, found.path)
-        assert spec is not None and spec.loader is not None  # its name ends with .py
-        module = sys.modules[found.module] = module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
+    if found.module in sys.modules:
+        return sys.modules[found.module]
+    spec = spec_from_file_location(found.module, found.path)
+    assert spec is not None and spec.loader is not None  # its name ends with .py
+    module = sys.modules[found.module] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[found.module]
+        raise UserError(
+            f"plug-in {found.path} cannot be imported ({type(error).__name__}: {error}): "
+            "fix it, or remove it from plugins"
+        ) from error
+    for names in KINDS[kind].has:
+        if not any(_defines(module, name) for name in names.split("|")):
             del sys.modules[found.module]
             raise UserError(
-                f"plug-in {found.path} cannot be imported ({type(error).__name__}: {error}): "
-                "fix it, or remove it from plugins"
-            ) from error
-        for names in KINDS[kind].has:
-            if not any(_defines(module, name) for name in names.split("|")):
-                del sys.modules[found.module]
-                raise UserError(
-                    f"plug-in {found.path} has no {names.replace('|', ' or ')}, which a {kind} "
-                    "needs: define it (docs/extending.md)"
-                )
-    return sys.modules[found.module]
+                f"plug-in {found.path} has no {names.replace('|', ' or ')}, which a {kind} "
+                "needs: define it (docs/extending.md)"
+            )
+    return module
 
 
 def _defines(module: ModuleType, path: str) -> bool:
@@ -161,11 +172,15 @@ def _find(kind: str, name: str) -> Inhabitant:
     try:
         return _known(kind, plugins())[present_name(name)]
     except KeyError:
-        known = names(kind)
-        near = difflib.get_close_matches(name, known, n=1)
         raise UserError(
-            f"{kind} '{name}' is not known: write {near[0] if near else ' or '.join(known)}"
+            f"{kind} '{name}' is not known: write {one_of(name, names(kind))}"
         ) from None
+
+
+def one_of(value: object, options: Sequence[str]) -> str:
+    """What to write instead of `value`: "trimmed or blocks or reference", the nearest first."""
+    near = difflib.get_close_matches(str(value), options, n=1)
+    return " or ".join(sorted(options, key=lambda option: option not in near))
 
 
 def use(plugins: Iterable[str]) -> None:
@@ -181,37 +196,24 @@ def plugins() -> tuple[str, ...]:
     return tuple(filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)))
 
 
-class Plugin(NamedTuple):
-    """A plug-in's file. entry: the name of the entry point that installed it, else None."""
-
-    path: Path
-    entry: str | None = None
-
-
-def plugin_files(plugins: Iterable[str]) -> list[Plugin]:
-    """The files of plug-ins, as `use` names them. Raises UserError for what is none."""
-    found: list[Plugin] = []
+def plugin_files(plugins: Iterable[str]) -> Iterator[tuple[Path, str | None]]:
+    """The files of plug-ins, as `use` names them, each with the name of the entry point that
+    installed it. Raises UserError for what is none."""
     for plugin in plugins:
         path = Path(plugin)
+        specs = [find_spec(one.value) for one in entry_points(group="sagebench", name=plugin)]
         if path.is_dir():
-            found += map(Plugin, sorted(path.glob("[!_]*.py")))
+            yield from ((file, None) for file in sorted(path.glob("[!_]*.py")))
         elif path.suffix == ".py":
-            found.append(Plugin(path))
+            yield path, None
+        elif specs and specs[0] is not None and specs[0].origin is not None:
+            yield Path(specs[0].origin), plugin
         else:
-            found.append(Plugin(_installed(plugin), plugin))
-    return found
-
-
-def _installed(name: str) -> Path:
-    for entry in entry_points(group="sagebench", name=name):
-        spec = find_spec(entry.value)
-        if spec is not None and spec.origin is not None:
-            return Path(spec.origin)
-    raise UserError(
-        f"plug-in {name} is no file, no folder, and no installed entry point of the group "
-        "sagebench: write a path that ends with .py, or install its package (where jobs run in a "
-        "container, in the image)"
-    )
+            raise UserError(
+                f"plug-in {plugin} is no file, no folder, and no installed entry point of the "
+                "group sagebench: write a path that ends with .py, or install its package (where "
+                "jobs run in a container, in the image)"
+            )
 
 
 @cache

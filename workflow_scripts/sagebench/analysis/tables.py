@@ -32,8 +32,7 @@ from sagebench.analysis.points import of_axis
 from sagebench.analysis.statistics import outliers
 from sagebench.errors import UserError
 from sagebench.files import write_atomic
-from sagebench.grid.compatibility import unheeded
-from sagebench.grid.trial import Fanout
+from sagebench.grid.trial import Fanout, unheeded
 from sagebench.records import MEMORY_COUNTER, Outcome, Status
 
 Row = dict[str, Any]

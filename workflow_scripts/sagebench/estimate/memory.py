@@ -15,7 +15,6 @@ from math import hypot
 from statistics import NormalDist
 
 from sagebench.estimate.probe import GraphFacts, Sample, StepCost, available_bytes
-from sagebench.grid.compatibility import samples_where_placed
 from sagebench.grid.trial import Trial
 from sagebench.units import KIB
 
@@ -126,7 +125,7 @@ def resident(trial: Trial, cost: StepCost, graph: GraphFacts) -> dict[str, int]:
         "optimizer": 2 * weights,
         "gradient buckets": weights if trial.ranks > 1 else 0,
         "workspace": BLAS_WORKSPACE_BYTES,
-        "labels": ID * graph.num_nodes * (2 if samples_where_placed(trial) else 1),
+        "labels": ID * graph.num_nodes * (2 if trial.samples_where_placed else 1),
     }
     if cost.placement == "device":
         samplers = trial.sampling_workers + 1

@@ -17,7 +17,6 @@ from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.files import read_json
-from sagebench.grid.compatibility import law_of, samples_where_placed
 from sagebench.grid.trial import Fanout, Trial
 from sagebench.pilot.costs import deciding_values, step_name
 from sagebench.records import FromJson
@@ -172,7 +171,7 @@ class Probe:
 
 def sample_name(trial: Trial) -> str:
     """ "15,10,10/128": how a probe calls what a trial samples, before it another law of drawing."""
-    law = law_of(trial)
+    law = trial.law
     drawn = "" if law == "uniform" else f"{law}:"
     return f"{drawn}{trial.fanout}/{trial.batch_size}"
 
@@ -211,7 +210,7 @@ def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> s
 
     device_bytes: of its card in all; None: not known, and taken as enough.
     """
-    if not samples_where_placed(trial):
+    if not trial.samples_where_placed:
         return "host"
     if trial.placement != "auto":
         return trial.placement

@@ -20,7 +20,6 @@ from sagebench.estimate.probe import GraphFacts, Probe, Sample, Spread, load_pro
 from sagebench.estimate.step import step_cost
 from sagebench.files import hold, write_json
 from sagebench.graph.store import GraphStore
-from sagebench.grid.compatibility import law_of, samples_where_placed
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import deciding_values, step_name
 from sagebench.sampling.cpu import CpuSampler
@@ -79,7 +78,7 @@ def _sample(
     missing = [(name, trial) for name, trial in wanted.items() if name not in probe.samples]
     samplers: dict[str, CpuSampler] = {}
     for done, (name, trial) in enumerate(missing, start=1):
-        law = law_of(trial)
+        law = trial.law
         if law not in samplers:
             kind = registry.load("sampler", law).Sampler
             samplers[law] = kind(store.colptr, store.row, threads=threads)
@@ -158,7 +157,7 @@ def _record(probe: Probe, trials: list[Trial], path: Path, say: Callable[[str], 
     for trial in trials:
         values = deciding_values(trial)
         micro_batches = probe.graph.micro_batches(trial.batch_size) * trial.epochs
-        for placement in PLACEMENTS if samples_where_placed(trial) else ("host",):
+        for placement in PLACEMENTS if trial.samples_where_placed else ("host",):
             name = step_name(values, placement)
             known, most = probe.steps.get(name), missing.get(name, (trial, placement, 0))[2]
             if known is None or known.largest_z < expected_maximum(micro_batches):

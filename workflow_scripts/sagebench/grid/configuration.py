@@ -96,13 +96,12 @@ def types() -> ModuleType:
 
 def validate(values: Mapping[str, Any]) -> Configuration:
     """The configuration in `values`; raises UserError with one sentence for each bad value."""
-    return checked(types().Configuration, values, tags=types().SOURCES)
+    return checked(types().Configuration, values)
 
 
 def checked_dataset(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A data set's spec, complete; raises UserError with one sentence for each bad value."""
-    alone = checked(types().DatasetAlone, {"dataset": spec}, tags=types().SOURCES)
-    return alone.dataset.model_dump()
+    return checked(types().DatasetAlone, {"dataset": spec}).dataset.model_dump()
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from sagebench import registry
 from sagebench.errors import UserError
-from sagebench.grid.compatibility import heeds, incompatible, option_owners, options_of
 from sagebench.grid.site import Site, fits, fitting
-from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, store_name
+from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, heeds, store_name
 from sagebench.grid.values import sentence
-from sagebench.registry import recorded
+from sagebench.registry import Declared, Option
 
 if TYPE_CHECKING:
     from sagebench.grid.study_types import Configuration, Experiment
@@ -113,21 +113,32 @@ def _request(
     for row in rows:
         entries.update(row)
     values = {key: value for key, (value, _) in entries.items()}
-    options, method = option_owners(), values["method"]
+    owners, method = registry.option_owners(), values["method"]
     for key, (value, where) in entries.items():
-        if key not in options and not heeds(method, key):
+        if key not in owners and not heeds(method, key):
             if value is not None and not where.startswith("defaults."):
                 raise UserError(f"{where} means nothing to method {method}: leave it out.")
             values[key] = INTRODUCTION_DEFAULTS.get(key, False)
-    for key, write in _wrong(values, site):
+    own = _own_options(values)
+    for key, write in itertools.chain(_wrong(values, own, site), _wrong_modules(values)):
         raise UserError(sentence(entries[key][1], values[key], write))
-    values["options"] = options_of(values)
-    for key in options:
-        del values[key]
+    given = {key: values.pop(key) for key in owners}
+    values["options"] = {
+        key: option["default"] if given[key] is None else given[key] for key, option in own.items()
+    }
     walltime_min, continues = values.pop("walltime_min"), values.pop("continue_after_walltime")
-    values["sampler"] = recorded(values["sampler"])
+    values["sampler"] = registry.recorded(values["sampler"])
     trial = Trial(**values, dataset=dataset, device=site.device, machine=site.machine)
     return Request(trial, store, walltime_min, continues)
+
+
+def _own_options(values: Mapping[str, Any]) -> dict[str, Option]:
+    """The options of the trial's model and method."""
+    found: dict[str, Option] = {}
+    for kind in ("model", "method"):
+        if heeds(values["method"], kind):
+            found |= registry.declared(kind, values[kind]).get("OPTIONS", {})
+    return found
 
 
 def _axes(name: str, experiment: Experiment) -> dict[str, list[Entries]]:
@@ -176,10 +187,11 @@ def _check_number(grid: Mapping[str, Mapping[str, list[Entries]]], most: int) ->
         )
 
 
-def _wrong(values: dict[str, Any], site: Site) -> Iterator[tuple[str, str]]:
+def _wrong(
+    values: Mapping[str, Any], own: Mapping[str, Option], site: Site
+) -> Iterator[tuple[str, str]]:
     """The keys whose values do not go with the others, and what to write instead."""
-    fanout, layers = values["fanout"], values["layers"]
-    ranks = values["ranks"]
+    fanout, layers, ranks = values["fanout"], values["layers"], values["ranks"]
     if len(fanout) != layers:
         as_long = [*fanout[:layers], *[0] * (layers - len(fanout))]
         yield (
@@ -187,7 +199,13 @@ def _wrong(values: dict[str, Any], site: Site) -> Iterator[tuple[str, str]]:
             f"one number for each of the {layers} layers, e.g. {as_long}, "
             f"or set layers: {len(fanout)}",
         )
-    yield from incompatible(values)
+    for key, owners in registry.option_owners().items():
+        value = values[key]
+        divided = own[key].get("divides") if key in own else None
+        if key not in own and value is not None:
+            yield key, f"null, or leave it out: it is of {' and '.join(owners)}"
+        elif divided and values[divided] % (own[key]["default"] if value is None else value):
+            yield key, f"a number that divides {divided} ({values[divided]})"
     if values["precision"] == "tf32" and site.device == "cpu":
         yield (
             "precision",
@@ -198,3 +216,37 @@ def _wrong(values: dict[str, Any], site: Site) -> Iterator[tuple[str, str]]:
     longest = site.limits.walltime_max_min
     if longest is not None and values["walltime_min"] > longest:
         yield "walltime_min", f"at most {longest}, the longest job of {site.machine}"
+
+
+def _wrong_modules(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The keys that do not go with model, engine and sampler, by what these declare."""
+    model, engine, sampler = (
+        registry.declared(kind, values[kind]) for kind in ("model", "engine", "sampler")
+    )
+    engines = model.get("ENGINES", [values["engine"]])
+    if values["engine"] not in engines:
+        yield "engine", f"{' or '.join(engines)}, on which model {values['model']} computes"
+    if values["aggregator"] not in model.get("AGGREGATORS", ["mean"]):
+        alone = f"mean, or leave it out: model {values['model']} aggregates in its own way"
+        yield "aggregator", " or ".join(model.get("AGGREGATORS", [alone]))
+    if sampler["GIVES"] not in engine["TAKES"]:
+        fitting = _which("sampler", lambda one: one["GIVES"] in engine["TAKES"])
+        others = _which("engine", lambda one: sampler["GIVES"] in one["TAKES"])
+        yield (
+            "sampler",
+            f"{fitting}, which engine {values['engine']} takes, or set engine: {others}",
+        )
+    if values["placement"] not in engine["PLACEMENTS"]:
+        placements = " or ".join(engine["PLACEMENTS"])
+        yield "placement", f"{placements}: engine {values['engine']} always samples on the host"
+    if values["continue_after_walltime"] and not sampler["KEYED"]:
+        yield (
+            "continue_after_walltime",
+            f"false: no checkpoint holds {values['sampler']}'s random state, or set sampler: "
+            + _which("sampler", lambda one: one["KEYED"]),
+        )
+
+
+def _which(kind: str, fits: Callable[[Declared], bool]) -> str:
+    """The names of those whose declarations fit."""
+    return " or ".join(name for name in registry.names(kind) if fits(registry.declared(kind, name)))

@@ -1,5 +1,4 @@
-"""Loading a study, and freezing it when a run starts, so that
-later edits change nothing of it."""
+"""Loading a study, and freezing it when a run starts, so that later edits change nothing of it."""
 
 from __future__ import annotations
 
@@ -36,13 +35,14 @@ def load_study(
     Raises UserError with one sentence for each mistake in them.
     """
     values = merged(read_configuration(paths), overrides or {})
-    use_plugins(values.get("plugins"))
+    plugins = values.get("plugins")  # what is wrong with them, validation says
+    listed = plugins if isinstance(plugins, list) else []
+    registry.use(one for one in listed if isinstance(one, str))
     return expand(validate(values), read_site(site))
 
 
 def study_parser(docstring: str | None) -> argparse.ArgumentParser:
-    """Argument parser of a script that takes a study: by configuration files, or by the
-    frozen."""
+    """Argument parser of a script that takes a study: by configuration files, or by the frozen."""
     parser = script_parser(docstring)
     parser.add_argument(
         "--configfile",
@@ -72,7 +72,12 @@ class Freezer:
     def __init__(self, study: Study) -> None:
         self.study = study
         self._folder = f"{study.results}/{study.name}/frozen"
-        self._plugins = plugin_copies(f"{self._folder}/plugins")
+        # Jobs use copies: the content of each by its path. One that is installed stays where it is.
+        self._plugins: dict[str, bytes | None] = {}
+        for path, entry in registry.plugin_files(registry.plugins()):
+            content = path.read_bytes() if entry is None else None
+            name = hashlib.sha256(content or b"").hexdigest()[:10]
+            self._plugins[entry or f"{self._folder}/plugins/{name}/{path.name}"] = content
         self.path, self._document = self._frozen(REQUESTED)
         self.run_path, self._run_document = self.path, self._document
         if any(request.runtime_min is not None for request in study.requests.values()):
@@ -132,27 +137,10 @@ def _write_changed(path: str, value: Any) -> None:
         write_json(path, value)
 
 
-def use_plugins(plugins: Any) -> None:
-    """Activate the plug-ins of a configuration that is not checked yet."""
-    sound = isinstance(plugins, list) and all(isinstance(one, str) for one in plugins)
-    registry.use(plugins if sound else [])
-
-
-def plugin_copies(folder: str) -> dict[str, bytes | None]:
-    """Plug-in copies that jobs use: the content of a copy of each file, by its path below
-    `folder`, and the names of those that are installed, with None."""
-    copies: dict[str, bytes | None] = {}
-    for path, entry in registry.plugin_files(registry.plugins()):
-        content = path.read_bytes() if entry is None else None
-        name = hashlib.sha256(content or b"").hexdigest()[:10]
-        copies[entry or f"{folder}/{name}/{path.name}"] = content
-    return copies
-
-
 def load_frozen(path: str | os.PathLike[str]) -> Study:
     """The study in a frozen file, with what was decided by predictions when it was frozen."""
     document = read_json(path)
-    use_plugins(document.get("plugins"))
+    registry.use(document.get("plugins", []))
     study = expand(validate(document["configuration"]), validate_site(document["site"]))
     frozen = document["requests"]
     requests = {

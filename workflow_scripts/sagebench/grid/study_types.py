@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 
 from sagebench import registry
 from sagebench.errors import UserError
-from sagebench.grid.compatibility import option_owners
 from sagebench.grid.trial import CHOICES
 from sagebench.grid.values import (
     SEED_MAX,
@@ -32,7 +31,6 @@ from sagebench.grid.values import (
     wanted,
     whole,
     whole_sentence,
-    worded,
 )
 from sagebench.registry import Option
 
@@ -180,7 +178,7 @@ def _owned(key: str, owners: Mapping[str, Option]) -> tuple[Any, None, str]:
     return Union[kinds] | None, None, "; ".join(described)  # noqa: UP007
 
 
-KEYS |= {key: _owned(key, owners) for key, owners in option_owners().items()}
+KEYS |= {key: _owned(key, owners) for key, owners in registry.option_owners().items()}
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -211,24 +209,17 @@ def _equal_lengths(columns: Strict) -> Strict:
 _AXES = tuple(key for key in KEYS if key not in ("walltime_min", "continue_after_walltime"))
 
 
-def _no_key_twice(keys: list[str]) -> list[str]:
-    if len(set(keys)) < len(keys):
-        raise ValueError
-    return keys
-
-
-def _an_axis(value: Any) -> str:
+def _an_axis(value: Any) -> Any:
     keys = value if isinstance(value, list) else [value]
-    wrong = next((key for key in keys if key not in _AXES), "batch_size")
-    near = difflib.get_close_matches(str(wrong), _AXES, n=1, cutoff=0.5) or ["batch_size"]
-    return f"a key of a trial, e.g. {near[0]}, or a list of some, each once"
+    wrong = [str(key) for key in keys if key not in _AXES]
+    if wrong or not keys or len(set(keys)) < len(keys):
+        near = difflib.get_close_matches("".join(wrong[:1]), _AXES, n=1, cutoff=0.5)
+        example = near[0] if near else "batch_size"
+        raise wanted(f"a key of a trial, e.g. {example}, or a list of some, each once")
+    return value
 
 
-Axis: Any = worded(
-    Literal[_AXES]
-    | Annotated[list[Literal[_AXES]], Field(min_length=1), AfterValidator(_no_key_twice)],
-    _an_axis,
-)
+Axis: Any = Annotated[Literal[_AXES] | _not_empty(list[Literal[_AXES]]), BeforeValidator(_an_axis)]
 
 
 class Experiment(Strict):

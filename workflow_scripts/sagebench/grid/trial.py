@@ -5,11 +5,10 @@ Standard library only: the launcher on a compute node reads trials too.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from typing import Any
 from sagebench import registry
 from sagebench.errors import UserError
 from sagebench.files import read_json
-from sagebench.registry import recorded
+from sagebench.registry import one_of, recorded
 
 # What an id leaves out of a data set: the values that it had before a key existed, as a trial's
 # defaults (NEVER EDIT ONE), and the keys that say where the data lies, not what it is.
@@ -39,6 +38,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """the words that a trial's values may be, where they are words"""
 REGISTERED = ("engine", "method", "model", "sampler")
 """the values that name a module"""
+HEEDED_BY_ALL = ("method", "seed", "threads_per_rank", "memory_limit_gib", "walltime_min")
+"""keys that every method has a use for"""
 
 
 class Fanout(tuple[int, ...]):
@@ -56,21 +57,17 @@ class Fanout(tuple[int, ...]):
     @property
     def label(self) -> str:
         """ "15·10·all", for people."""
-        return "·".join(self._words)
+        return "·".join("all" if hop == -1 else str(hop) for hop in self)
 
     @property
     def readable(self) -> str:
         """ "15.10.all", as in a trial's id."""
-        return ".".join(self._words)
+        return self.label.replace("·", ".")
 
     @property
     def total(self) -> float | None:
         """Product of the hops that take any; None where one takes every neighbor."""
         return None if -1 in self else float(math.prod(hop for hop in self if hop))
-
-    @property
-    def _words(self) -> list[str]:
-        return ["all" if hop == -1 else str(hop) for hop in self]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +125,17 @@ class Trial:
         return self.method == INTRODUCTION_DEFAULTS["method"]
 
     @property
+    def law(self) -> str:
+        """The law by which the sampler draws neighbors."""
+        return registry.declared("sampler", self.sampler)["LAW"]
+
+    @property
+    def samples_where_placed(self) -> bool:
+        """Whether the engine samples in threads where graph and features are placed, and not in
+        PyG's loader processes on the host."""
+        return registry.declared("engine", self.engine)["LOADS"] == "threads"
+
+    @property
     def id(self) -> str:
         """Readable values and 10 hex digits of the hash that makes it unique, [A-Za-z0-9._-]+."""
         return f"{self.readable}-{digest(self.identity(), 10)}"
@@ -145,14 +153,9 @@ class Trial:
 
     def identity(self) -> dict[str, object]:
         """The values that differ from the introduction-time defaults."""
-        values: dict[str, object] = {"dataset": dataset_identity(self.dataset)}
-        for name in FIELD_NAMES:
-            if name == "dataset":
-                continue
-            value = getattr(self, name)
-            if name not in INTRODUCTION_DEFAULTS or value != INTRODUCTION_DEFAULTS[name]:
-                values[name] = value
-        return values
+        given = {name: getattr(self, name) for name in FIELD_NAMES}
+        values = {key: one for key, one in given.items() if one != INTRODUCTION_DEFAULTS.get(key)}
+        return {**values, "dataset": dataset_identity(self.dataset)}
 
     def to_json(self) -> dict[str, object]:
         """Every value, as plain JSON types."""
@@ -178,10 +181,16 @@ INTRODUCTION_DEFAULTS: Mapping[str, object] = MappingProxyType(
 )
 
 
-def one_of(value: object, options: Sequence[str]) -> str:
-    """What to write instead of `value`: "trimmed or blocks or reference", the nearest first."""
-    near = difflib.get_close_matches(str(value), options, n=1)
-    return " or ".join(sorted(options, key=lambda option: option not in near))
+def heeds(method: str, key: str) -> bool:
+    """Whether a method has a use for a key of a configuration that is no option."""
+    used = registry.declared("method", method).get("KEYS")
+    return used is None or key in HEEDED_BY_ALL or key in used
+
+
+def unheeded(method: str) -> set[str]:
+    """The keys of a trial that a method has no use for."""
+    always = {"dataset", "device", "machine", "options", "ranks"}
+    return {key for key in FIELD_NAMES if key not in always and not heeds(method, key)}
 
 
 def read_trial(path: Path) -> Trial:
@@ -202,14 +211,11 @@ def read_trial(path: Path) -> Trial:
 
 def dataset_identity(spec: Mapping[str, object]) -> dict[str, object]:
     """Identity of a data set: its keys without paths and without defaults."""
+    given = {key: value for key, value in spec.items() if value is not None}
     return {
         key: value
-        for key, value in spec.items()
-        if key not in DATASET_WHEREABOUTS
-        and value is not None
-        and (
-            key not in DATASET_INTRODUCTION_DEFAULTS or value != DATASET_INTRODUCTION_DEFAULTS[key]
-        )
+        for key, value in given.items()
+        if key not in DATASET_WHEREABOUTS and value != DATASET_INTRODUCTION_DEFAULTS.get(key)
     }
 
 

@@ -7,7 +7,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -23,8 +23,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from sagebench import registry
 from sagebench.errors import UserError
-from sagebench.grid.trial import one_of
+from sagebench.registry import one_of
 
 # What a trial can hold: larger ones would be planned, and fail once they run.
 COUNT_MAX = 2**31 - 1
@@ -81,24 +82,23 @@ class Strict(BaseModel):
         return data
 
 
-def checked(model: type[Model], values: Any, root: str = "", tags: Iterable[str] = ()) -> Model:
-    """`values` as `model`; raises UserError with one sentence for each bad value.
-
-    root: named before the keys. tags: names of the model's discriminated types, which pydantic puts
-    into a location though they are no keys of the user's.
-    """
+def checked(model: type[Model], values: Any, root: str = "") -> Model:
+    """`values` as `model`; raises UserError with one sentence for each bad value, which `root`
+    begins."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        said = (root + _sentence(one, sorted(tags)) for one in error.errors(include_url=False))
+        said = (root + _sentence(one) for one in error.errors(include_url=False))
         raise UserError("\n".join(dict.fromkeys(said))) from None
 
 
-def _sentence(details: ErrorDetails, tags: Sequence[str]) -> str:
+def _sentence(details: ErrorDetails) -> str:
     path = ""
     last: int | str = ""
+    sources = registry.names("source")
     for step in details["loc"]:
-        if step == "[key]" or (last == "dataset" and step in tags):
+        # pydantic puts a data set's source in though it is no key of the user's.
+        if step == "[key]" or (last == "dataset" and step in sources):
             continue
         path, last = path + (f"[{step}]" if isinstance(step, int) else f".{step}"), step
     path, value = path.removeprefix("."), details["input"]
@@ -111,7 +111,7 @@ def _sentence(details: ErrorDetails, tags: Sequence[str]) -> str:
         case "missing":
             return f"{path} is missing: write it{EXAMPLES.get(str(last), '')}."
         case "union_tag_invalid" | "union_tag_not_found":
-            return sentence(f"{path}.source", dict(value).get("source"), " or ".join(tags))
+            return sentence(f"{path}.source", dict(value).get("source"), " or ".join(sources))
         case "list_type":
             entry = value if isinstance(value, str | int | float) else "64, 128"
             return sentence(path, value, f"a list, e.g. [{entry}]")

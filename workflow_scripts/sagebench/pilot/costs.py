@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sagebench.grid.compatibility import law_of, samples_where_placed
 from sagebench.grid.trial import FIELD_NAMES, Trial, digest
 
 STEP, PILOT, EVALUATION, EPOCH = 1, 2, 4, 8
@@ -73,7 +72,7 @@ def pilot_key(trial: Trial, store_checksum: str) -> str:
 def evaluation_key(trial: Trial, store_checksum: str) -> str:
     """The name of the record of the trial's validation and test."""
     evaluated = neutral(trial, EVALUATION)
-    if not samples_where_placed(trial):  # all alike: they leave sampling to PyG
+    if not trial.samples_where_placed:  # all alike: they leave sampling to PyG
         evaluated = replace(evaluated, engine="reference")
     return f"evaluation-{_digest(evaluated, store_checksum)}"
 
@@ -92,7 +91,7 @@ def deciding_values(trial: Trial) -> dict[str, Any]:
     values = trial.to_json()
     kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (STEP,))[0] & STEP}
     young = {name: kept.pop(name) for name in ("model", "options", "method")}
-    young["law"] = law_of(trial)
+    young["law"] = trial.law
     # As if they were not there: so are the steps in probes that are older than they.
     young = {name: value for name, value in young.items() if value not in STEPS_OF_OLD}
     return {**kept, **young, "dropout": trial.dropout > 0}

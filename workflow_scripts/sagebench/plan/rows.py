@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sagebench.estimate.time import steps_per_epoch
-from sagebench.grid.compatibility import unheeded
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.site import geometry
-from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial
+from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, unheeded
 from sagebench.plan.forecast import Forecast, Forecaster
 from sagebench.records import Damaged, Outcome, Status, Timing, read_outcome
 

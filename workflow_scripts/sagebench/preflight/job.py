@@ -15,7 +15,6 @@ from typing import Any
 
 from sagebench.errors import UserError
 from sagebench.files import read_json, read_object
-from sagebench.grid.compatibility import samples_where_placed
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.site import geometry
@@ -138,7 +137,7 @@ def needs(study: Study) -> dict[str, Any]:
 def shared_memory_bytes(trial: Trial, graph: Mapping[str, int]) -> int:
     """At most, of one rank. PyG's loader processes hand their batches over in /dev/shm, features
     and all; a batch lies there from when it is made until it is used."""
-    if samples_where_placed(trial) or not trial.sampling_workers:
+    if trial.samples_where_placed or not trial.sampling_workers:
         return 0
     return (BATCHES_AHEAD * trial.sampling_workers + 1) * batch_bytes(trial, graph)
 

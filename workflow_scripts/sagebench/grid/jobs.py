@@ -1,11 +1,18 @@
-"""What jobs ask for, by Snakemake's names of it: nodes, CPUs, memory, minutes."""
+"""Jobs as Snakemake submits them: the resources that they ask for, by Snakemake's names (nodes,
+CPUs, memory, minutes), and what their command lines must not hold."""
 
 from __future__ import annotations
 
+import argparse
+import os
+import re
 import shlex
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from sagebench.errors import UserError
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.site import Site, geometry, possible_ranks
 
@@ -14,9 +21,7 @@ CPU_JOB_WALLTIME_MIN = 240
 PREFLIGHT_WALLTIME_MIN = 15
 PILOTS_START_MIN, PILOT_MIN = 10, 3
 """of a job; of one pilot: its process and its container, some seconds of micro-steps, a test"""
-
-TrialJob = Mapping[str, Any]
-"""resources by Snakemake's names of them"""
+PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@%=-]+")
 
 
 def preflight_widths(site: Site) -> list[int]:
@@ -25,7 +30,7 @@ def preflight_widths(site: Site) -> list[int]:
     return sorted({1, *(site.devices_per_node * count for count in nodes)})
 
 
-def slurm_resources(ranks: int, site: Site) -> TrialJob:
+def slurm_resources(ranks: int, site: Site) -> dict[str, Any]:
     """What the Slurm plugin is to ask for; None is left out. Nothing where Slurm starts no ranks.
 
     A node that is given out whole is asked for whole, at every width: the trial's own srun then
@@ -118,11 +123,11 @@ def resources_of_pilots(site: Site, pilots: Callable[[], int]) -> dict[str, Any]
     return {"runtime": runtime_min, **_given(asked)} if asked else {}
 
 
-def _given(asked: TrialJob) -> dict[str, Any]:
+def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _by_job(asked: Mapping[Any, TrialJob], key: Callable[[Any], Any]) -> dict[str, Any]:
+def _by_job(asked: Mapping[Any, Mapping[str, Any]], key: Callable[[Any], Any]) -> dict[str, Any]:
     """A rule's resources. asked: what its jobs ask for, by what tells them apart, which is the
     `key` of their wildcards.
 
@@ -138,3 +143,83 @@ def _by_job(asked: Mapping[Any, TrialJob], key: Callable[[Any], Any]) -> dict[st
         for name, value in first.items()
         if any(one[name] is not None for one in asked.values())
     }
+
+
+def profile_site(arguments: Sequence[str]) -> str | None:
+    """The site.yaml beside the profile that Snakemake was called with, where there is one.
+
+    Not an entry of the profile's `config:`, which any --config on the command line replaces: the
+    trials of a cluster would silently become trials of this machine.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile", default=os.environ.get("SNAKEMAKE_PROFILE"))
+    profile = parser.parse_known_args(arguments)[0].profile
+    if not profile:
+        return None
+    folder = Path(profile).parent if Path(profile).is_file() else Path(profile)
+    site = folder / "site.yaml"
+    return str(site) if site.is_file() else None
+
+
+def shell_command(arguments: Sequence[str], folder: Path) -> str:
+    """Snakemake's command line, its sys.argv, as one types it in `folder`.
+
+    The program is `snakemake` by its path below `folder`, as `make` calls it, which needs no
+    activated environment; the bare name where it lies elsewhere, also for `python -m snakemake`.
+    """
+    path = Path(arguments[0]).absolute()
+    if path.name != "snakemake":  # the module's own file
+        path = Path(sys.executable).with_name("snakemake")
+    name = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+    profile = os.environ.get("SNAKEMAKE_PROFILE")
+    before = f"SNAKEMAKE_PROFILE={shlex.quote(profile)} " if profile else ""
+    return before + shlex.join([name, *arguments[1:]])
+
+
+def check_filled_in(site: Site) -> None:
+    """Raises UserError where a value of the site still waits for its user."""
+    if waiting := site.placeholders():
+        raise UserError(
+            f"the site of {site.machine} still holds the placeholder EDIT in "
+            f"{', '.join(waiting)}: write your own values in its profile's site.yaml"
+        )
+
+
+def check_submission(
+    site: Site, folder: str, python: str, texts: Mapping[str, str], *, as_script: bool = True
+) -> None:
+    """Raises UserError for what cannot be submitted: Snakemake hands its own command line to a
+    shell on the node, and quotes it as Python would.
+
+    folder: where Snakemake was called. python: the interpreter that runs it. texts: whatever else
+    stands on the command lines of its jobs, by what it is. as_script: the plugin passes these lines
+    as a script, not in a wrapped string.
+    """
+    check_filled_in(site)
+    if "%" in folder:
+        raise UserError(
+            f"the folder {folder} has a % in its name, which Slurm reads as a pattern in the names "
+            "of its log files: call Snakemake in a folder without one"
+        )
+    if not PLAIN_PATH.fullmatch(python):
+        raise UserError(
+            f"Snakemake hands the path of its Python, {python}, to a shell without quotes: make "
+            "the environment where the path is letters, digits and / . _ - alone, e.g. with "
+            'VENV="$HOME/sagebench-venv" behind make'
+        )
+    for what, text in {"the folder": folder, **texts}.items():
+        if not survives_shell(text, as_script):
+            raise UserError(
+                f"{what} {text!r} cannot be handed to a Slurm job as it is: write it without ' \\ "
+                "and unprintable characters, and $ ` only with slurm-pass-command-as-script: true "
+                "in the profile's config.yaml"
+            )
+
+
+def survives_shell(text: str, as_script: bool = True) -> bool:
+    """Whether repr(text), which is how Snakemake quotes, is `text` to a shell and nothing more.
+
+    A text that looks quoted is not quoted again.
+    """
+    unsafe = r"""^"|['\\]""" if as_script else r"""^"|['\\$`]"""
+    return text.isprintable() and not re.search(unsafe, text)
