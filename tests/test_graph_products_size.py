@@ -9,6 +9,7 @@ from itertools import islice
 from statistics import mean
 
 import build_graph
+import describe_graph
 import pytest
 from sagebench.graph.store import GraphStore
 from sagebench.sampling.order import SeedOrder, sample_key
@@ -32,17 +33,19 @@ def sampled(store, fanout, batch_size, batches):
 @pytest.mark.slow  # one or two minutes of one core, 3.4 GB of memory and 1.6 GB of disk
 def test_products_size(tmp_path):
     spec = {"name": "products", "source": "synthetic", "scale": 1}
-    out = tmp_path / "products"
+    out, figures = (tmp_path / name for name in ("products", "figures.json"))
     try:
-        command = [sys.executable, build_graph.__file__, "--spec", json.dumps(spec), "--out", out]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        for command in (
+            [build_graph.__file__, "--spec", json.dumps(spec), "--out", out],
+            [describe_graph.__file__, "--store", out, "--json", figures],
+        ):
+            subprocess.run([sys.executable, *command], check=True)
         store = GraphStore.open(out)
         nodes, _ = sampled(store, [10, 10, 10], 1024, 5)
         slides_nodes, slides_edges = sampled(store, [15, 10, 10, 10, 10], 128, 2)
     finally:
         shutil.rmtree(out, ignore_errors=True)
-    lines = (line.split() for line in said.splitlines())
-    found = {name: float(value) for name, value in lines if name not in ("name", "checksum")}
+    found = json.loads(figures.read_text())
     assert found["nodes"] == 2_449_029
     assert found["directed_edges"] == pytest.approx(123_718_024, rel=0.01)
     assert found["degree_mean"] == pytest.approx(50.5, rel=0.01)
