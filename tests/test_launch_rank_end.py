@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sagebench.files import read_json
+from sagebench.files import read_json, tail
 from sagebench.launch import rank_end
 from sagebench.launch.rank_end import exit_code, read_ends
 from sagebench.launch.ranks import LocalRanks
@@ -118,7 +118,7 @@ def test_a_local_rank_has_a_code_though_nobody_noted_its_end(tmp_path, victim):
     command = [sys.executable, "-c", script]
     with LocalRanks(command, os.environ, tmp_path, 1) as ranks:
         until = time.monotonic() + LIMIT_S
-        while not (said := rank_end.tail(tmp_path / "rank-0.log")).endswith("\n"):
+        while not (said := tail(tmp_path / "rank-0.log")).endswith("\n"):
             assert time.monotonic() < until
             time.sleep(0.02)
         os.kill(int(said) if victim == "rank" else ranks.processes[0].pid, signal.SIGKILL)

@@ -21,7 +21,6 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 NOT_FOUND_CODE = 127
 COPY_LIMIT_S = 10.0
 """for the rest of the output, once the rank has ended: what it started may hold its end open"""
-LOG_TAIL_BYTES = 20_000
 PR_SET_PDEATHSIG = 1
 
 
@@ -111,12 +110,3 @@ def copy_output(source: BinaryIO, path: Path) -> None:
             with contextlib.suppress(OSError):
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.flush()
-
-
-def tail(path: Path) -> str:
-    """The end of a log; nothing where there is none."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
-        return file.read().decode(errors="replace")

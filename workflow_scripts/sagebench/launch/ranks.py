@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, ClassVar
 
-from sagebench.launch.rank_end import die_with_parent, log_path, read_ends, tail
+from sagebench.files import tail
+from sagebench.launch.rank_end import die_with_parent, log_path, read_ends
 from sagebench.launch.verdict import RankEnd
 from sagebench.slurm.commands import NoAnswer, ask
 
