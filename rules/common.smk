@@ -40,8 +40,7 @@ from sagebench.grid.submission import (
 from sagebench.launch.image import check_image
 from sagebench.pilot.records import missing_of
 from sagebench.plan.decisions import check_decisions, guarded
-from sagebench.slurm.leftovers import cancel_orphans, hold_folder, keep_finished
-from sagebench.slurm.plugin_waits import bound_waits
+from sagebench.slurm.snakemake import bound_waits, cancel_orphans, hold_folder, keep_finished
 
 lead_commands(SCRIPTS)
 
