@@ -37,7 +37,7 @@ from sagebench.grid.submission import (
     profile_site,
     shell_command,
 )
-from sagebench.launch.image import check_image
+from sagebench.launch.container import check_image
 from sagebench.pilot.records import missing_of
 from sagebench.plan.decisions import check_decisions, guarded
 from sagebench.slurm.snakemake import bound_waits, cancel_orphans, hold_folder, keep_finished

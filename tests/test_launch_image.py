@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from sagebench.errors import UserError
-from sagebench.launch import image as image_module
-from sagebench.launch.image import (
+from sagebench.launch import container
+from sagebench.launch.container import (
     build_image,
     check_image,
     definition_files,
@@ -86,7 +86,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path, monkeypatch) -> Bench:
     bench = Bench(tmp_path)
-    monkeypatch.setattr(image_module, "ROOT", bench.root)
+    monkeypatch.setattr(container, "ROOT", bench.root)
     return bench
 
 

@@ -15,12 +15,12 @@ from sagebench.launch import rank_end
 from sagebench.launch.rank_end import exit_code, read_ends
 from sagebench.launch.ranks import LocalRanks
 
-START_RANK = Path(__file__).parents[1] / "workflow_scripts" / "start_rank.py"
+RANK_SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "rank.py"
 LIMIT_S = 30
 
 
 def start(folder: Path, rank: int, code: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(START_RANK), "--directory", str(folder), "--"]
+    command = [sys.executable, str(RANK_SCRIPT), "start", "--directory", str(folder), "--"]
     return subprocess.Popen(
         [*command, sys.executable, "-c", code],
         env={"SLURM_PROCID": str(rank)},
@@ -63,7 +63,8 @@ def test_the_log_has_all_and_rank_0_is_heard(tmp_path, rank, copied):
 
 
 def test_a_command_that_is_not_there_is_named_with_what_to_do(tmp_path):
-    command = [sys.executable, str(START_RANK), "--directory", str(tmp_path), "--", "apptainr", "x"]
+    command = [sys.executable, str(RANK_SCRIPT), "start", "--directory", str(tmp_path)]
+    command += ["--", "apptainr", "x"]
     done = subprocess.run(command, env={"SLURM_PROCID": "0"}, timeout=LIMIT_S)
     assert done.returncode == 127 and end(tmp_path, 0) == 127
     (said,) = (tmp_path / "rank-0.log").read_text().splitlines()
@@ -112,7 +113,7 @@ def state(pid: int) -> str:
         return "Z"
 
 
-@pytest.mark.parametrize("victim", ["start_rank.py", "rank"])
+@pytest.mark.parametrize("victim", ["supervisor", "rank"])
 def test_a_local_rank_has_a_code_though_nobody_noted_its_end(tmp_path, victim):
     script = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     command = [sys.executable, "-c", script]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sagebench.errors import UserError, run_script, script_parser
 from sagebench.files import read_json
-from sagebench.launch.image import build_image, image_digest
+from sagebench.launch.container import build_image, image_digest
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import psutil
 
 from sagebench import registry
 from sagebench.grid.trial import Trial
-from sagebench.launch.job import ROOT
+from sagebench.launch.container import ROOT
 from sagebench.launch.ranks import local_environment
 from sagebench.launch.start import shared_environment
 from sagebench.launch.verdict import RankEnd, ending

@@ -16,11 +16,9 @@ from sagebench import registry
 from sagebench.attempts import STARTED_ONLY, Attempt, Measurements
 from sagebench.files import write_json
 from sagebench.grid.trial import Trial
-from sagebench.launch.image import image_digest
+from sagebench.launch.container import ROOT, image_digest
 from sagebench.launch.verdict import Verdict
 from sagebench.records import Epoch, HopMeans, Outcome, Timing
-
-SOURCE = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def collect_provenance(
 
 
 def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(SOURCE), *arguments]
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

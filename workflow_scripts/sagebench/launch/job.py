@@ -17,10 +17,10 @@ from typing import Any
 from sagebench.errors import UserError
 from sagebench.files import hold, read_json
 from sagebench.grid.trial import Trial
+from sagebench.launch.container import ROOT
 from sagebench.measure.allocator import expandable_segments
 from sagebench.slurm.commands import NoAnswer, ask
 
-ROOT = Path(__file__).resolve().parents[3]
 TRAINING_SCRIPT = ROOT / "workflow_scripts" / "train_graphsage_ddp.py"
 
 MARGIN = 0.05

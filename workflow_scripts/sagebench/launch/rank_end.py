@@ -1,5 +1,5 @@
-"""How one rank ended, noted by the start_rank.py that ran it: srun tells only the worst exit code
-of all."""
+"""How one rank ended, noted by the process that ran it: srun tells only the worst exit code of
+all."""
 
 from __future__ import annotations
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import IO, ClassVar
 
 from sagebench.files import tail
+from sagebench.launch.container import ROOT
 from sagebench.launch.rank_end import die_with_parent, log_path, read_ends
 from sagebench.launch.verdict import RankEnd
 from sagebench.slurm.commands import NoAnswer, ask
 
-START_RANK = Path(__file__).resolve().parents[2] / "start_rank.py"
+RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
 GRACE_AFTER_SUCCESS_S = 120.0
 GRACE_AFTER_SIGNAL_S = 10.0
 OUT_OF_MEMORY_WORDS = ("oom_kill event", "oom-kill event", "out of memory")
@@ -32,7 +33,7 @@ class Ranks(ABC):
     """`with ... as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
     command: what one rank runs, container and all. environment: of all ranks, whole. directory: for
-    the ranks' logs and ends. processes: what was started here: a start_rank.py a rank, or srun,
+    the ranks' logs and ends. processes: what was started here: a rank.py start a rank, or srun,
     which starts those.
     """
 
@@ -185,7 +186,7 @@ class LocalRanks(Ranks):
         return oom_kills() > self._oom_kills_before
 
     def _ends(self) -> list[RankEnd]:
-        """A rank whose start_rank.py was killed, or found no room on the disk, has a code too."""
+        """A rank whose supervisor was killed, or found no room on the disk, has a code too."""
         codes = [process.poll() for process in self.processes]  # first: the note precedes the end
         return [
             end if end.has_exit_record else replace(end, code=code)
@@ -199,7 +200,7 @@ class LocalRanks(Ranks):
 class SlurmRanks(Ranks):
     """Ranks as one job step of Slurm: srun starts them over the nodes, and numbers them.
 
-    command: srun's whole, with start_rank.py.
+    command: srun's whole, with rank.py start.
     """
 
     # srun ends a bad rank's peers itself; between SIGTERM and SIGKILL sites leave up to a minute.
@@ -235,7 +236,7 @@ class SlurmRanks(Ranks):
 
 def start_rank(directory: Path, *options: str) -> list[str]:
     """The command before a rank's own: it logs the rank, and notes how it ended."""
-    return [sys.executable, str(START_RANK), "--directory", str(directory), *options, "--"]
+    return [sys.executable, str(RANK_SCRIPT), "start", f"--directory={directory}", *options, "--"]
 
 
 def local_environment(ranks: int, rank: int) -> dict[str, str]:

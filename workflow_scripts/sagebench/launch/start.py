@@ -10,8 +10,8 @@ from typing import Any
 
 from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import CurrentAttempt
-from sagebench.launch.container import container_command, loaded_environment
-from sagebench.launch.job import ROOT, Job, Walltime
+from sagebench.launch.container import ROOT, container_command, loaded_environment
+from sagebench.launch.job import Job, Walltime
 from sagebench.launch.ranks import LocalRanks, Ranks, SlurmRanks, start_rank
 from sagebench.measure.allocator import allocator_environment
 from sagebench.slurm.commands import srun_command, without_step

@@ -16,7 +16,7 @@ from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.site import geometry
 from sagebench.launch.attempt import CurrentAttempt, iso
-from sagebench.launch.job import ROOT, Job, Walltime, machine_lock, trial_lock
+from sagebench.launch.job import Job, Walltime, machine_lock, trial_lock
 from sagebench.launch.launcher import (
     Interrupted,
     handling_signals,
@@ -24,6 +24,7 @@ from sagebench.launch.launcher import (
     report_interruption,
     supervise,
 )
+from sagebench.launch.ranks import RANK_SCRIPT
 from sagebench.launch.verdict import Verdict
 from sagebench.pilot.costs import PILOT, neutral
 from sagebench.pilot.records import (
@@ -39,8 +40,6 @@ from sagebench.pilot.records import (
 )
 from sagebench.records import Status
 from sagebench.units import duration, significant
-
-RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
 
 
 class Series:

@@ -20,14 +20,13 @@ from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.site import geometry
 from sagebench.grid.trial import Trial
-from sagebench.launch.job import ROOT
+from sagebench.launch.container import ROOT
 from sagebench.launch.launcher import handling_signals
-from sagebench.launch.ranks import Ranks
+from sagebench.launch.ranks import RANK_SCRIPT, Ranks
 from sagebench.launch.start import rank_group, runtime_environment
 from sagebench.launch.verdict import RankEnd, last_lines
 from sagebench.preflight.findings import problems, unknown
 
-RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
 LIMIT_S = 300
 FORMAT = 1
 BATCHES_AHEAD = 2
