@@ -78,20 +78,13 @@ def read_ends(directory: Path, ranks: int) -> list[RankEnd]:
     """Exit records of the ranks; code None for a rank without one."""
     # Listing a folder shows what another node wrote sooner than asking for the file by name.
     names = {path.name for path in directory.iterdir()}
-    ends = {
-        rank: read_json(path)
-        for rank in range(ranks)
-        if (path := end_path(directory, rank)).name in names
-    }
-    by_time = sorted(ends, key=lambda rank: ends[rank]["ended_at_unix_s"])
-    return [
-        RankEnd(
-            rank=rank,
-            code=ends[rank]["code"] if rank in ends else None,
-            order=by_time.index(rank) if rank in ends else ranks,
-        )
-        for rank in range(ranks)
-    ]
+    paths = {rank: end_path(directory, rank) for rank in range(ranks)}
+    noted = {rank: read_json(path) for rank, path in paths.items() if path.name in names}
+    ends = [RankEnd(rank, None, order=ranks) for rank in range(ranks)]
+    by_time = sorted(noted, key=lambda rank: noted[rank]["ended_at_unix_s"])
+    for order, rank in enumerate(by_time):
+        ends[rank] = RankEnd(rank, noted[rank]["code"], order)
+    return ends
 
 
 def die_with_parent() -> None:

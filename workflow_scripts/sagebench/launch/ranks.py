@@ -11,7 +11,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -29,13 +29,23 @@ OUT_OF_MEMORY_WORDS = ("oom_kill event", "oom-kill event", "out of memory")
 SACCT_LIMIT_S = 30
 
 
+@dataclass
 class Ranks(ABC):
     """`with ... as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
     command: what one rank runs, container and all. environment: of all ranks, whole. directory: for
-    the ranks' logs and ends. processes: what was started here: a rank.py start a rank, or srun,
-    which starts those.
+    the ranks' logs and ends. processes: what was started here: a supervisor a rank, or srun, which
+    starts those.
     """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    directory: Path
+    count: int
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    timed_out: bool = False
+    ended: list[int] = field(default_factory=list)  # ranks, in the order of their ends
+    asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
 
     grace_after_failure_s: ClassVar[float]
     poll_s: ClassVar[float]
@@ -43,22 +53,6 @@ class Ranks(ABC):
     # a rank whose node went has written nothing.
     seen_after_success_s: ClassVar[float] = 0.0
     seen_after_failure_s: ClassVar[float] = 0.0
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        directory: Path,
-        count: int,
-    ) -> None:
-        self.command = list(command)
-        self.environment = dict(environment)
-        self.directory = directory
-        self.count = count
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.timed_out = False
-        self.ended: list[int] = []  # ranks, in the order of their ends
-        self.asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
 
     @abstractmethod
     def __enter__(self) -> Ranks: ...
@@ -81,8 +75,8 @@ class Ranks(ABC):
         """
         give_up = until_unix_s or float("inf")
         while self._running() and self.asked_to_stop is None:
-            for code in self._newly_ended():
-                grace = self.grace_after_failure_s if code else GRACE_AFTER_SUCCESS_S
+            for end in self._newly_ended():
+                grace = self.grace_after_failure_s if end.code else GRACE_AFTER_SUCCESS_S
                 give_up = min(give_up, time.time() + grace)
             if time.time() > give_up:
                 break
@@ -98,14 +92,11 @@ class Ranks(ABC):
             while not all(end.has_exit_record for end in self._ends()) and time.monotonic() < until:
                 time.sleep(self.poll_s)
         return [
-            replace(
-                end,
-                log_tail=tail(
-                    log_path(self.directory, end.rank) if end.has_exit_record else self.srun_log
-                ),
-                stopped=stopped and end.rank not in self.ended,
-            )
+            replace(end, log_tail=tail(log), stopped=stopped and end.rank not in self.ended)
             for end in self._ends()
+            for log in [
+                log_path(self.directory, end.rank) if end.has_exit_record else self.srun_log
+            ]
         ]
 
     @property
@@ -131,36 +122,28 @@ class Ranks(ABC):
         """How the ranks ended, as far as that is noted."""
         return read_ends(self.directory, self.count)
 
-    def _newly_ended(self) -> list[int]:
-        """The exit codes of those that have ended since this was called before."""
-        new = {
-            end.rank: end.code
-            for end in self._ends()
-            if end.code is not None and end.rank not in self.ended
-        }
-        self.ended += new
-        return list(new.values())
+    def _newly_ended(self) -> list[RankEnd]:
+        """Those that have ended since this was called before."""
+        new = [end for end in self._ends() if end.has_exit_record and end.rank not in self.ended]
+        self.ended += [end.rank for end in new]
+        return new
 
     def _running(self) -> list[subprocess.Popen[bytes]]:
         return [process for process in self.processes if process.poll() is None]
 
     def _end_all(self) -> None:
         """SIGTERM, then SIGKILL, to every process that still runs."""
-        for number, wait_s in ((signal.SIGTERM, GRACE_AFTER_SIGNAL_S), (signal.SIGKILL, None)):
-            running = self._signal_all(number)
-            deadline = None if wait_s is None else time.monotonic() + wait_s
+        for number, grace_s in (
+            (signal.SIGTERM, GRACE_AFTER_SIGNAL_S),
+            (signal.SIGKILL, float("inf")),
+        ):
+            running, until = self._running(), time.monotonic() + grace_s
             for process in running:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                with contextlib.suppress(ProcessLookupError):
+                    self._signal(process, number)
+            for process in running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(left)
-
-    def _signal_all(self, number: int) -> list[subprocess.Popen[bytes]]:
-        """Signal every process that still runs; returns those."""
-        running = self._running()
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                self._signal(process, number)
-        return running
+                    process.wait(max(0.0, until - time.monotonic()))
 
     @abstractmethod
     def _signal(self, process: subprocess.Popen[bytes], number: int) -> None: ...

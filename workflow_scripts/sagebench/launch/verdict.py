@@ -83,31 +83,23 @@ def decide(
         message = f"the walltime of {walltime_s:.0f} s was used up"
         reason = Reason(first.rank, "unknown", message, Limit("walltime", walltime_s, "s"))
         return Verdict(Status.TIME_LIMIT, message, reason, first.rank)
-    said, line = _allocators_words(first.log_tail)
+    lines = last_lines(first.log_tail.lower())
+    said = [(text, line) for text in ALLOCATOR_MESSAGES for line in lines if text in line]
     killed = not first.has_exit_record or first.code == -signal.SIGKILL
-    if said or (killed and not first.stopped and killed_for_memory()):
-        limit = (
-            exhausted_limit(line, device, limit_gib) if said else Limit("host_memory", None, "GiB")
-        )
-        message = f"{said}, then {ending(first)}" if said else "killed by the out-of-memory killer"
-        reason = Reason(first.rank, "unknown", message, limit)
-        return Verdict(Status.OUT_OF_MEMORY, message, reason, first.rank)
-    return Verdict(Status.FAILED, f"rank {first.rank} {ending(first)}", rank=first.rank)
+    if said:
+        message = f"{said[0][0]}, then {ending(first)}"
+        limit = exhausted_limit(said[0][1], device, limit_gib)
+    elif killed and not first.stopped and killed_for_memory():
+        message, limit = "killed by the out-of-memory killer", Limit("host_memory", None, "GiB")
+    else:
+        return Verdict(Status.FAILED, f"rank {first.rank} {ending(first)}", rank=first.rank)
+    reason = Reason(first.rank, "unknown", message, limit)
+    return Verdict(Status.OUT_OF_MEMORY, message, reason, first.rank)
 
 
 def last_lines(log: str) -> list[str]:
     """Last lines of a log, the only ones searched for an error."""
     return [line.strip() for line in log.splitlines() if line.strip()][-5:]
-
-
-def _allocators_words(log_tail: str) -> tuple[str | None, str]:
-    """Out-of-memory message in the last lines of a log, and its line."""
-    lines = last_lines(log_tail.lower())
-    for text in ALLOCATOR_MESSAGES:
-        for line in lines:
-            if text in line:
-                return text, line
-    return None, ""
 
 
 def _causality(end: RankEnd) -> tuple[bool, bool, int]:
