@@ -5,21 +5,17 @@ Standard library only: this runs outside the container, on whatever Python a nod
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from sagebench import registry
 from sagebench.attempts import PROFILE, log_attempt, read_early_end, read_measurements
 from sagebench.errors import UserError
-from sagebench.files import read_json
 from sagebench.grid.submission import run_began_unix_s
-from sagebench.grid.trial import read_trial
 from sagebench.launch.attempt import CurrentAttempt, collect_provenance, compose_outcome
 from sagebench.launch.job import Job, Walltime, machine_lock, trial_lock
 from sagebench.launch.start import ranks_of
@@ -61,10 +57,7 @@ def run_trial(
     Slurm, whose devices would wait too, it is a UserError.
     """
     since_unix_s = run_began_unix_s()
-    if study_path is not None:
-        registry.use(read_json(study_path).get("plugins", []))
-    trial = read_trial(trial_path)
-    job = Job.read(trial, trial_path, store, outcome_path, study_path)
+    job = Job.read(trial_path, store, outcome_path, study_path)
     try:
         with handling_signals(interrupt), trial_lock(job.home, wait=not job.by_slurm):
             outcome = outcome_since(job, since_unix_s)
@@ -73,7 +66,7 @@ def run_trial(
             write_outcome(outcome_path, outcome)
     except Interrupted as interrupted:
         return report_interruption(interrupted.number)
-    print(f"{trial.id}: {outcome.status}, run by another process")
+    print(f"{job.trial.id}: {outcome.status}, run by another process")
     return 0
 
 
@@ -94,9 +87,10 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
     """Run a trial that nobody else runs, on a machine where no other is run."""
     trial = job.trial
     with ExitStack() as held:
-        held.enter_context(nullcontext() if job.by_slurm else machine_lock())
+        if not job.by_slurm:
+            held.enter_context(machine_lock())
         # Before the attempt begins: a large image that has no record takes a while to read.
-        provenance = collect_provenance(shlex.join(sys.argv), job.image, job.expandable_segments)
+        provenance = collect_provenance(job)
         attempt = CurrentAttempt.begin(job.home, walltime_s)
         walltime = Walltime.of_job(walltime_s, attempt.started_at_unix_s)
         verdict = supervise(job, attempt, walltime, held)
