@@ -92,9 +92,10 @@ def run_worker(
     Returns its result, and how many cores anything else kept busy meanwhile.
     """
     arguments = json.dumps({"job": job, "trial": trial, "store": str(store), "steps": steps})
+    whole = Trial.from_json(trial)
     environment = {
         **os.environ,
-        **shared_environment(Trial.from_json(trial), Path(), time.time()),
+        **shared_environment(whole.device, whole.threads_per_rank, Path(), time.time()),
         **local_environment(ranks=1, rank=0),
         "PYTHONPATH": str(SCRIPTS),
     }

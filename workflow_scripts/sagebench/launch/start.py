@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sagebench.grid.trial import Trial
 from sagebench.launch.attempt import CurrentAttempt
 from sagebench.launch.container import ROOT, container_command, loaded_environment
 from sagebench.launch.job import Job, Walltime
@@ -36,11 +35,6 @@ RUNTIME = {
 }
 
 
-def runtime_environment(device: str) -> dict[str, str]:
-    """Environment of a process that computes on `device`: allocator and thread settings."""
-    return {**RUNTIME, **(CPU_HEAP if device == "cpu" else {})}
-
-
 def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> Ranks:
     """The trial's ranks, to be started.
 
@@ -48,7 +42,8 @@ def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> Ranks:
     """
     arguments = [*job.program, "--trial", str(job.trial_path), "--store", str(job.store)]
     arguments += ["--out", str(attempt.directory)]
-    variables = shared_environment(job.trial, attempt.directory, attempt.started_at_unix_s)
+    own = job.trial.device, job.trial.threads_per_rank
+    variables = shared_environment(*own, attempt.directory, attempt.started_at_unix_s)
     if walltime.deadline_unix_s is not None:
         variables["SAGEBENCH_DEADLINE"] = repr(walltime.deadline_unix_s)
         variables["SAGEBENCH_WALLTIME_S"] = repr(walltime.asked_s)
@@ -97,13 +92,16 @@ def with_site(environment: Mapping[str, str], site: Mapping[str, Any]) -> dict[s
     return environment
 
 
-def shared_environment(trial: Trial, directory: Path, started_at_unix_s: float) -> dict[str, str]:
-    """Environment of every rank, on any node. The ranks rendezvous at a file in
-    `directory`, which all nodes see."""
+def shared_environment(
+    device: str, threads: int, directory: Path, started_at_unix_s: float
+) -> dict[str, str]:
+    """Environment of every rank, on any node, with its settings of allocator and threads. The ranks
+    rendezvous at a file in `directory`, which all nodes see."""
     return {
         "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
         "SAGEBENCH_STARTED_AT": repr(started_at_unix_s),
         "SAGEBENCH_LOAD_1M": repr(os.getloadavg()[0]),
-        "OMP_NUM_THREADS": str(trial.threads_per_rank),
-        **runtime_environment(trial.device),
+        "OMP_NUM_THREADS": str(threads),
+        **RUNTIME,
+        **(CPU_HEAP if device == "cpu" else {}),
     }
