@@ -34,11 +34,11 @@ SCONTROL_LIMIT_S = 30
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to run: where its files are, and how the study's site starts its ranks.
+    """A trial to run: its files, and how the study's site starts its ranks.
 
     site, place: the site and the trial's geometry, as JSON. continues: past its walltime it goes
-    on in another job. runtime_predicted: its walltime may be shorter than `walltime_min`, the
-    study's. program: the script that a rank runs, and its own options.
+    on in another job. runtime_predicted: its walltime may be shorter than the study's
+    `walltime_min`. program: the script that a rank runs, and its own options.
     """
 
     trial: Trial
@@ -177,10 +177,5 @@ def machine_lock() -> AbstractContextManager[int]:
     with contextlib.suppress(FileExistsError):
         path.touch(exist_ok=False)
         path.chmod(0o644)  # whatever the umask is
-    if not os.access(path, os.R_OK):
-        raise UserError(
-            f"{path} keeps trials of several users apart and is not readable: ask its owner to "
-            "remove it"
-        )
     # Read only: the file may be another user's.
     return hold(path, "waiting for another trial on this machine to end", flags=os.O_RDONLY)
