@@ -41,29 +41,21 @@ class Interrupted(Exception):
         self.number = number
 
 
-def run_trial(
-    trial_path: Path,
-    store: Path,
-    outcome_path: Path,
-    walltime_s: float | None,
-    study_path: Path | None = None,
-) -> int:
+def run_trial(job: Job, walltime_s: float | None) -> int:
     """Run a trial once and return the exit code: 0 where there is an outcome.
 
-    study_path: the frozen study, which says how the site starts ranks; None: here, as processes.
     Beside the outcome: `attempts/N/` with the ranks' logs and measurements and once more the
     outcome, `attempts.jsonl` with a line an attempt, `best.pt` and the profile of a completed one.
     A trial that is being run already is waited for, and what it ends with is taken; in a job of
     Slurm, whose devices would wait too, it is a UserError.
     """
     since_unix_s = run_began_unix_s()
-    job = Job.read(trial_path, store, outcome_path, study_path)
     try:
         with handling_signals(interrupt), trial_lock(job.home, wait=not job.by_slurm):
             outcome = outcome_since(job, since_unix_s)
             if outcome is None:
                 return run_alone(job, walltime_s)
-            write_outcome(outcome_path, outcome)
+            write_outcome(job.outcome_path, outcome)
     except Interrupted as interrupted:
         return report_interruption(interrupted.number)
     print(f"{job.trial.id}: {outcome.status}, run by another process")
@@ -85,7 +77,6 @@ def outcome_since(job: Job, unix_s: float) -> Outcome | None:
 
 def run_alone(job: Job, walltime_s: float | None) -> int:
     """Run a trial that nobody else runs, on a machine where no other is run."""
-    trial = job.trial
     with ExitStack() as held:
         if not job.by_slurm:
             held.enter_context(machine_lock())
@@ -102,17 +93,17 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
                     if (attempt.directory / name).exists():
                         (attempt.directory / name).replace(job.home / name)
             measured = read_measurements(attempt.directory)
-            outcome = compose_outcome(trial, measured, ended, provenance)
+            outcome = compose_outcome(job.trial, measured, ended, provenance)
             write_outcome(attempt.directory / "outcome.json", outcome)
             write_outcome(job.outcome_path, outcome)
             job.checkpoint.unlink(missing_ok=True)
         log_attempt(job.home, ended)
     if verdict.status in MEASURED_ENDS:
         said = f": {verdict.message}" if verdict.message else ""
-        print(f"{trial.id}: {verdict.status}{said}")
+        print(f"{job.trial.id}: {verdict.status}{said}")
         return 0
     if verdict.status is Status.CONTINUES:
-        print(f"{trial.id}: {verdict.message}: run it again to go on", file=sys.stderr)
+        print(f"{job.trial.id}: {verdict.message}: run it again to go on", file=sys.stderr)
         return TO_BE_CONTINUED_CODE
     if verdict.signal is not None:
         return report_interruption(verdict.signal)

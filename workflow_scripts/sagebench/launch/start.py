@@ -27,13 +27,6 @@ CPU_HEAP = {
 """of ranks whose tensors lie on the heap; on a GPU's the small objects of every step alone do, and
 would come without their cache"""
 
-RUNTIME = {
-    # Compute threads that wait sleep: spinning, they take the cores from the sampler's threads, and
-    # an epoch on a machine with as many threads as cores takes ten times as long.
-    "OMP_WAIT_POLICY": "passive",
-    "PYTHONUNBUFFERED": "1",
-}
-
 
 def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> Ranks:
     """The trial's ranks, to be started.
@@ -68,11 +61,13 @@ def rank_group(
     site's own. directory: for logs and ends. folders: what the container shows besides the binds;
     the first is where results lie. Raises UserError where modules or binds are not there.
     """
-    command = [sys.executable, *arguments]
-    if site["launcher"] != "slurm":
-        environment = with_site({**os.environ, **variables}, site)
+    command, by_slurm = [sys.executable, *arguments], site["launcher"] == "slurm"
+    own = loaded_environment(site["modules"]) if by_slurm else os.environ
+    environment = {**own, **variables, **site["environment"]}
+    if site["device"] == "cuda":
+        environment |= allocator_environment(environment, site["expandable_segments"])
+    if not by_slurm:
         return LocalRanks(command, environment, directory, place["ranks_per_node"])
-    environment = with_site({**loaded_environment(site["modules"]), **variables}, site)
     if site["image"] is not None:
         # Where the files really lie: links may lead out of what is bound.
         seen = {ROOT, Path.cwd(), *(path.resolve() for path in folders)}
@@ -82,14 +77,6 @@ def rank_group(
     command = [*srun_command(place, site), *start_rank(directory), *command]
     count = place["nodes"] * place["ranks_per_node"]
     return SlurmRanks(command, without_step(environment), directory, count)
-
-
-def with_site(environment: Mapping[str, str], site: Mapping[str, Any]) -> dict[str, str]:
-    """`environment` with the site's variables over it, and what it asks of torch's allocator."""
-    environment = {**environment, **site["environment"]}
-    if site["device"] == "cuda":
-        environment |= allocator_environment(environment, site.get("expandable_segments", False))
-    return environment
 
 
 def shared_environment(
@@ -102,6 +89,9 @@ def shared_environment(
         "SAGEBENCH_STARTED_AT": repr(started_at_unix_s),
         "SAGEBENCH_LOAD_1M": repr(os.getloadavg()[0]),
         "OMP_NUM_THREADS": str(threads),
-        **RUNTIME,
+        # Compute threads that wait sleep: spinning, they take the cores from the sampler's threads,
+        # and an epoch on a machine with as many threads as cores takes ten times as long.
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONUNBUFFERED": "1",
         **(CPU_HEAP if device == "cpu" else {}),
     }
