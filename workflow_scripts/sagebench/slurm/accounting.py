@@ -120,10 +120,8 @@ def parse(text: str) -> dict[str, list[Row]]:
     """The jobs in sacct's answer, each from one start to its end: a requeued one has several. A
     job's steps follow its own line; lines that are not whole are left out."""
     found: dict[str, list[Row]] = {}
-    for line in text.splitlines():
-        values = line.split("|")
-        if len(values) != len(FIELDS):
-            continue
+    lines = (line.split("|") for line in text.splitlines())
+    for values in (one for one in lines if len(one) == len(FIELDS)):
         said = dict(zip(FIELDS, values, strict=True))
         job_id, _, step = said["JobIDRaw"].partition(".")
         joules = float(said["ConsumedEnergyRaw"] or 0)
@@ -178,8 +176,8 @@ def _begun_in(found: Sequence[Row], attempt: Attempt) -> Row | None:
     """The last of a job number's allocations that started before the attempt: a requeued job has
     several, and Slurm uses a number again after years."""
     until_s = (attempt.started_unix_s or float("inf")) + CLOCKS_APART_S
-    before = [one for one in found if one["started_at"] and _unix_s(one["started_at"]) <= until_s]
-    return before[-1] if before else None
+    started = (one for one in reversed(found) if one["started_at"])
+    return next((one for one in started if _unix_s(one["started_at"]) <= until_s), None)
 
 
 def as_csv(rows: Iterable[Row]) -> str:
@@ -188,12 +186,11 @@ def as_csv(rows: Iterable[Row]) -> str:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of an accounting.csv, as texts; none where there is no such file, or an old one."""
-    try:
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            return list(reader) if reader.fieldnames == COLUMNS else []
-    except FileNotFoundError:
+    if not path.exists():
         return []
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        return list(reader) if reader.fieldnames == COLUMNS else []
 
 
 def _key(row: Row) -> tuple[str, str, str]:

@@ -37,7 +37,6 @@ STATES = (
 """in the order in which they are shown"""
 
 NO_EXIT_RECORD = "terminated without an exit record (SIGKILL or node failure)"
-SKIPPED_BECAUSE = "predicted to run out of memory"
 JUST_NOW_S = 5.0
 ENDED_AFTER_S = 300.0
 """past its walltime an attempt of another machine is over, whatever it noted"""
@@ -69,8 +68,7 @@ class TrialState:
 
 
 class Queue(NamedTuple):
-    """Snapshot of Slurm's queue: the study's jobs by trial, and the ids of all that run, from
-    wherever they were submitted."""
+    """Slurm's queue: the study's jobs by trial, and the ids of all that run, wherever submitted."""
 
     asked_s: float
     jobs: Mapping[str, commands.Job]
@@ -80,17 +78,17 @@ class Queue(NamedTuple):
 def look(study: Study) -> tuple[list[TrialState], str | None]:
     """The state of every trial, in the study's order; and why nobody knows Slurm's queue."""
     trials = Path(outcome_path(study.results, "ID")).parents[1]
-    queue, reason = None, None
+    queue, reason, asked_s = None, None, time.time()
     if study.site.launcher == "slurm":
         try:
             owner = trials.stat().st_uid if trials.exists() else os.geteuid()
-            asked_s, jobs = time.time(), commands.queued_jobs({os.geteuid(), owner})
+            jobs = commands.queued_jobs({os.geteuid(), owner})
             ours = {job.trial_id: job for job in commands.of_trials(jobs, Path.cwd())}
             queue = Queue(asked_s, ours, {job.job_id for job in jobs if not job.waits})
         except NoAnswer as error:
             reason = str(error)
     states = [
-        TrialState(trial_id, Status.SKIPPED, SKIPPED_BECAUSE)
+        TrialState(trial_id, Status.SKIPPED, "predicted to run out of memory")
         if trial_id in study.skipped
         else state_of(trials / trial_id, request.trial.epochs, queue)
         for trial_id, request in study.requests.items()
@@ -99,8 +97,7 @@ def look(study: Study) -> tuple[list[TrialState], str | None]:
 
 
 def state_of(folder: Path, epochs: int, queue: Queue | None) -> TrialState:
-    """The state of the trial in `folder`, which asks for so many epochs. queue: None where there is
-    no Slurm, or no answer of it."""
+    """The state of the trial in `folder`. queue: None without Slurm, or an answer of it."""
     trial_id, log, path = folder.name, folder / "log.txt", folder / "outcome.json"
     if path.exists():
         try:
@@ -170,17 +167,15 @@ def as_text(title: str, states: Sequence[TrialState], queue_unknown: str | None 
     lines = textwrap.wrap(f"{title}: {len(states)} trials: {totals}", WIDTH)
     if queue_unknown:
         lines += [f"What waits in Slurm's queue is unknown: {queue_unknown}."]
-    ordered = sorted(states, key=lambda one: STATES.index(one.state))
-    shown = ordered
-    if len(ordered) > ROWS_SHOWN:
-        shown = [one for one in ordered if one.state not in QUIET][:ROWS_SHOWN]
+    shown = sorted(states, key=lambda one: STATES.index(one.state))
+    if len(shown) > ROWS_SHOWN:
+        shown = [one for one in shown if one.state not in QUIET][:ROWS_SHOWN]
         lines += [f"Below are {len(shown)} of them; --csv lists all."]
     if shown:
         cells = [[one.state.words, one.trial_id, _short(one)] for one in shown]
         progress = any(one.epoch is not None for one in shown)
         head = ["state", "trial", "epoch, time left" if progress else ""]
-        table = text_table(head, cells, left={0, 1, 2})
-        lines += ["", *(_cut(line) for line in table)]
+        lines += ["", *map(_cut, text_table(head, cells, left={0, 1, 2}))]
     alike: dict[tuple[Status, str], list[TrialState]] = {}
     for one in shown:
         if one.state in EXPLAINED:
