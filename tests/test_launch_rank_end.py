@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from sagebench.files import read_json, tail
-from sagebench.launch import rank_end
-from sagebench.launch.rank_end import exit_code, read_ends
+from sagebench.launch import ends
+from sagebench.launch.ends import exit_code, read_ends
 from sagebench.launch.ranks import LocalRanks
 
 RANK_SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "rank.py"
@@ -74,9 +74,9 @@ def test_a_command_that_is_not_there_is_named_with_what_to_do(tmp_path):
 
 def test_the_end_is_noted_though_a_child_keeps_the_output_open(tmp_path, monkeypatch):
     code = "import os\nprint('x', flush=True)\nif os.fork() == 0: __import__('time').sleep(20)"
-    monkeypatch.setattr(rank_end, "COPY_LIMIT_S", 0.5)
+    monkeypatch.setattr(ends, "COPY_LIMIT_S", 0.5)
     began = time.monotonic()
-    assert rank_end.supervise_rank(0, [sys.executable, "-c", code], tmp_path) == 0
+    assert ends.supervise_rank(0, [sys.executable, "-c", code], tmp_path) == 0
     assert time.monotonic() - began < 10
     assert end(tmp_path, 0) == 0 and (tmp_path / "rank-0.log").read_text() == "x\n"
 
@@ -131,8 +131,12 @@ def test_a_local_rank_has_a_code_though_nobody_noted_its_end(tmp_path, victim):
 def test_ends_are_ordered_by_time_and_silence_is_no_code(tmp_path):
     run(tmp_path, 2, "raise SystemExit(3)")
     run(tmp_path, 0, "raise SystemExit(1)")
-    ends = read_ends(tmp_path, 3)
-    assert [(one.rank, one.code, one.order) for one in ends] == [(0, 1, 1), (1, None, 3), (2, 3, 0)]
+    found = read_ends(tmp_path, 3)
+    assert [(one.rank, one.code, one.order) for one in found] == [
+        (0, 1, 1),
+        (1, None, 3),
+        (2, 3, 0),
+    ]
 
 
 def test_only_signals_count_from_128_on():

@@ -7,7 +7,7 @@ import json
 import pytest
 from sagebench.bench import rows
 from sagebench.launch.job import Job, local_site
-from sagebench.launch.start import rank_group, shared_environment
+from sagebench.launch.ranks import rank_group, shared_environment
 from sagebench.measure.allocator import NAMES
 from trials import make_trial
 

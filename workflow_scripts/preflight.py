@@ -38,8 +38,8 @@ def main() -> int:
         path.unlink(missing_ok=True)
         path.with_suffix(".log").unlink(missing_ok=True)
     waiting = ": the jobs wait their turn" if study.site.launcher == "slurm" else ""
-    numbers = ", ".join(map(str, widths[:-1])) + " and " if len(widths) > 1 else ""
-    print(f"checking {study.site.machine} with {numbers}{widths[-1]} ranks{waiting}", flush=True)
+    numbers = " and ".join(", ".join(map(str, widths)).rsplit(", ", 1))
+    print(f"checking {study.site.machine} with {numbers} ranks{waiting}", flush=True)
     log = folder / "snakemake.log"
     command = [sys.executable, "-m", "snakemake", *map(str, paths)]
     command += ["--profile", arguments.profile, "--configfile", *arguments.configfile]

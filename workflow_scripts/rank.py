@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    from sagebench.launch.rank_end import supervise_rank
+    from sagebench.launch.ends import supervise_rank
 
     rank = int(os.environ["SLURM_PROCID"]) if arguments.rank is None else arguments.rank
     return supervise_rank(rank, arguments.command, arguments.directory)

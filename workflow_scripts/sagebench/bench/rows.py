@@ -21,9 +21,8 @@ import psutil
 from sagebench import registry
 from sagebench.grid.trial import Trial
 from sagebench.launch.container import ROOT
-from sagebench.launch.ranks import local_environment
-from sagebench.launch.start import shared_environment
-from sagebench.launch.verdict import RankEnd, ending
+from sagebench.launch.ends import RankEnd, ending
+from sagebench.launch.ranks import local_environment, shared_environment
 
 SCRIPTS = ROOT / "workflow_scripts"
 

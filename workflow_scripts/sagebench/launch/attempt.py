@@ -20,8 +20,8 @@ from sagebench.attempts import STARTED_ONLY, Attempt, Measurements
 from sagebench.files import write_json
 from sagebench.grid.trial import Trial
 from sagebench.launch.container import ROOT, image_digest
+from sagebench.launch.ends import Verdict
 from sagebench.launch.job import Job
-from sagebench.launch.verdict import Verdict
 from sagebench.records import Epoch, HopMeans, Measured, Outcome, Timing
 
 

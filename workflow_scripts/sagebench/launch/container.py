@@ -26,11 +26,8 @@ MODULES_LIMIT_S = 120
 
 
 def image_digest(image: Path) -> str | None:
-    """ "sha256:..." of the image's bytes; None where there is none.
-
-    As recorded, where the record is of this file by its size and time; else computed, and recorded
-    where the folder may be written to.
-    """
+    """ "sha256:..." of the image's bytes, computed where the record is not of this file by its size
+    and time, and then recorded where the folder may be written to; None without an image."""
     if not image.exists():
         return None
     record = read_object(record_path(image)) or {}
@@ -42,11 +39,11 @@ def image_digest(image: Path) -> str | None:
 
 
 def build_image(site: Mapping[str, Any]) -> None:
-    """Build the site's image from its definition, in the repository's root, to which the
-    definition's paths are relative; one that was built from the same is left alone.
+    """Build the site's image, unless it was built from the same before. Its definition's paths are
+    relative to the repository's root.
 
-    What Apptainer says goes to stdout. A build that fails or is interrupted leaves the old image.
-    One build at a time: a second waits, and finds the image there. Raises UserError where it fails.
+    A build that fails (UserError) or is interrupted leaves the old image. A second build at the
+    same time waits, and finds the image there.
     """
     image, definition = Path(site["image"]), Path(site["image_definition"])
     if not (ROOT / definition).is_file():

@@ -17,9 +17,9 @@ from sagebench.attempts import PROFILE, log_attempt, read_early_end, read_measur
 from sagebench.errors import UserError
 from sagebench.grid.submission import run_began_unix_s
 from sagebench.launch.attempt import CurrentAttempt, collect_provenance, compose_outcome
+from sagebench.launch.ends import Verdict, decide
 from sagebench.launch.job import Job, Walltime, machine_lock, trial_lock
-from sagebench.launch.start import ranks_of
-from sagebench.launch.verdict import Verdict, decide
+from sagebench.launch.ranks import Ranks, rank_group, shared_environment
 from sagebench.records import (
     MEASURED_ENDS,
     Damaged,
@@ -168,6 +168,24 @@ def supervise(job: Job, attempt: CurrentAttempt, walltime: Walltime, held: ExitS
         else:
             verdict = Verdict(Status.INTERRUPTED, "interrupted")
     return replace(verdict, signal=stopped_by)
+
+
+def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> Ranks:
+    """The trial's ranks, to be started.
+
+    Raises UserError where the site's modules or binds are not there.
+    """
+    arguments = [*job.program, "--trial", str(job.trial_path), "--store", str(job.store)]
+    arguments += ["--out", str(attempt.directory)]
+    own = job.trial.device, job.trial.threads_per_rank
+    variables = shared_environment(*own, attempt.directory, attempt.started_at_unix_s)
+    if walltime.deadline_unix_s is not None:
+        variables["SAGEBENCH_DEADLINE"] = repr(walltime.deadline_unix_s)
+        variables["SAGEBENCH_WALLTIME_S"] = repr(walltime.asked_s)
+    if job.continues:
+        variables["SAGEBENCH_CHECKPOINT"] = str(job.checkpoint.resolve())
+    folders = job.home.parents[1], job.store
+    return rank_group(arguments, variables, attempt.directory, folders, job.site, job.place)
 
 
 def changed_at(path: Path) -> int | None:

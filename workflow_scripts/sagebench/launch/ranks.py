@@ -1,4 +1,5 @@
-"""All ranks of a trial: started as processes here or by srun, waited for, and ended together."""
+"""All ranks of a trial: started as processes here, or by srun in the site's container; waited for,
+and ended together."""
 
 from __future__ import annotations
 
@@ -13,29 +14,41 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 from sagebench.files import tail
-from sagebench.launch.container import ROOT
-from sagebench.launch.rank_end import die_with_parent, log_path, read_ends
-from sagebench.launch.verdict import RankEnd
-from sagebench.slurm.commands import NoAnswer, ask
+from sagebench.launch.container import ROOT, container_command, loaded_environment
+from sagebench.launch.ends import RankEnd, die_with_parent, log_path, read_ends
+from sagebench.measure.allocator import allocator_environment
+from sagebench.slurm.commands import NoAnswer, ask, srun_command, without_step
 
 RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
+SUPERVISOR = (sys.executable, str(RANK_SCRIPT), "start")
+"""before a rank's own command: logs the rank, and notes how it ended"""
 GRACE_AFTER_SUCCESS_S = 120.0
 GRACE_AFTER_SIGNAL_S = 10.0
 OUT_OF_MEMORY_WORDS = ("oom_kill event", "oom-kill event", "out of memory")
 """what slurmstepd and srun say, in any case of letters"""
 SACCT_LIMIT_S = 30
+CPU_HEAP = {
+    # Freed memory stays in the process, however much it is: fresh pages cost more than the work
+    # done in them.
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_MMAP_MAX_": "0",
+    # No cache of small chunks, which would lie between freed tensors and keep them from being
+    # joined: a rank's heap would grow up to twice as large, and by another amount in every process.
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+}
+"""of ranks whose tensors lie on the heap; on a GPU's the small objects of every step alone do, and
+would come without their cache"""
 
 
 @dataclass
 class Ranks(ABC):
     """`with ... as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
-    command: what one rank runs, container and all. environment: of all ranks, whole. directory: for
-    the ranks' logs and ends. processes: what was started here: a supervisor a rank, or srun, which
-    starts those.
+    command: what one rank runs, container and all. environment: of all ranks, whole. processes:
+    what was started here: a supervisor a rank, or srun, which starts those.
     """
 
     command: Sequence[str]
@@ -159,7 +172,13 @@ class LocalRanks(Ranks):
         self._oom_kills_before = oom_kills()
         for rank in range(self.count):
             self._start(
-                [*start_rank(self.directory, f"--rank={rank}"), *self.command],
+                [
+                    *SUPERVISOR,
+                    f"--directory={self.directory}",
+                    f"--rank={rank}",
+                    "--",
+                    *self.command,
+                ],
                 {**self.environment, **local_environment(self.count, rank)},
             )
         return self
@@ -181,10 +200,8 @@ class LocalRanks(Ranks):
 
 
 class SlurmRanks(Ranks):
-    """Ranks as one job step of Slurm: srun starts them over the nodes, and numbers them.
-
-    command: srun's whole, with rank.py start.
-    """
+    """Ranks as one job step of Slurm: srun starts them over the nodes, and numbers them. command:
+    srun's whole."""
 
     # srun ends a bad rank's peers itself; between SIGTERM and SIGKILL sites leave up to a minute.
     grace_after_failure_s = 90.0
@@ -217,13 +234,59 @@ class SlurmRanks(Ranks):
         process.send_signal(number)  # srun kills its ranks at once when it is told to end
 
 
-def start_rank(directory: Path, *options: str) -> list[str]:
-    """The command before a rank's own: it logs the rank, and notes how it ended."""
-    return [sys.executable, str(RANK_SCRIPT), "start", f"--directory={directory}", *options, "--"]
+def rank_group(
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    directory: Path,
+    folders: Sequence[Path],
+    site: Mapping[str, Any],
+    place: Mapping[str, Any],
+) -> Ranks:
+    """Ranks that run Python with `arguments`, in the site's container where it has one.
+
+    variables: of their environment, over what the site's modules make of this one, and under the
+    site's own. directory: for logs and ends. folders: what the container shows besides the binds;
+    the first is where results lie. Raises UserError where modules or binds are not there.
+    """
+    command, by_slurm = [sys.executable, *arguments], site["launcher"] == "slurm"
+    own = loaded_environment(site["modules"]) if by_slurm else os.environ
+    environment = {**own, **variables, **site["environment"]}
+    if site["device"] == "cuda":
+        environment |= allocator_environment(environment, site["expandable_segments"])
+    if not by_slurm:
+        return LocalRanks(command, environment, directory, place["ranks_per_node"])
+    if site["image"] is not None:
+        # Where the files really lie: links may lead out of what is bound.
+        seen = {ROOT, Path.cwd(), *(path.resolve() for path in folders)}
+        command = container_command(site, ["python", *arguments], sorted(seen))
+        # The image's Python keeps its compiled kernels apart from the node's, which may differ.
+        environment["NUMBA_CACHE_DIR"] = str(folders[0].resolve() / "cache" / "numba")
+    supervised = [*SUPERVISOR, f"--directory={directory}", "--", *command]
+    count = place["nodes"] * place["ranks_per_node"]
+    command = [*srun_command(place, site), *supervised]
+    return SlurmRanks(command, without_step(environment), directory, count)
+
+
+def shared_environment(
+    device: str, threads: int, directory: Path, started_at_unix_s: float
+) -> dict[str, str]:
+    """Environment of every rank, on any node, with its settings of allocator and threads. The ranks
+    rendezvous at a file in `directory`, which all nodes see."""
+    return {
+        "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
+        "SAGEBENCH_STARTED_AT": repr(started_at_unix_s),
+        "SAGEBENCH_LOAD_1M": repr(os.getloadavg()[0]),
+        "OMP_NUM_THREADS": str(threads),
+        # Compute threads that wait sleep: spinning, they take the cores from the sampler's threads,
+        # and an epoch on a machine with as many threads as cores takes ten times as long.
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONUNBUFFERED": "1",
+        **(CPU_HEAP if device == "cpu" else {}),
+    }
 
 
 def local_environment(ranks: int, rank: int) -> dict[str, str]:
-    """Rank variables of a local rank; under srun Slurm's own variables take their place."""
+    """Rank variables of a local rank; under srun Slurm's own take their place."""
     return {
         "RANK": str(rank),
         "WORLD_SIZE": str(ranks),

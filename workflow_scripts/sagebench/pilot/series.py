@@ -16,6 +16,7 @@ from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.site import geometry
 from sagebench.launch.attempt import CurrentAttempt, iso
+from sagebench.launch.ends import Verdict
 from sagebench.launch.job import (
     Job,
     Walltime,
@@ -31,7 +32,6 @@ from sagebench.launch.launcher import (
     supervise,
 )
 from sagebench.launch.ranks import RANK_SCRIPT
-from sagebench.launch.verdict import Verdict
 from sagebench.pilot.costs import PILOT, neutral
 from sagebench.pilot.records import (
     WINDOW_PART,

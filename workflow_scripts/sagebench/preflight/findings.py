@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sagebench.launch.verdict import CONSEQUENCES
+from sagebench.launch.ends import CONSEQUENCES
 from sagebench.units import GIB, text_table
 
 HEAD = ("ranks", "nodes", "device", "driver", "torch", "meeting", "all-reduce", "clocks", "")
@@ -22,6 +22,7 @@ SLOW_GB_PER_S = 5.0
 FOLLOWS = (*CONSEQUENCES, "rank 0 has not written", "device: cuda is asked for")
 """what a rank says whose peer went first, or whose GPUs are counted elsewhere"""
 SITE = "the profile's site.yaml"
+INSTALL = "install one, and Python's headers"
 
 Record = Mapping[str, Any]
 
@@ -64,12 +65,10 @@ def of_rank(rank: Record, record: Record, site: Record) -> Iterator[str]:
             "compile: false, or use a later torch"
         )
     if (compiler := rank.get("compiler")) and compiler["error"]:
-        where = "install one, and Python's headers"
-        if record["image"]:
-            where = f"use an image that has it, such as container/current.def's, in {SITE}"
+        an_image = f"use an image that has it, such as container/current.def's, in {SITE}"
         yield (
             f"has no {compiler['language']} compiler that works ({compiler['error']}), for "
-            f"compile: true: {where}"
+            f"compile: true: {an_image if record['image'] else INSTALL}"
         )
     shared, wanted = rank.get("shared_memory"), record["needs"]["shared_memory_bytes"]
     if shared and shared["error"]:
@@ -204,9 +203,8 @@ def who(ranks: list[int], record: Record) -> str:
     if len(ranks) == record["ranks"] > 1:
         return "every rank"
     on = sorted({rank["node"] for rank in record["found"] if rank["rank"] in ranks})
-    name = f"rank {ranks[0]}"
-    if len(ranks) > 1:
-        name = f"each of the ranks {', '.join(map(str, ranks))}"
+    several = f"each of the ranks {', '.join(map(str, ranks))}"
+    name = several if len(ranks) > 1 else f"rank {ranks[0]}"
     return f"{name} on {' and '.join(on)}" if on else name
 
 
@@ -229,6 +227,9 @@ def row(record: Mapping[str, Any]) -> tuple[str, ...]:
     def known(name: str) -> list[Any]:
         return [rank[name] for rank in found if rank.get(name) is not None]
 
+    def once(values: Iterable[str], between: str = " / ") -> str:
+        return between.join(dict.fromkeys(values)) or "-"
+
     meeting, ahead = known("meeting_s"), known("clock_ahead_s")
     gpus = (devices[0] for devices in known("devices") if devices)
     speed, count = bandwidth(found), len(record["problems"])
@@ -243,11 +244,6 @@ def row(record: Mapping[str, Any]) -> tuple[str, ...]:
         f"{max(ahead) - min(ahead):.3f} s" if len(ahead) > 1 else "-",
         f"{count} problem{'s' if count > 1 else ''}" if count else "ok",
     )
-
-
-def once(values: Iterable[str], between: str = " / ") -> str:
-    """Distinct values over the ranks; a dash if there are none."""
-    return between.join(dict.fromkeys(values)) or "-"
 
 
 def reason(said: str, path: Path, log: Path) -> str:

@@ -21,10 +21,9 @@ from sagebench.grid.freeze import manifest_path
 from sagebench.grid.site import geometry
 from sagebench.grid.trial import Trial
 from sagebench.launch.container import ROOT
+from sagebench.launch.ends import last_lines
 from sagebench.launch.launcher import handling_signals
-from sagebench.launch.ranks import RANK_SCRIPT, Ranks
-from sagebench.launch.start import rank_group, shared_environment
-from sagebench.launch.verdict import last_lines
+from sagebench.launch.ranks import RANK_SCRIPT, Ranks, rank_group, shared_environment
 from sagebench.preflight.findings import problems, unknown
 
 LIMIT_S = 300
@@ -77,7 +76,10 @@ def check_width(study: Study, ranks: int, directory: Path) -> dict[str, Any]:
     record["wall_s"] = time.monotonic() - began
     paths = [directory / f"rank-{rank}.json" for rank in range(ranks)]
     record["found"] = [read_json(path) for path in paths if path.exists()]
-    record["network"] = network(directory / "rank-0.log")
+    log = directory / "rank-0.log"
+    said = log.read_text(errors="replace") if log.exists() else ""
+    networks = re.findall(r"NCCL INFO Using network (.+)", said)  # IB, Socket or a plugin's name
+    record["network"] = networks[0].strip() if networks else None
     record["problems"] = problems(record, site.model_dump(mode="json"))
     record["unknown"] = unknown(record)
     return record
@@ -104,13 +106,6 @@ def start(study: Study, record: dict[str, Any], directory: Path) -> Ranks:
     }
     arguments = [str(RANK_SCRIPT), "preflight", json.dumps(checks)]
     return rank_group(arguments, variables, directory, [results, *built], site, record["place"])
-
-
-def network(log: Path) -> str | None:
-    """NCCL's network, from its log: IB, Socket or a plugin's name; null without NCCL."""
-    said = log.read_text(errors="replace") if log.exists() else ""
-    found = re.search(r"NCCL INFO Using network (.+)", said)
-    return found[1].strip() if found else None
 
 
 def needs(study: Study) -> dict[str, Any]:
