@@ -82,9 +82,9 @@ def compose_outcome(
     """
     assert attempt.status is not None
     parts = {entry.name: getattr(measured, entry.name) for entry in fields(Measured)}
-    if measured.timing or measured.start_to_first_step_s is not None:
-        started = {"start_to_first_step_s": measured.start_to_first_step_s}
-        parts["timing"] = replace(measured.timing or Timing(), **started)
+    start_s = measured.start_to_first_step_s
+    if measured.timing or start_s is not None:
+        parts["timing"] = replace(measured.timing or Timing(), start_to_first_step_s=start_s)
     return Outcome(
         trial_id=trial.id,
         trial=trial.to_json(),
