@@ -32,6 +32,7 @@ from sagebench.errors import run_script
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
+from sagebench.launch.job import Job
 from sagebench.launch.launcher import run_trial
 from sagebench.records import read_outcome
 
@@ -61,7 +62,7 @@ def ours(trial: Trial, store: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write_json(home / "trial.json", trial.to_json())
-        code = run_trial(home / "trial.json", store, home / "outcome.json", None)
+        code = run_trial(Job.read(home / "trial.json", store, home / "outcome.json", None), None)
         if code:
             raise RuntimeError(f"the trial {trial.id} failed")
         return read_outcome(home / "outcome.json").accuracy.test_full

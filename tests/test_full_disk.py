@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sagebench.errors import run_script
 from sagebench.files import write_json
-from sagebench.launch.rank_end import copy_output
+from sagebench.launch.ends import copy_output
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, monkeypatch, capsys):

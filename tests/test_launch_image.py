@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from configurations import CLUSTER, GOOD
 from sagebench.errors import UserError
-from sagebench.launch import image as image_module
-from sagebench.launch.image import (
+from sagebench.launch import container
+from sagebench.launch.container import (
     build_image,
     check_image,
     definition_files,
@@ -87,7 +87,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path, monkeypatch) -> Bench:
     bench = Bench(tmp_path)
-    monkeypatch.setattr(image_module, "ROOT", bench.root)
+    monkeypatch.setattr(container, "ROOT", bench.root)
     return bench
 
 

@@ -10,17 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
-from sagebench.files import read_json
-from sagebench.launch import rank_end
-from sagebench.launch.rank_end import exit_code, read_ends
+from sagebench.files import read_json, tail
+from sagebench.launch import ends
+from sagebench.launch.ends import exit_code, read_ends
 from sagebench.launch.ranks import LocalRanks
 
-START_RANK = Path(__file__).parents[1] / "workflow_scripts" / "start_rank.py"
+RANK_SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "rank.py"
 LIMIT_S = 30
 
 
 def start(folder: Path, rank: int, code: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(START_RANK), "--directory", str(folder), "--"]
+    command = [sys.executable, str(RANK_SCRIPT), "start", "--directory", str(folder), "--"]
     return subprocess.Popen(
         [*command, sys.executable, "-c", code],
         env={"SLURM_PROCID": str(rank)},
@@ -63,7 +63,8 @@ def test_the_log_has_all_and_rank_0_is_heard(tmp_path, rank, copied):
 
 
 def test_a_command_that_is_not_there_is_named_with_what_to_do(tmp_path):
-    command = [sys.executable, str(START_RANK), "--directory", str(tmp_path), "--", "apptainr", "x"]
+    command = [sys.executable, str(RANK_SCRIPT), "start", "--directory", str(tmp_path)]
+    command += ["--", "apptainr", "x"]
     done = subprocess.run(command, env={"SLURM_PROCID": "0"}, timeout=LIMIT_S)
     assert done.returncode == 127 and end(tmp_path, 0) == 127
     (said,) = (tmp_path / "rank-0.log").read_text().splitlines()
@@ -73,9 +74,9 @@ def test_a_command_that_is_not_there_is_named_with_what_to_do(tmp_path):
 
 def test_the_end_is_noted_though_a_child_keeps_the_output_open(tmp_path, monkeypatch):
     code = "import os\nprint('x', flush=True)\nif os.fork() == 0: __import__('time').sleep(20)"
-    monkeypatch.setattr(rank_end, "COPY_LIMIT_S", 0.5)
+    monkeypatch.setattr(ends, "COPY_LIMIT_S", 0.5)
     began = time.monotonic()
-    assert rank_end.supervise_rank(0, [sys.executable, "-c", code], tmp_path) == 0
+    assert ends.supervise_rank(0, [sys.executable, "-c", code], tmp_path) == 0
     assert time.monotonic() - began < 10
     assert end(tmp_path, 0) == 0 and (tmp_path / "rank-0.log").read_text() == "x\n"
 
@@ -112,13 +113,13 @@ def state(pid: int) -> str:
         return "Z"
 
 
-@pytest.mark.parametrize("victim", ["start_rank.py", "rank"])
+@pytest.mark.parametrize("victim", ["supervisor", "rank"])
 def test_a_local_rank_has_a_code_though_nobody_noted_its_end(tmp_path, victim):
     script = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     command = [sys.executable, "-c", script]
     with LocalRanks(command, os.environ, tmp_path, 1) as ranks:
         until = time.monotonic() + LIMIT_S
-        while not (said := rank_end.tail(tmp_path / "rank-0.log")).endswith("\n"):
+        while not (said := tail(tmp_path / "rank-0.log")).endswith("\n"):
             assert time.monotonic() < until
             time.sleep(0.02)
         os.kill(int(said) if victim == "rank" else ranks.processes[0].pid, signal.SIGKILL)
@@ -130,8 +131,12 @@ def test_a_local_rank_has_a_code_though_nobody_noted_its_end(tmp_path, victim):
 def test_ends_are_ordered_by_time_and_silence_is_no_code(tmp_path):
     run(tmp_path, 2, "raise SystemExit(3)")
     run(tmp_path, 0, "raise SystemExit(1)")
-    ends = read_ends(tmp_path, 3)
-    assert [(one.rank, one.code, one.order) for one in ends] == [(0, 1, 1), (1, None, 3), (2, 3, 0)]
+    found = read_ends(tmp_path, 3)
+    assert [(one.rank, one.code, one.order) for one in found] == [
+        (0, 1, 1),
+        (1, None, 3),
+        (2, 3, 0),
+    ]
 
 
 def test_only_signals_count_from_128_on():

@@ -7,7 +7,7 @@ import json
 import pytest
 from sagebench.bench import rows
 from sagebench.launch.job import Job, local_site
-from sagebench.launch.start import rank_group, shared_environment
+from sagebench.launch.ranks import rank_group, shared_environment
 from sagebench.measure.allocator import NAMES
 from trials import make_trial
 
@@ -55,7 +55,7 @@ def environment_of(site=SITE, **variables):
 
 @pytest.mark.parametrize(("device", "heap"), [("cpu", HEAP), ("cuda", set())])
 def test_the_heap_is_set_for_ranks_that_compute_on_it(device, heap):
-    found = shared_environment(make_trial(device=device), rows.SCRIPTS, 0.0)
+    found = shared_environment(device, 1, rows.SCRIPTS, 0.0)
     assert found.keys() & HEAP == heap
     assert (found["OMP_WAIT_POLICY"], found["PYTHONUNBUFFERED"]) == ("passive", "1")
 

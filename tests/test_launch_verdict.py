@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 from sagebench.attempts import EARLY_END_CODE, RankEarlyEnd
-from sagebench.launch.verdict import RankEnd, decide
+from sagebench.launch.ends import RankEnd, decide
 from sagebench.records import Limit, Reason, Status
 from sagebench.training.rank import explain
 

@@ -14,8 +14,7 @@ import yaml
 from configurations import CLUSTER, WORKSTATION
 from sagebench.grid.jobs import preflight_widths
 from sagebench.grid.site import validate_site
-from sagebench.preflight.findings import problems, unknown
-from sagebench.preflight.table import reason, table
+from sagebench.preflight.findings import problems, reason, table, unknown
 from workflow_project import ROOT
 
 SITE = validate_site({**CLUSTER, "gres": "gpu", "binds": ["/project"]}).model_dump(mode="json")
@@ -289,13 +288,13 @@ def test_reasons_are_found_in_what_snakemake_said():
     assert reason("", Path("r/1.json"), log) == "its job left no answer; see log"
 
 
-def test_a_job_that_another_needs_tells_why_by_its_log(tmp_path):
-    (tmp_path / "image.log").write_text("building\nerror: building from some.def failed\nmore\n")
+def test_a_job_that_failed_tells_why_by_its_log(tmp_path):
+    (tmp_path / "8.log").write_text("starting\nerror: the study is damaged\nmore\n")
     said = (
-        "Error in rule image:\n    message: SLURM-job '7' failed, SLURM status is: 'FAILED'. \n"
-        f"    output: image.ready\n    log: {tmp_path / 'image.log'}, x.log (check log file(s))\n"
+        "Error in rule preflight:\n    message: SLURM-job '7' failed, SLURM status is: 'FAILED'. \n"
+        f"    output: {tmp_path / '8.json'}\n    log: {tmp_path / '8.log'} (check log file(s))\n"
     )
-    assert reason(said, Path("r/8.json"), Path("log")) == "building from some.def failed"
+    assert reason(said, tmp_path / "8.json", Path("log")) == "the study is damaged"
 
 
 @pytest.mark.parametrize(

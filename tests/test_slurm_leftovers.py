@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from sagebench.slurm.leftovers import hold_folder
+from sagebench.slurm.snakemake import hold_folder
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 LIMIT_S = 60
 # Works in the folder as Snakemake does: a lock once it has read the workflow.
 WORK = """
 import pathlib, sys, time
-from sagebench.slurm.leftovers import hold_folder
+from sagebench.slurm.snakemake import hold_folder
 held = hold_folder(pathlib.Path())
 locks = pathlib.Path(".snakemake/locks")
 locks.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 
 import snakemake_executor_plugin_slurm as plugin
-from sagebench.slurm.plugin_waits import GONE, LOST_AFTER_S, bound_waits, bounded
+from sagebench.slurm.snakemake import GONE, LOST_AFTER_S, bound_waits, bounded
 
 
 class Slurm:

@@ -18,7 +18,7 @@ from sagebench.errors import run_script, script_parser
 from sagebench.files import read_json
 from sagebench.grid.freeze import DEFAULT_CONFIGURATION, load_study
 from sagebench.grid.jobs import check_filled_in, preflight_widths
-from sagebench.preflight.table import reason, table
+from sagebench.preflight.findings import reason, table
 
 
 def main() -> int:
@@ -33,11 +33,12 @@ def main() -> int:
     folder = Path(study.results, "preflight", study.site.machine)
     paths = [folder / f"{ranks}.json" for ranks in widths]
     folder.mkdir(parents=True, exist_ok=True)
-    for path in paths:
+    for path in paths:  # and not what an earlier job said
         path.unlink(missing_ok=True)
+        path.with_suffix(".log").unlink(missing_ok=True)
     waiting = ": the jobs wait their turn" if study.site.launcher == "slurm" else ""
-    numbers = ", ".join(map(str, widths[:-1])) + " and " if len(widths) > 1 else ""
-    print(f"checking {study.site.machine} with {numbers}{widths[-1]} ranks{waiting}", flush=True)
+    numbers = " and ".join(", ".join(map(str, widths)).rsplit(", ", 1))
+    print(f"checking {study.site.machine} with {numbers} ranks{waiting}", flush=True)
     log = folder / "snakemake.log"
     command = [sys.executable, "-m", "snakemake", *map(str, paths)]
     command += ["--profile", arguments.profile, "--configfile", *arguments.configfile]

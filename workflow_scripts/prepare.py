@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def image(study: Study) -> int:
-    from sagebench.launch.image import build_image, image_digest
+    from sagebench.launch.container import build_image, image_digest
 
     # A batch system ends a job with SIGTERM: as an exception it takes the half-built image along.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sagebench.errors import run_script, script_parser
+from sagebench.launch.job import Job
 from sagebench.launch.launcher import run_trial
 
 
@@ -29,9 +30,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     walltime_s = None if arguments.walltime_min is None else 60 * arguments.walltime_min
-    return run_trial(
-        arguments.trial, arguments.store, arguments.outcome, walltime_s, arguments.study
-    )
+    job = Job.read(arguments.trial, arguments.store, arguments.outcome, arguments.study)
+    return run_trial(job, walltime_s)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+LOG_TAIL_BYTES = 20_000
+
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write `content` to `path` through a temporary file beside it, so no reader sees half of it.
@@ -54,6 +56,15 @@ def read_object(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def tail(path: Path) -> str:
+    """The end of a log; nothing where there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+        return file.read().decode(errors="replace")
 
 
 @contextmanager

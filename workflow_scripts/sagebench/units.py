@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 
@@ -41,6 +43,16 @@ def hours_text(hours: float) -> str:
     if 0 < hours < 0.095:
         return significant(hours, 2)
     return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}"
+
+
+def csv_text(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table as CSV, truth values as true and false."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for row in rows:
+        writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in row])
+    return text.getvalue()
 
 
 def text_table(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from sagebench.errors import UserError  # noqa: E402
-from sagebench.launch import image  # noqa: E402
+from sagebench.launch import container as image  # noqa: E402
 
 DEFINITION = Path("container/testbed.def")
 REQUIREMENTS = (Path("envs/torch.txt"), Path("envs/container-current.txt"))

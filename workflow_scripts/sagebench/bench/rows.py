@@ -20,10 +20,9 @@ import psutil
 
 from sagebench import registry
 from sagebench.grid.trial import Trial
-from sagebench.launch.job import ROOT
-from sagebench.launch.ranks import local_environment
-from sagebench.launch.start import shared_environment
-from sagebench.launch.verdict import RankEnd, ending
+from sagebench.launch.container import ROOT
+from sagebench.launch.ends import RankEnd, ending
+from sagebench.launch.ranks import local_environment, shared_environment
 
 SCRIPTS = ROOT / "workflow_scripts"
 
@@ -92,9 +91,10 @@ def run_worker(
     Returns its result, and how many cores anything else kept busy meanwhile.
     """
     arguments = json.dumps({"job": job, "trial": trial, "store": str(store), "steps": steps})
+    whole = Trial.from_json(trial)
     environment = {
         **os.environ,
-        **shared_environment(Trial.from_json(trial), Path(), time.time()),
+        **shared_environment(whole.device, whole.threads_per_rank, Path(), time.time()),
         **local_environment(ranks=1, rank=0),
         "PYTHONPATH": str(SCRIPTS),
     }

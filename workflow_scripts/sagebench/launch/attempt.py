@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,11 +19,10 @@ from sagebench import registry
 from sagebench.attempts import STARTED_ONLY, Attempt, Measurements
 from sagebench.files import write_json
 from sagebench.grid.trial import Trial
-from sagebench.launch.image import image_digest
-from sagebench.launch.verdict import Verdict
-from sagebench.records import Epoch, HopMeans, Outcome, Timing
-
-SOURCE = Path(__file__).resolve().parents[3]
+from sagebench.launch.container import ROOT, image_digest
+from sagebench.launch.ends import Verdict
+from sagebench.launch.job import Job
+from sagebench.records import Epoch, HopMeans, Measured, Outcome, Timing
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,10 @@ def compose_outcome(
     attempt: the one that ended with the trial's status.
     """
     assert attempt.status is not None
-    named = {entry.name for entry in fields(Outcome)}
-    parts = {name: value for name, value in vars(measured).items() if name in named}
+    parts = {entry.name: getattr(measured, entry.name) for entry in fields(Measured)}
     start_s = measured.start_to_first_step_s
-    if measured.timing is not None or start_s is not None:
-        timing = measured.timing or Timing()
-        parts["timing"] = replace(timing, start_to_first_step_s=start_s)
+    if measured.timing or start_s is not None:
+        parts["timing"] = replace(measured.timing or Timing(), start_to_first_step_s=start_s)
     return Outcome(
         trial_id=trial.id,
         trial=trial.to_json(),
@@ -99,18 +99,17 @@ def compose_outcome(
     )
 
 
-def collect_provenance(
-    command: str, image: Path | None, expandable_segments: bool | None
-) -> dict[str, Any]:
+def collect_provenance(job: Job) -> dict[str, Any]:
     """Commit and dirtiness of the checkout, the image's digest, and how the ranks were told to take
     memory; null where there is none."""
     status = _git("status", "--porcelain", "--untracked-files=no")
+    image = job.site["image"] if job.by_slurm else None
     return {
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": None if status is None else bool(status),
-        "image_digest": None if image is None else image_digest(image),
-        "expandable_segments": expandable_segments,
-        "command": command,
+        "image_digest": None if image is None else image_digest(Path(image)),
+        "expandable_segments": job.expandable_segments,
+        "command": shlex.join(sys.argv),
         "plugins": {
             str(entry or path): hashlib.sha256(path.read_bytes()).hexdigest()
             for path, entry in registry.plugin_files(registry.plugins())
@@ -119,12 +118,12 @@ def collect_provenance(
 
 
 def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(SOURCE), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    command = ["git", "-C", str(ROOT), *arguments]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(
+            command, stderr=subprocess.DEVNULL, text=True, timeout=30
+        ).strip()
+    return None
 
 
 def hop_means(epochs: Sequence[Epoch]) -> HopMeans | None:

@@ -14,13 +14,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from sagebench import registry
 from sagebench.errors import UserError
 from sagebench.files import hold, read_json
-from sagebench.grid.trial import Trial
+from sagebench.grid.trial import Trial, read_trial
+from sagebench.launch.container import ROOT
 from sagebench.measure.allocator import expandable_segments
 from sagebench.slurm.commands import NoAnswer, ask
 
-ROOT = Path(__file__).resolve().parents[3]
 TRAINING_SCRIPT = ROOT / "workflow_scripts" / "train_graphsage_ddp.py"
 
 MARGIN = 0.05
@@ -33,11 +34,11 @@ SCONTROL_LIMIT_S = 30
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to run: where its files are, and how the study's site starts its ranks.
+    """A trial to run: its files, and how the study's site starts its ranks.
 
     site, place: the site and the trial's geometry, as JSON. continues: past its walltime it goes
-    on in another job. runtime_predicted: its walltime may be shorter than `walltime_min`, the
-    study's. program: the script that a rank runs, and its own options.
+    on in another job. runtime_predicted: its walltime may be shorter than the study's
+    `walltime_min`. program: the script that a rank runs, and its own options.
     """
 
     trial: Trial
@@ -52,29 +53,23 @@ class Job:
     program: tuple[str, ...] = (str(TRAINING_SCRIPT),)
 
     @classmethod
-    def read(
-        cls, trial: Trial, trial_path: Path, store: Path, outcome_path: Path, study: Path | None
-    ) -> Job:
-        """study: the frozen one; None: the ranks are processes here. Raises UserError where it does
-        not ask for the trial."""
+    def read(cls, trial_path: Path, store: Path, outcome_path: Path, study: Path | None) -> Job:
+        """study: the frozen one, whose plug-ins are used; None: the ranks are processes here.
+        Raises UserError where it does not ask for the trial."""
+        frozen = None if study is None else read_json(study)
+        if frozen is not None:
+            registry.use(frozen.get("plugins", []))
+        trial = read_trial(trial_path)
         files = trial, trial_path, store, outcome_path
-        if study is None:
+        if frozen is None:
             return cls(*files, local_site(trial.device), {"ranks_per_node": trial.ranks})
-        frozen = read_json(study)
-        try:
-            request = frozen["requests"][trial.id]
-        except KeyError:
+        request = frozen["requests"].get(trial.id)
+        if request is None:
             raise UserError(
                 f"{trial.id} is no trial of the study in {study}: give --study another one"
-            ) from None
-        return cls(
-            *files,
-            frozen["site"],
-            frozen["places"][str(trial.ranks)],
-            request["continues"],
-            request["walltime_min"],
-            "runtime_min" in request,
-        )
+            )
+        walltime = request["continues"], request["walltime_min"], "runtime_min" in request
+        return cls(*files, frozen["site"], frozen["places"][str(trial.ranks)], *walltime)
 
     @property
     def home(self) -> Path:
@@ -88,11 +83,6 @@ class Job:
     @property
     def by_slurm(self) -> bool:
         return self.site["launcher"] == "slurm"
-
-    @property
-    def image(self) -> Path | None:
-        """The container image of the ranks."""
-        return Path(self.site["image"]) if self.by_slurm and self.site["image"] else None
 
     @property
     def expandable_segments(self) -> bool | None:
@@ -117,18 +107,11 @@ class Walltime:
 
     @classmethod
     def of_job(cls, asked_s: float | None, started_at_unix_s: float) -> Walltime:
-        """From the trial's start, cut to the end of its Slurm job:
-        that began earlier."""
+        """From the trial's start, cut to the end of its Slurm job, which began earlier."""
         if asked_s is None:
             return cls(None, None)
         end = started_at_unix_s + asked_s
         return cls(asked_s, min(end, slurm_job_end_unix_s() or end))
-
-    @classmethod
-    def left_of_job(cls, started_at_unix_s: float) -> Walltime:
-        """Remaining time of the current Slurm job; no limit outside of one."""
-        end = slurm_job_end_unix_s()
-        return cls(None if end is None else max(0.0, end - started_at_unix_s), end)
 
     @property
     def deadline_unix_s(self) -> float | None:
@@ -194,10 +177,5 @@ def machine_lock() -> AbstractContextManager[int]:
     with contextlib.suppress(FileExistsError):
         path.touch(exist_ok=False)
         path.chmod(0o644)  # whatever the umask is
-    if not os.access(path, os.R_OK):
-        raise UserError(
-            f"{path} keeps trials of several users apart and is not readable: ask its owner to "
-            "remove it"
-        )
     # Read only: the file may be another user's.
     return hold(path, "waiting for another trial on this machine to end", flags=os.O_RDONLY)

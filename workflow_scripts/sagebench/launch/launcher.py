@@ -6,25 +6,21 @@ Standard library only: this runs outside the container, on whatever Python a nod
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from sagebench import registry
 from sagebench.attempts import PROFILE, log_attempt, read_early_end, read_measurements
 from sagebench.errors import UserError
-from sagebench.files import read_json
-from sagebench.grid.trial import read_trial
 from sagebench.launch.attempt import CurrentAttempt, collect_provenance, compose_outcome
+from sagebench.launch.ends import Verdict, decide
 from sagebench.launch.job import Job, Walltime, machine_lock, trial_lock
-from sagebench.launch.start import ranks_of
-from sagebench.launch.verdict import Verdict, decide
+from sagebench.launch.ranks import Ranks, rank_group, shared_environment
 from sagebench.records import (
     MEASURED_ENDS,
     Damaged,
@@ -46,35 +42,24 @@ class Interrupted(Exception):
         self.number = number
 
 
-def run_trial(
-    trial_path: Path,
-    store: Path,
-    outcome_path: Path,
-    walltime_s: float | None,
-    study_path: Path | None = None,
-) -> int:
+def run_trial(job: Job, walltime_s: float | None) -> int:
     """Run a trial once and return the exit code: 0 where there is an outcome.
 
-    study_path: the frozen study, which says how the site starts ranks; None: here, as processes.
     Beside the outcome: `attempts/N/` with the ranks' logs and measurements and once more the
     outcome, `attempts.jsonl` with a line an attempt, `best.pt` and the profile of a completed one.
     A trial that is being run already is waited for, and what it ends with is taken; in a job of
     Slurm, whose devices would wait too, it is a UserError.
     """
     since_unix_s = float(os.environ.get("SAGEBENCH_RUN_BEGAN", time.time()))
-    if study_path is not None:
-        registry.use(read_json(study_path).get("plugins", []))
-    trial = read_trial(trial_path)
-    job = Job.read(trial, trial_path, store, outcome_path, study_path)
     try:
         with handling_signals(interrupt), trial_lock(job.home, wait=not job.by_slurm):
             outcome = outcome_since(job, since_unix_s)
             if outcome is None:
                 return run_alone(job, walltime_s)
-            write_outcome(outcome_path, outcome)
+            write_outcome(job.outcome_path, outcome)
     except Interrupted as interrupted:
         return report_interruption(interrupted.number)
-    print(f"{trial.id}: {outcome.status}, run by another process")
+    print(f"{job.trial.id}: {outcome.status}, run by another process")
     return 0
 
 
@@ -93,11 +78,11 @@ def outcome_since(job: Job, unix_s: float) -> Outcome | None:
 
 def run_alone(job: Job, walltime_s: float | None) -> int:
     """Run a trial that nobody else runs, on a machine where no other is run."""
-    trial = job.trial
     with ExitStack() as held:
-        held.enter_context(nullcontext() if job.by_slurm else machine_lock())
+        if not job.by_slurm:
+            held.enter_context(machine_lock())
         # Before the attempt begins: a large image that has no record takes a while to read.
-        provenance = collect_provenance(shlex.join(sys.argv), job.image, job.expandable_segments)
+        provenance = collect_provenance(job)
         attempt = CurrentAttempt.begin(job.home, walltime_s)
         walltime = Walltime.of_job(walltime_s, attempt.started_at_unix_s)
         verdict = supervise(job, attempt, walltime, held)
@@ -109,17 +94,17 @@ def run_alone(job: Job, walltime_s: float | None) -> int:
                     if (attempt.directory / name).exists():
                         (attempt.directory / name).replace(job.home / name)
             measured = read_measurements(attempt.directory)
-            outcome = compose_outcome(trial, measured, ended, provenance)
+            outcome = compose_outcome(job.trial, measured, ended, provenance)
             write_outcome(attempt.directory / "outcome.json", outcome)
             write_outcome(job.outcome_path, outcome)
             job.checkpoint.unlink(missing_ok=True)
         log_attempt(job.home, ended)
     if verdict.status in MEASURED_ENDS:
         said = f": {verdict.message}" if verdict.message else ""
-        print(f"{trial.id}: {verdict.status}{said}")
+        print(f"{job.trial.id}: {verdict.status}{said}")
         return 0
     if verdict.status is Status.CONTINUES:
-        print(f"{trial.id}: {verdict.message}: run it again to go on", file=sys.stderr)
+        print(f"{job.trial.id}: {verdict.message}: run it again to go on", file=sys.stderr)
         return TO_BE_CONTINUED_CODE
     if verdict.signal is not None:
         return report_interruption(verdict.signal)
@@ -184,6 +169,24 @@ def supervise(job: Job, attempt: CurrentAttempt, walltime: Walltime, held: ExitS
         else:
             verdict = Verdict(Status.INTERRUPTED, "interrupted")
     return replace(verdict, signal=stopped_by)
+
+
+def ranks_of(job: Job, attempt: CurrentAttempt, walltime: Walltime) -> Ranks:
+    """The trial's ranks, to be started.
+
+    Raises UserError where the site's modules or binds are not there.
+    """
+    arguments = [*job.program, "--trial", str(job.trial_path), "--store", str(job.store)]
+    arguments += ["--out", str(attempt.directory)]
+    own = job.trial.device, job.trial.threads_per_rank
+    variables = shared_environment(*own, attempt.directory, attempt.started_at_unix_s)
+    if walltime.deadline_unix_s is not None:
+        variables["SAGEBENCH_DEADLINE"] = repr(walltime.deadline_unix_s)
+        variables["SAGEBENCH_WALLTIME_S"] = repr(walltime.asked_s)
+    if job.continues:
+        variables["SAGEBENCH_CHECKPOINT"] = str(job.checkpoint.resolve())
+    folders = job.home.parents[1], job.store
+    return rank_group(arguments, variables, attempt.directory, folders, job.site, job.place)
 
 
 def changed_at(path: Path) -> int | None:

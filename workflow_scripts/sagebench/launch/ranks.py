@@ -1,4 +1,5 @@
-"""All ranks of a trial: started as processes here or by srun, waited for, and ended together."""
+"""All ranks of a trial: started as processes here, or by srun in the site's container; waited for,
+and ended together."""
 
 from __future__ import annotations
 
@@ -11,29 +12,53 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
-from sagebench.launch.rank_end import die_with_parent, log_path, read_ends, tail
-from sagebench.launch.verdict import RankEnd
-from sagebench.slurm.commands import NoAnswer, ask
+from sagebench.files import tail
+from sagebench.launch.container import ROOT, container_command, loaded_environment
+from sagebench.launch.ends import RankEnd, die_with_parent, log_path, read_ends
+from sagebench.measure.allocator import allocator_environment
+from sagebench.slurm.commands import NoAnswer, ask, srun_command, without_step
 
-START_RANK = Path(__file__).resolve().parents[2] / "start_rank.py"
+RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
+SUPERVISOR = (sys.executable, str(RANK_SCRIPT), "start")
+"""before a rank's own command: logs the rank, and notes how it ended"""
 GRACE_AFTER_SUCCESS_S = 120.0
 GRACE_AFTER_SIGNAL_S = 10.0
 OUT_OF_MEMORY_WORDS = ("oom_kill event", "oom-kill event", "out of memory")
 """what slurmstepd and srun say, in any case of letters"""
 SACCT_LIMIT_S = 30
+CPU_HEAP = {
+    # Freed memory stays in the process, however much it is: fresh pages cost more than the work
+    # done in them.
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_MMAP_MAX_": "0",
+    # No cache of small chunks, which would lie between freed tensors and keep them from being
+    # joined: a rank's heap would grow up to twice as large, and by another amount in every process.
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+}
+"""of ranks whose tensors lie on the heap; on a GPU's the small objects of every step alone do, and
+would come without their cache"""
 
 
+@dataclass
 class Ranks(ABC):
     """`with ... as ranks: ends = ranks.wait(...)`; leaving ends what still runs.
 
-    command: what one rank runs, container and all. environment: of all ranks, whole. directory: for
-    the ranks' logs and ends. processes: what was started here: a start_rank.py a rank, or srun,
-    which starts those.
+    command: what one rank runs, container and all. environment: of all ranks, whole. processes:
+    what was started here: a supervisor a rank, or srun, which starts those.
     """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    directory: Path
+    count: int
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    timed_out: bool = False
+    ended: list[int] = field(default_factory=list)  # ranks, in the order of their ends
+    asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
 
     grace_after_failure_s: ClassVar[float]
     poll_s: ClassVar[float]
@@ -41,22 +66,6 @@ class Ranks(ABC):
     # a rank whose node went has written nothing.
     seen_after_success_s: ClassVar[float] = 0.0
     seen_after_failure_s: ClassVar[float] = 0.0
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        directory: Path,
-        count: int,
-    ) -> None:
-        self.command = list(command)
-        self.environment = dict(environment)
-        self.directory = directory
-        self.count = count
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.timed_out = False
-        self.ended: list[int] = []  # ranks, in the order of their ends
-        self.asked_to_stop: int | None = None  # the signal that `stop` was called with, if it was
 
     @abstractmethod
     def __enter__(self) -> Ranks: ...
@@ -79,8 +88,8 @@ class Ranks(ABC):
         """
         give_up = until_unix_s or float("inf")
         while self._running() and self.asked_to_stop is None:
-            for code in self._newly_ended():
-                grace = self.grace_after_failure_s if code else GRACE_AFTER_SUCCESS_S
+            for end in self._newly_ended():
+                grace = self.grace_after_failure_s if end.code else GRACE_AFTER_SUCCESS_S
                 give_up = min(give_up, time.time() + grace)
             if time.time() > give_up:
                 break
@@ -96,14 +105,11 @@ class Ranks(ABC):
             while not all(end.has_exit_record for end in self._ends()) and time.monotonic() < until:
                 time.sleep(self.poll_s)
         return [
-            replace(
-                end,
-                log_tail=tail(
-                    log_path(self.directory, end.rank) if end.has_exit_record else self.srun_log
-                ),
-                stopped=stopped and end.rank not in self.ended,
-            )
+            replace(end, log_tail=tail(log), stopped=stopped and end.rank not in self.ended)
             for end in self._ends()
+            for log in [
+                log_path(self.directory, end.rank) if end.has_exit_record else self.srun_log
+            ]
         ]
 
     @property
@@ -129,36 +135,28 @@ class Ranks(ABC):
         """How the ranks ended, as far as that is noted."""
         return read_ends(self.directory, self.count)
 
-    def _newly_ended(self) -> list[int]:
-        """The exit codes of those that have ended since this was called before."""
-        new = {
-            end.rank: end.code
-            for end in self._ends()
-            if end.code is not None and end.rank not in self.ended
-        }
-        self.ended += new
-        return list(new.values())
+    def _newly_ended(self) -> list[RankEnd]:
+        """Those that have ended since this was called before."""
+        new = [end for end in self._ends() if end.has_exit_record and end.rank not in self.ended]
+        self.ended += [end.rank for end in new]
+        return new
 
     def _running(self) -> list[subprocess.Popen[bytes]]:
         return [process for process in self.processes if process.poll() is None]
 
     def _end_all(self) -> None:
         """SIGTERM, then SIGKILL, to every process that still runs."""
-        for number, wait_s in ((signal.SIGTERM, GRACE_AFTER_SIGNAL_S), (signal.SIGKILL, None)):
-            running = self._signal_all(number)
-            deadline = None if wait_s is None else time.monotonic() + wait_s
+        for number, grace_s in (
+            (signal.SIGTERM, GRACE_AFTER_SIGNAL_S),
+            (signal.SIGKILL, float("inf")),
+        ):
+            running, until = self._running(), time.monotonic() + grace_s
             for process in running:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                with contextlib.suppress(ProcessLookupError):
+                    self._signal(process, number)
+            for process in running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(left)
-
-    def _signal_all(self, number: int) -> list[subprocess.Popen[bytes]]:
-        """Signal every process that still runs; returns those."""
-        running = self._running()
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                self._signal(process, number)
-        return running
+                    process.wait(max(0.0, until - time.monotonic()))
 
     @abstractmethod
     def _signal(self, process: subprocess.Popen[bytes], number: int) -> None: ...
@@ -174,7 +172,13 @@ class LocalRanks(Ranks):
         self._oom_kills_before = oom_kills()
         for rank in range(self.count):
             self._start(
-                [*start_rank(self.directory, f"--rank={rank}"), *self.command],
+                [
+                    *SUPERVISOR,
+                    f"--directory={self.directory}",
+                    f"--rank={rank}",
+                    "--",
+                    *self.command,
+                ],
                 {**self.environment, **local_environment(self.count, rank)},
             )
         return self
@@ -184,7 +188,7 @@ class LocalRanks(Ranks):
         return oom_kills() > self._oom_kills_before
 
     def _ends(self) -> list[RankEnd]:
-        """A rank whose start_rank.py was killed, or found no room on the disk, has a code too."""
+        """A rank whose supervisor was killed, or found no room on the disk, has a code too."""
         codes = [process.poll() for process in self.processes]  # first: the note precedes the end
         return [
             end if end.has_exit_record else replace(end, code=code)
@@ -196,10 +200,8 @@ class LocalRanks(Ranks):
 
 
 class SlurmRanks(Ranks):
-    """Ranks as one job step of Slurm: srun starts them over the nodes, and numbers them.
-
-    command: srun's whole, with start_rank.py.
-    """
+    """Ranks as one job step of Slurm: srun starts them over the nodes, and numbers them. command:
+    srun's whole."""
 
     # srun ends a bad rank's peers itself; between SIGTERM and SIGKILL sites leave up to a minute.
     grace_after_failure_s = 90.0
@@ -232,13 +234,59 @@ class SlurmRanks(Ranks):
         process.send_signal(number)  # srun kills its ranks at once when it is told to end
 
 
-def start_rank(directory: Path, *options: str) -> list[str]:
-    """The command before a rank's own: it logs the rank, and notes how it ended."""
-    return [sys.executable, str(START_RANK), "--directory", str(directory), *options, "--"]
+def rank_group(
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    directory: Path,
+    folders: Sequence[Path],
+    site: Mapping[str, Any],
+    place: Mapping[str, Any],
+) -> Ranks:
+    """Ranks that run Python with `arguments`, in the site's container where it has one.
+
+    variables: of their environment, over what the site's modules make of this one, and under the
+    site's own. directory: for logs and ends. folders: what the container shows besides the binds;
+    the first is where results lie. Raises UserError where modules or binds are not there.
+    """
+    command, by_slurm = [sys.executable, *arguments], site["launcher"] == "slurm"
+    own = loaded_environment(site["modules"]) if by_slurm else os.environ
+    environment = {**own, **variables, **site["environment"]}
+    if site["device"] == "cuda":
+        environment |= allocator_environment(environment, site["expandable_segments"])
+    if not by_slurm:
+        return LocalRanks(command, environment, directory, place["ranks_per_node"])
+    if site["image"] is not None:
+        # Where the files really lie: links may lead out of what is bound.
+        seen = {ROOT, Path.cwd(), *(path.resolve() for path in folders)}
+        command = container_command(site, ["python", *arguments], sorted(seen))
+        # The image's Python keeps its compiled kernels apart from the node's, which may differ.
+        environment["NUMBA_CACHE_DIR"] = str(folders[0].resolve() / "cache" / "numba")
+    supervised = [*SUPERVISOR, f"--directory={directory}", "--", *command]
+    count = place["nodes"] * place["ranks_per_node"]
+    command = [*srun_command(place, site), *supervised]
+    return SlurmRanks(command, without_step(environment), directory, count)
+
+
+def shared_environment(
+    device: str, threads: int, directory: Path, started_at_unix_s: float
+) -> dict[str, str]:
+    """Environment of every rank, on any node, with its settings of allocator and threads. The ranks
+    rendezvous at a file in `directory`, which all nodes see."""
+    return {
+        "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
+        "SAGEBENCH_STARTED_AT": repr(started_at_unix_s),
+        "SAGEBENCH_LOAD_1M": repr(os.getloadavg()[0]),
+        "OMP_NUM_THREADS": str(threads),
+        # Compute threads that wait sleep: spinning, they take the cores from the sampler's threads,
+        # and an epoch on a machine with as many threads as cores takes ten times as long.
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONUNBUFFERED": "1",
+        **(CPU_HEAP if device == "cpu" else {}),
+    }
 
 
 def local_environment(ranks: int, rank: int) -> dict[str, str]:
-    """Rank variables of a local rank; under srun Slurm's own variables take their place."""
+    """Rank variables of a local rank; under srun Slurm's own take their place."""
     return {
         "RANK": str(rank),
         "WORLD_SIZE": str(ranks),

@@ -16,7 +16,14 @@ from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.site import geometry
 from sagebench.launch.attempt import CurrentAttempt, iso
-from sagebench.launch.job import ROOT, Job, Walltime, machine_lock, trial_lock
+from sagebench.launch.ends import Verdict
+from sagebench.launch.job import (
+    Job,
+    Walltime,
+    machine_lock,
+    slurm_job_end_unix_s,
+    trial_lock,
+)
 from sagebench.launch.launcher import (
     Interrupted,
     handling_signals,
@@ -24,7 +31,7 @@ from sagebench.launch.launcher import (
     report_interruption,
     supervise,
 )
-from sagebench.launch.verdict import Verdict
+from sagebench.launch.ranks import RANK_SCRIPT
 from sagebench.pilot.costs import PILOT, neutral
 from sagebench.pilot.records import (
     WINDOW_PART,
@@ -39,8 +46,6 @@ from sagebench.pilot.records import (
 )
 from sagebench.records import Status
 from sagebench.units import duration, significant
-
-RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
 
 
 class Series:
@@ -93,7 +98,8 @@ class Series:
             if self.study.site.launcher != "slurm":
                 held.enter_context(machine_lock())
             began = time.monotonic()
-            walltime = Walltime.left_of_job(time.time())
+            end_s = slurm_job_end_unix_s()
+            walltime = Walltime(None if end_s is None else max(0.0, end_s - time.time()), end_s)
             attempt = CurrentAttempt.begin(home, walltime.asked_s)
             trial_path, site = attempt.directory / "trial.json", self.study.site
             job = Job(

@@ -1,13 +1,20 @@
-"""Findings of a preflight: one sentence per problem, with what to do."""
+"""Findings of a preflight: a table, and one sentence per problem, with what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from sagebench.launch.verdict import CONSEQUENCES
-from sagebench.units import GIB
+from sagebench.launch.ends import CONSEQUENCES
+from sagebench.units import GIB, text_table
 
+HEAD = ("ranks", "nodes", "device", "driver", "torch", "meeting", "all-reduce", "clocks", "")
+SBATCH = re.compile(r"SLURM sbatch failed\. The error message was '(.*?)'\.\n", re.DOTALL)
+OURS = re.compile(r"^error: (.+)$", re.MULTILINE)
+MESSAGE = re.compile(r"^ *message: (.+?)(?: Reason: Unknown\.)?(?: ?For further error .*)?$", re.M)
 CLOCK_S = 1.0
 """apart, the times of two nodes no longer tell which rank failed first"""
 SLOW_GB_PER_S = 5.0
@@ -15,29 +22,24 @@ SLOW_GB_PER_S = 5.0
 FOLLOWS = (*CONSEQUENCES, "rank 0 has not written", "device: cuda is asked for")
 """what a rank says whose peer went first, or whose GPUs are counted elsewhere"""
 SITE = "the profile's site.yaml"
+INSTALL = "install one, and Python's headers"
 
 Record = Mapping[str, Any]
 
 
 def problems(record: Record, site: Record) -> list[str]:
     """One sentence for each thing that is wrong at this width; ranks that say the same share it."""
-    found = record["found"]
-    errors = [(rank["rank"], rank["error"]) for rank in found if rank["error"]]
-    said = [(rank["rank"], sentence) for rank in found for sentence in of_rank(rank, record, site)]
-    said += [
-        (rank, f"stopped: {error}: see its log in {record['logs']}")
-        for rank, error in errors
-        if not any(text in error for text in FOLLOWS)
-    ]
     by_sentence: dict[str, list[int]] = {}
-    for rank, sentence in said:
-        by_sentence.setdefault(sentence, []).append(rank)
+    for rank in record["found"]:
+        for sentence in of_rank(rank, record, site):
+            by_sentence.setdefault(sentence, []).append(rank["rank"])
     sentences = [record["error"]] if record["error"] else []
     sentences += [f"{who(ranks, record)} {sentence}" for sentence, ranks in by_sentence.items()]
+    stopped = (rank for rank in record["found"] if rank["error"])
     return (
         sentences
         or first_ended(record)
-        or [f"rank {rank} stopped: {error}" for rank, error in errors]
+        or [f"rank {rank['rank']} stopped: {rank['error']}" for rank in stopped]
         or list(of_all(record, site))
     )
 
@@ -46,14 +48,13 @@ def of_rank(rank: Record, record: Record, site: Record) -> Iterator[str]:
     """What one rank does or does not, and what to write or look at instead. What it did not come
     to check is not in its record."""
     place, logs, slurm = record["place"], record["logs"], site["launcher"] == "slurm"
-    yield from of_gpus(rank, place["ranks_per_node"], site, slurm)
-    if slurm and "cores" in rank:
-        wanted = min(place["cpus_per_rank"], rank["cores_of_machine"])
-        if rank["cores"] < wanted:
-            yield (
-                f"may use {rank['cores']} of its {wanted} CPUs: write srun_options: "
-                f"[--cpu-bind=cores] in {SITE}"
-            )
+    yield from of_gpus(rank, place["ranks_per_node"], site)
+    cpus = min(place["cpus_per_rank"], rank.get("cores_of_machine", 0))
+    if slurm and rank.get("cores", cpus) < cpus:
+        yield (
+            f"may use {rank['cores']} of its {cpus} CPUs: write srun_options: "
+            f"[--cpu-bind=cores] in {SITE}"
+        )
     for folder, why in rank.get("unreadable", {}).items():
         yield f"cannot read {folder} ({why}): correct binds in {SITE}"
     if why := rank.get("unwritable"):
@@ -64,12 +65,10 @@ def of_rank(rank: Record, record: Record, site: Record) -> Iterator[str]:
             "compile: false, or use a later torch"
         )
     if (compiler := rank.get("compiler")) and compiler["error"]:
-        where = "install one, and Python's headers"
-        if record["image"]:
-            where = f"use an image that has it, such as container/current.def's, in {SITE}"
+        an_image = f"use an image that has it, such as container/current.def's, in {SITE}"
         yield (
             f"has no {compiler['language']} compiler that works ({compiler['error']}), for "
-            f"compile: true: {where}"
+            f"compile: true: {an_image if record['image'] else INSTALL}"
         )
     shared, wanted = rank.get("shared_memory"), record["needs"]["shared_memory_bytes"]
     if shared and shared["error"]:
@@ -96,10 +95,12 @@ def of_rank(rank: Record, record: Record, site: Record) -> Iterator[str]:
             f"has a clock {ahead:+.1f} s from rank 0's: tell the site, whose nodes should share "
             "one time"
         )
+    if (error := rank["error"]) and not any(text in error for text in FOLLOWS):
+        yield f"stopped: {error}: see its log in {logs}"
 
 
-def of_gpus(rank: Record, wanted: int, site: Record, slurm: bool) -> Iterator[str]:
-    seen = wanted
+def of_gpus(rank: Record, wanted: int, site: Record) -> Iterator[str]:
+    seen, slurm = wanted, site["launcher"] == "slurm"
     if site["device"] == "cuda" and "devices" in rank:
         versions, driver, error = rank["versions"], rank["driver"], rank["device_error"]
         if versions["cuda"] is None:
@@ -143,12 +144,11 @@ def unknown(record: Record) -> list[str]:
         for rank in record["found"]
         if len(rank.get("devices", [])) > 1 and "contexts" in rank and rank["contexts"] is None
     ]
-    if not blind:
-        return []
-    return [
-        f"not known whether {who(blind, record)} has a CUDA context on another rank's GPU: NVML "
-        "does not show it the process, e.g. in a container with process numbers of its own"
-    ]
+    said = (
+        "has a CUDA context on another rank's GPU: NVML does not show it the process, e.g. in a "
+        "container with process numbers of its own"
+    )
+    return [f"not known whether {who(blind, record)} {said}"] if blind else []
 
 
 def first_ended(record: Record) -> list[str]:
@@ -169,8 +169,7 @@ def of_all(record: Record, site: Record) -> Iterator[str]:
     """Problems visible only across ranks."""
     place = record["place"]
     if site["launcher"] == "slurm":
-        nodes = [rank["node"] for rank in record["found"]]
-        counts = sorted(nodes.count(node) for node in set(nodes))
+        counts = sorted(Counter(rank["node"] for rank in record["found"]).values())
         if counts != [place["ranks_per_node"]] * place["nodes"]:
             yield (
                 f"the ranks are spread over the nodes as {counts}, not "
@@ -204,7 +203,63 @@ def who(ranks: list[int], record: Record) -> str:
     if len(ranks) == record["ranks"] > 1:
         return "every rank"
     on = sorted({rank["node"] for rank in record["found"] if rank["rank"] in ranks})
-    name = f"rank {ranks[0]}"
-    if len(ranks) > 1:
-        name = f"each of the ranks {', '.join(map(str, ranks))}"
+    several = f"each of the ranks {', '.join(map(str, ranks))}"
+    name = several if len(ranks) > 1 else f"rank {ranks[0]}"
     return f"{name} on {' and '.join(on)}" if on else name
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """A line a width, then what is wrong and what is not known, a line a sentence.
+
+    A record without an answer holds "ranks" and "problems" alone.
+    """
+    lines = text_table(HEAD, [row(record) for record in records], left=range(len(HEAD)))
+    for record in records:
+        ranks = record["ranks"]
+        said = [*record["problems"], *record.get("unknown", [])]
+        lines += [f"{ranks} rank{'s' if ranks > 1 else ''}: {sentence}" for sentence in said]
+    return "\n".join(lines)
+
+
+def row(record: Mapping[str, Any]) -> tuple[str, ...]:
+    found = record.get("found", [])
+
+    def known(name: str) -> list[Any]:
+        return [rank[name] for rank in found if rank.get(name) is not None]
+
+    def once(values: Iterable[str], between: str = " / ") -> str:
+        return between.join(dict.fromkeys(values)) or "-"
+
+    meeting, ahead = known("meeting_s"), known("clock_ahead_s")
+    gpus = (devices[0] for devices in known("devices") if devices)
+    speed, count = bandwidth(found), len(record["problems"])
+    return (
+        str(record["ranks"]),
+        once(known("node"), ", "),
+        once(["cpu"] if record.get("device") == "cpu" and found else gpus),
+        once(known("driver")),
+        once(versions["torch"] for versions in known("versions")),
+        f"{max(meeting):.1f} s" if meeting else "-",
+        f"{speed:.1f} GB/s" if speed is not None else "-",
+        f"{max(ahead) - min(ahead):.3f} s" if len(ahead) > 1 else "-",
+        f"{count} problem{'s' if count > 1 else ''}" if count else "ok",
+    )
+
+
+def reason(said: str, path: Path, log: Path) -> str:
+    """Why a job left no record, in one sentence. said: all that Snakemake printed, which is in
+    `log`. path: the record, whose job's log lies beside it.
+
+    Where the width's own job did not fail, Snakemake refused the run, such as without its image.
+    """
+    blocks = re.split(r"^Error in rule ", said, flags=re.MULTILINE)[1:]
+    mine = "\n".join(block for block in blocks if str(path) in block) or said
+    own = path.with_suffix(".log")
+    if found := SBATCH.search(mine):
+        return f"Slurm refused the job: {' '.join(found[1].split())}"
+    if found := OURS.search(mine + (own.read_text(errors="replace") if own.exists() else "")):
+        return found[1].strip()
+    if found := MESSAGE.search(mine):
+        return f"{found[1].strip()} See {log}"
+    last = said.strip().rpartition("\n")[2].strip()
+    return f"its job left no answer{': ' + last if last else ''}; see {log}"

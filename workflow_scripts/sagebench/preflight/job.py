@@ -19,14 +19,12 @@ from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.site import geometry
 from sagebench.grid.trial import Trial
-from sagebench.launch.job import ROOT
+from sagebench.launch.container import ROOT
+from sagebench.launch.ends import last_lines
 from sagebench.launch.launcher import handling_signals
-from sagebench.launch.ranks import Ranks
-from sagebench.launch.start import rank_group, runtime_environment
-from sagebench.launch.verdict import RankEnd, last_lines
+from sagebench.launch.ranks import RANK_SCRIPT, Ranks, rank_group, shared_environment
 from sagebench.preflight.findings import problems, unknown
 
-RANK_SCRIPT = ROOT / "workflow_scripts" / "rank.py"
 LIMIT_S = 300
 FORMAT = 1
 BATCHES_AHEAD = 2
@@ -61,7 +59,11 @@ def check_width(study: Study, ranks: int, directory: Path) -> dict[str, Any]:
         running = start(study, record, directory)
         with handling_signals(running.stop), running:
             ends = running.wait(time.time() + LIMIT_S)
-        record["ends"] = [summary(end) for end in ends]
+        record["ends"] = [  # said: the last line of its log, or of srun's where it has none
+            {"rank": end.rank, "code": end.code, "order": end.order,
+             "said": [None, *last_lines(end.log_tail)][-1]}
+            for end in ends
+        ]  # fmt: skip
         if running.asked_to_stop:
             record["error"] = "the job was ended from outside before its checks were done"
         elif running.timed_out:
@@ -73,7 +75,10 @@ def check_width(study: Study, ranks: int, directory: Path) -> dict[str, Any]:
     record["wall_s"] = time.monotonic() - began
     paths = [directory / f"rank-{rank}.json" for rank in range(ranks)]
     record["found"] = [read_json(path) for path in paths if path.exists()]
-    record["network"] = network(directory / "rank-0.log")
+    log = directory / "rank-0.log"
+    said = log.read_text(errors="replace") if log.exists() else ""
+    networks = re.findall(r"NCCL INFO Using network (.+)", said)  # IB, Socket or a plugin's name
+    record["network"] = networks[0].strip() if networks else None
     record["problems"] = problems(record, site.model_dump(mode="json"))
     record["unknown"] = unknown(record)
     return record
@@ -83,7 +88,7 @@ def start(study: Study, record: dict[str, Any], directory: Path) -> Ranks:
     """The ranks, as those of a trial, but for what they run. Each opens a graph store of the study,
     where one is built."""
     site, results = study.site.model_dump(mode="json"), Path(study.results)
-    manifests = (Path(manifest_path(study.results, name)) for name in study.stores)
+    manifests = [Path(manifest_path(study.results, name)) for name in study.stores]
     built = [manifest.parent for manifest in manifests if manifest.exists()][:1]
     checks = {
         "directory": str(directory),
@@ -93,9 +98,7 @@ def start(study: Study, record: dict[str, Any], directory: Path) -> Ranks:
         "compiles": record["needs"]["compiles"],
     }
     variables = {
-        "SAGEBENCH_RENDEZVOUS": str(directory.resolve() / "rendezvous.json"),
-        "OMP_NUM_THREADS": "1",
-        **runtime_environment(site["device"]),
+        **shared_environment(site["device"], 1, directory, time.time()),
         # In the log of rank 0: the network that NCCL chose.
         "NCCL_DEBUG": "INFO",
         "NCCL_DEBUG_SUBSYS": "INIT,NET",
@@ -104,42 +107,23 @@ def start(study: Study, record: dict[str, Any], directory: Path) -> Ranks:
     return rank_group(arguments, variables, directory, [results, *built], site, record["place"])
 
 
-def summary(end: RankEnd) -> dict[str, Any]:
-    """How a rank ended. said: the last line of its log, or of srun's where it has none."""
-    said = [None, *last_lines(end.log_tail)][-1]
-    return {"rank": end.rank, "code": end.code, "order": end.order, "said": said}
-
-
-def network(log: Path) -> str | None:
-    """NCCL's network, from its log: IB, Socket or a plugin's name; null without NCCL."""
-    said = log.read_text(errors="replace") if log.exists() else ""
-    found = re.search(r"NCCL INFO Using network (.+)", said)
-    return found[1].strip() if found else None
-
-
 def needs(study: Study) -> dict[str, Any]:
     """What trials want of a node besides GPUs: {"compiles": whether one has compile: true,
     "shared_memory_bytes": that the loader processes of one may fill in /dev/shm of a node, of those
     whose graph store is built}"""
-    sizes = {name: read_object(Path(manifest_path(study.results, name))) for name in study.stores}
-    trials = [(request.trial, sizes[request.store]) for request in study.requests.values()]
-    filled = (
-        geometry(trial.ranks, study.site).ranks_per_node * shared_memory_bytes(trial, graph)
-        for trial, graph in trials
-        if graph and trial.in_minibatches
-    )
-    return {
-        "compiles": any(trial.compile for trial, _ in trials),
-        "shared_memory_bytes": max(filled, default=0),
-    }
-
-
-def shared_memory_bytes(trial: Trial, graph: Mapping[str, int]) -> int:
-    """At most, of one rank. PyG's loader processes hand their batches over in /dev/shm, features
-    and all; a batch lies there from when it is made until it is used."""
-    if trial.samples_where_placed or not trial.sampling_workers:
-        return 0
-    return (BATCHES_AHEAD * trial.sampling_workers + 1) * batch_bytes(trial, graph)
+    graphs = {name: read_object(Path(manifest_path(study.results, name))) for name in study.stores}
+    compiles, most_bytes = False, 0
+    for request in study.requests.values():
+        trial, graph = request.trial, graphs[request.store]
+        compiles |= trial.compile
+        # PyG's loader processes hand their batches over in /dev/shm, features and all; a batch lies
+        # there from when it is made until it is used.
+        processes = 0 if trial.samples_where_placed else trial.sampling_workers
+        if graph and processes and trial.in_minibatches:
+            batches = geometry(trial.ranks, study.site).ranks_per_node
+            batches *= BATCHES_AHEAD * processes + 1
+            most_bytes = max(most_bytes, batches * batch_bytes(trial, graph))
+    return {"compiles": compiles, "shared_memory_bytes": most_bytes}
 
 
 def batch_bytes(trial: Trial, graph: Mapping[str, int]) -> int:

@@ -44,9 +44,8 @@ def check_rank(
 ) -> str | None:
     """Check all there is to check; the record, `directory`/rank-R.json, is written as it grows.
 
-    folders: those that have to be readable. store: a graph store; None: there is none. device: cpu
-    or cuda. compiles: a trial of the study has compile: true. Returns what stopped the checks,
-    which stands in the record's "error", too.
+    folders: those that have to be readable. store: a graph store, if any. compiles: a trial of the
+    study has compile: true. Returns what stopped the checks, also the record's "error".
     """
     env = RankEnvironment.read()
     record: dict[str, Any] = {"rank": env.rank, **collect_process(1), "error": None}
@@ -55,7 +54,7 @@ def check_rank(
     try:
         for check in (
             partial(machine, device, compiles),
-            partial(files, _seen(home, env.rank), folders, store),
+            partial(files, home / f"seen-{env.rank}", folders, store),
             partial(together, home, env, device),
         ):
             record |= check()
@@ -69,8 +68,8 @@ def check_rank(
 
 
 def machine(device: str, compiles: bool) -> dict[str, Any]:
-    """Versions, CPUs and devices, and what trials use besides them. compiles: a trial has compile:
-    true. compiler: {"language", "error"} where trials compile code while they run."""
+    """Versions, CPUs and devices, and what trials use besides them. compiler: {"language",
+    "error"} where trials compile code while they run."""
     too_old = torch_version() < OLDEST
     found: dict[str, Any] = {
         "slurm": collect_slurm(),
@@ -139,7 +138,7 @@ def shared_memory(folder: Path = Path("/dev/shm")) -> dict[str, Any]:
 
 def files(own: Path, folders: Sequence[str], store: str | None) -> dict[str, Any]:
     """Folders that cannot be read, by reason; whether the results can be written, and the store
-    opened. own: a file to write."""
+    opened. own: a file to write, by which the others see that they share a file system."""
     found: dict[str, Any] = {"unreadable": {}, "unwritable": None, "store": None}
     for folder in folders:
         try:
@@ -176,10 +175,10 @@ def together(directory: Path, env: RankEnvironment, device: str) -> dict[str, An
         collective_timeout=COLLECTIVE_TIMEOUT,
     )
     meeting_s = time.monotonic() - began
-    others = (rank for rank in range(env.world_size) if rank != env.rank)
+    unseen = [rank for rank in range(env.world_size) if not (directory / f"seen-{rank}").exists()]
     found = {
         "clock_ahead_s": statistics.median(_clock_ahead_s(ranks) for _ in range(ROUNDS)),
-        "unseen": [rank for rank in others if not _seen(directory, rank).exists()],
+        "unseen": [rank for rank in unseen if rank != env.rank],
         "meeting_s": meeting_s if env.world_size > 1 else None,
         "all_reduce_gb_per_s": _bus_bandwidth(ranks) / 1e9 or None,
         "contexts": _contexts(ranks.device) if device == "cuda" else None,
@@ -196,11 +195,6 @@ def _contexts(device: torch.device) -> list[int] | None:
     for one in ones:
         one.sum().item()
     return Nvml().with_context(os.getpid())
-
-
-def _seen(directory: Path, rank: int) -> Path:
-    """A file by which the other ranks see that they share a file system."""
-    return directory / f"seen-{rank}"
 
 
 def _clock_ahead_s(ranks: Communicator) -> float:

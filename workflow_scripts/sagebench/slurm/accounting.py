@@ -7,7 +7,6 @@ is final stays as it is, and only the other jobs are asked for, all in one call.
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from sagebench.attempts import Attempt, read_attempts
 from sagebench.slurm.commands import NoAnswer, ask
+from sagebench.units import csv_text
 
 COLUMNS = [
     "trial_id",
@@ -70,6 +70,7 @@ def collect(trials: Iterable[TrialJob], before: Iterable[Row] = ()) -> list[Row]
     known = {_key(row): row for row in before if not row["reason"] and finished(row)}
     rows: list[Row] = []
     to_ask: list[tuple[Row, Attempt, TrialJob]] = []
+    unknown = "Slurm's accounting knows no such job"
     for trial in trials:
         for attempt in read_attempts(trial.folder):
             row = dict.fromkeys(COLUMNS) | {
@@ -87,14 +88,12 @@ def collect(trials: Iterable[TrialJob], before: Iterable[Row] = ()) -> list[Row]
     try:
         answer = allocations(row["slurm_job_id"] for row, _, _ in to_ask)
     except NoAnswer as error:
-        for row, _, _ in to_ask:
-            row["reason"] = str(error)
-        return rows
+        answer, unknown = {}, str(error)
     found = [_begun_in(answer.get(row["slurm_job_id"], []), one) for row, one, _ in to_ask]
     attempts_in = Counter(map(id, found))
     for (row, attempt, trial), allocation in zip(to_ask, found, strict=True):
         if allocation is None:
-            row["reason"] = "Slurm's accounting knows no such job"
+            row["reason"] = unknown
             continue
         row |= allocation
         row["failed"] = row["failed"] and finished(row)
@@ -121,10 +120,8 @@ def parse(text: str) -> dict[str, list[Row]]:
     """The jobs in sacct's answer, each from one start to its end: a requeued one has several. A
     job's steps follow its own line; lines that are not whole are left out."""
     found: dict[str, list[Row]] = {}
-    for line in text.splitlines():
-        values = line.split("|")
-        if len(values) != len(FIELDS):
-            continue
+    lines = (line.split("|") for line in text.splitlines())
+    for values in (one for one in lines if len(one) == len(FIELDS)):
         said = dict(zip(FIELDS, values, strict=True))
         job_id, _, step = said["JobIDRaw"].partition(".")
         joules = float(said["ConsumedEnergyRaw"] or 0)
@@ -179,28 +176,21 @@ def _begun_in(found: Sequence[Row], attempt: Attempt) -> Row | None:
     """The last of a job number's allocations that started before the attempt: a requeued job has
     several, and Slurm uses a number again after years."""
     until_s = (attempt.started_unix_s or float("inf")) + CLOCKS_APART_S
-    before = [one for one in found if one["started_at"] and _unix_s(one["started_at"]) <= until_s]
-    return before[-1] if before else None
+    started = (one for one in reversed(found) if one["started_at"])
+    return next((one for one in started if _unix_s(one["started_at"]) <= until_s), None)
 
 
 def as_csv(rows: Iterable[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        values = [row[name] for name in COLUMNS]
-        writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in values])
-    return text.getvalue()
+    return csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
 
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of an accounting.csv, as texts; none where there is no such file, or an old one."""
-    try:
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            return list(reader) if reader.fieldnames == COLUMNS else []
-    except FileNotFoundError:
+    if not path.exists():
         return []
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        return list(reader) if reader.fieldnames == COLUMNS else []
 
 
 def _key(row: Row) -> tuple[str, str, str]:

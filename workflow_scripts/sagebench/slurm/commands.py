@@ -6,7 +6,6 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,24 +85,13 @@ def parse_queue(text: str) -> list[Job]:
 def of_trials(found: Iterable[Job], folder: Path) -> list[Job]:
     """The trials' jobs that were submitted from `folder`: another checkout has trials of the same
     names."""
-
-    @cache
-    def same(path: str) -> bool:
-        try:
-            return Path(path).samefile(folder)
-        except OSError:  # it is gone, or lies where this user may not look
-            return False
-
-    return [job for job in found if job.trial_id and same(job.folder)]
+    here = os.path.realpath(folder)
+    return [job for job in found if job.trial_id and os.path.realpath(job.folder) == here]
 
 
 def srun_command(place: Mapping[str, Any], site: Mapping[str, Any]) -> list[str]:
-    """srun with the whole geometry: Snakemake's job step takes Slurm's own variables away. place:
-    a Geometry as JSON.
-
-    --overlap: a job of a single task already runs in a step of its own, which holds all that the
-    job has.
-    """
+    """srun with the whole geometry, a Geometry as JSON: Snakemake's job step takes Slurm's own
+    variables away. --overlap: the step of a single task's job holds all that the job has."""
     nodes, ranks_per_node = place["nodes"], place["ranks_per_node"]
     memory = place["memory_mib_per_cpu"]
     return [
@@ -125,8 +113,4 @@ def without_step(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without what Slurm says of the step that this runs in, if it does: srun would
     take it for its own options, such as the CPUs to bind to."""
     kept = ("SLURM_CONF", "SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_JOBID")
-    return {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith("SLURM_") or name in kept
-    }
+    return {k: v for k, v in environment.items() if not k.startswith("SLURM_") or k in kept}

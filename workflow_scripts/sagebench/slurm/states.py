@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import textwrap
 import time
@@ -14,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sagebench.attempts import Attempt, measured_path, read_attempts, read_measurements
+from sagebench.files import tail
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.records import MEASURED_ENDS, Damaged, Status, read_outcome
 from sagebench.slurm import commands
 from sagebench.slurm.commands import NoAnswer
-from sagebench.units import duration, text_table
+from sagebench.units import csv_text, duration, text_table
 
 STATES = (
     Status.RUNNING,
@@ -38,11 +37,9 @@ STATES = (
 """in the order in which they are shown"""
 
 NO_EXIT_RECORD = "terminated without an exit record (SIGKILL or node failure)"
-SKIPPED_BECAUSE = "predicted to run out of memory"
 JUST_NOW_S = 5.0
 ENDED_AFTER_S = 300.0
 """past its walltime an attempt of another machine is over, whatever it noted"""
-LOG_TAIL_BYTES = 2000
 
 WIDTH = 100
 ROWS_SHOWN = 200
@@ -71,8 +68,7 @@ class TrialState:
 
 
 class Queue(NamedTuple):
-    """Snapshot of Slurm's queue: the study's jobs by trial, and the ids of all that run, from
-    wherever they were submitted."""
+    """Slurm's queue: the study's jobs by trial, and the ids of all that run, wherever submitted."""
 
     asked_s: float
     jobs: Mapping[str, commands.Job]
@@ -82,17 +78,17 @@ class Queue(NamedTuple):
 def look(study: Study) -> tuple[list[TrialState], str | None]:
     """The state of every trial, in the study's order; and why nobody knows Slurm's queue."""
     trials = Path(outcome_path(study.results, "ID")).parents[1]
-    queue, reason = None, None
+    queue, reason, asked_s = None, None, time.time()
     if study.site.launcher == "slurm":
         try:
             owner = trials.stat().st_uid if trials.exists() else os.geteuid()
-            asked_s, jobs = time.time(), commands.queued_jobs({os.geteuid(), owner})
+            jobs = commands.queued_jobs({os.geteuid(), owner})
             ours = {job.trial_id: job for job in commands.of_trials(jobs, Path.cwd())}
             queue = Queue(asked_s, ours, {job.job_id for job in jobs if not job.waits})
         except NoAnswer as error:
             reason = str(error)
     states = [
-        TrialState(trial_id, Status.SKIPPED, SKIPPED_BECAUSE)
+        TrialState(trial_id, Status.SKIPPED, "predicted to run out of memory")
         if trial_id in study.skipped
         else state_of(trials / trial_id, request.trial.epochs, queue)
         for trial_id, request in study.requests.items()
@@ -101,20 +97,28 @@ def look(study: Study) -> tuple[list[TrialState], str | None]:
 
 
 def state_of(folder: Path, epochs: int, queue: Queue | None) -> TrialState:
-    """The state of the trial in `folder`, which asks for so many epochs. queue: None where there is
-    no Slurm, or no answer of it."""
-    trial_id, log = folder.name, folder / "log.txt"
-    if (folder / "outcome.json").exists():
-        return _measured(folder / "outcome.json")
+    """The state of the trial in `folder`. queue: None without Slurm, or an answer of it."""
+    trial_id, log, path = folder.name, folder / "log.txt", folder / "outcome.json"
+    if path.exists():
+        try:
+            outcome = read_outcome(path, trial_id)
+        except Damaged as damaged:
+            return TrialState(trial_id, Status.DAMAGED, damaged.remedy, log=str(path))
+        why = outcome.reason
+        said = f"rank {why.rank}, {why.phase}" if why else ""
+        return TrialState(trial_id, outcome.status, said, outcome.attempts)
     last = next(reversed(read_attempts(folder)), None)
     job = queue.jobs.get(trial_id) if queue else None
     if job is not None and job.waits:
         return TrialState(trial_id, Status.QUEUED, job.reason, slurm_job_id=job.job_id)
     if last is not None and last.status is None and _alive(last, trial_id, queue):
-        return _running(last, folder, epochs)
+        epoch, left_s = _progress(folder / "attempts" / str(last.attempt), epochs)
+        numbers = last.attempt, last.slurm_job_id, epoch, epochs, left_s
+        return TrialState(trial_id, Status.RUNNING, "", *numbers)
     if job is not None and (last is None or last.slurm_job_id != job.job_id):
         return TrialState(trial_id, Status.RUNNING, "starting", slurm_job_id=job.job_id)
-    error = _last_error(log)
+    last_line = tail(log).strip().rpartition("\n")[2]
+    error = last_line.removeprefix("error: ") if last_line.startswith("error: ") else ""
     if last is None:
         state = Status.FAILED if error else Status.NOT_STARTED
         return TrialState(trial_id, state, error, log=str(log) if error else None)
@@ -129,17 +133,6 @@ def state_of(folder: Path, epochs: int, queue: Queue | None) -> TrialState:
         return replace(ended, said=error or NO_EXIT_RECORD, log=str(silent_log))
     interrupted = last.status is Status.INTERRUPTED
     return replace(ended, state=last.status if interrupted else Status.FAILED, log=last.log)
-
-
-def _measured(path: Path) -> TrialState:
-    trial_id = path.parent.name
-    try:
-        outcome = read_outcome(path, trial_id)
-    except Damaged as damaged:
-        return TrialState(trial_id, Status.DAMAGED, damaged.remedy, log=str(path))
-    reason = outcome.reason
-    said = f"rank {reason.rank}, {reason.phase}" if reason else ""
-    return TrialState(trial_id, outcome.status, said, outcome.attempts)
 
 
 def _alive(attempt: Attempt, trial_id: str, queue: Queue | None) -> bool:
@@ -157,34 +150,14 @@ def _alive(attempt: Attempt, trial_id: str, queue: Queue | None) -> bool:
     return trial_id.encode() in command  # and no later process of the same number
 
 
-def _running(attempt: Attempt, folder: Path, epochs: int) -> TrialState:
-    directory = folder / "attempts" / str(attempt.attempt)
+def _progress(directory: Path, epochs: int) -> tuple[int, float | None]:
+    """Epochs done in an attempt, and about how long the others will take."""
     done = read_measurements(directory).epochs
-    left_s = None
-    if 0 < len(done) < epochs:
-        mean_s = sum(epoch.time_s + (epoch.evaluation_s or 0.0) for epoch in done) / len(done)
-        since_s = time.time() - measured_path(directory).stat().st_mtime
-        left_s = max(0.0, (epochs - len(done)) * mean_s - since_s)
-    return TrialState(
-        folder.name,
-        Status.RUNNING,
-        attempt=attempt.attempt,
-        slurm_job_id=attempt.slurm_job_id,
-        epoch=len(done),
-        epochs=epochs,
-        left_s=left_s,
-    )
-
-
-def _last_error(path: Path) -> str:
-    """The mistake that a log ends with; "" where it ends with something else."""
-    try:
-        with path.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-    except FileNotFoundError:
-        return ""
-    return last.removeprefix("error: ") if last.startswith("error: ") else ""
+    if not 0 < len(done) < epochs:
+        return len(done), None
+    mean_s = sum(epoch.time_s + (epoch.evaluation_s or 0.0) for epoch in done) / len(done)
+    since_s = time.time() - measured_path(directory).stat().st_mtime
+    return len(done), max(0.0, (epochs - len(done)) * mean_s - since_s)
 
 
 def as_text(title: str, states: Sequence[TrialState], queue_unknown: str | None = None) -> str:
@@ -194,17 +167,15 @@ def as_text(title: str, states: Sequence[TrialState], queue_unknown: str | None 
     lines = textwrap.wrap(f"{title}: {len(states)} trials: {totals}", WIDTH)
     if queue_unknown:
         lines += [f"What waits in Slurm's queue is unknown: {queue_unknown}."]
-    ordered = sorted(states, key=lambda one: STATES.index(one.state))
-    shown = ordered
-    if len(ordered) > ROWS_SHOWN:
-        shown = [one for one in ordered if one.state not in QUIET][:ROWS_SHOWN]
+    shown = sorted(states, key=lambda one: STATES.index(one.state))
+    if len(shown) > ROWS_SHOWN:
+        shown = [one for one in shown if one.state not in QUIET][:ROWS_SHOWN]
         lines += [f"Below are {len(shown)} of them; --csv lists all."]
     if shown:
         cells = [[one.state.words, one.trial_id, _short(one)] for one in shown]
         progress = any(one.epoch is not None for one in shown)
         head = ["state", "trial", "epoch, time left" if progress else ""]
-        table = text_table(head, cells, left={0, 1, 2})
-        lines += ["", *(_cut(line) for line in table)]
+        lines += ["", *map(_cut, text_table(head, cells, left={0, 1, 2}))]
     alike: dict[tuple[Status, str], list[TrialState]] = {}
     for one in shown:
         if one.state in EXPLAINED:
@@ -217,11 +188,7 @@ def as_text(title: str, states: Sequence[TrialState], queue_unknown: str | None 
 
 
 def as_csv(states: Sequence[TrialState]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(entry.name for entry in fields(TrialState))
-    writer.writerows(astuple(one) for one in states)
-    return text.getvalue()
+    return csv_text([entry.name for entry in fields(TrialState)], map(astuple, states))
 
 
 def _short(one: TrialState) -> str:
