@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from ranks import run_ranks
 from sagebench.engines.base import make_engine, network_arguments
 from sagebench.engines.loaders import torch_view
+from sagebench.engines.pyg import PygNetwork
 from sagebench.graph.store import GraphStore
-from sagebench.models.pyg import PygNetwork
 from sagebench.training import evaluation
 from sagebench.training.distributed import Communicator, RankEnvironment
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from sagebench.engines.base import network_arguments
-from sagebench.engines.loaders import LOADERS, Inputs, Loader, available_bytes, torch_view
+from sagebench.engines.loaders import Inputs, Loader, SideStream, available_bytes, torch_view
 from sagebench.engines.precision import true_float32
-from sagebench.engines.side_stream import SideStream
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Edges, Layer, Network
@@ -56,7 +55,7 @@ class Evaluator:
         self.device = communicator.device
         self.labels = labels
         kept = "mapped" if self.device.type == "cpu" else "host"
-        self.loader = loader or LOADERS[kept](trial, store, self.device)
+        self.loader = loader or Loader(trial, store, self.device, kept)
         self.model = Network(**network_arguments(trial, store)).to(self.device).eval()
         self._side = SideStream(self.device)
 

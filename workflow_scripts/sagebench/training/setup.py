@@ -16,7 +16,7 @@ import torch
 from sagebench.attempts import Measurements
 from sagebench.engines.base import Engine, make_engine, network_arguments
 from sagebench.engines.loaders import (
-    LOADERS,
+    Loader,
     Placement,
     available_bytes,
     placement_of,
@@ -252,7 +252,7 @@ class RankSetup:
         kept = self.placement().chosen
         if kept == "host":
             return self.evaluator
-        loader = LOADERS[kept](self.trial, self.store, self.device)
+        loader = Loader(self.trial, self.store, self.device, kept)
         return Evaluator(
             self.trial, self.store, self.communicator, self.evaluator.labels, loader, self.progress
         )
