@@ -74,6 +74,11 @@ class Engine(ABC, Generic[Sampled]):
         self.model = self.make_model(trial, store).to(device)
         if trial.compile:
             compile_model(self.model, device)
+        self.prepare(store, placement)
+
+    @abstractmethod
+    def prepare(self, store: GraphStore, placement: Placement | None) -> None:
+        """What is made once beside the model, with the constructor's arguments."""
 
     @classmethod
     @abstractmethod

@@ -16,8 +16,8 @@ from sagebench.engines.loaders import (
     Placement,
     SideStream,
     available_bytes,
+    choose_placement,
     gathers,
-    placement_of,
     torch_view,
 )
 from sagebench.engines.precision import compute_dtype
@@ -38,17 +38,11 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
     placement: Placement
     on_side_stream = True
 
-    def __init__(
-        self,
-        trial: Trial,
-        store: GraphStore,
-        device: torch.device,
-        placement: Placement | None = None,
-    ) -> None:
-        self.placement = placement or placement_of(
+    def prepare(self, store: GraphStore, placement: Placement | None) -> None:
+        trial, device = self.trial, self.device
+        self.placement = placement or choose_placement(
             trial.placement, store, available_bytes(device, trial.memory_limit_gib)
         )
-        super().__init__(trial, store, device)
         self.labels = torch_view(store.labels).to(device)
         self.loader = Loader(trial, store, device, self.placement.chosen)
         self._side = SideStream(device)

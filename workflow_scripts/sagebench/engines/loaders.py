@@ -68,11 +68,10 @@ class Placement:
         return f"{self.chosen}: {', '.join(known)}"
 
 
-def choose_placement(
-    wanted: str, graph_bytes: int, features_bytes: int, available_bytes: int | None
-) -> Placement:
+def choose_placement(wanted: str, store: GraphStore, available_bytes: int | None) -> Placement:
     """wanted: `device` and `host` are fixed; `auto` takes the device if all of it fits there
     beside the reserve, and `mapped` where there is no device (available_bytes None)."""
+    graph_bytes, features_bytes = store.colptr.nbytes + store.row.nbytes, store.features.nbytes
     if wanted != "auto":
         chosen = wanted
     elif available_bytes is None:
@@ -81,11 +80,6 @@ def choose_placement(
         reserve = min(RESERVE_BYTES, RESERVE_SHARE * available_bytes)
         chosen = "device" if graph_bytes + features_bytes + reserve <= available_bytes else "host"
     return Placement(chosen, graph_bytes, features_bytes, available_bytes)
-
-
-def placement_of(wanted: str, store: GraphStore, available_bytes: int | None) -> Placement:
-    graph_bytes = store.colptr.nbytes + store.row.nbytes
-    return choose_placement(wanted, graph_bytes, store.features.nbytes, available_bytes)
 
 
 def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int | None:

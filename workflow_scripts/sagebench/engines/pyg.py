@@ -138,8 +138,7 @@ class KeyedSampler(BaseSampler):
 
     def __init__(self, store: GraphStore, trial: Trial, kind: type[CpuSampler]) -> None:
         self.store = store
-        self.fanout = trial.fanout
-        self.seed = trial.seed
+        self.trial = trial
         self.kind = kind
         self.epoch = 0
         self._sampler: CpuSampler | None = None
@@ -147,8 +146,8 @@ class KeyedSampler(BaseSampler):
     def sample_from_nodes(self, inputs: NodeSamplerInput, **_: Any) -> SamplerOutput:
         if self._sampler is None:  # once in each worker process
             self._sampler = self.kind(self.store.colptr, self.store.row)
-        key = sample_key(self.seed, self.epoch, int(inputs.input_id[0]))
-        blocks = self._sampler.sample(inputs.node.numpy(), self.fanout, key)
+        key = sample_key(self.trial.seed, self.epoch, int(inputs.input_id[0]))
+        blocks = self._sampler.sample(inputs.node.numpy(), self.trial.fanout, key)
         row, col = blocks.edge_index()
         return SamplerOutput(
             node=blocks.node_ids,
@@ -170,19 +169,8 @@ class PygEngine(base.Engine[Sampled]):
 
     layout: str
 
-    def __init__(
-        self,
-        trial: Trial,
-        store: GraphStore,
-        device: torch.device,
-        placement: Placement | None = None,
-    ) -> None:
-        super().__init__(trial, store, device)
-        if trial.placement != "auto":
-            raise UserError(
-                f"placement '{trial.placement}' is for engine 'blocks', the trial's is "
-                f"'{trial.engine}': write placement: auto"
-            )
+    def prepare(self, store: GraphStore, placement: Placement | None) -> None:
+        trial = self.trial
         temporary = tempfile.gettempdir()
         if trial.sampling_workers and len(temporary) > LONGEST_TEMPORARY_FOLDER:
             raise UserError(

@@ -19,7 +19,7 @@ from sagebench.engines.loaders import (
     Loader,
     Placement,
     available_bytes,
-    placement_of,
+    choose_placement,
     torch_view,
 )
 from sagebench.engines.precision import set_precision
@@ -123,7 +123,7 @@ class RankSetup:
         available = available_bytes(self.device, self.trial.memory_limit_gib)
         if available is not None:
             available = min(self.communicator.gather(available))
-        return placement_of(self.trial.placement, self.store, available)
+        return choose_placement(self.trial.placement, self.store, available)
 
     def warm_up(self) -> None:
         """Compile and load what training and evaluation need, before memory is capped."""
