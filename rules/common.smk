@@ -23,7 +23,12 @@ from sagebench.grid.freeze import (
 from sagebench.launch.container import check_image
 from sagebench.pilot.records import missing_of
 from sagebench.plan.decisions import check_decisions, guarded
-from sagebench.slurm.snakemake import bound_waits, cancel_orphans, hold_folder, keep_finished
+from sagebench.slurm.snakemake import (
+    bound_waits,
+    cancel_orphans,
+    hold_folder,
+    keep_finished,
+)
 
 # Jobs find them in their environment: a parameter that changes reruns its jobs, and where the
 # checkout lies must not rerun a trial. `python` is the one that runs Snakemake.

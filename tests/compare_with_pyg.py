@@ -35,6 +35,7 @@ from sagebench.grid.trial import Trial
 from sagebench.launch.job import Job
 from sagebench.launch.launcher import run_trial
 from sagebench.records import read_outcome
+from sagebench.sampling.uniform import Sampler
 
 MARGIN = 0.01
 """largest difference in accuracy that counts as none; fixed before the first comparison"""
@@ -77,7 +78,7 @@ def pygs(trial: Trial, store: GraphStore) -> float:
         y=torch_view(store.labels).long(),
         edge_index=torch.from_numpy(np.stack([store.row.astype(np.int64), column])),
     )
-    sampler = KeyedSampler(store, trial.fanout, trial.seed)
+    sampler = KeyedSampler(store, trial, Sampler)
     loader = NodeLoader(
         data,
         node_sampler=sampler,

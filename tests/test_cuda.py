@@ -11,9 +11,8 @@ import pytest
 import torch
 from graphs import random_csc
 from sagebench.engines.base import make_engine, network_arguments
-from sagebench.engines.loaders import PinnedBuffers
+from sagebench.engines.loaders import PinnedBuffers, SideStream
 from sagebench.engines.precision import set_precision
-from sagebench.engines.side_stream import SideStream
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.machine import Nvml
 from sagebench.measure.memory import PeakMemory

@@ -20,8 +20,7 @@ import interpreter  # noqa: E402, F401  (mends Triton's interpreter under numpy 
 from candidates import norm, sampler, segment, transpose  # noqa: E402
 from candidates.step import KernelModel, Tuning  # noqa: E402
 from sagebench.kernels import segment as plain_segment  # noqa: E402
-from sagebench.kernels.dropout_mask import keep_mask  # noqa: E402
-from sagebench.kernels.fused import plain_norm_relu_dropout  # noqa: E402
+from sagebench.kernels.fused import keep_mask, plain_norm_relu_dropout  # noqa: E402
 from sagebench.models.base import Network  # noqa: E402
 from sagebench.sampling.device.uniform import Sampler as TensorSampler  # noqa: E402
 from sagebench.sampling.uniform import Sampler as CpuSampler  # noqa: E402

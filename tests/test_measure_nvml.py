@@ -111,7 +111,7 @@ def test_contexts_are_those_that_nvml_sees_or_not_known(gpus, found):
 THREADS = """
 import os, torch
 from functools import partial
-from sagebench.engines.side_stream import SideStream
+from sagebench.engines.loaders import SideStream
 from sagebench.measure.machine import Nvml
 torch.cuda.set_device(1)
 device = torch.device("cuda", 1)

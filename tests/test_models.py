@@ -5,8 +5,8 @@ import pytest
 import torch
 from graphs import random_csc
 from sagebench import registry
+from sagebench.engines.pyg import PygNetwork
 from sagebench.models.base import Network
-from sagebench.models.pyg import PygNetwork
 from sagebench.sampling.uniform import Sampler as CpuSampler
 from torch_geometric.nn import GCNConv
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranks import run_ranks
 from sagebench.engines.base import make_engine, network_arguments
-from sagebench.engines.loaders import LOADERS, torch_view
+from sagebench.engines.loaders import Loader, torch_view
+from sagebench.engines.pyg import PygNetwork
 from sagebench.graph.store import GraphStore
-from sagebench.models.pyg import PygNetwork
 from sagebench.training import evaluation
 from sagebench.training.distributed import Communicator, Progress, RankEnvironment
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
@@ -60,7 +60,7 @@ class Recorder(Evaluator):
 
 def make_evaluator(trial, store, loader=None, place=None):
     communicator = Communicator(place or RankEnvironment(), CPU)
-    loader = loader or LOADERS["mapped"](trial, store, CPU)
+    loader = loader or Loader(trial, store, CPU, "mapped")
     return Recorder(trial, store, communicator, loader, Progress(False))
 
 

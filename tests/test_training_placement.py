@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sagebench.engines.base import make_engine
 from sagebench.engines.loaders import choose_placement
-from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder
 from sagebench.units import GIB
 from trials import make_trial, tiny_store
 
 CPU = torch.device("cpu")
+
+
+def sizes(graph_gib, features_gib):
+    """A store of such sizes."""
+    return SimpleNamespace(
+        colptr=SimpleNamespace(nbytes=0),
+        row=SimpleNamespace(nbytes=int(graph_gib * GIB)),
+        features=SimpleNamespace(nbytes=int(features_gib * GIB)),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +46,7 @@ def store(tmp_path_factory):
 )
 def test_auto_follows_from_the_sizes(graph_gib, features_gib, available_gib, chosen):
     available = None if available_gib is None else int(available_gib * GIB)
-    placement = choose_placement("auto", int(graph_gib * GIB), int(features_gib * GIB), available)
+    placement = choose_placement("auto", sizes(graph_gib, features_gib), available)
     assert placement.chosen == chosen
     assert placement.to_json() == {
         "chosen": chosen,
@@ -49,7 +59,7 @@ def test_auto_follows_from_the_sizes(graph_gib, features_gib, available_gib, cho
 @pytest.mark.parametrize("wanted", ["device", "host"])
 @pytest.mark.parametrize("available", [None, 0, 1 << 40])
 def test_a_forced_placement_is_obeyed(wanted, available):
-    assert choose_placement(wanted, GIB, GIB, available).chosen == wanted
+    assert choose_placement(wanted, sizes(1, 1), available).chosen == wanted
 
 
 def epoch_of(store, **values):
@@ -97,8 +107,3 @@ def test_a_batch_is_sampled_and_loaded_step_by_step_too(store, placement):
 def test_without_a_copy_on_a_cpu(store):
     engine = make_engine(make_trial(), store, CPU)
     assert engine.loader.features.data_ptr() == store.features.ctypes.data
-
-
-def test_pygs_engines_have_no_placement(store):
-    with pytest.raises(UserError, match="write placement: auto"):
-        make_engine(make_trial(engine="trimmed", placement="host"), store, CPU)

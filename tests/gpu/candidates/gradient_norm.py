@@ -6,7 +6,7 @@ In one pass: the gradient between the two, as large as the layer's output, is ne
 import torch
 import triton
 import triton.language as tl
-from sagebench.kernels.dropout_mask import scale, threshold
+from sagebench.kernels.fused import scale, threshold
 from sagebench.sampling.random import signed
 from torch import Tensor
 

@@ -1,17 +1,16 @@
-"""The hashes of `sagebench.sampling.random` and `sagebench.kernels.dropout_mask` in Triton."""
+"""The hashes of `sagebench.sampling.random`, and the dropout mask's, in Triton."""
 
 import triton
 import triton.language as tl
-from sagebench.kernels import dropout_mask
 from sagebench.sampling import random
 
 MULTIPLIER_1 = tl.constexpr(random.MULTIPLIER_1)
 MULTIPLIER_2 = tl.constexpr(random.MULTIPLIER_2)
 NODE_STRIDE = tl.constexpr(random.NODE_STRIDE)
 GOLDEN = tl.constexpr(random.GOLDEN)
-COLUMN_STRIDE = tl.constexpr(dropout_mask.COLUMN_STRIDE)
-ROUND_1 = tl.constexpr(dropout_mask.ROUND_1)
-ROUND_2 = tl.constexpr(dropout_mask.ROUND_2)
+COLUMN_STRIDE = tl.constexpr(random.COLUMN_STRIDE)
+ROUND_1 = tl.constexpr(random.ROUND_1)
+ROUND_2 = tl.constexpr(random.ROUND_2)
 
 
 @triton.jit

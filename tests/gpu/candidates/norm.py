@@ -9,7 +9,7 @@ so their order does not depend on the device.
 import torch
 import triton
 import triton.language as tl
-from sagebench.kernels.dropout_mask import scale, threshold
+from sagebench.kernels.fused import scale, threshold
 from sagebench.sampling.random import signed
 from torch import Tensor
 

@@ -43,7 +43,6 @@ STEPS = {"blocks": 5, "reference": 1}
 SAMPLER_STEPS = 8
 PHASES = ("step_s", "sampling_s", "data_s")
 
-Result = dict[str, Any]
 Rounds = Sequence[Sequence[float]]
 """what was measured in each round, one value a repeat"""
 
@@ -154,13 +153,13 @@ class Bench:
         self,
         row: str,
         cases: Mapping[str, tuple[dict[str, Any], int]],
-        shown: Callable[[Result], str],
-    ) -> dict[str, list[Result]]:
+        shown: Callable[[dict[str, Any]], str],
+    ) -> dict[str, dict[str, list[Any]]]:
         """Run the row's job once a case and round; a case that fails is left out from then on.
 
-        cases: trial and timed steps, by name. Returns the results of each, one a round.
+        cases: trial and timed steps, by name. Returns the results of each by name, one a round.
         """
-        found: dict[str, list[Result]] = {}
+        found: dict[str, dict[str, list[Any]]] = {}
         for turn in range(1, self.rounds + 1):
             for name in [name for name in cases if name not in self.failures]:
                 trial, steps = cases[name]
@@ -171,7 +170,9 @@ class Bench:
                     self.say(f"{name}: FAILED: {error}")
                     continue
                 self.others_cores.setdefault(row, []).append(others_cores)
-                found.setdefault(name, []).append(result)
+                of_case = found.setdefault(name, {key: [] for key in result})
+                for key, value in result.items():
+                    of_case[key].append(value)
                 self.say(f"round {turn}: {name:18} {shown(result)}")
         return found
 
@@ -185,7 +186,14 @@ def step(bench: Bench) -> None:
         lambda result: f"{median(result['step_s']):8.3f} s {result['peak_bytes'][0] / 1e9:7.2f} GB",
     )
     details = bench.details
-    details["step"] = {engine: _summary(results) for engine, results in found.items()}
+    details["step"] = {
+        engine: {
+            **{name: figure(results[name])._asdict() for name in (*PHASES, "peak_bytes")},
+            "host_bytes": max(results["host_bytes"]),
+            "processes": len(results["host_bytes"]),
+        }
+        for engine, results in found.items()
+    }
     fast = {engine: details["step"][engine]["step_s"] for engine in BEST_PYG if engine in found}
     details["best_pyg"] = min(fast, key=lambda engine: fast[engine]["value"], default=None)
     rivals = {engine: engine for engine in found if engine not in ("blocks", *BEST_PYG)}
@@ -193,30 +201,17 @@ def step(bench: Bench) -> None:
         rivals["best_pyg"] = details["best_pyg"]
     for name, engine in rivals.items() if "blocks" in found else ():
         pair = found[engine], found["blocks"]
-        time, memory, whole = (
-            ratio(*(rounds(results, *parts) for results in pair))
-            for parts in (["step_s"], ["peak_bytes"], PHASES)
-        )
-        bench.figures[f"blocks_vs_{name}_time_ratio"] = time
-        bench.figures[f"blocks_vs_{name}_memory_ratio"] = memory
+        for key, value in (("time", "step_s"), ("memory", "peak_bytes")):
+            compared = ratio(*(results[value] for results in pair))
+            bench.figures[f"blocks_vs_{name}_{key}_ratio"] = compared
+        whole = ratio(*map(whole_steps_s, pair))
         details[f"blocks_vs_{name}_with_sampling_time_ratio"] = whole.value
 
 
-def _summary(results: Sequence[Result]) -> dict[str, Any]:
-    names = (*PHASES, "peak_bytes")
-    return {
-        **{name: figure(rounds(results, name))._asdict() for name in names},
-        "host_bytes": max(result["host_bytes"] for result in results),
-        "processes": len(results),
-    }
-
-
-def rounds(results: Sequence[Result], *names: str) -> Rounds:
-    """The sum of these values, of every repeat in each round."""
-    return [
-        [sum(parts) for parts in zip(*(result[name] for name in names), strict=True)]
-        for result in results
-    ]
+def whole_steps_s(results: Mapping[str, Rounds]) -> Rounds:
+    """The sum of all phases, of every repeat in each round."""
+    of_rounds = zip(*(results[name] for name in PHASES), strict=True)
+    return [[sum(phases) for phases in zip(*times, strict=True)] for times in of_rounds]
 
 
 def sampler(bench: Bench) -> None:
@@ -227,8 +222,7 @@ def sampler(bench: Bench) -> None:
         lambda result: f"{median(result['edges_per_s'][0]) / 1e6:8.1f} M edges/s on one thread",
     )
     for suffix in ("", "_as_blocks_uses_it") if found else ():
-        rates = [result["edges_per_s" + suffix] for result in found["sampler"]]
-        one, two = ([by_threads[k] for by_threads in rates] for k in (0, 1))
+        one, two = zip(*found["sampler"]["edges_per_s" + suffix], strict=True)
         bench.figures["sampler_edges_per_s" + suffix] = figure(one)
         bench.figures["sampler_two_thread_ratio" + suffix] = ratio(two, one)
 

@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 from sagebench.bench.rows import BIPARTITE, PEERS
 from sagebench.engines.base import Batch, Engine, GraphSizes, network_arguments
-from sagebench.engines.pyg import PygEngine
+from sagebench.engines.pyg import PygEngine, PygNetwork
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
-from sagebench.models.pyg import PygNetwork
 from sagebench.sampling.order import MicroBatch, SeedOrder, sample_key
 from sagebench.sampling.uniform import Sampler as CpuSampler
 from sagebench.training.distributed import RankEnvironment
@@ -42,7 +40,7 @@ STEP_WARM_UP, SAMPLER_WARM_UP = 1, 2
 """steps that are not timed"""
 
 
-class FusedPygNetwork(nn.Module):
+class FusedPygNetwork(PygNetwork):
     """PyG's layers on the paths that PyG calls fast, to hold `blocks` against the best of them.
 
     `SAGEConv` fuses message and aggregation for a CSR matrix (torch.sparse.mm) and for an
@@ -52,11 +50,9 @@ class FusedPygNetwork(nn.Module):
     that is compared. That is more than PyG's loaders do, in PyG's favour.
     """
 
-    def __init__(self, network: PygNetwork) -> None:
-        super().__init__()
-        self.convs, self.norms, self.dropout = network.convs, network.norms, network.dropout
-
-    def forward(self, x: Tensor, layers: list[tuple[Tensor, int, int]], seeds: int) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, layers: list[tuple[Tensor, int, int]], seeds: int
+    ) -> Tensor:
         """Logits of the seed nodes, float [seeds, classes].
 
         x: float [n, in_channels] of the sampled nodes. layers: adjacency, nodes that are read and
@@ -64,20 +60,16 @@ class FusedPygNetwork(nn.Module):
         """
         for k, (adjacency, sources, rows) in enumerate(layers):
             x = x[:sources]
-            x = self.convs[k]((x, x if rows == sources else x[:rows]), adjacency)
-            if k < len(self.norms):
-                x = F.relu(self.norms[k](x))
-                x = F.dropout(x, self.dropout, self.training)
+            x = self.layer(k, (x, x if rows == sources else x[:rows]), adjacency)
         return x[:seeds]
 
 
 class FusedPygEngine(PygEngine):
     """The trial's engine is one of PEERS."""
 
-    @staticmethod
-    def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
-        network = PygNetwork(**network_arguments(trial, graph), layout="bipartite")
-        return FusedPygNetwork(network)
+    @classmethod
+    def make_model(cls, trial: Trial, graph: GraphSizes) -> nn.Module:
+        return FusedPygNetwork(**network_arguments(trial, graph), layout="bipartite")
 
     def _batch(self, micro_batch: MicroBatch, data: Data) -> Batch:
         batch = super()._batch(micro_batch, data)

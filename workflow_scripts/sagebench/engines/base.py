@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypedDict, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from sagebench import registry
 from sagebench.engines.loaders import Loader, Placement
+from sagebench.engines.precision import compile_model
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.sampling.order import MicroBatch
@@ -44,7 +46,7 @@ class GraphSizes(Protocol):
     def num_classes(self) -> int: ...
 
 
-class Engine(Protocol[Sampled]):
+class Engine(ABC, Generic[Sampled]):
     """model: parameters named as GraphSAGE names them, so that one evaluator serves all.
 
     loader, placement: how and where the `blocks` engine samples; None where PyG does.
@@ -52,18 +54,35 @@ class Engine(Protocol[Sampled]):
     step, or on the step's.
     """
 
-    model: nn.Module
-    loader: Loader | None
-    placement: Placement | None
-    on_side_stream: bool
+    loader: Loader | None = None
+    placement: Placement | None = None
+    on_side_stream = False
 
     def __init__(
-        self, trial: Trial, store: GraphStore, device: torch.device, placement: Placement | None
+        self,
+        trial: Trial,
+        store: GraphStore,
+        device: torch.device,
+        placement: Placement | None = None,
     ) -> None:
-        """placement: that of all ranks; None: decided here."""
+        """placement: that of all ranks; None: decided here.
 
-    @staticmethod
-    def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
+        Raises UserError where the trial asks for what is not there: a trial never falls back.
+        """
+        self.trial = trial
+        self.device = device
+        self.model = self.make_model(trial, store).to(device)
+        if trial.compile:
+            compile_model(self.model, device)
+        self.prepare(store, placement)
+
+    @abstractmethod
+    def prepare(self, store: GraphStore, placement: Placement | None) -> None:
+        """What is made once beside the model, with the constructor's arguments."""
+
+    @classmethod
+    @abstractmethod
+    def make_model(cls, trial: Trial, graph: GraphSizes) -> nn.Module:
         """The trial's model for a graph."""
 
     @staticmethod
@@ -80,13 +99,17 @@ class Engine(Protocol[Sampled]):
         placement: as Placement.chosen has it. features: float32 of every node of the graph; the
         batch lies on the same device.
         """
+        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, micro_batch: MicroBatch) -> Sampled:
         """Sample a micro-batch's neighborhood, here and now (the phase `sampling`)."""
 
+    @abstractmethod
     def load(self, sampled: Sampled) -> Batch:
         """Gather what the model reads and bring it to the device (the phase `data`)."""
 
+    @abstractmethod
     def stream(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
         """The batches of these micro-batches in order, sampled in background workers."""
 
@@ -99,10 +122,6 @@ def seeds_of_sizes(count: int) -> MicroBatch:
 def make_engine(
     trial: Trial, store: GraphStore, device: torch.device, placement: Placement | None = None
 ) -> Engine:
-    """The engine that the trial names. placement: that of all ranks; None: decided here.
-
-    Raises UserError where the trial asks for what is not there: a trial never falls back.
-    """
     return engine_class(trial)(trial, store, device, placement)
 
 

@@ -8,10 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from sagebench.engines import base
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
-from sagebench.engines.loaders import LOADERS, Placement, available_bytes, placement_of, torch_view
-from sagebench.engines.precision import compile_model, compute_dtype
-from sagebench.engines.side_stream import SideStream
+from sagebench.engines.loaders import (
+    Inputs,
+    Loader,
+    Placement,
+    SideStream,
+    available_bytes,
+    choose_placement,
+    gathers,
+    torch_view,
+)
+from sagebench.engines.precision import compute_dtype
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Network, layer_class
@@ -24,30 +33,22 @@ PLACEMENTS = ["auto", "device", "host"]
 LOADS = "threads"
 
 
-class Engine:
+class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
+    loader: Loader
+    placement: Placement
     on_side_stream = True
 
-    def __init__(
-        self,
-        trial: Trial,
-        store: GraphStore,
-        device: torch.device,
-        placement: Placement | None = None,
-    ) -> None:
-        self.trial = trial
-        self.device = device
-        self.placement = placement or placement_of(
+    def prepare(self, store: GraphStore, placement: Placement | None) -> None:
+        trial, device = self.trial, self.device
+        self.placement = placement or choose_placement(
             trial.placement, store, available_bytes(device, trial.memory_limit_gib)
         )
-        self.model = self.make_model(trial, store).to(device)
-        if trial.compile:
-            compile_model(self.model, device)
         self.labels = torch_view(store.labels).to(device)
-        self.loader = LOADERS[self.placement.chosen](trial, store, device)
+        self.loader = Loader(trial, store, device, self.placement.chosen)
         self._side = SideStream(device)
 
-    @staticmethod
-    def make_model(trial: Trial, graph: GraphSizes) -> nn.Module:
+    @classmethod
+    def make_model(cls, trial: Trial, graph: GraphSizes) -> nn.Module:
         return Network(**network_arguments(trial, graph), dtype=compute_dtype(trial))
 
     @staticmethod
@@ -58,35 +59,27 @@ class Engine:
         nodes_per_hop: Sequence[int],
         edges_per_hop: Sequence[int],
     ) -> Batch:
-        layer = layer_class(trial.model)
-        gathered = placement == "host" or not layer.reads_features
+        gathered = gathers(trial, placement)
         if not gathered:  # the last hop's nodes are not numbered
             nodes_per_hop = (*nodes_per_hop[:-1], 0)
         nodes, rows, edges = sum(nodes_per_hop), sum(nodes_per_hop[:-1]), sum(edges_per_hop)
         sources = torch.int32 if len(features) < 1 << 31 else torch.int64
+        numbered = edges if gathered else edges - edges_per_hop[-1]
         blocks = Blocks(
             node_ids=features.new_empty(nodes, dtype=torch.int64),
             rowptr=features.new_empty(rows + 1, dtype=torch.int64),
             neighbors=features.new_empty(0 if gathered else edges, dtype=sources),
-            cols=features.new_empty(
-                edges if gathered else edges - edges_per_hop[-1], dtype=torch.int32
-            ),
+            cols=features.new_empty(numbered, dtype=torch.int32),
             nodes_per_hop=tuple(nodes_per_hop),
             edges_per_hop=tuple(edges_per_hop),
             key=0,
         )
-        inputs: tuple[object, ...] = features, blocks
+        inputs: Inputs = features, blocks
         if gathered:
-            degrees = features.new_empty(nodes) if layer.needs_degrees else None
+            degrees = features.new_empty(nodes) if layer_class(trial.model).needs_degrees else None
             inputs = features.new_empty(nodes, features.shape[1]), blocks, True, degrees
-        return Batch(
-            seeds_of_sizes(nodes_per_hop[0]),
-            inputs,
-            features.new_empty(nodes_per_hop[0], dtype=torch.int64),
-            blocks.nodes_per_hop,
-            blocks.edges_per_hop,
-            blocks.key,
-        )
+        labels = features.new_empty(nodes_per_hop[0], dtype=torch.int64)
+        return as_batch(seeds_of_sizes(nodes_per_hop[0]), inputs, labels)
 
     def sample(self, micro_batch: MicroBatch) -> tuple[MicroBatch, Blocks]:
         key = sample_key(self.trial.seed, micro_batch.epoch, micro_batch.index)
@@ -96,14 +89,7 @@ class Engine:
         micro_batch, blocks = sampled
         inputs = self.loader.load(blocks)
         seeds = inputs[1].node_ids[: blocks.num_seeds]
-        return Batch(
-            micro_batch,
-            inputs,
-            self.labels[seeds].long(),
-            blocks.nodes_per_hop,
-            blocks.edges_per_hop,
-            blocks.key,
-        )
+        return as_batch(micro_batch, inputs, self.labels[seeds].long())
 
     def stream(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
         return self._side.ahead(
@@ -111,3 +97,7 @@ class Engine:
             micro_batches,
             self.trial.sampling_workers,
         )
+
+
+def as_batch(micro_batch: MicroBatch, inputs: Inputs, labels: Tensor) -> Batch:
+    return Batch(micro_batch, inputs, labels, *inputs[1][-3:])

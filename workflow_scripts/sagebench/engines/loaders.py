@@ -1,17 +1,21 @@
-"""Placement of graph and features, decided from sizes, and the loader of mini-batches for each."""
+"""Loading of mini-batches: placement of graph and features, decided from sizes, the loader that
+samples and gathers there, and prefetching in background threads, on a CUDA stream of its own."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from sagebench import registry
 from sagebench.graph.store import GraphStore
@@ -26,6 +30,8 @@ RESERVE_SHARE = 0.5
 """... and no more than this share of what is available"""
 Inputs = tuple[Tensor, Blocks] | tuple[Tensor, Blocks, bool, Tensor | None]
 """arguments of the forward pass of `Network`"""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def torch_view(array: np.ndarray) -> Tensor:
@@ -62,11 +68,10 @@ class Placement:
         return f"{self.chosen}: {', '.join(known)}"
 
 
-def choose_placement(
-    wanted: str, graph_bytes: int, features_bytes: int, available_bytes: int | None
-) -> Placement:
+def choose_placement(wanted: str, store: GraphStore, available_bytes: int | None) -> Placement:
     """wanted: `device` and `host` are fixed; `auto` takes the device if all of it fits there
     beside the reserve, and `mapped` where there is no device (available_bytes None)."""
+    graph_bytes, features_bytes = store.colptr.nbytes + store.row.nbytes, store.features.nbytes
     if wanted != "auto":
         chosen = wanted
     elif available_bytes is None:
@@ -75,11 +80,6 @@ def choose_placement(
         reserve = min(RESERVE_BYTES, RESERVE_SHARE * available_bytes)
         chosen = "device" if graph_bytes + features_bytes + reserve <= available_bytes else "host"
     return Placement(chosen, graph_bytes, features_bytes, available_bytes)
-
-
-def placement_of(wanted: str, store: GraphStore, available_bytes: int | None) -> Placement:
-    graph_bytes = store.colptr.nbytes + store.row.nbytes
-    return choose_placement(wanted, graph_bytes, store.features.nbytes, available_bytes)
 
 
 def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int | None:
@@ -92,32 +92,44 @@ def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int
     return free if memory_limit_gib is None else min(free, int(memory_limit_gib * GIB) - allocated)
 
 
+def gathers(trial: Trial, placement: str) -> bool:
+    """Whether a batch has the features of its own nodes; otherwise the model reads those of the
+    whole graph. placement: as Placement.chosen has it."""
+    return placement == "host" or not layer_class(trial.model).reads_features
+
+
 class Loader:
     """Samples neighborhoods and makes of them what the forward pass of `Network` takes.
 
-    colptr, row, features: the store's, where they are kept; here a CPU reads the memory-mapped
-    store where it lies, and nothing is copied. degrees: float32 in-degrees [N] there, for a model
-    that needs them. gathers: whether a batch has the features of its own nodes; otherwise the
-    model reads those of the whole graph. Any number of threads may sample.
+    colptr, row, features: the store's, where they are kept: on the device with placement `device`,
+    else memory-mapped where they lie, without a copy. degrees: float32 in-degrees [N] there, for a
+    model that needs them. Any number of threads may sample.
     """
 
-    always_gathers = False
-
-    def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
-        layer = layer_class(trial.model)
-        self.gathers = self.always_gathers or not layer.reads_features
+    def __init__(
+        self, trial: Trial, store: GraphStore, device: torch.device, placement: str
+    ) -> None:
+        """placement: as Placement.chosen has it."""
+        self.device = device
+        self.fanout = trial.fanout
+        self.gathers = gathers(trial, placement)
+        resident = placement == "device"
+        self.colptr, self.row, self.features = (
+            torch_view(array).to(device if resident else "cpu")
+            for array in (store.colptr, store.row, store.features)
+        )
+        needs_degrees = layer_class(trial.model).needs_degrees
+        self.degrees = self.colptr.diff().float() if needs_degrees else None
+        self._pinned = PinnedBuffers() if placement == "host" and device.type == "cuda" else None
         # Evaluation samples here whatever samples for training.
         own = registry.declared("sampler", trial.sampler)["GIVES"] == "blocks"
-        self.sampler, self.fanout = trial.sampler if own else "uniform", trial.fanout
-        self.device = device
-        self.colptr, self.row, self.features = (
-            self._keep(torch_view(array)) for array in (store.colptr, store.row, store.features)
-        )
-        self.degrees = self.colptr.diff().float() if layer.needs_degrees else None
+        kind = "device sampler" if resident else "sampler"
+        sampler = registry.load(kind, trial.sampler if own else "uniform").Sampler
+        graph = (self.colptr, self.row) if resident else (store.colptr, store.row)
         # A sampler serves one caller at a time: one for each worker, one for this thread.
         self._samplers: SimpleQueue[Any] = SimpleQueue()
         for _ in range(trial.sampling_workers + 1):
-            self._samplers.put(self._make_sampler(store))
+            self._samplers.put(sampler(*graph))
 
     def sample(self, seeds: np.ndarray, key: int) -> Blocks:
         """seeds: int64 [B] distinct node ids. key: 64-bit key of the sample."""
@@ -131,30 +143,19 @@ class Loader:
         """The arguments of the network's forward pass, on the device."""
         if not self.gathers:
             return self.features, blocks
-        return self.features[blocks.node_ids], *self._gathered(blocks)
-
-    def _gathered(self, blocks: Blocks) -> tuple[Blocks, bool, Tensor | None]:
-        """What goes with gathered features, where graph and features are."""
-        degrees = None if self.degrees is None else self.degrees[blocks.node_ids]
         # The model reads local numbers alone: global ones of the sources need not travel.
-        return blocks._replace(neighbors=blocks.neighbors[:0]), True, degrees
-
-    def _keep(self, array: Tensor) -> Tensor:
-        return array
-
-    def _make_sampler(self, store: GraphStore) -> Any:
-        sampler = registry.load("sampler", self.sampler)  # needs numba, which a GPU can do without
-        return sampler.Sampler(store.colptr, store.row)
-
-
-class DeviceLoader(Loader):
-    """Graph and features are resident on the device; sampling never leaves it."""
-
-    def _keep(self, array: Tensor) -> Tensor:
-        return array.to(self.device)
-
-    def _make_sampler(self, store: GraphStore) -> Any:
-        return registry.load("device sampler", self.sampler).Sampler(self.colptr, self.row)
+        gathered = blocks._replace(neighbors=blocks.neighbors[:0])
+        degrees = None if self.degrees is None else self.degrees[blocks.node_ids]
+        if self._pinned is None:
+            return self.features[blocks.node_ids], gathered, True, degrees
+        shape = len(blocks.node_ids), self.features.shape[1]
+        buffer = self._pinned.take(shape, self.features.dtype)
+        torch.index_select(self.features, 0, blocks.node_ids, out=buffer)
+        features = buffer.to(self.device, non_blocking=True)
+        self._pinned.give_back(buffer)
+        if degrees is not None:
+            degrees = degrees.pin_memory().to(self.device, non_blocking=True)
+        return features, gathered.pin_memory().to(self.device), True, degrees
 
 
 class PinnedBuffers:
@@ -190,31 +191,70 @@ class PinnedBuffers:
         self._free.put((whole, copied))
 
 
-class HostLoader(Loader):
-    """Graph and features stay on the host; a batch's features are gathered there and copied."""
+class SideStream:
+    """A high-priority stream, so that its small kernels do not queue behind a step's full grids.
 
-    always_gathers = True
+    On a CPU there is none, and the work simply runs in the background threads.
+    """
 
-    def __init__(self, trial: Trial, store: GraphStore, device: torch.device) -> None:
-        super().__init__(trial, store, device)
-        self._pinned = PinnedBuffers()
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
 
-    def load(self, blocks: Blocks) -> Inputs:
-        if self.device.type == "cpu":
-            return super().load(blocks)
-        shape = len(blocks.node_ids), self.features.shape[1]
-        buffer = self._pinned.take(shape, self.features.dtype)
-        torch.index_select(self.features, 0, blocks.node_ids, out=buffer)
-        features = buffer.to(self.device, non_blocking=True)
-        self._pinned.give_back(buffer)
-        blocks, gathered, degrees = self._gathered(blocks)
-        if degrees is not None:
-            degrees = degrees.pin_memory().to(self.device, non_blocking=True)
-        return features, blocks.pin_memory().to(self.device), gathered, degrees
+    def ahead(
+        self,
+        work: Callable[[Item], Result],
+        items: Iterable[Item],
+        workers: int,
+        results_ahead: int = 2,
+    ) -> Iterator[Result]:
+        """`work(item)` for every item, in order, after what the caller's stream has been given so
+        far, by so many threads, each up to `results_ahead` results ahead; the results are for the
+        caller's stream.
 
+        No workers: on the caller's thread when asked for. An exception of `work` is raised where
+        its result would stand, and ends the work ahead of it.
+        """
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        return self._results(work, items, workers, workers * results_ahead)
 
-LOADERS: dict[str, Callable[[Trial, GraphStore, torch.device], Loader]] = {
-    "mapped": Loader,
-    "device": DeviceLoader,
-    "host": HostLoader,
-}
+    def _results(
+        self, work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int
+    ) -> Iterator[Result]:
+        if workers == 0:
+            for item in items:
+                yield self._take(self._run(work, item))
+            return
+        pending: deque[Future[tuple[Result, Any]]] = deque()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for item in items:
+                pending.append(pool.submit(self._run, work, item))
+                if len(pending) > ahead:
+                    yield self._take(pending.popleft().result())
+            while pending:
+                yield self._take(pending.popleft().result())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, work: Callable[[Item], Result], item: Item) -> tuple[Result, Any]:
+        """`work(item)` on the side stream, by any thread; `_take` is to have what it returns."""
+        if self._stream is None:
+            return work(item), None
+        # A thread starts with device 0 current: leaving the stream's context would go back to it,
+        # and make a context of half a gigabyte there for every other rank of the node.
+        torch.cuda.set_device(self._stream.device)
+        with torch.cuda.stream(self._stream):
+            return work(item), self._stream.record_event()
+
+    def _take(self, done: tuple[Result, Any]) -> Result:
+        """The result, for use on the caller's stream from now on."""
+        result, event = done
+        if self._stream is not None:
+            current = torch.cuda.current_stream(self._stream.device)
+            current.wait_event(event)
+            for leaf in tree_flatten(result)[0]:
+                # Its memory is not to be taken anew before this stream is done.
+                if isinstance(leaf, Tensor) and leaf.is_cuda:
+                    leaf.record_stream(current)
+        return result

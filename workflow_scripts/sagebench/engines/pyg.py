@@ -1,32 +1,34 @@
-"""Base of the engines built of PyG's parts: its NodeLoader with our or its own sampler."""
+"""PyG's path: its layers, called as its users call them, and its NodeLoader with our or its own
+sampler. Each engine of PyG's parts is a layout of these."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 from torch_geometric.data import Data
 from torch_geometric.loader import NodeLoader
-from torch_geometric.sampler import (
-    BaseSampler,
-    NodeSamplerInput,
-    SamplerOutput,
-)
+from torch_geometric.sampler import BaseSampler, NodeSamplerInput, SamplerOutput
+from torch_geometric.utils import trim_to_layer
 
 from sagebench import registry
+from sagebench.engines import base
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
-from sagebench.engines.loaders import Loader, Placement, torch_view
-from sagebench.engines.precision import compile_model, compute_dtype
+from sagebench.engines.loaders import Placement, torch_view
+from sagebench.engines.precision import compute_dtype
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
-from sagebench.models.base import layer_class
-from sagebench.models.pyg import PygNetwork
+from sagebench.models.base import Stack, layer_class
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import MicroBatch, sample_key
 
@@ -34,9 +36,101 @@ LONGEST_TEMPORARY_FOLDER = 75
 """a socket's path takes 107 characters, 32 of them below the temporary folder; a loader process
 that cannot have one loses its batches, and the rank would wait for them for ever"""
 
+NARROW = frozenset(
+    {"addbmm", "addmm", "baddbmm", "bmm", "linear", "matmul", "__matmul__", "mm", "mv", "prelu"}
+)
+WIDE = frozenset(
+    {"cross_entropy", "cumsum", "exp", "group_norm", "layer_norm", "log", "log_softmax", "nll_loss"}
+    | {"norm", "pow", "__pow__", "prod", "reciprocal", "rsqrt", "softmax", "sum"}
+)
+"""what computes in bfloat16 and what in float32, of the functions that a graph network calls
+(https://docs.pytorch.org/docs/stable/amp.html, "CUDA Op-Specific Behavior")"""
+
 Sampled = tuple[MicroBatch, NodeLoader | None, Any]
 """a micro-batch, the loader that sampled it and what it sampled; no loader where there is no seed
 node"""
+
+
+class PygNetwork(Stack):
+    """PyG's own layers over the sampled graph, with the parameters of `base.Network`.
+
+    layout: `whole` computes every sampled node in every layer, as the slides do; `trimmed` drops,
+    layer by layer, what the seed nodes no longer need (PyG's `trim_to_layer`); `bipartite` calls
+    the layers on pairs of sources and destinations. dtype: bfloat16 computes under torch.autocast.
+    """
+
+    part = "peer"
+
+    def __init__(self, model: str, widths: list[int], layout: str, **others: Any) -> None:
+        super().__init__(model, widths, **others)
+        self.model = registry.load("model", model)
+        self.layout = layout
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        nodes_per_hop: tuple[int, ...],
+        edges_per_hop: tuple[int, ...],
+        degrees: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of the seed nodes, [B, classes].
+
+        x: float32 [n, in_channels] of the sampled nodes, seeds first, then hop by hop.
+        edge_index: int64 [2, e] local (source, destination), hop by hop. degrees: float32 [n], the
+        nodes' in-degrees in the graph, for models that need them.
+        """
+        edges = (edge_index,)
+        if degrees is not None:
+            edges = self.model.peer_edges(edge_index, degrees)
+        with autocast(x.device.type, self.dtype):
+            for k in range(len(self.convs)):
+                if self.layout == "trimmed":
+                    x, edge_index, _ = trim_to_layer(
+                        k, list(nodes_per_hop), list(edges_per_hop), x, edge_index
+                    )
+                    edges = (edge_index,)
+                read: Tensor | tuple[Tensor, Tensor] = x
+                if self.layout == "bipartite":
+                    rows = sum(nodes_per_hop[: len(self.convs) - k])
+                    edges = (edge_index[:, : sum(edges_per_hop[: len(self.convs) - k])],)
+                    read = x, x[:rows]
+                x = self.layer(k, read, *edges)
+        return x[: nodes_per_hop[0]]
+
+    def layer(self, k: int, read: Tensor | tuple[Tensor, Tensor], *edges: Tensor) -> Tensor:
+        """The layer `k`, counted from 0, and what follows it."""
+        x = self.convs[k](read, *edges)
+        if k < len(self.norms):
+            x = F.relu(self.norms[k](x))
+            x = F.dropout(x, self.dropout, self.training)
+        return x
+
+
+def autocast(device_type: str, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """The context in which a float32 model computes its products in `dtype`: torch.autocast, and on
+    device `meta`, which it refuses, the casts that it makes on CUDA."""
+    if device_type != "meta":
+        return torch.autocast(device_type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+    return _CastsOfCuda(dtype) if dtype == torch.bfloat16 else nullcontext()
+
+
+class _CastsOfCuda(TorchFunctionMode):
+    def __init__(self, narrow: torch.dtype) -> None:
+        super().__init__()
+        self.narrow = narrow
+
+    def __torch_function__(self, function, types, args=(), kwargs=None) -> Any:
+        name = function.__name__
+        if name in NARROW or name in WIDE:
+            dtype = self.narrow if name in NARROW else torch.float32
+
+            def cast(value: Any) -> Any:
+                lower = isinstance(value, Tensor) and value.is_floating_point()
+                return value.to(dtype) if lower and value.dtype != torch.float64 else value
+
+            args, kwargs = tree_map(cast, (args, kwargs or {}))
+        return function(*args, **(kwargs or {}))
 
 
 class KeyedSampler(BaseSampler):
@@ -44,8 +138,7 @@ class KeyedSampler(BaseSampler):
 
     def __init__(self, store: GraphStore, trial: Trial, kind: type[CpuSampler]) -> None:
         self.store = store
-        self.fanout = trial.fanout
-        self.seed = trial.seed
+        self.trial = trial
         self.kind = kind
         self.epoch = 0
         self._sampler: CpuSampler | None = None
@@ -53,8 +146,8 @@ class KeyedSampler(BaseSampler):
     def sample_from_nodes(self, inputs: NodeSamplerInput, **_: Any) -> SamplerOutput:
         if self._sampler is None:  # once in each worker process
             self._sampler = self.kind(self.store.colptr, self.store.row)
-        key = sample_key(self.seed, self.epoch, int(inputs.input_id[0]))
-        blocks = self._sampler.sample(inputs.node.numpy(), self.fanout, key)
+        key = sample_key(self.trial.seed, self.epoch, int(inputs.input_id[0]))
+        blocks = self._sampler.sample(inputs.node.numpy(), self.trial.fanout, key)
         row, col = blocks.edge_index()
         return SamplerOutput(
             node=blocks.node_ids,
@@ -70,35 +163,14 @@ class KeyedSampler(BaseSampler):
         raise TypeError("sagebench samples from nodes")
 
 
-class PygEngine:
-    """Base of the engines whose batches come from PyG's loader.
-
-    layout: of sagebench.models.pyg.PygNetwork.
-    """
+class PygEngine(base.Engine[Sampled]):
+    """Base of the engines whose batches come from PyG's loader, which samples and gathers on the
+    host. layout: of PygNetwork."""
 
     layout: str
-    loader: Loader | None = None  # PyG's loader samples and gathers on the host
-    placement: Placement | None = None
-    on_side_stream = False
 
-    def __init__(
-        self,
-        trial: Trial,
-        store: GraphStore,
-        device: torch.device,
-        placement: Placement | None = None,
-    ) -> None:
-        """placement: as `blocks` takes it; here there is but one."""
-        self.trial = trial
-        self.device = device
-        self.model = self.make_model(trial, store).to(device)
-        if trial.compile:
-            compile_model(self.model, device)
-        if trial.placement != "auto":
-            raise UserError(
-                f"placement '{trial.placement}' is for engine 'blocks', the trial's is "
-                f"'{trial.engine}': write placement: auto"
-            )
+    def prepare(self, store: GraphStore, placement: Placement | None) -> None:
+        trial = self.trial
         temporary = tempfile.gettempdir()
         if trial.sampling_workers and len(temporary) > LONGEST_TEMPORARY_FOLDER:
             raise UserError(
@@ -118,9 +190,8 @@ class PygEngine:
 
     @classmethod
     def make_model(cls, trial: Trial, graph: GraphSizes) -> nn.Module:
-        return PygNetwork(
-            **network_arguments(trial, graph), layout=cls.layout, dtype=compute_dtype(trial)
-        )
+        arguments = network_arguments(trial, graph)
+        return PygNetwork(**arguments, dtype=compute_dtype(trial), layout=cls.layout)
 
     @staticmethod
     def batch_of_sizes(

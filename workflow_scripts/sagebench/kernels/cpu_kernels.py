@@ -21,9 +21,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from sagebench.kernels.dropout_mask import COLUMN_STRIDE, ROUND_1, ROUND_2
 from sagebench.sampling.cpu import compiled, mix64
-from sagebench.sampling.random import NODE_STRIDE
+from sagebench.sampling.random import COLUMN_STRIDE, NODE_STRIDE, ROUND_1, ROUND_2
 
 CACHE_LINE_BYTES = 64
 PREFETCH_EDGES = 8
@@ -177,7 +176,7 @@ def transpose(rowptr, col, colptr, dst):
 
 @compiled
 def _fill_mask(key, row, words):
-    """The 16-bit levels of dropout_mask for one row, two a word (little-endian)."""
+    """The 16-bit levels of the dropout mask (fused.py) for one row, two a word (little-endian)."""
     z = mix64(key + np.uint64(row) * np.uint64(NODE_STRIDE))
     a, b = np.uint32(z), np.uint32(z >> np.uint64(32))
     for j in range(len(words)):

@@ -7,14 +7,13 @@ order of every sum is fixed. Max has compiled loops on the CPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-try:
-    from sagebench.kernels import cpu_kernels
-except ImportError:  # without numba: torch's operations do it, slower
-    cpu_kernels = None  # type: ignore[assignment]
+from sagebench.kernels import cpu_kernels
 
 AGGREGATORS = ("mean", "sum", "max")
 EDGES_A_STEP = 1 << 16
@@ -74,16 +73,13 @@ class _SegmentAggregate(torch.autograd.Function):
 
 
 def _forward(x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str) -> Tensor:
-    if aggregator == "max" and _has_kernel(x):
-        out = x.new_empty(len(rowptr) - 1, x.shape[1])
-        arrays = _arrays(x, rowptr, col, out)
-        cpu_kernels.run_chunks(
-            cpu_kernels.segment_max, cpu_kernels.balanced_bounds(arrays[1]), *arrays
-        )
-        return out
-    if aggregator == "max":
+    if aggregator != "max":
+        return bag(x, rowptr, col, aggregator)
+    if not _has_kernel(x):
         return _plain_max(x, rowptr, col)
-    return bag(x, rowptr, col, aggregator)
+    out = x.new_empty(len(rowptr) - 1, x.shape[1])
+    _run(cpu_kernels.segment_max, x, rowptr, col, out)
+    return out
 
 
 def bag(x: Tensor, rowptr: Tensor, col: Tensor, mode: str, weights: Tensor | None = None) -> Tensor:
@@ -104,14 +100,9 @@ def bag(x: Tensor, rowptr: Tensor, col: Tensor, mode: str, weights: Tensor | Non
 def _max_backward(x: Tensor, out: Tensor, rowptr: Tensor, col: Tensor, gradient: Tensor) -> Tensor:
     if _has_kernel(x):
         share, result = torch.empty_like(out), torch.empty_like(x)
-        arrays = _arrays(x, rowptr, col, out, gradient, share)
-        cpu_kernels.run_chunks(
-            cpu_kernels.split_over_ties, cpu_kernels.balanced_bounds(arrays[1]), *arrays
-        )
-        arrays = _arrays(x, *_by_source(rowptr, col, len(x)), out, share, result)
-        cpu_kernels.run_chunks(
-            cpu_kernels.segment_max_backward, cpu_kernels.balanced_bounds(arrays[1]), *arrays
-        )
+        _run(cpu_kernels.split_over_ties, x, rowptr, col, out, gradient, share)
+        grouped = _by_source(rowptr, col, len(x))
+        _run(cpu_kernels.segment_max_backward, x, *grouped, out, share, result)
         return result
     tied, result = torch.zeros_like(out), torch.zeros_like(x)
     steps = edge_steps(rowptr, col)
@@ -140,9 +131,9 @@ def edge_steps(rowptr: Tensor, col: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 def _by_source(rowptr: Tensor, col: Tensor, num_sources: int) -> tuple[Tensor, Tensor]:
     """The edges grouped by source: colptr [num_sources + 1] and destinations [E]; stable."""
-    if col.device.type == "cpu" and cpu_kernels:
+    if _has_kernel(col):
         colptr, dst = col.new_zeros(num_sources + 2), torch.empty_like(col)
-        cpu_kernels.transpose(*_arrays(rowptr, col, colptr, dst))
+        cpu_kernels.transpose(*(tensor.numpy() for tensor in (rowptr, col, colptr, dst)))
         return colptr[:-1], dst
     # Bounds in the sorted sources; `bincount` would have the host wait for the device twice.
     sources, order = torch.sort(col, stable=True)
@@ -157,14 +148,12 @@ def destinations(rowptr: Tensor, col: Tensor) -> Tensor:
     return torch.repeat_interleave(rows, rowptr.diff(), output_size=len(col))
 
 
-def _has_kernel(x: Tensor) -> bool:
-    return (
-        cpu_kernels is not None
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
-        and x.is_contiguous()
-    )
+def _has_kernel(tensor: Tensor) -> bool:
+    on_cpu = tensor.device.type == "cpu" and tensor.is_contiguous()
+    return on_cpu and tensor.dtype in (torch.float32, torch.float64, torch.int32, torch.int64)
 
 
-def _arrays(*tensors: Tensor) -> tuple:
-    return tuple(tensor.detach().numpy() for tensor in tensors)
+def _run(kernel: Callable[..., None], x: Tensor, rowptr: Tensor, *others: Tensor) -> None:
+    """A compiled loop over the rows of a CSR, in the threads."""
+    arrays = [tensor.detach().numpy() for tensor in (x, rowptr, *others)]
+    cpu_kernels.run_chunks(kernel, cpu_kernels.balanced_bounds(arrays[1]), *arrays)

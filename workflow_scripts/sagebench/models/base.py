@@ -1,8 +1,8 @@
 """The network on blocks: layers of a model, with LayerNorm, ReLU and dropout between them.
 
 Each layer computes only the nodes that the next one reads. Parameters carry the names of PyG's
-layers (`convs.0.lin_l.weight`, ...), so a state dict moves between this network and that of
-`sagebench.models.pyg` as it is.
+layers (`convs.0.lin_l.weight`, ...), so a state dict moves between this network and `PygNetwork`
+(engines/pyg.py) as it is.
 """
 
 from __future__ import annotations
@@ -102,12 +102,16 @@ class Linear(nn.Module):
         self.weight = nn.Linear(in_channels, out_channels, bias=False).weight
 
 
-class Network(nn.Module):
-    """Layers of one model; the last goes straight to the classes.
+class Stack(nn.Module):
+    """Layers of one model with LayerNorm, ReLU and dropout between them; the last goes straight to
+    the classes.
 
-    model: a name of `registry`. options: of the model, as its OPTIONS declare them. dtype: what is
-    computed in, from the first aggregation on; parameters and their gradients are float32.
+    part: what of the model's module makes a layer. model: a name of `registry`. options: of the
+    model, as its OPTIONS declare them. dtype: what is computed in; parameters and their gradients
+    are float32.
     """
+
+    part: str
 
     def __init__(
         self,
@@ -120,18 +124,24 @@ class Network(nn.Module):
     ) -> None:
         """widths: of the input, of each hidden layer, and the number of classes."""
         super().__init__()
-        make = layer_class(model)
-        layers, hidden = len(widths) - 1, widths[1:-1]
-        convs = [
-            make(widths[k], widths[k + 1], last=k == layers - 1, **options or {})
-            for k in range(layers)
-        ]
-        for conv in convs:
-            conv.dtype = dtype
-        self.convs = nn.ModuleList(convs)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in hidden)
+        make = getattr(registry.load("model", model), self.part)
+        last = len(widths) - 2
+        self.convs = nn.ModuleList(
+            make(widths[k], widths[k + 1], last=k == last, **options or {}) for k in range(last + 1)
+        )
+        for layer in self.convs:
+            if isinstance(layer, Layer):
+                layer.dtype = dtype
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths[1:-1])
         self.dropout = dropout
-        self._compiled: Callable[..., Tensor] | None = None
+        self.dtype = dtype
+
+
+class Network(Stack):
+    """The layers on blocks, each in the network's dtype from its aggregation on."""
+
+    part = "Layer"
+    _compiled: Callable[..., Tensor] | None = None
 
     def forward(
         self,

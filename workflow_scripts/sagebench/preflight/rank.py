@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from sagebench.engines.loaders import SideStream
 from sagebench.engines.precision import LANGUAGES, OLDEST, find_compiler, torch_version
-from sagebench.engines.side_stream import SideStream
 from sagebench.errors import UserError
 from sagebench.files import write_json
 from sagebench.graph.store import GraphStore

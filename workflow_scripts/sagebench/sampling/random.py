@@ -18,6 +18,10 @@ GOLDEN = 0x9E3779B97F4A7C15
 NODE_STRIDE = 0xD1342543DE82EF95
 MULTIPLIER_1 = 0xBF58476D1CE4E5B9
 MULTIPLIER_2 = 0x94D049BB133111EB
+COLUMN_STRIDE = 0x9E3779B9
+ROUND_1 = 0x7FEB352D
+ROUND_2 = 0x846CA68B
+"""of the dropout mask (kernels/fused.py), in 32 bits"""
 LABOR_STREAM = 5
 """see `fold`: no two uses of one key have the same stream"""
 
@@ -44,10 +48,9 @@ def hop_key(key: int, hop: int) -> int:
 
 def hash_ids(key: int, ids: np.ndarray) -> np.ndarray:
     """`mix64(key + id * NODE_STRIDE)` for every id. ids: int [n]; returns uint64 [n]."""
-    with np.errstate(over="ignore"):
-        z = np.uint64(key) + ids.astype(np.uint64) * np.uint64(NODE_STRIDE)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
+    z = np.uint64(key) + ids.astype(np.uint64) * np.uint64(NODE_STRIDE)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
     return z ^ (z >> np.uint64(31))
 
 

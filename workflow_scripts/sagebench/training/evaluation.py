@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from sagebench.engines.base import network_arguments
-from sagebench.engines.loaders import Inputs, Loader, available_bytes, torch_view
+from sagebench.engines.loaders import Inputs, Loader, SideStream, available_bytes, torch_view
 from sagebench.engines.precision import true_float32
-from sagebench.engines.side_stream import SideStream
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Edges, Layer, Network

@@ -16,7 +16,7 @@ import torch
 
 from sagebench.attempts import Measurements
 from sagebench.engines.base import Engine, make_engine, network_arguments
-from sagebench.engines.loaders import LOADERS, Placement, available_bytes, placement_of
+from sagebench.engines.loaders import Loader, Placement, available_bytes, choose_placement
 from sagebench.engines.precision import set_precision
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
@@ -103,7 +103,7 @@ class RankSetup:
             trial, self.engine, self.store.train, self.communicator, self.clock, self.progress
         )
         kept = "mapped" if self.device.type == "cpu" else "host"
-        loader = self.engine.loader or LOADERS[kept](trial, self.store, self.device)
+        loader = self.engine.loader or Loader(trial, self.store, self.device, kept)
         self.evaluator = Evaluator(trial, self.store, self.communicator, loader, self.progress)
         self.measured.parameters = parameter_count(self.engine.model)
         if self.engine.placement:
@@ -119,7 +119,7 @@ class RankSetup:
         available = available_bytes(self.device, self.trial.memory_limit_gib)
         if available is not None:
             available = min(self.communicator.gather(available))
-        return placement_of(self.trial.placement, self.store, available)
+        return choose_placement(self.trial.placement, self.store, available)
 
     def begin_measuring(self) -> None:
         """Start the clock of the memory's peaks, and cap it where the trial says so."""
@@ -234,7 +234,7 @@ class RankSetup:
         release_memory(self.device)
         loader = evaluator.loader
         if self.engine.loader is None and self.placement().chosen == "device":
-            evaluator.loader = LOADERS["device"](self.trial, self.store, self.device)
+            evaluator.loader = Loader(self.trial, self.store, self.device, "device")
         full = evaluator.accuracy(weights, nodes, "full")
         sampled = evaluator.accuracy(weights, drawn, "sampled")
         evaluator.loader = loader
