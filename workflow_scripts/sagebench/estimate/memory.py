@@ -111,8 +111,10 @@ def card_memory(
     )
 
 
-def verdict(out_of_memory_chance: float) -> str:
-    """FITS, TIGHT or NO_FIT."""
+def verdict(out_of_memory_chance: float | None) -> str | None:
+    """FITS, TIGHT or NO_FIT; None where nobody knows."""
+    if out_of_memory_chance is None:
+        return None
     if out_of_memory_chance < UNLIKELY:
         return FITS
     return NO_FIT if out_of_memory_chance > 1 - UNLIKELY else TIGHT

@@ -9,6 +9,7 @@ results/trials/<id>/prediction.json: {"format", "model", "made_at", "store_check
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -28,7 +29,6 @@ from sagebench.estimate.time import (
     all_reduces_s,
     corrected,
     from_pilot,
-    of_outcome,
     of_outcomes,
     roofline,
 )
@@ -39,7 +39,6 @@ from sagebench.grid.site import geometry
 from sagebench.grid.trial import Trial
 from sagebench.pilot.costs import epoch_key, evaluation_key, pilot_key
 from sagebench.pilot.records import Pilot, read_pilots
-from sagebench.plan.decisions import model_version
 from sagebench.records import Damaged, Outcome, Status, read_outcome
 from sagebench.units import GIB
 
@@ -74,8 +73,7 @@ class Forecast:
     @property
     def fits(self) -> str | None:
         """FITS, TIGHT or NO_FIT; None where nobody knows."""
-        chance = self.out_of_memory_chance
-        return None if chance is None else verdict(chance)
+        return verdict(self.out_of_memory_chance)
 
     @property
     def is_known(self) -> bool:
@@ -153,27 +151,30 @@ class Forecaster:
 
     @cached_property
     def _pilots(self) -> dict[str, Pilot]:
-        return read_pilots(self.study.results, self.study.site.machine, self.warn)
+        """Those of another card than the site has now left out."""
+        found = read_pilots(self.study.results, self.study.site.machine, self.warn)
+        return {
+            key: pilot
+            for key, pilot in found.items()
+            if not (self.card and pilot.device_name) or find_card(pilot.device_name) == self.card
+        }
 
     @cached_property
-    def _observed(self) -> tuple[dict[str, list[TimeEstimate]], dict[Any, dict[str, float]]]:
-        """Times of this machine's outcomes, from whatever study, by what only trials share that
-        differ in nothing that costs time; ratios of measured over estimated epochs, by what trials
-        share that correct one another."""
-        same: dict[str, list[TimeEstimate]] = defaultdict(list)
+    def _observed(self) -> tuple[dict[str, list[Outcome]], dict[Any, dict[str, float]]]:
+        """This machine's outcomes with a timed epoch, from whatever study, by what only trials
+        share that differ in nothing that costs time; ratios of measured over estimated epochs, by
+        what trials share that correct one another."""
+        same: dict[str, list[Outcome]] = defaultdict(list)
         ratios: dict[Any, dict[str, float]] = defaultdict(dict)
         by_checksum = {probe.store_checksum: probe for probe in self.probes.values()}
         for trial, outcome in known_outcomes(self.study.results, self.without):
             probe = by_checksum.get(outcome.store.checksum) if outcome.store else None
-            if probe is None or trial.machine != self.study.site.machine:
+            epoch_s = outcome.timing and outcome.timing.epoch_median_s
+            if probe is None or trial.machine != self.study.site.machine or epoch_s is None:
                 continue
-            measured = of_outcome(trial, outcome, probe.graph)
-            if measured is None:
-                continue
-            same[epoch_key(trial, probe.store_checksum)].append(measured)
+            same[epoch_key(trial, probe.store_checksum)].append(outcome)
             if estimated := self._estimated(trial, probe):
-                ratio = measured.epoch_s / estimated.epoch_s
-                ratios[_alike(trial)][outcome.trial_id] = ratio
+                ratios[_alike(trial)][outcome.trial_id] = epoch_s / estimated.epoch_s
         return same, ratios
 
     def of(self, request: Request) -> Forecast:
@@ -181,7 +182,7 @@ class Forecaster:
         trial, probe = request.trial, self.probes.get(request.store)
         if probe is None:
             return Forecast()
-        took, pilot = self._time(trial, probe), self._pilot(trial, probe)
+        took, (pilot, evaluation) = self._time(trial, probe), self._measured(trial, probe)
         total_s = took.total_s(trial) if took else None
         power = self._power(trial, pilot) if total_s else None
         return Forecast(
@@ -189,7 +190,7 @@ class Forecaster:
             memory=self.memory(trial, probe),
             memory_limit=self._memory_limit(trial),
             pilot=pilot,
-            evaluation=self._evaluation(trial, probe),
+            evaluation=evaluation,
             time=took,
             total_s=total_s,
             energy_j=power[0] * total_s if power and total_s else None,
@@ -230,7 +231,7 @@ class Forecaster:
         if key not in self._times:
             estimate = self._estimated(trial, probe)
             if key in same:
-                estimate = of_outcomes(same[key], estimate)
+                estimate = of_outcomes(trial, same[key], probe.graph, estimate)
             elif estimate is not None and _alike(trial) in ratios:
                 estimate = corrected(estimate, ratios[_alike(trial)])
             self._times[key] = estimate
@@ -238,29 +239,22 @@ class Forecaster:
 
     def _estimated(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
         """Time estimate before outcomes: from a pilot if there is one, else the roofline."""
-        graph, sample = probe.graph, probe.sample_of(trial)
-        cost, pilot = probe.cost_of(trial, self._card_bytes), self._pilot(trial, probe)
+        sample, cost = probe.sample_of(trial), probe.cost_of(trial, self._card_bytes)
+        pilot, evaluation = self._measured(trial, probe)
         modelled = summing_s = None
-        if trial.device == "cuda" and self.card is not None and cost is not None:
-            on = (graph, self.card, geometry(trial.ranks, self.study.site).nodes)
+        if trial.device == "cuda" and self.card and cost and sample:
+            on = (probe.graph, self.card, geometry(trial.ranks, self.study.site).nodes)
             summing_s = all_reduces_s(trial, cost, *on)
-            modelled = None if sample is None else roofline(trial, cost, sample, *on)
+            modelled = roofline(trial, cost, sample, *on)
         if pilot is None or pilot.status is not Status.COMPLETED:
             return modelled
-        evaluation = self._evaluation(trial, probe)
-        return from_pilot(trial, pilot, evaluation, graph, summing_s, modelled)
+        return from_pilot(trial, pilot, evaluation, probe.graph, summing_s, modelled)
 
-    def _pilot(self, trial: Trial, probe: Probe) -> Pilot | None:
-        return self._on_this_card(pilot_key(trial, probe.store_checksum))
-
-    def _evaluation(self, trial: Trial, probe: Probe) -> Pilot | None:
-        return self._on_this_card(evaluation_key(trial, probe.store_checksum))
-
-    def _on_this_card(self, key: str) -> Pilot | None:
-        """None for what was measured on another card than the site has now."""
-        pilot = self._pilots.get(key)
-        named = pilot and pilot.device_name
-        return pilot if not (named and self.card) or find_card(named) == self.card else None
+    def _measured(self, trial: Trial, probe: Probe) -> tuple[Pilot | None, Pilot | None]:
+        """The trial's pilot, and that of its validation and test."""
+        keys = (key(trial, probe.store_checksum) for key in (pilot_key, evaluation_key))
+        pilot, evaluation = map(self._pilots.get, keys)
+        return pilot, evaluation
 
 
 def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tuple[Trial, Outcome]]:
@@ -271,6 +265,15 @@ def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tupl
             with suppress(Damaged, ValueError, TypeError, KeyError):
                 outcome = read_outcome(path)
                 yield Trial.from_json(outcome.trial), outcome
+
+
+def model_version() -> str:
+    """Ten hexadecimal digits that change with the code of the estimates."""
+    code, library = hashlib.sha256(), Path(__file__).parents[1]
+    for pattern in ("estimate/*.*", "pilot/records.py", "plan/forecast.py"):
+        for path in sorted(library.glob(pattern)):
+            code.update(path.read_bytes())
+    return code.hexdigest()[:10]
 
 
 def _alike(trial: Trial) -> tuple[object, ...]:

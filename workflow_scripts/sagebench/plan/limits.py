@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sagebench.estimate.memory import NO_FIT, TIGHT
 from sagebench.estimate.time import A_MODEL
 from sagebench.grid.expansion import Study
-from sagebench.plan.guards import over_budget
+from sagebench.plan.decisions import over_budget
 from sagebench.plan.rows import PREDICTED, PlanRow, Total, distinct
 from sagebench.records import Status
 
