@@ -19,8 +19,16 @@ from sagebench.estimate.probe import (
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import deciding_values, evaluation_key, pilot_key, step_name
-from sagebench.pilot.records import Pilot, pilots_folder, read_pilots, write_pilot
+from sagebench.pilot.records import (
+    Pilot,
+    deciding_values,
+    evaluation_key,
+    pilot_key,
+    pilots_folder,
+    read_pilots,
+    step_name,
+    write_pilot,
+)
 from sagebench.records import PeakBytes, Reason, Status
 
 PRODUCTS = GraphFacts(

@@ -19,7 +19,7 @@ from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.grid.compatibility import law_of, samples_where_placed
 from sagebench.grid.trial import Fanout, Trial
-from sagebench.pilot.costs import deciding_values, step_name
+from sagebench.pilot.records import deciding_values, step_name
 from sagebench.records import FromJson
 from sagebench.units import GIB
 

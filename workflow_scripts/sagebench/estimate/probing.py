@@ -22,7 +22,7 @@ from sagebench.files import hold, write_json
 from sagebench.graph.store import GraphStore
 from sagebench.grid.compatibility import law_of, samples_where_placed
 from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import deciding_values, step_name
+from sagebench.pilot.records import deciding_values, step_name
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
 

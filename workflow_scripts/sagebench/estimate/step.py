@@ -18,7 +18,7 @@ from sagebench.estimate.memory import expected_maximum
 from sagebench.estimate.probe import GraphFacts, Sample, Spread, StepCost
 from sagebench.estimate.trace import Recorder, tensors_in
 from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import deciding_values
+from sagebench.pilot.records import deciding_values
 from sagebench.training.trainer import LossModule
 
 META = torch.device("meta")

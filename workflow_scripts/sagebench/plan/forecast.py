@@ -37,8 +37,7 @@ from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path, prediction_path
 from sagebench.grid.site import geometry
 from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import epoch_key, evaluation_key, pilot_key
-from sagebench.pilot.records import Pilot, read_pilots
+from sagebench.pilot.records import Pilot, epoch_key, evaluation_key, pilot_key, read_pilots
 from sagebench.records import Damaged, Outcome, Status, read_outcome
 from sagebench.units import GIB
 
