@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import yaml
 
@@ -41,6 +42,7 @@ INFINIBAND_BYTES_PER_S = 20 * GB
 nodes, https://github.com/NVIDIA/nccl-tests/issues/119"""
 
 
+@final
 @dataclass(frozen=True)
 class Card:
     """Data sheet of a GPU: dense FLOP rates, a PCIe link in one direction. memory_bytes: what CUDA

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import hypot
 from statistics import NormalDist
+from typing import final
 
 from sagebench.estimate.probe import GraphFacts, Sample, StepCost, available_bytes
 from sagebench.grid.compatibility import samples_where_placed
@@ -40,6 +41,7 @@ BLAS_WORKSPACE_BYTES = 8320 * KIB
 """torch's default of CUBLAS_WORKSPACE_CONFIG, :4096:2:16:8"""
 
 
+@final
 @dataclass(frozen=True)
 class MemoryEstimate:
     """peak_bytes: what an outcome would record; low_bytes to high_bytes holds nine of ten.

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
+from typing import final
 
 from sagebench.estimate import cards
 from sagebench.estimate.cards import GB, OPERATION_S, Card
@@ -37,6 +38,7 @@ A_MODEL, MEASURED_STEPS, OUTCOMES = "a model's", "measured steps", "outcomes"
 """the basis of a time"""
 
 
+@final
 @dataclass(frozen=True)
 class TimeEstimate:
     """epoch_s: of an epoch that is not the first; low_s to high_s holds nine of ten. error:
@@ -192,7 +194,7 @@ def of_outcomes(
         epoch_s=median(epochs_s),
         error=max(OUTCOMES_SPREAD, _spread(epochs_s)),
         micro_step_s=median(epochs_s) / micro_steps_per_epoch(trial, graph),
-        start_s=middle("start_s", (one.start_to_first_step_s for one in timings)),
+        start_s=middle("start_s", (one.start_to_first_step_s for one in timings)) or 0.0,
         evaluation_s=middle("evaluation_s", map(fmean, filter(None, of_each))),
         test_s=middle("test_s", (one.test_s for one in timings)),
         basis=OUTCOMES,

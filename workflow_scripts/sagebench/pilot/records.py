@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from sagebench.files import read_object, write_json
 from sagebench.grid.compatibility import law_of, samples_where_placed
@@ -27,6 +27,7 @@ STATUSES = (Status.COMPLETED, Status.OUT_OF_MEMORY)
 """the ends that are results; anything else is a failure, which leaves no record"""
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Pilot(FromJson):
     """A result, of what and when it was measured; None is what it is not about, or what running out

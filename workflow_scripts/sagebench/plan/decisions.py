@@ -23,7 +23,7 @@ from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.trial import digest
 from sagebench.plan.forecast import Forecast, Forecaster, model_version
-from sagebench.plan.rows import ASKED, PlanRow, Total, distinct
+from sagebench.plan.rows import PlanRow, distinct, total_of
 from sagebench.records import FromJson
 from sagebench.units import hours_text
 
@@ -66,10 +66,7 @@ def fresh_decisions(study: Study) -> Decisions | None:
     found = read_object(plan_path(study))
     if found is None or found.get("format") != FORMAT or found.get("inputs") != inputs(study):
         return None
-    try:
-        return Decisions.from_json(found)
-    except TypeError:  # keys are missing
-        return None
+    return Decisions.from_json(found)
 
 
 def inputs(study: Study) -> str:
@@ -126,7 +123,7 @@ def check_decisions(study: Study) -> None:
 
 
 def decide(study: Study, forecaster: Forecaster) -> Decisions:
-    """Skipped trials and walltimes; `with_hours` adds the budget."""
+    """Skipped trials and walltimes; the hours are those of the plan without what is skipped."""
     made_from, skipped, runtimes = inputs(study), {}, {}  # before any of it is read
     skips = study.configuration.skip_predicted_out_of_memory
     margin = study.configuration.walltime_from_prediction
@@ -137,12 +134,6 @@ def decide(study: Study, forecaster: Forecaster) -> Decisions:
         elif margin is not None and (minutes := runtime(request, forecast, margin)) is not None:
             runtimes[trial_id] = minutes
     return Decisions(made_from, skipped, runtimes, node_hours=0.0)
-
-
-def with_hours(decisions: Decisions, study: Study, rows: Sequence[PlanRow]) -> Decisions:
-    """rows: of the study without what is skipped."""
-    hours = Total("", distinct(rows)).node_hours
-    return replace(decisions, node_hours=hours, refusal=refusal(study, rows))
 
 
 def runtime(request: Request, forecast: Forecast, margin: float) -> int | None:
@@ -157,11 +148,10 @@ def runtime(request: Request, forecast: Forecast, margin: float) -> int | None:
 
 def over_budget(study: Study, rows: Sequence[PlanRow]) -> str | None:
     """A sentence where the trials still to run take more than budget_node_hours."""
-    budget, rows = study.configuration.budget_node_hours, distinct(rows)
-    found = Total("", rows)
+    budget, found = study.configuration.budget_node_hours, total_of(rows)
     if budget is None or found.node_hours <= budget:
         return None
-    asked = sum(row.source == ASKED and row.to_run for row in rows)
+    asked = found.to_run - found.predicted
     basis = f"{asked} of {found.to_run} trials by their walltime_min, the others as predicted"
     if asked in (0, found.to_run):
         basis = "as asked for by walltime_min" if asked else "as predicted"
@@ -176,7 +166,7 @@ def refusal(study: Study, rows: Sequence[PlanRow]) -> str | None:
     sentence, rows = over_budget(study, rows), distinct(rows)
     if sentence is None:
         return None
-    hours = Total("", rows).node_hours
+    hours = total_of(rows).node_hours
     dropped = drops(rows, hours - study.configuration.budget_node_hours)
     lines = [
         f"  {hours_text(row.node_hours):>10}  {row.experiment}: {row.engine}, "
@@ -186,7 +176,7 @@ def refusal(study: Study, rows: Sequence[PlanRow]) -> str | None:
     ]
     if len(dropped) > DROPS_NAMED:
         lines.append(f"  and {len(dropped) - DROPS_NAMED} more (plan.csv has all)")
-    saved, enough = Total("", dropped).node_hours, f"budget_node_hours: {math.ceil(hours)}"
+    saved, enough = total_of(dropped).node_hours, f"budget_node_hours: {math.ceil(hours)}"
     lines.append(f"  {hours_text(saved):>10}  saved; {hours_text(hours - saved)} node-hours remain")
     listed = "\n".join(lines)
     return (

@@ -75,10 +75,6 @@ class Forecast:
         return verdict(self.out_of_memory_chance)
 
     @property
-    def is_known(self) -> bool:
-        return any(known is not None for known in (self.sample, self.pilot, self.time))
-
-    @property
     def memory_figures(self) -> dict[str, Any]:
         """The peak, the limit and the chance to exceed it; null where only a pilot tells that."""
         names, chance = MemoryEstimate.__dataclass_fields__, self.out_of_memory_chance
@@ -125,9 +121,9 @@ class Forecaster:
         """Of the site, where it names one."""
         return card_of(self.study.site.card) if self.study.site.card else None
 
-    @cached_property
+    @property
     def _card_bytes(self) -> int | None:
-        return None if self.card is None else self.card.memory_bytes
+        return self.card and self.card.memory_bytes
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
@@ -168,7 +164,7 @@ class Forecaster:
         by_checksum = {probe.store_checksum: probe for probe in self.probes.values()}
         for trial, outcome in known_outcomes(self.study.results, self.without):
             probe = by_checksum.get(outcome.store.checksum) if outcome.store else None
-            epoch_s = outcome.timing and outcome.timing.epoch_median_s
+            epoch_s = outcome.timing.epoch_median_s if outcome.timing else None
             if probe is None or trial.machine != self.study.site.machine or epoch_s is None:
                 continue
             same[epoch_key(trial, probe.store_checksum)].append(outcome)
@@ -289,6 +285,6 @@ def freeze_predictions(study: Study, trial_ids: Collection[str]) -> None:
         request, path = study.requests[trial_id], Path(prediction_path(study.results, trial_id))
         path.unlink(missing_ok=True)
         forecast = forecaster.of(request)
-        if forecast.is_known:
+        if forecast.sample or forecast.pilot or forecast.time:
             checksum = forecaster.probes[request.store].store_checksum
             write_json(path, {**head, "store_checksum": checksum, **forecast.to_json()})

@@ -19,7 +19,7 @@ from sagebench.grid.expansion import Study
 from sagebench.page import as_yaml, render_page, style, svg_uri
 from sagebench.plan.forecast import Forecaster, model_version
 from sagebench.plan.limits import hints, sentences
-from sagebench.plan.rows import PlanRow, Total, distinct
+from sagebench.plan.rows import PlanRow, distinct, total_of
 from sagebench.plan.tables import MARKS, device_word, every_trial, experiments
 from sagebench.records import Status
 from sagebench.units import GIB, hours_text
@@ -40,7 +40,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         study=study.name,
         machine=study.site.machine,
         unit=unit,
-        total=Total("all", trials),
+        total=total_of(rows),
         hours=hours_text,
         verdicts={fits: sum(row.fits == fits for row in trials) for fits in MARKS},
         marks=MARKS,
@@ -178,10 +178,11 @@ def _frontier(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> 
     trials, stores = [one.trial for one in requests], {one.store for one in requests}
     fanouts, batch_sizes = axes_of(trials)
     probe = forecaster.probes.get(stores.pop()) if len(stores) == 1 else None
-    for trial in cells_between(trials, probe.graph.train_nodes) if probe else ():
-        if estimate := forecaster.memory(trial, probe):
-            fits = verdict(estimate.out_of_memory_chance)
-            cells[str(trial.fanout), trial.batch_size] = Cell(estimate.needed_bytes, fits, False)
+    if probe is not None:
+        for trial in cells_between(trials, probe.graph.train_nodes):
+            if made := forecaster.memory(trial, probe):
+                cell = Cell(made.needed_bytes, verdict(made.out_of_memory_chance), False)
+                cells[str(trial.fanout), trial.batch_size] = cell
     bytes_a_seed = dict.fromkeys(map(str, fanouts), 0.0)
     for (fanout, batch_size), cell in cells.items():
         if fanout in bytes_a_seed:

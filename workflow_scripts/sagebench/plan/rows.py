@@ -14,7 +14,7 @@ from sagebench.grid.freeze import outcome_path
 from sagebench.grid.site import geometry
 from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial
 from sagebench.plan.forecast import Forecast, Forecaster
-from sagebench.records import Damaged, Outcome, Status, Timing, read_outcome
+from sagebench.records import Accuracy, Damaged, Outcome, Status, Timing, read_outcome
 
 MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
 """what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
@@ -119,7 +119,8 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
             status = Status.DAMAGED
     forecast = Forecast() if outcome else forecaster.of(request)
     memory, took, energy_kj = forecast.memory, forecast.time, None
-    timing, accuracy = (outcome and outcome.timing) or Timing(), outcome and outcome.accuracy
+    timing = (outcome.timing if outcome else None) or Timing()
+    accuracy = (outcome.accuracy if outcome else None) or Accuracy()
     total_s = _measured_s(outcome) if outcome else forecast.total_s
     skipped = outcome is None and trial_id in study.skipped
     spends = not outcome and not skipped
@@ -170,7 +171,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         energy_source=None if energy_kj is None else forecast.energy_source,
         time_source=took and took.source,
         sampled=forecast.sample and f"{forecast.sample.batches} micro-batches",
-        test_accuracy=accuracy and (accuracy.test_full or accuracy.test_sampled),
+        test_accuracy=accuracy.test_full or accuracy.test_sampled,
         time_basis=took and took.basis,
         pilot_memory_bytes=forecast.pilot and forecast.pilot.peak_memory_bytes,
     )
@@ -222,7 +223,12 @@ def totals(rows: Sequence[PlanRow]) -> list[Total]:
     """One total for each experiment, then the study's, which counts a shared trial once."""
     names = dict.fromkeys(row.experiment for row in rows)
     found = [Total(name, [row for row in rows if row.experiment == name]) for name in names]
-    return [*found, Total("all", distinct(rows))]
+    return [*found, total_of(rows)]
+
+
+def total_of(rows: Sequence[PlanRow]) -> Total:
+    """The study's."""
+    return Total("all", distinct(rows))
 
 
 def distinct(rows: Sequence[PlanRow]) -> list[PlanRow]:
