@@ -1,5 +1,5 @@
-"""GPU memory estimate of a rank: recorded step, resident tensors, spread of the samples'
-spread. Standard library only.
+"""GPU memory estimate of a rank: recorded step, resident tensors, spread of the samples. Standard
+library only.
 
 What is estimated is what outcomes measure: `peak_reserved_bytes` of the fullest rank over all
 epochs. Counted, not fitted: a step's allocations in order, what torch's allocator holds for them

@@ -177,7 +177,8 @@ class Forecaster:
         trial, probe = request.trial, self.probes.get(request.store)
         if probe is None:
             return Forecast()
-        took, (pilot, evaluation) = self._time(trial, probe), self._measured(trial, probe)
+        took, checksum = self._time(trial, probe), probe.store_checksum
+        pilot = self._pilots.get(pilot_key(trial, checksum))
         total_s = took.total_s(trial) if took else None
         power = self._power(trial, pilot) if total_s else None
         return Forecast(
@@ -185,7 +186,7 @@ class Forecaster:
             memory=self.memory(trial, probe),
             memory_limit=self._memory_limit(trial),
             pilot=pilot,
-            evaluation=evaluation,
+            evaluation=self._pilots.get(evaluation_key(trial, checksum)),
             time=took,
             total_s=total_s,
             energy_j=power[0] * total_s if power and total_s else None,
@@ -213,12 +214,10 @@ class Forecaster:
 
     def _memory_limit(self, trial: Trial) -> str | None:
         """Source of the memory limit, as text."""
-        if trial.device != "cuda":
-            return None
-        cap = trial.memory_limit_gib
-        if cap is not None and available_bytes(trial, self._card_bytes) == cap * GIB:
+        cap, on_card = trial.memory_limit_gib, trial.device == "cuda"
+        if on_card and cap is not None and available_bytes(trial, self._card_bytes) == cap * GIB:
             return f"memory_limit_gib {cap:g}"
-        return None if self.card is None else self.card.name
+        return self.card.name if on_card and self.card else None
 
     def _time(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
         """After outcomes of the same machine."""
@@ -235,7 +234,7 @@ class Forecaster:
     def _estimated(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
         """Time estimate before outcomes: from a pilot if there is one, else the roofline."""
         sample, cost = probe.sample_of(trial), probe.cost_of(trial, self._card_bytes)
-        pilot, evaluation = self._measured(trial, probe)
+        pilot = self._pilots.get(pilot_key(trial, probe.store_checksum))
         modelled = summing_s = None
         if trial.device == "cuda" and self.card and cost and sample:
             on = (probe.graph, self.card, geometry(trial.ranks, self.study.site).nodes)
@@ -243,13 +242,8 @@ class Forecaster:
             modelled = roofline(trial, cost, sample, *on)
         if pilot is None or pilot.status is not Status.COMPLETED:
             return modelled
+        evaluation = self._pilots.get(evaluation_key(trial, probe.store_checksum))
         return from_pilot(trial, pilot, evaluation, probe.graph, summing_s, modelled)
-
-    def _measured(self, trial: Trial, probe: Probe) -> tuple[Pilot | None, Pilot | None]:
-        """The trial's pilot, and that of its validation and test."""
-        keys = (key(trial, probe.store_checksum) for key in (pilot_key, evaluation_key))
-        pilot, evaluation = map(self._pilots.get, keys)
-        return pilot, evaluation
 
 
 def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tuple[Trial, Outcome]]:
