@@ -12,15 +12,23 @@ from sagebench.estimate.probe import (
     Sample,
     Spread,
     StepCost,
+    cells_between,
     path_of,
     sample_name,
-    trials_to_probe,
 )
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import deciding_values, evaluation_key, pilot_key, step_name
-from sagebench.pilot.records import Pilot, pilots_folder, read_pilots, write_pilot
+from sagebench.pilot.records import (
+    Pilot,
+    deciding_values,
+    evaluation_key,
+    pilot_key,
+    pilots_folder,
+    read_pilots,
+    step_name,
+    write_pilot,
+)
 from sagebench.records import PeakBytes, Reason, Status
 
 PRODUCTS = GraphFacts(
@@ -87,7 +95,7 @@ def probe(study: Study, leave_out: tuple[str, ...] = ()) -> None:
     for store in study.stores:
         trials = [r.trial for r in study.requests.values() if r.store == store]
         samples, steps = {}, {}
-        for trial in trials_to_probe(trials, PRODUCTS.train_nodes):
+        for trial in (*trials, *cells_between(trials, PRODUCTS.train_nodes)):
             name = sample_name(trial)
             if name in leave_out:
                 continue

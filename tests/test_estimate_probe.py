@@ -167,15 +167,6 @@ def test_what_an_interrupted_probe_took_is_kept(store, tmp_path, monkeypatch):
     assert list(load_probe(path).samples) == ["2/8"]
 
 
-def test_a_record_of_samples_alone_is_replaced(store, tmp_path, taken):
-    """As the version before wrote it."""
-    path = tmp_path / "probe.json"
-    path.write_text(json.dumps({"format": 1, "store_checksum": store.checksum, "samples": {}}))
-    assert load_probe(path) is None
-    probe = probe_store(store, [of((4, 3), 16)], path)
-    assert taken == [((4, 3), 16)] and load_probe(path) == probe
-
-
 def test_a_step_is_recorded_once_for_all_trials_that_share_it(store, tmp_path, monkeypatch):
     recorded = []
     record = probing.step_cost

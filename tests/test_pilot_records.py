@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sagebench.grid.trial import FIELD_NAMES
-from sagebench.pilot.costs import evaluation_key, pilot_key
 from sagebench.pilot.records import (
     EVALUATION_PART,
     WINDOW_PART,
-    Configuration,
     Pilot,
+    Work,
+    evaluation_key,
     missing,
+    pilot_key,
     pilots_folder,
     read_pilots,
     write_pilot,
@@ -100,23 +101,26 @@ def test_both_engines_of_pyg_evaluate_alike():
     assert len(keys) == 1
 
 
-def configuration(pilot: str, evaluation: str) -> Configuration:
-    return Configuration(make_trial(), "tiny", "checksum", pilot, evaluation)
+def work(key: str, part: str, pilot: str) -> Work:
+    return Work(key, part, make_trial(), "tiny", "checksum", pilot)
 
 
 def record(key: str = "a", status: Status = Status.COMPLETED, **values):
     return Pilot(key=key, trial={}, status=status, store_checksum="checksum", **values)
 
 
-WANTED = [configuration("a", "e"), configuration("b", "e"), configuration("c", "f")]
+WORKS = [
+    *(work(key, WINDOW_PART, key) for key in "abc"),
+    *(work(key, EVALUATION_PART, pilot) for key, pilot in ("ea", "eb", "fc")),
+]
 
 
 def works(*arguments) -> list[tuple]:
-    return [(work.key, work.configuration.pilot) for work in missing(WANTED, *arguments)]
+    return [(work.key, work.pilot) for work in missing(WORKS, *arguments)]
 
 
 def test_steps_of_all_come_before_one_evaluation_of_those_alike():
-    found = missing(WANTED, {})
+    found = missing(WORKS, {})
     assert works({}) == [("a", "a"), ("b", "b"), ("c", "c"), ("e", "a"), ("f", "c")]
     assert [work.part for work in found] == [WINDOW_PART] * 3 + [EVALUATION_PART] * 2
 

@@ -19,9 +19,8 @@ from sagebench.estimate.time import roofline
 from sagebench.files import read_json, write_json
 from sagebench.grid.freeze import outcome_path, prediction_path
 from sagebench.plan import limits
-from sagebench.plan.decisions import applied
+from sagebench.plan.decisions import applied, decide, drops, refusal
 from sagebench.plan.forecast import Forecaster, freeze_predictions
-from sagebench.plan.guards import decide, drops, refusal
 from sagebench.plan.rows import plan_rows, totals
 from sagebench.plan.tables import as_csv, as_text, device_word
 from sagebench.records import Status

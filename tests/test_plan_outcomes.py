@@ -13,10 +13,9 @@ from sagebench.estimate.memory import FITS, NO_FIT
 from sagebench.files import write_json
 from sagebench.grid.freeze import outcome_path, prediction_path
 from sagebench.plan import limits
-from sagebench.plan.decisions import applied
+from sagebench.plan.decisions import applied, decide, refusal, runtime
 from sagebench.plan.forecast import Forecaster, freeze_predictions, known_outcomes
-from sagebench.plan.frontier import Cell, Frontier, frontiers, memory_frontier
-from sagebench.plan.guards import decide, refusal, runtime
+from sagebench.plan.page import Cell, Frontier, frontiers, memory_frontier
 from sagebench.plan.rows import plan_rows, totals
 from sagebench.plan.tables import as_text
 from sagebench.records import Outcome

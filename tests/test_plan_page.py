@@ -13,8 +13,7 @@ from probed import CHECKSUM, probe
 from sagebench.files import write_json
 from sagebench.grid.freeze import outcome_path
 from sagebench.plan.forecast import Forecaster
-from sagebench.plan.frontier import frontiers
-from sagebench.plan.page import render
+from sagebench.plan.page import frontiers, render
 from sagebench.plan.rows import plan_rows
 from sagebench.plan.tables import as_text
 from sagebench.units import GIB, significant

@@ -10,16 +10,16 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from sagebench.errors import run_script
-from sagebench.files import write_atomic
+from sagebench.files import write_atomic, write_json
 from sagebench.grid.freeze import DEFAULT_CONFIGURATION, DEFAULT_SITE, study_of, study_parser
-from sagebench.plan.decisions import applied, has_guards, write_decisions
+from sagebench.plan.decisions import applied, decide, has_guards, plan_path, refusal
 from sagebench.plan.forecast import Forecaster
-from sagebench.plan.guards import decide, with_hours
 from sagebench.plan.limits import hints, sentences
-from sagebench.plan.rows import plan_rows
+from sagebench.plan.rows import plan_rows, total_of
 from sagebench.plan.tables import as_csv, as_text, device_word
 
 
@@ -42,7 +42,8 @@ def main() -> None:
     decisions = decide(study, forecaster)
     study = applied(decisions, study)
     rows = plan_rows(study, forecaster)
-    write_decisions(study, with_hours(decisions, study, rows))
+    budget = {"node_hours": total_of(rows).node_hours, "refusal": refusal(study, rows)}
+    write_json(plan_path(study), {**asdict(decisions), **budget})
     if arguments.decisions_only:
         return
     path = Path(arguments.out or f"{study.results}/{study.name}/plan.csv")

@@ -16,12 +16,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from sagebench.errors import UserError, run_script
 from sagebench.files import write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path, study_of, study_parser
+
+say = partial(print, flush=True)
 
 
 def main() -> int:
@@ -38,17 +41,19 @@ def main() -> int:
     arguments = parser.parse_args()
     study = study_of(arguments)
     if arguments.what == "image":
-        return image(study)
-    if arguments.what == "probe":
-        return probe(study, max(1, arguments.threads))
-    if arguments.what == "pilot":
+        image(study)
+    elif arguments.what == "pilot":
         from sagebench.pilot.series import Series
 
         return Series(study).run()
-    return preflight(study, arguments.ranks, arguments.out)
+    elif arguments.what == "probe":
+        probe(study, max(1, arguments.threads))
+    else:
+        preflight(study, arguments.ranks, arguments.out)
+    return 0
 
 
-def image(study: Study) -> int:
+def image(study: Study) -> None:
     from sagebench.launch.container import build_image, image_digest
 
     # A batch system ends a job with SIGTERM: as an exception it takes the half-built image along.
@@ -65,11 +70,10 @@ def image(study: Study) -> int:
     except OSError as error:
         raise UserError(f"the image {path} cannot be written: {error}") from None
     say(f"{path}: {path.stat().st_size / 1e6:,.0f} MB, {image_digest(path)}")
-    return 0
 
 
-def probe(study: Study, threads: int) -> int:
-    from sagebench.estimate.probe import path_of, trials_to_probe
+def probe(study: Study, threads: int) -> None:
+    from sagebench.estimate.probe import cells_between, path_of
     from sagebench.estimate.probing import probe_store
     from sagebench.graph.store import GraphStore
 
@@ -77,24 +81,19 @@ def probe(study: Study, threads: int) -> int:
         store = GraphStore.open(Path(manifest_path(study.results, name)).parent)
         of_store = [r.trial for r in study.requests.values() if r.store == name]
         trials = [trial for trial in of_store if trial.in_minibatches]
-        wanted, path = trials_to_probe(trials, len(store.train)), path_of(study.results, name)
+        wanted = [*trials, *cells_between(trials, len(store.train))]
+        path = path_of(study.results, name)
         probe = probe_store(store, wanted, path, threads=threads, say=say)
         say(f"{len(probe.samples)} samples and {len(probe.steps)} recorded steps: {path}")
-    return 0
 
 
-def preflight(study: Study, ranks: int, out: Path) -> int:
+def preflight(study: Study, ranks: int, out: Path) -> None:
     from sagebench.preflight.job import check_width
 
     record = check_width(study, ranks, out.with_suffix(""))
     write_json(out, record)
     for said in [*(record["problems"] or ["ok"]), *record["unknown"]]:
         say(said)
-    return 0
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A small table of cards: data sheets, and the few constants that make times and watts of them.
+"""The cards of cards.yaml, and the few constants that make times and watts of their data sheets.
 
 A figure from here is a model's, not a measurement's: the plan says so.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import yaml
 
 from sagebench.errors import UserError
-from sagebench.units import GIB
 
 GB = 1e9
 TERA = 1e12
@@ -31,8 +34,6 @@ judgement, until a pilot has measured it"""
 RELATIVE_ERROR = 0.55
 """standard deviation of the logarithm of a roofline's time: within a factor 1.7 in two of three
 cases; a judgement"""
-
-
 NVLINK_LATENCY_S, INFINIBAND_LATENCY_S = 10e-6, 40e-6
 """of an all-reduce at least, within a node and between nodes; the former:
 https://github.com/NVIDIA/nccl-tests/issues/331"""
@@ -41,6 +42,7 @@ INFINIBAND_BYTES_PER_S = 20 * GB
 nodes, https://github.com/NVIDIA/nccl-tests/issues/119"""
 
 
+@final
 @dataclass(frozen=True)
 class Card:
     """Data sheet of a GPU: dense FLOP rates, a PCIe link in one direction. memory_bytes: what CUDA
@@ -68,6 +70,9 @@ class Card:
         arithmetic_s = flops / (peak * TERA)
         return (arithmetic_s + bytes_moved / (self.bandwidth_gb_per_s * GB)) / EFFICIENCY
 
+    def moving_s(self, bytes_moved: float) -> float:
+        return bytes_moved / (self.bandwidth_gb_per_s * GB) / EFFICIENCY
+
     def all_reduce_s(self, size_bytes: float, ranks: int, nodes: int) -> float:
         """Seconds of a ring all-reduce: each rank sends 2 (R - 1) / R of the bytes."""
         if ranks == 1:
@@ -78,34 +83,10 @@ class Card:
         return latency_s + 2 * (ranks - 1) / ranks * size_bytes / bytes_per_s
 
 
-A100_SHEET = (
-    "https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/pdf/"
-    "nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf"
-)
-H100_SHEET = "https://www.nvidia.com/en-us/data-center/h100/"
-H200_SHEET = "https://www.nvidia.com/en-us/data-center/h200/"
-V100_SHEET = (
-    "https://images.nvidia.com/content/technologies/volta/pdf/volta-v100-datasheet-update-us-"
-    "1165301-r5.pdf"
-)
-L40S_SHEET = "https://www.nvidia.com/en-us/data-center/l40s/"
-
-# All-reduce within a node: A100 about 200 GB/s (https://github.com/NVIDIA/nccl-tests/issues/149),
-# the others by their NVLink's share of its 600 GB/s, or half of their PCIe link.
-# fmt: off
 CARDS = {
-    values[0]: Card(*values)
-    for values in (
-        ("A100-40GB", 42_405_855_232, 1555, 19.5, 156, 312, 31.5, 200, 400, A100_SHEET),
-        ("A100-80GB", 80 * GIB, 2039, 19.5, 156, 312, 31.5, 200, 400, A100_SHEET),
-        ("H100", 80 * GIB, 3350, 67, 494.5, 989.5, 63, 300, 700, H100_SHEET),
-        ("H200", 141 * 10**9, 4800, 67, 494.5, 989.5, 63, 300, 700, H200_SHEET),
-        ("V100-16GB", 16 * GIB, 900, 15.7, None, None, 15.75, 100, 300, V100_SHEET),
-        ("V100-32GB", 32 * GIB, 900, 15.7, None, None, 15.75, 100, 300, V100_SHEET),
-        ("L40S", 48 * 10**9, 864, 91.6, 183, 362, 31.5, 15.75, 350, L40S_SHEET),
-    )
+    name: Card(name, **values)
+    for name, values in yaml.safe_load(Path(__file__).with_name("cards.yaml").read_text()).items()
 }
-# fmt: on
 
 OF_DRIVER = re.compile(r"^(NVIDIA|Tesla) |-SXM\d| 80GB HBM3$")
 """what the driver's name of a card has more: NVIDIA A100-SXM4-40GB, NVIDIA H100 80GB HBM3"""

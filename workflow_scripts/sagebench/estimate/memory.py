@@ -1,5 +1,5 @@
-"""GPU memory estimate of a rank: recorded step, resident tensors, spread of the samples'
-spread. Standard library only.
+"""GPU memory estimate of a rank: recorded step, resident tensors, spread of the samples. Standard
+library only.
 
 What is estimated is what outcomes measure: `peak_reserved_bytes` of the fullest rank over all
 epochs. Counted, not fitted: a step's allocations in order, what torch's allocator holds for them
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import hypot
 from statistics import NormalDist
+from typing import final
 
 from sagebench.estimate.probe import GraphFacts, Sample, StepCost, available_bytes
 from sagebench.grid.trial import Trial
@@ -39,6 +40,7 @@ BLAS_WORKSPACE_BYTES = 8320 * KIB
 """torch's default of CUBLAS_WORKSPACE_CONFIG, :4096:2:16:8"""
 
 
+@final
 @dataclass(frozen=True)
 class MemoryEstimate:
     """peak_bytes: what an outcome would record; low_bytes to high_bytes holds nine of ten.
@@ -110,8 +112,10 @@ def card_memory(
     )
 
 
-def verdict(out_of_memory_chance: float) -> str:
-    """FITS, TIGHT or NO_FIT."""
+def verdict(out_of_memory_chance: float | None) -> str | None:
+    """FITS, TIGHT or NO_FIT; None where nobody knows."""
+    if out_of_memory_chance is None:
+        return None
     if out_of_memory_chance < UNLIKELY:
         return FITS
     return NO_FIT if out_of_memory_chance > 1 - UNLIKELY else TIGHT

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from sagebench.errors import UserError
 from sagebench.files import read_json
 from sagebench.grid.trial import Fanout, Trial
-from sagebench.pilot.costs import deciding_values, step_name
+from sagebench.pilot.records import deciding_values, step_name
 from sagebench.records import FromJson
 from sagebench.units import GIB
 
-FORMAT, WITHOUT_STEPS = 2, 1
+FORMAT = 2
 CONTEXT_BYTES = GIB // 2
 """of a card that the CUDA context, its kernels and libraries take, and the allocator never gets"""
 MOST_FANOUTS, MOST_BATCH_SIZES = 24, 14
@@ -55,17 +55,10 @@ class GraphFacts(FromJson):
             item_bytes = int("".join(filter(str.isdigit, arrays[name]["dtype"]))) // 8
             return prod(arrays[name]["shape"]) * item_bytes
 
-        return cls(
-            num_nodes=manifest["num_nodes"],
-            num_edges=manifest["num_edges"],
-            num_features=manifest["num_features"],
-            num_classes=manifest["num_classes"],
-            train_nodes=arrays["train"]["shape"][0],
-            valid_nodes=arrays["valid"]["shape"][0],
-            test_nodes=arrays["test"]["shape"][0],
-            index_bytes=size_bytes("colptr") + size_bytes("row"),
-            feature_bytes=size_bytes("features"),
-        )
+        splits = {f"{name}_nodes": arrays[name]["shape"][0] for name in ("train", "valid", "test")}
+        index_bytes = size_bytes("colptr") + size_bytes("row")
+        sizes = {"index_bytes": index_bytes, "feature_bytes": size_bytes("features")}
+        return cls.from_json({**manifest, **splits, **sizes})
 
     def micro_batches(self, batch_size: int) -> int:
         """Micro-batches with seeds in an epoch, over all ranks; the last may be a smaller one."""
@@ -86,6 +79,7 @@ class Spread(FromJson):
     std: float
 
 
+@final
 @dataclass(frozen=True)
 class Sample(FromJson):
     """Sample sizes of one (fanout, batch size): distinct nodes and edges of a micro-batch.
@@ -109,13 +103,11 @@ class Sample(FromJson):
 class StepCost(FromJson):
     """A micro-step of one configuration on one graph, recorded on no device (estimate/step.py).
 
-    values, placement: what decides it. parameters: of the model. flops, bytes_moved, operations
-    (about the launches), batch_bytes and trace (as AllocationTrace.events has it): of a
-    micro-batch of the mean size; typical_live_bytes: what it has in use at its peak.
-    largest_z: standard deviations from the mean to the largest micro-batch that was replayed;
-    live_bytes, held_bytes, held_std_bytes, needed_bytes, beside_bytes: of it: in use,
-    held by the allocator, and how that differs with the order of the steps, what it cannot do
-    without, and its batch where that lies beside the step; typical_beside_bytes: of the mean.
+    values, placement: what decides it. flops to trace (as AllocationTrace.events has it) and
+    typical_*: of a micro-batch of the mean size. largest_z: standard deviations from the mean to
+    the largest that was replayed, of which are live_bytes: in use at its peak; held_bytes,
+    held_std_bytes: held by the allocator, and how that differs with the order of the steps;
+    needed_bytes: what it cannot do without; beside_bytes: its batch, where beside the step.
     """
 
     values: dict[str, Any]
@@ -182,11 +174,9 @@ def path_of(results: str | os.PathLike[str], store: str) -> Path:
 
 
 def load_probe(path: str | os.PathLike[str]) -> Probe | None:
-    """The probe in a file; None: no such file, or the version before wrote it, without steps.
-    Raises UserError for a file that is none."""
+    """The probe in a file; None: no such file. Raises UserError for a file that is none."""
     try:
-        record = read_json(path)
-        return None if record["format"] == WITHOUT_STEPS else Probe.from_json(record)
+        return Probe.from_json(read_json(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -197,12 +187,9 @@ def load_probe(path: str | os.PathLike[str]) -> Probe | None:
 
 def available_bytes(trial: Trial, device_bytes: int | None) -> float | None:
     """Bytes that a rank may use on a card of `device_bytes`; None: no limit is known."""
-    limits: list[float] = []
-    if device_bytes is not None:
-        limits.append(device_bytes - CONTEXT_BYTES)
-    if trial.memory_limit_gib is not None:
-        limits.append(trial.memory_limit_gib * GIB)
-    return min(limits, default=None)
+    of_card = None if device_bytes is None else device_bytes - CONTEXT_BYTES
+    cap = None if trial.memory_limit_gib is None else trial.memory_limit_gib * GIB
+    return min((limit for limit in (of_card, cap) if limit is not None), default=None)
 
 
 def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> str:
@@ -224,16 +211,6 @@ def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> s
     return "device" if fits else "host"
 
 
-def trials_to_probe(trials: Sequence[Trial], train_nodes: int) -> list[Trial]:
-    """The trials of one store, and those of the cells between them, engine by engine."""
-    between = [
-        trial
-        for engine in dict.fromkeys(trial.engine for trial in trials)
-        for trial in cells_between([t for t in trials if t.engine == engine], train_nodes)
-    ]
-    return [*trials, *between]
-
-
 def axes_of(trials: Sequence[Trial]) -> tuple[list[Fanout], list[int]]:
     """The fanouts and batch sizes that are asked for most."""
     fanouts = Counter(trial.fanout for trial in trials).most_common(MOST_FANOUTS)
@@ -241,25 +218,18 @@ def axes_of(trials: Sequence[Trial]) -> tuple[list[Fanout], list[int]]:
     return [fanout for fanout, _ in fanouts], sorted(size for size, _ in sizes)
 
 
-def cells_between(trials: Sequence[Trial], train_nodes: int) -> list[Trial]:
-    """Trials that no one asks for, of one engine: the cells of the picture near those that are.
+def cells_between(trials: Sequence[Trial], train_nodes: int) -> Iterator[Trial]:
+    """Trials that no one asks for: the cells of an engine's picture near those that are.
 
     Each is the trial of the same fanout whose batch size is nearest, with the cell's.
     """
-    fanouts, batch_sizes = axes_of(trials)
-    asked: dict[Fanout, dict[int, Trial]] = {}
-    for trial in trials:
-        asked.setdefault(trial.fanout, {})[trial.batch_size] = trial
-    between = []
-    for fanout in fanouts:
-        there = asked[fanout]
-        for batch_size in batch_sizes:
-            nearest = min(there, key=lambda size: _ratio(size, batch_size))
-            near = _ratio(nearest, batch_size) <= WITHIN
-            if batch_size not in there and near and batch_size <= train_nodes:
-                between.append(replace(there[nearest], batch_size=batch_size))
-    return between
-
-
-def _ratio(a: float, b: float) -> float:
-    return max(a / b, b / a)
+    for engine in dict.fromkeys(trial.engine for trial in trials):
+        of_engine = [trial for trial in trials if trial.engine == engine]
+        fanouts, batch_sizes = axes_of(of_engine)
+        for fanout in fanouts:
+            there = {one.batch_size: one for one in of_engine if one.fanout == fanout}
+            for cell in batch_sizes:
+                apart = {size: max(size / cell, cell / size) for size in there}
+                nearest = min(apart, key=apart.__getitem__)
+                if cell not in there and apart[nearest] <= WITHIN and cell <= train_nodes:
+                    yield replace(there[nearest], batch_size=cell)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from sagebench.estimate.step import step_cost
 from sagebench.files import hold, write_json
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import deciding_values, step_name
+from sagebench.pilot.records import deciding_values, step_name
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import SeedOrder, sample_key
 
@@ -61,19 +62,13 @@ def probe_store(
             probe = load_probe(path)
         if probe is None or probe.store_checksum != store.checksum:
             probe = Probe(store.checksum, GraphFacts.of_manifest(store.manifest))
-        _sample(probe, store, trials, path, threads, say)
-        _record(probe, trials, path, say)
+        for done in chain(_sample(probe, store, trials, threads), _record(probe, trials)):
+            write_json(path, probe.to_json())
+            say(done)
     return probe
 
 
-def _sample(
-    probe: Probe,
-    store: GraphStore,
-    trials: list[Trial],
-    path: Path,
-    threads: int,
-    say: Callable[[str], None],
-) -> None:
+def _sample(probe: Probe, store: GraphStore, trials: list[Trial], threads: int) -> Iterator[str]:
     wanted = {sample_name(trial): trial for trial in trials}
     missing = [(name, trial) for name, trial in wanted.items() if name not in probe.samples]
     samplers: dict[str, CpuSampler] = {}
@@ -84,8 +79,7 @@ def _sample(
             samplers[law] = kind(store.colptr, store.row, threads=threads)
         sample = take_sample(samplers[law], store.train, trial.fanout, trial.batch_size)
         probe.samples[name] = sample
-        write_json(path, probe.to_json())
-        say(
+        yield (
             f"sampled {done} of {len(missing)}: {name}: {sample.nodes.mean:,.0f} nodes, "
             f"{sample.edges.mean:,.0f} edges, from {sample.batches} micro-batches"
         )
@@ -97,39 +91,12 @@ def take_sample(
     """Sample until the means are known well enough, and the epoch's smaller last micro-batch."""
     order = SeedOrder(train_nodes, batch_size, accumulation=1, ranks=1, seed=SEED)
     whole, rest = divmod(len(train_nodes), batch_size)
-    batches = order.micro_batches(EPOCH, 0)
+    batches, hops = order.micro_batches(EPOCH, 0), len(fanout) + 1
     full: list[Counts] = []
     while len(full) < min(whole, MOST_BATCHES, batches_needed(full)):
         batch = next(batches)
         full.append(count(sampler, fanout, batch.seeds, batch.index))
     last = [count(sampler, fanout, order.permutation(EPOCH)[-rest:], whole)] if rest else []
-    return make_sample(fanout, batch_size, full, last, whole)
-
-
-def count(sampler: CpuSampler, fanout: tuple[int, ...], seeds: np.ndarray, index: int) -> Counts:
-    blocks = sampler.sample(seeds, fanout, sample_key(SEED, EPOCH, index))
-    return (*blocks.nodes_per_hop, *blocks.edges_per_hop)
-
-
-def batches_needed(counts: Sequence[Counts]) -> int:
-    """How many micro-batches give every mean to STANDARD_ERROR, by the spread of these."""
-    if len(counts) < FEWEST_BATCHES:
-        return FEWEST_BATCHES
-    found = np.array(counts, float)
-    relative = found.std(0, ddof=1) / np.maximum(found.mean(0), 1)
-    return int(np.ceil((np.max(relative) / STANDARD_ERROR) ** 2))
-
-
-def make_sample(
-    fanout: tuple[int, ...],
-    batch_size: int,
-    full: Sequence[Counts],
-    last: Sequence[Counts],
-    whole: int,
-) -> Sample:
-    """full: some of the epoch's `whole` micro-batches of batch_size seeds. last: the one with
-    fewer, where there is one."""
-    hops = len(fanout) + 1
 
     def with_sums(counts: Sequence[Counts]) -> np.ndarray:
         table = np.array(counts, float)
@@ -152,7 +119,21 @@ def make_sample(
     )
 
 
-def _record(probe: Probe, trials: list[Trial], path: Path, say: Callable[[str], None]) -> None:
+def count(sampler: CpuSampler, fanout: tuple[int, ...], seeds: np.ndarray, index: int) -> Counts:
+    blocks = sampler.sample(seeds, fanout, sample_key(SEED, EPOCH, index))
+    return (*blocks.nodes_per_hop, *blocks.edges_per_hop)
+
+
+def batches_needed(counts: Sequence[Counts]) -> int:
+    """How many micro-batches give every mean to STANDARD_ERROR, by the spread of these."""
+    if len(counts) < FEWEST_BATCHES:
+        return FEWEST_BATCHES
+    found = np.array(counts, float)
+    relative = found.std(0, ddof=1) / np.maximum(found.mean(0), 1)
+    return int(np.ceil((np.max(relative) / STANDARD_ERROR) ** 2))
+
+
+def _record(probe: Probe, trials: list[Trial]) -> Iterator[str]:
     missing: dict[str, tuple[Trial, str, int]] = {}
     for trial in trials:
         values = deciding_values(trial)
@@ -167,6 +148,5 @@ def _record(probe: Probe, trials: list[Trial], path: Path, say: Callable[[str], 
         sample = probe.samples[sample_name(trial)]
         probe.steps[name] = step_cost(trial, sample, probe.graph, placement, micro_batches)
         if time.monotonic() - saved_s > SAVED_EVERY_S or done == len(missing):
-            write_json(path, probe.to_json())
             saved_s = time.monotonic()
-            say(f"recorded {done} of {len(missing)} steps")
+            yield f"recorded {done} of {len(missing)} steps"

@@ -18,7 +18,7 @@ from sagebench.estimate.memory import expected_maximum
 from sagebench.estimate.probe import GraphFacts, Sample, Spread, StepCost
 from sagebench.estimate.trace import Recorder, tensors_in
 from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import deciding_values
+from sagebench.pilot.records import deciding_values
 from sagebench.training.trainer import LossModule
 
 META = torch.device("meta")
@@ -35,14 +35,11 @@ class AsOnGpu(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None) -> Any:
         if function is torch.nn.functional.dropout:
             function = _dropout
-        elif function is torch.Tensor.__getitem__ and _masks_columns(args[1]):
-            return args[0].clone()
+        elif function is torch.Tensor.__getitem__ and isinstance(args[1], tuple):
+            mask = args[1][-1]
+            if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.is_meta:
+                return args[0].clone()
         return function(*args, **(kwargs or {}))
-
-
-def _masks_columns(index: Any) -> bool:
-    mask = index[-1] if isinstance(index, tuple) else None
-    return isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.is_meta
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -72,10 +69,13 @@ class StepRecorder:
     def record(self, nodes_per_hop: Sequence[int], edges_per_hop: Sequence[int]) -> RecordedStep:
         """nodes_per_hop: of the hops 0 (the seed nodes) to L. edges_per_hop: of the hops 1 to L."""
         batch = self._batch(nodes_per_hop, edges_per_hop)
+        storages = [tensor.untyped_storage() for tensor in tensors_in((batch.inputs, batch.labels))]
+        lies_in = {storage._cdata: storage.nbytes() for storage in storages}
+        lies_in.pop(self.features.untyped_storage()._cdata, None)
         with Recorder() as recorder:
             self._step(batch)
         return RecordedStep(
-            batch_bytes=_storages(batch, but=self.features),
+            batch_bytes=tuple(lies_in.values()),
             trace=recorder.trace,
             flops=recorder.flops,
             bytes_moved=recorder.bytes_moved,
@@ -95,31 +95,23 @@ class StepRecorder:
             (loss / batch.micro_batch.step_seeds).backward()
 
 
-def _storages(batch: Batch, but: Tensor) -> tuple[int, ...]:
-    """Bytes of everything that a batch's tensors lie in, other than those of `but`."""
-    storages = [tensor.untyped_storage() for tensor in tensors_in((batch.inputs, batch.labels))]
-    found = {storage._cdata: storage.nbytes() for storage in storages}
-    found.pop(but.untyped_storage()._cdata, None)
-    return tuple(found.values())
-
-
 def sizes_at(sample: Sample, graph: GraphFacts, z: float) -> tuple[list[int], list[int]]:
     """Nodes of the hops 0 to L and edges of the hops 1 to L of a micro-batch that lies `z` standard
     deviations above the mean in all hops at once, as far as their sums spread; never more nodes
     than the graph has."""
-    nodes = _shifted(sample.nodes_per_hop, sample.nodes, z)
-    edges = _shifted(sample.edges_per_hop, sample.edges, z)
+
+    def shifted(per_hop: Sequence[Spread], total: Spread) -> list[int]:
+        together = sum(spread.std for spread in per_hop)
+        share = total.std / together if together else 0.0
+        return [max(0, round(spread.full_mean + z * share * spread.std)) for spread in per_hop]
+
+    nodes = shifted(sample.nodes_per_hop, sample.nodes)
+    edges = shifted(sample.edges_per_hop, sample.edges)
     room = graph.num_nodes
     for k, count in enumerate(nodes):
         nodes[k] = min(count, room)
         room -= nodes[k]
     return nodes, edges
-
-
-def _shifted(per_hop: Sequence[Spread], total: Spread, z: float) -> list[int]:
-    together = sum(spread.std for spread in per_hop)
-    share = total.std / together if together else 0.0
-    return [max(0, round(spread.full_mean + z * share * spread.std)) for spread in per_hop]
 
 
 def step_cost(

@@ -8,18 +8,13 @@ Outcomes of the same machine take over as they come. Standard library only.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
+from typing import final
 
-from sagebench.estimate.cards import (
-    GB,
-    OPERATION_S,
-    RELATIVE_ERROR,
-    SAMPLED_EDGES_PER_S,
-    START_S,
-    Card,
-)
+from sagebench.estimate import cards
+from sagebench.estimate.cards import GB, OPERATION_S, Card
 from sagebench.estimate.memory import FLOAT, NINE_OF_TEN
 from sagebench.estimate.probe import GraphFacts, Sample, StepCost
 from sagebench.grid.trial import Trial
@@ -43,6 +38,7 @@ A_MODEL, MEASURED_STEPS, OUTCOMES = "a model's", "measured steps", "outcomes"
 """the basis of a time"""
 
 
+@final
 @dataclass(frozen=True)
 class TimeEstimate:
     """epoch_s: of an epoch that is not the first; low_s to high_s holds nine of ten. error:
@@ -105,25 +101,26 @@ def roofline(
         moved += SAMPLER_NODE_BYTES * graph.num_nodes * (trial.layers - 1)
         draws = sum(max(k, 0) for k in trial.fanout)
         operations = SAMPLER_OPERATIONS_A_HOP * trial.layers + SAMPLER_OPERATIONS_A_DRAW * draws
-        micro_s = step_s + max(card.device_s(0, moved, "fp32") or 0.0, operations * OPERATION_S)
+        micro_s = step_s + max(card.moving_s(moved), operations * OPERATION_S)
     else:
-        sampling_s = (
-            edges / SAMPLED_EDGES_PER_S + FLOAT * graph.num_features * sample.nodes.mean / (GB * 5)
-        )
+        gathered_bytes = FLOAT * graph.num_features * sample.nodes.mean
+        sampling_s = edges / cards.SAMPLED_EDGES_PER_S + gathered_bytes / (GB * 5)
         copy_s = sum(cost.batch_bytes) / (card.pcie_gb_per_s * GB)
         micro_s, workers = step_s + copy_s, trial.sampling_workers
         micro_s = max(micro_s, sampling_s / workers) if workers else micro_s + sampling_s
     epoch_s = micro_steps_per_epoch(trial, graph) * micro_s
     epoch_s += all_reduces_s(trial, cost, graph, card, nodes)
-    full_s = _full_evaluation_s(trial, graph, card)
+    # Over the full graph every layer reads a row for every edge.
+    columns = graph.num_features + (trial.layers - 1) * trial.hidden_channels
+    full_s = card.moving_s(FLOAT * graph.num_edges * columns)
     sampled_s = step_s / PASSES / trial.batch_size  # a node
     tested = min(trial.sampled_test_nodes or graph.test_nodes, graph.test_nodes)
     validation_s = full_s if trial.validation == "full" else sampled_s * graph.valid_nodes
     return TimeEstimate(
         epoch_s=epoch_s,
-        error=RELATIVE_ERROR,
+        error=cards.RELATIVE_ERROR,
         micro_step_s=micro_s,
-        start_s=START_S,
+        start_s=cards.START_S,
         evaluation_s=validation_s / trial.ranks,
         test_s=(full_s + sampled_s * tested) / trial.ranks,
         basis=A_MODEL,
@@ -135,12 +132,6 @@ def all_reduces_s(trial: Trial, cost: StepCost, graph: GraphFacts, card: Card, n
     """Seconds of an epoch's all-reduces."""
     once_s = card.all_reduce_s(FLOAT * cost.parameters, trial.ranks, nodes)
     return steps_per_epoch(trial, graph) * once_s
-
-
-def _full_evaluation_s(trial: Trial, graph: GraphFacts, card: Card) -> float:
-    """Every layer reads a row for every edge of the graph."""
-    columns = graph.num_features + (trial.layers - 1) * trial.hidden_channels
-    return card.device_s(0, FLOAT * graph.num_edges * columns, "fp32") or 0.0
 
 
 def from_pilot(
@@ -186,42 +177,29 @@ def from_pilot(
     )
 
 
-def of_outcome(trial: Trial, outcome: Outcome, graph: GraphFacts) -> TimeEstimate | None:
-    """What it measured; None where no epoch but the first was timed."""
-    timing = outcome.timing
-    if timing is None or timing.epoch_median_s is None:
-        return None
-    validations = [one.evaluation_s for one in outcome.epochs if one.evaluation_s is not None]
-    return TimeEstimate(
-        epoch_s=timing.epoch_median_s,
-        error=0.0,
-        micro_step_s=timing.epoch_median_s / micro_steps_per_epoch(trial, graph),
-        start_s=timing.start_to_first_step_s,
-        evaluation_s=fmean(validations) if validations else None,
-        test_s=timing.test_s,
-        basis=OUTCOMES,
-        source="an outcome",
-        used=(outcome.trial_id,),
-    )
+def of_outcomes(
+    trial: Trial, outcomes: Sequence[Outcome], graph: GraphFacts, estimate: TimeEstimate | None
+) -> TimeEstimate:
+    """Medians of outcomes of the very configuration, all of them with a timed epoch; `estimate` for
+    what none of them measured."""
+    timings = [one.timing for one in outcomes if one.timing]
+    epochs_s = [one.epoch_median_s for one in timings if one.epoch_median_s is not None]
+    of_each = [[e.evaluation_s for e in o.epochs if e.evaluation_s is not None] for o in outcomes]
 
-
-def of_outcomes(same: Sequence[TimeEstimate], estimate: TimeEstimate | None) -> TimeEstimate:
-    """Times of outcomes of the very configuration; `estimate` for what none of them measured."""
-
-    def middle(name: str) -> float | None:
-        known = [getattr(one, name) for one in same if getattr(one, name) is not None]
+    def middle(name: str, measured: Iterable[float | None]) -> float | None:
+        known = [one for one in measured if one is not None]
         return median(known) if known else getattr(estimate, name, None)
 
-    return replace(
-        same[0],
-        epoch_s=median(one.epoch_s for one in same),
-        error=max(OUTCOMES_SPREAD, _spread([one.epoch_s for one in same])),
-        micro_step_s=median(one.micro_step_s for one in same),
-        start_s=middle("start_s") or 0.0,
-        evaluation_s=middle("evaluation_s"),
-        test_s=middle("test_s"),
-        source=f"{_outcomes(len(same))} of the same configuration",
-        used=tuple(name for one in same for name in one.used),
+    return TimeEstimate(
+        epoch_s=median(epochs_s),
+        error=max(OUTCOMES_SPREAD, _spread(epochs_s)),
+        micro_step_s=median(epochs_s) / micro_steps_per_epoch(trial, graph),
+        start_s=middle("start_s", (one.start_to_first_step_s for one in timings)) or 0.0,
+        evaluation_s=middle("evaluation_s", map(fmean, filter(None, of_each))),
+        test_s=middle("test_s", (one.test_s for one in timings)),
+        basis=OUTCOMES,
+        source=f"{_outcomes(len(outcomes))} of the same configuration",
+        used=tuple(one.trial_id for one in outcomes),
     )
 
 

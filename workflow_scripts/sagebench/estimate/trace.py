@@ -8,6 +8,7 @@ a fraction of a second.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -101,11 +102,9 @@ IN_PLACE = {
 
 def _is_alone(tensor: Tensor) -> bool:
     """Whether no other tensor shares its storage."""
-    return _holders(tensor) <= _holders(torch.empty(1, device="meta"))
-
-
-def _holders(tensor: Tensor) -> int:
-    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    both = tensor, torch.empty(1, device="meta")
+    holders, of_one = (torch._C._storage_Use_Count(t.untyped_storage()._cdata) for t in both)
+    return holders <= of_one
 
 
 RESERVES = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
@@ -162,12 +161,10 @@ def _flops(operation: Any, args: Any, kwargs: Any, out: Any) -> int:
         return 0
     if hasattr(formula, "__wrapped__"):  # takes tensors
         return formula(*args, **kwargs, out_val=out)
-    args, kwargs, out_shape = tree_map(_shape, (args, kwargs, out))  # torch 2.1
+    args, kwargs, out_shape = tree_map(  # torch 2.1
+        lambda value: value.shape if isinstance(value, Tensor) else value, (args, kwargs, out)
+    )
     return formula(*args, **kwargs, out_shape=out_shape)
-
-
-def _shape(value: Any) -> Any:
-    return value.shape if isinstance(value, Tensor) else value
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -177,11 +174,10 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 
 def _sizes(tensors: Sequence[Tensor]) -> int:
-    return sum(map(_size, tensors))
-
-
-def _size(tensor: Tensor) -> int:
-    count = tensor.element_size()
-    for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        count *= length if stride else min(length, 1)
-    return count
+    """Bytes, of an expanded dimension once."""
+    total = 0
+    for tensor in tensors:
+        sizes = zip(tensor.shape, tensor.stride(), strict=True)
+        lengths = (length if stride else min(length, 1) for length, stride in sizes)
+        total += tensor.element_size() * prod(lengths)
+    return total

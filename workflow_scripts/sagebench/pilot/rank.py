@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 
 from sagebench.files import write_json
 from sagebench.measure.memory import release_memory
-from sagebench.pilot.costs import WINDOW_PART
+from sagebench.pilot.records import WINDOW_PART
 from sagebench.training.setup import RankSetup
 from sagebench.training.trainer import EpochSums, synchronise_device
 
@@ -28,9 +27,9 @@ EPOCHS = 2
 
 
 class Stretch(NamedTuple):
-    """Micro-steps of one epoch. steps_s: of each; time_s: of all, the optimizer's steps included;
-    neither has the wait for a first batch. epoch_s: of the whole epoch, None where it was ended
-    early. nodes, edges: of all of them."""
+    """Micro-steps of one epoch. steps_s: of each that has seed nodes; time_s: of all; both with the
+    optimizer's steps, and without the wait for a first batch. epoch_s: of the whole epoch, None
+    where it was ended early. nodes, edges: of all of them."""
 
     steps_s: list[float]
     time_s: float
@@ -70,17 +69,16 @@ class PilotRun(RankSetup):
         return {**found, "memory": self.peak.read(), "start_to_first_step_s": started_s}
 
     def _evaluation(self) -> dict[str, Any]:
+        """Both end with a figure read from the device, and so with all it was given."""
         weights = self.engine.model.state_dict()
-
-        def validation() -> None:
+        with self.clock("evaluation"):
+            began = time.perf_counter()
             self.validate(weights)
             release_memory(self.device)
-
-        with self.clock("evaluation"):
-            return {
-                "evaluation_s": seconds_of(validation),
-                "test_s": seconds_of(lambda: self.test(weights)),
-            }
+            between = time.perf_counter()
+            self.test(weights)
+        ended = time.perf_counter()
+        return {"evaluation_s": between - began, "test_s": ended - between}
 
     def _stretches(self) -> list[Stretch]:
         """A part of the second epoch, behind its first micro-steps, or whole epochs behind the
@@ -118,62 +116,56 @@ class PilotRun(RankSetup):
         """Train in an epoch and time it from micro-step `first` on. last: where it is left; None:
         at its end."""
         sums = EpochSums(epoch, self.trial.layers, self.device)
-        marks = Marks(self.device)
+        last = last or self.trainer.micro_steps_per_epoch
+        marks: list[Any] = []
         waits_s: list[float] = []
-        ends: list[tuple[float, int, int, float | None]] = []
-
-        def look() -> None:
-            synchronise_device(self.device)
-            ends.append((time.perf_counter(), sums.nodes, sums.edges, self.node_energy_j()))
+        ends: list[tuple[int, int, float | None]] = []
 
         def stops(_: EpochSums) -> bool:
             self.check_deadline()
             waits_s.append(sums.wait_s)
             if sums.micro_steps in (first, last):
-                look()
+                synchronise_device(self.device)
+                ends.append((sums.nodes, sums.edges, self.node_energy_j()))
             if sums.micro_steps >= first:
-                marks.add()
+                marks.append(mark(self.device))
             return sums.micro_steps == last
 
         record = self.trainer.epoch(sums, stops)
         if record is not None:
-            waits_s.append(sums.wait_s)
-            marks.add()
-            look()
-        first_batch_s = waits_s[1]
-        steps_s = marks.between_s()[: self.micro_batches - first]
-        (began, nodes_before, edges_before, joules_before), (ended, nodes, edges, joules) = ends[:2]
-        time_s, nodes, edges = ended - began, nodes - nodes_before, edges - edges_before
+            stops(sums)
+        synchronise_device(self.device)
+        steps_s, first_batch_s = between_s(marks), waits_s[1]
         if first == 0:
             steps_s[0] = max(0.0, steps_s[0] - first_batch_s)
-            time_s -= first_batch_s
-        energy_j = None if joules is None or joules_before is None else joules - joules_before
-        epoch_s = None if record is None else record.time_s
-        return Stretch(steps_s, time_s, first_batch_s, epoch_s, nodes, edges, energy_j)
+        (nodes_before, edges_before, joules_before), (nodes, edges, joules) = ends
+        return Stretch(
+            steps_s=steps_s[: self.micro_batches - first],
+            time_s=sum(steps_s),
+            first_batch_s=first_batch_s,
+            epoch_s=None if record is None else record.time_s,
+            nodes=nodes - nodes_before,
+            edges=edges - edges_before,
+            energy_j=None if joules is None or joules_before is None else joules - joules_before,
+        )
 
 
-class Marks:
-    """When each micro-step began, on the device's own clock where that is a GPU: there the host
-    is ahead of what it has given it."""
+def mark(device: torch.device) -> torch.cuda.Event | float:
+    """When a micro-step begins, on the device's own clock where that is a GPU: there the host is
+    ahead of what it has given it."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
-    def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._times: list[float] = []
-        self._events: list[torch.cuda.Event] = []
 
-    def add(self) -> None:
-        if self._on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self._events.append(event)
-        else:
-            self._times.append(time.perf_counter())
-
-    def between_s(self) -> list[float]:
-        """Seconds from each mark to the next, once the device has come to all of them."""
-        if self._on_gpu:
-            return [one.elapsed_time(after) / 1000 for one, after in pairwise(self._events)]
-        return [after - one for one, after in pairwise(self._times)]
+def between_s(marks: list[Any]) -> list[float]:
+    """Seconds from each mark to the next, once the device has come to all of them."""
+    on_gpu = isinstance(marks[0], torch.cuda.Event)
+    return [
+        one.elapsed_time(after) / 1000 if on_gpu else after - one for one, after in pairwise(marks)
+    ]
 
 
 def whole_steps(micro_steps: int, accumulation: int) -> int:
@@ -199,10 +191,3 @@ def window(stretches: list[Stretch]) -> dict[str, Any]:
         "edges": sum(one.edges for one in stretches) / len(steps_s),
         "energy_j": sum(energies_j) if energies_j else None,
     }
-
-
-def seconds_of(work: Callable[[], Any]) -> float:
-    """Of what ends with a figure read from the device, and so with all it was given."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

@@ -1,32 +1,24 @@
-"""Pilots: what a process measured of a configuration on a machine, in a file each, and which of a
-study's are to be measured yet.
+"""Pilots: what a process measured of a configuration on a machine, in a file each; which values of
+a trial affect which cost, and so which trials share a pilot; and what is to be measured yet.
 
 results/pilots/MACHINE/KEY.json is a `Pilot`: a few micro-steps, or, where KEY begins with
-`evaluation-`, validation and test of the configurations that evaluate alike.
+`evaluation-`, validation and test of the configurations that evaluate alike. No torch is imported:
+Snakemake reads it where it parses.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
-from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import (
-    EVALUATION,
-    EVALUATION_PART,
-    PILOT,
-    WINDOW_PART,
-    evaluation_key,
-    neutral,
-    pilot_key,
-)
+from sagebench.grid.trial import FIELD_NAMES, Trial, digest
 from sagebench.records import FromJson, PeakBytes, Reason, Status
 
 FORMAT = 1
@@ -34,6 +26,7 @@ STATUSES = (Status.COMPLETED, Status.OUT_OF_MEMORY)
 """the ends that are results; anything else is a failure, which leaves no record"""
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Pilot(FromJson):
     """A result, of what and when it was measured; None is what it is not about, or what running out
@@ -112,68 +105,148 @@ def read_pilot(path: Path, warn: Callable[[str], None] = lambda _: None) -> Pilo
     return pilot
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """Trials that cost the same. trial: the one to run for them. store: its folder's name. pilot,
-    evaluation: keys of its records."""
+STEP, PILOT, EVALUATION, EPOCH = 1, 2, 4, 8
+"""costs: a recorded step, on one graph store and one placement; a measured micro-step; a measured
+validation and test; an epoch of a whole trial"""
+TRAINING = PILOT | EPOCH
+MEASURED = PILOT | EVALUATION | EPOCH
 
-    trial: Trial
-    store: str
-    store_checksum: str
-    pilot: str
-    evaluation: str
+CHANGES: Mapping[str, tuple[int, Any]] = {
+    "dataset": (MEASURED, None),  # its store stands for it
+    "sampler": (MEASURED, None),  # of a recorded step its law stands for it
+    "dropout": (STEP | TRAINING, 0.0),
+    "batch_size": (STEP | TRAINING, 1),
+    "accumulation": (TRAINING, 1),
+    "ranks": (EPOCH, 1),
+    "threads_per_rank": (MEASURED, None),
+    "sampling_workers": (MEASURED, None),
+    "epochs": (0, 1),
+    "optimizer": (TRAINING, "adam"),
+    "learning_rate": (0, 0.001),
+    "learning_rate_scaling": (0, "none"),
+    "evaluate_every_epochs": (0, 1),
+    "patience_evaluations": (0, None),
+    "validation": (EVALUATION | EPOCH, "full"),
+    "phase_window_steps": (0, 0),
+    "seed": (0, 0),
+    "precision": (STEP | TRAINING, "fp32"),  # evaluation is float32
+    "device": (MEASURED, None),
+    "machine": (MEASURED, None),
+    "memory_limit_gib": (MEASURED, None),
+    "placement": (MEASURED, None),  # where it was chosen to be stands for it
+    "compile": (TRAINING, False),
+    "sampled_test_nodes": (EVALUATION | EPOCH, None),
+    "profile_steps": (0, 0),
+}
+"""what a value changes, and what stands for it in the key of a measurement that it does not change;
+NEVER EDIT the latter, keys are made with it. A value that is not listed changes every cost."""
+
+WINDOW_PART = "window.json"
+EVALUATION_PART = "evaluation.json"
+"""what a pilot's rank leaves in its attempt's folder: the values of a `Pilot` that it measured"""
+STEPS_OF_OLD: tuple[Any, ...] = ("sage", {}, "minibatch", "uniform")
+"""values that all steps had before there were others"""
+
+
+def neutral(trial: Trial, costs: int) -> Trial:
+    """The trial without what changes none of `costs`."""
+    without = {name: value for name, (changed, value) in CHANGES.items() if not changed & costs}
+    return replace(trial, **without)
+
+
+def pilot_key(trial: Trial, store_checksum: str) -> str:
+    """The name of the trial's pilot: readable values and a digest, [A-Za-z0-9._-]+."""
+    readable = (
+        f"{trial.dataset['name']}-{trial.engine}-b{trial.batch_size}x{trial.accumulation}"
+        f"-f{trial.fanout.readable}"
+    )[:80]
+    return f"{readable}-{_digest(neutral(trial, PILOT), store_checksum)}"
+
+
+def evaluation_key(trial: Trial, store_checksum: str) -> str:
+    """The name of the record of the trial's validation and test."""
+    evaluated = neutral(trial, EVALUATION)
+    if not trial.samples_where_placed:  # all alike: they leave sampling to PyG
+        evaluated = replace(evaluated, engine="reference")
+    return f"evaluation-{_digest(evaluated, store_checksum)}"
+
+
+def _digest(trial: Trial, store_checksum: str) -> str:
+    return digest({"trial": trial.identity(), "store": store_checksum}, 10)
+
+
+def epoch_key(trial: Trial, store_checksum: str) -> str:
+    """Digits that only trials share which differ in nothing that an epoch's time depends on."""
+    return digest([neutral(trial, EPOCH).identity(), store_checksum], 16)
+
+
+def deciding_values(trial: Trial) -> dict[str, Any]:
+    """Those that a recorded step depends on, as JSON has them."""
+    values = trial.to_json()
+    kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (STEP,))[0] & STEP}
+    young = {name: kept.pop(name) for name in ("model", "options", "method")}
+    young["law"] = trial.law
+    # As if they were not there: so are the steps in probes that are older than they.
+    young = {name: value for name, value in young.items() if value not in STEPS_OF_OLD}
+    return {**kept, **young, "dropout": trial.dropout > 0}
+
+
+def step_name(values: Mapping[str, Any], placement: str) -> str:
+    """The key of a recorded step in a probe."""
+    return digest({**values, "placement": placement}, 12)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Measurements for one process on one configuration. part: the file that it leaves."""
+    """A measurement, for one process. key: of its record, and the folder of its attempts. part: the
+    file that the process leaves. trial: the one to run for all that cost the same. store: its
+    folder's name. pilot: key of the micro-steps of that trial."""
 
-    configuration: Configuration
+    key: str
     part: str
-
-    @property
-    def key(self) -> str:
-        """Of its record, and the name of the folder of its attempts."""
-        measured = self.configuration
-        return measured.pilot if self.part == WINDOW_PART else measured.evaluation
+    trial: Trial
+    store: str
+    store_checksum: str
+    pilot: str
 
 
-def configurations(study: Study) -> list[Configuration]:
-    """The distinct ones of the study, in its order; a store that is not built has no checksum."""
+def works_of(study: Study) -> list[Work]:
+    """All measurements of the study: first micro-steps, then validations and tests, those that
+    evaluate alike beside one another; a store that is not built has no checksum."""
     checksums = {
         store: (read_object(Path(manifest_path(study.results, store))) or {}).get("checksum", "")
         for store in study.stores
     }
-    found: dict[tuple[str, str], Configuration] = {}
+    windows: dict[str, Work] = {}
+    evaluations: dict[tuple[str, str], Work] = {}
     for request in study.requests.values():
-        trial, checksum = request.trial, checksums[request.store]
+        trial, store, checksum = request.trial, request.store, checksums[request.store]
         if not trial.in_minibatches:
             continue
-        keys = pilot_key(trial, checksum), evaluation_key(trial, checksum)
-        if keys not in found:
-            run = neutral(trial, PILOT | EVALUATION)
-            found[keys] = Configuration(run, request.store, checksum, *keys)
-    return list(found.values())
+        pilot, evaluation = pilot_key(trial, checksum), evaluation_key(trial, checksum)
+        if (pilot, evaluation) not in evaluations:
+            stepping, both = neutral(trial, PILOT), neutral(trial, PILOT | EVALUATION)
+            window = Work(pilot, WINDOW_PART, stepping, store, checksum, pilot)
+            windows.setdefault(pilot, window)
+            work = Work(evaluation, EVALUATION_PART, both, store, checksum, pilot)
+            evaluations[pilot, evaluation] = work
+    return [*windows.values(), *evaluations.values()]
 
 
 def missing(
-    wanted: Sequence[Configuration], pilots: Mapping[str, Pilot], failed: Collection[str] = ()
+    works: Iterable[Work], pilots: Mapping[str, Pilot], failed: Collection[str] = ()
 ) -> list[Work]:
-    """What is to be measured yet: first micro-steps, then once for all that evaluate alike
-    validation and test, unless every one of them has run out of memory. failed: keys that are not
-    to be tried."""
-    works = [Work(one, WINDOW_PART) for one in wanted]
-    for one in wanted:
-        ended = one.pilot in pilots and pilots[one.pilot].status is Status.OUT_OF_MEMORY
-        if one.pilot not in failed and not ended:
-            works.append(Work(one, EVALUATION_PART))
+    """What is to be measured yet, validation and test once for all that evaluate alike, unless
+    every one of them has run out of memory. failed: keys that are not to be tried."""
     found: dict[str, Work] = {}
     for work in works:
-        if work.key not in pilots and work.key not in failed:
+        pilot = pilots.get(work.pilot)
+        ended = pilot is not None and pilot.status is Status.OUT_OF_MEMORY
+        if not (work.key in pilots or ended or {work.key, work.pilot} & set(failed)):
             found.setdefault(work.key, work)
     return list(found.values())
 
 
 def missing_of(study: Study) -> list[Work]:
     """Pending measurements of a study, given its results."""
-    return missing(configurations(study), read_pilots(study.results, study.site.machine))
+    return missing(works_of(study), read_pilots(study.results, study.site.machine))

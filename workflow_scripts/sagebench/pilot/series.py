@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,20 @@ from sagebench.launch.launcher import (
     supervise,
 )
 from sagebench.launch.ranks import RANK_SCRIPT
-from sagebench.pilot.costs import PILOT, neutral
 from sagebench.pilot.records import (
-    WINDOW_PART,
     Pilot,
     Work,
-    configurations,
     missing,
     pilots_folder,
     read_pilot,
     read_pilots,
+    works_of,
     write_pilot,
 )
 from sagebench.records import Status
 from sagebench.units import duration, significant
+
+say = partial(print, flush=True)
 
 
 class Series:
@@ -54,7 +55,7 @@ class Series:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.folder = pilots_folder(study.results, study.site.machine)
-        self.wanted = configurations(study)
+        self.works = works_of(study)
         self.failed: dict[str, str] = {}  # sentences by key
         self.pilots = read_pilots(study.results, study.site.machine, warn=say)
 
@@ -63,7 +64,7 @@ class Series:
         signal's number where one ended it."""
         taken = 0
         try:
-            while works := self.missing():
+            while works := missing(self.works, self.pilots, self.failed):
                 taken += 1
                 say(f"pilot {taken} of {taken - 1 + len(works)}: {works[0].key}")
                 with handling_signals(interrupt):
@@ -74,12 +75,9 @@ class Series:
             print(f"error: {failure}", file=sys.stderr)
         if self.failed:
             return 1
-        count = len({one.pilot for one in self.wanted})
+        count = len({work.pilot for work in self.works})
         say(f"{count} configuration{'s' if count > 1 else ''} measured: {self.folder}")
         return 0
-
-    def missing(self) -> list[Work]:
-        return missing(self.wanted, self.pilots, self.failed)
 
     def measure(self, work: Work) -> None:
         """One process and its records, where no other process has measured them meanwhile.
@@ -89,9 +87,7 @@ class Series:
         """
         home = self.folder / work.key
         with ExitStack() as held:
-            held.enter_context(
-                trial_lock(home, wait=True)
-            )  # another's pilot takes a minute at most
+            held.enter_context(trial_lock(home, wait=True))  # for a minute at most
             if found := read_pilot(self.folder / f"{work.key}.json"):
                 self.pilots[work.key] = found
                 return
@@ -103,9 +99,9 @@ class Series:
             attempt = CurrentAttempt.begin(home, walltime.asked_s)
             trial_path, site = attempt.directory / "trial.json", self.study.site
             job = Job(
-                work.configuration.trial,
+                work.trial,
                 trial_path,
-                Path(manifest_path(self.study.results, work.configuration.store)).parent,
+                Path(manifest_path(self.study.results, work.store)).parent,
                 self.folder / f"{work.key}.json",
                 site.model_dump(mode="json"),
                 asdict(geometry(1, site)),
@@ -120,9 +116,10 @@ class Series:
             ended = attempt.ended(verdict)
             log_attempt(home, ended)
         if verdict.status is Status.TIME_LIMIT:
+            left = len(missing(self.works, self.pilots, self.failed))
             raise UserError(
-                f"the time of the job was used up, and {len(self.missing())} of its pilots are to "
-                "be measured yet: call the same command again"
+                f"the time of the job was used up, and {left} of its pilots are to be measured "
+                "yet: call the same command again"
             )
         if verdict.signal is not None:
             raise Interrupted(verdict.signal)
@@ -136,13 +133,12 @@ def record_of(work: Work, verdict: Verdict, directory: Path) -> Pilot | None:
     values = read_object(directory / work.part)
     if values is None and verdict.status is not Status.OUT_OF_MEMORY:
         return None
-    measured, found = work.configuration, read_measurements(directory)
+    found = read_measurements(directory)
     rank = found.ranks[0] if found.ranks else {}
-    trial = measured.trial
     about: dict[str, Any] = {
         "key": work.key,
-        "trial": (neutral(trial, PILOT) if work.part == WINDOW_PART else trial).to_json(),
-        "store_checksum": measured.store_checksum,
+        "trial": work.trial.to_json(),
+        "store_checksum": work.store_checksum,
         "device_name": rank.get("device_name"),
         "cpu_model": rank.get("cpu_model"),
         "versions": found.versions,
@@ -161,7 +157,3 @@ def summary(record: Pilot) -> str:
         return f"validation {duration(record.evaluation_s)}, test {duration(record.test_s)}"
     assert record.step_mean_s is not None
     return f"{significant(1000 * record.step_mean_s)} ms a micro-step of {record.micro_steps}"
-
-
-def say(text: str) -> None:
-    print(text, flush=True)

@@ -1,5 +1,5 @@
-"""Decisions of a plan (skips, walltimes, budget), in results/STUDY/plan.json, which Snakemake
-reads where it parses. Standard library only; no model is run.
+"""Decisions of a plan: trials that will not fit, walltimes, and the budget, in
+results/STUDY/plan.json, which Snakemake reads where it parses; no model is run there.
 
 plan.json: {"format", "inputs", "skipped": {trial id: figures}, "runtime_min": {trial id: minutes},
 "node_hours", "refusal": text or null}. It is fresh as long as the study, its probes and its pilots
@@ -9,19 +9,28 @@ are what it was made from; outcomes do not count.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sagebench.attempts import read_ended_attempts
 from sagebench.errors import UserError
-from sagebench.files import read_object, write_json
-from sagebench.grid.expansion import Study
+from sagebench.estimate.memory import NO_FIT
+from sagebench.files import read_object
+from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.trial import digest
+from sagebench.plan.forecast import Forecast, Forecaster, model_version
+from sagebench.plan.rows import PlanRow, distinct, total_of
 from sagebench.records import FromJson
+from sagebench.units import hours_text
 
 FORMAT = 1
+START_UP_MIN = 2.0
+"""minutes of a job beside its trial: the container's start, and writing the outcome"""
+DROPS_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -52,19 +61,12 @@ def has_guards(study: Study) -> bool:
     )
 
 
-def write_decisions(study: Study, decisions: Decisions) -> None:
-    write_json(plan_path(study), asdict(decisions))
-
-
 def fresh_decisions(study: Study) -> Decisions | None:
     """Those of the study's plan; None where there is none, or it was made from something else."""
     found = read_object(plan_path(study))
     if found is None or found.get("format") != FORMAT or found.get("inputs") != inputs(study):
         return None
-    try:
-        return Decisions.from_json(found)
-    except TypeError:  # keys are missing
-        return None
+    return Decisions.from_json(found)
 
 
 def inputs(study: Study) -> str:
@@ -78,15 +80,6 @@ def inputs(study: Study) -> str:
         content.update(path.name.encode())
         content.update(path.read_bytes())
     return content.hexdigest()[:16]
-
-
-def model_version() -> str:
-    """Ten hexadecimal digits that change with the code of the estimates."""
-    code, library = hashlib.sha256(), Path(__file__).parents[1]
-    for pattern in ("estimate/*.py", "pilot/costs.py", "pilot/records.py", "plan/forecast.py"):
-        for path in sorted(library.glob(pattern)):
-            code.update(path.read_bytes())
-    return code.hexdigest()[:10]
 
 
 def guarded(study: Study) -> Study:
@@ -127,3 +120,81 @@ def check_decisions(study: Study) -> None:
         )
     if decisions.refusal:
         raise UserError(decisions.refusal)
+
+
+def decide(study: Study, forecaster: Forecaster) -> Decisions:
+    """Skipped trials and walltimes; the hours are those of the plan without what is skipped."""
+    made_from, skipped, runtimes = inputs(study), {}, {}  # before any of it is read
+    skips = study.configuration.skip_predicted_out_of_memory
+    margin = study.configuration.walltime_from_prediction
+    for trial_id, request in study.requests.items() if has_guards(study) else ():
+        forecast = forecaster.of(request)
+        if skips and forecast.fits == NO_FIT:
+            skipped[trial_id] = {"model": model_version(), **forecast.memory_figures}
+        elif margin is not None and (minutes := runtime(request, forecast, margin)) is not None:
+            runtimes[trial_id] = minutes
+    return Decisions(made_from, skipped, runtimes, node_hours=0.0)
+
+
+def runtime(request: Request, forecast: Forecast, margin: float) -> int | None:
+    """Minutes that the trial's first job asks for: margin times what is estimated, but no less than
+    the end of its interval. None: its walltime."""
+    if forecast.time is None or forecast.total_s is None:
+        return None
+    high = forecast.time.high_s / forecast.time.epoch_s
+    minutes = math.ceil(max(margin, high) * forecast.total_s / 60 + START_UP_MIN)
+    return minutes if minutes < request.walltime_min else None
+
+
+def over_budget(study: Study, rows: Sequence[PlanRow]) -> str | None:
+    """A sentence where the trials still to run take more than budget_node_hours."""
+    budget, found = study.configuration.budget_node_hours, total_of(rows)
+    if budget is None or found.node_hours <= budget:
+        return None
+    asked = found.to_run - found.predicted
+    basis = f"{asked} of {found.to_run} trials by their walltime_min, the others as predicted"
+    if asked in (0, found.to_run):
+        basis = "as asked for by walltime_min" if asked else "as predicted"
+    return (
+        f"The study takes {hours_text(found.node_hours)} node-hours ({basis}), "
+        f"budget_node_hours is {budget:g}."
+    )
+
+
+def refusal(study: Study, rows: Sequence[PlanRow]) -> str | None:
+    """Why a run must not begin: the sentence, what to drop for what saving, how to override."""
+    sentence, rows = over_budget(study, rows), distinct(rows)
+    if sentence is None:
+        return None
+    hours = total_of(rows).node_hours
+    dropped = drops(rows, hours - study.configuration.budget_node_hours)
+    lines = [
+        f"  {hours_text(row.node_hours):>10}  {row.experiment}: {row.engine}, "
+        f"batch {row.batch_size}x{row.accumulation}, fanout {row.fanout}, ranks {row.ranks}, "
+        f"seed {row.seed}"
+        for row in dropped[:DROPS_NAMED]
+    ]
+    if len(dropped) > DROPS_NAMED:
+        lines.append(f"  and {len(dropped) - DROPS_NAMED} more (plan.csv has all)")
+    saved, enough = total_of(dropped).node_hours, f"budget_node_hours: {math.ceil(hours)}"
+    lines.append(f"  {hours_text(saved):>10}  saved; {hours_text(hours - saved)} node-hours remain")
+    listed = "\n".join(lines)
+    return (
+        f"{sentence[:-1]}: drop trials, or give it more.\n\n{listed}\n\n"
+        f"Or override it: {enough} in the study (or --config {enough.replace(': ', '=')} for "
+        "Snakemake, first with the target `plan`, which shows every trial)."
+    )
+
+
+def drops(rows: Sequence[PlanRow], saving: float) -> list[PlanRow]:
+    """The fewest trials without which as many node-hours are saved: the most expensive first, and
+    the last of them as cheap as suffices."""
+    left, dropped = saving, []
+    costly = sorted((row for row in rows if row.node_hours), key=lambda row: -row.node_hours)
+    while left > 0 and costly:
+        enough = [row for row in costly if row.node_hours >= left]
+        row = enough[-1] if enough else costly[0]
+        costly.remove(row)
+        dropped.append(row)
+        left -= row.node_hours
+    return dropped

@@ -9,6 +9,7 @@ results/trials/<id>/prediction.json: {"format", "model", "made_at", "store_check
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -28,7 +29,6 @@ from sagebench.estimate.time import (
     all_reduces_s,
     corrected,
     from_pilot,
-    of_outcome,
     of_outcomes,
     roofline,
 )
@@ -37,9 +37,7 @@ from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path, prediction_path
 from sagebench.grid.site import geometry
 from sagebench.grid.trial import Trial
-from sagebench.pilot.costs import epoch_key, evaluation_key, pilot_key
-from sagebench.pilot.records import Pilot, read_pilots
-from sagebench.plan.decisions import model_version
+from sagebench.pilot.records import Pilot, epoch_key, evaluation_key, pilot_key, read_pilots
 from sagebench.records import Damaged, Outcome, Status, read_outcome
 from sagebench.units import GIB
 
@@ -74,12 +72,7 @@ class Forecast:
     @property
     def fits(self) -> str | None:
         """FITS, TIGHT or NO_FIT; None where nobody knows."""
-        chance = self.out_of_memory_chance
-        return None if chance is None else verdict(chance)
-
-    @property
-    def is_known(self) -> bool:
-        return any(known is not None for known in (self.sample, self.pilot, self.time))
+        return verdict(self.out_of_memory_chance)
 
     @property
     def memory_figures(self) -> dict[str, Any]:
@@ -128,9 +121,9 @@ class Forecaster:
         """Of the site, where it names one."""
         return card_of(self.study.site.card) if self.study.site.card else None
 
-    @cached_property
+    @property
     def _card_bytes(self) -> int | None:
-        return None if self.card is None else self.card.memory_bytes
+        return self.card and self.card.memory_bytes
 
     @cached_property
     def probes(self) -> dict[str, Probe]:
@@ -153,27 +146,30 @@ class Forecaster:
 
     @cached_property
     def _pilots(self) -> dict[str, Pilot]:
-        return read_pilots(self.study.results, self.study.site.machine, self.warn)
+        """Those of another card than the site has now left out."""
+        found = read_pilots(self.study.results, self.study.site.machine, self.warn)
+        return {
+            key: pilot
+            for key, pilot in found.items()
+            if not (self.card and pilot.device_name) or find_card(pilot.device_name) == self.card
+        }
 
     @cached_property
-    def _observed(self) -> tuple[dict[str, list[TimeEstimate]], dict[Any, dict[str, float]]]:
-        """Times of this machine's outcomes, from whatever study, by what only trials share that
-        differ in nothing that costs time; ratios of measured over estimated epochs, by what trials
-        share that correct one another."""
-        same: dict[str, list[TimeEstimate]] = defaultdict(list)
+    def _observed(self) -> tuple[dict[str, list[Outcome]], dict[Any, dict[str, float]]]:
+        """This machine's outcomes with a timed epoch, from whatever study, by what only trials
+        share that differ in nothing that costs time; ratios of measured over estimated epochs, by
+        what trials share that correct one another."""
+        same: dict[str, list[Outcome]] = defaultdict(list)
         ratios: dict[Any, dict[str, float]] = defaultdict(dict)
         by_checksum = {probe.store_checksum: probe for probe in self.probes.values()}
         for trial, outcome in known_outcomes(self.study.results, self.without):
             probe = by_checksum.get(outcome.store.checksum) if outcome.store else None
-            if probe is None or trial.machine != self.study.site.machine:
+            epoch_s = outcome.timing.epoch_median_s if outcome.timing else None
+            if probe is None or trial.machine != self.study.site.machine or epoch_s is None:
                 continue
-            measured = of_outcome(trial, outcome, probe.graph)
-            if measured is None:
-                continue
-            same[epoch_key(trial, probe.store_checksum)].append(measured)
+            same[epoch_key(trial, probe.store_checksum)].append(outcome)
             if estimated := self._estimated(trial, probe):
-                ratio = measured.epoch_s / estimated.epoch_s
-                ratios[_alike(trial)][outcome.trial_id] = ratio
+                ratios[_alike(trial)][outcome.trial_id] = epoch_s / estimated.epoch_s
         return same, ratios
 
     def of(self, request: Request) -> Forecast:
@@ -181,7 +177,8 @@ class Forecaster:
         trial, probe = request.trial, self.probes.get(request.store)
         if probe is None:
             return Forecast()
-        took, pilot = self._time(trial, probe), self._pilot(trial, probe)
+        took, checksum = self._time(trial, probe), probe.store_checksum
+        pilot = self._pilots.get(pilot_key(trial, checksum))
         total_s = took.total_s(trial) if took else None
         power = self._power(trial, pilot) if total_s else None
         return Forecast(
@@ -189,7 +186,7 @@ class Forecaster:
             memory=self.memory(trial, probe),
             memory_limit=self._memory_limit(trial),
             pilot=pilot,
-            evaluation=self._evaluation(trial, probe),
+            evaluation=self._pilots.get(evaluation_key(trial, checksum)),
             time=took,
             total_s=total_s,
             energy_j=power[0] * total_s if power and total_s else None,
@@ -217,12 +214,10 @@ class Forecaster:
 
     def _memory_limit(self, trial: Trial) -> str | None:
         """Source of the memory limit, as text."""
-        if trial.device != "cuda":
-            return None
-        cap = trial.memory_limit_gib
-        if cap is not None and available_bytes(trial, self._card_bytes) == cap * GIB:
+        cap, on_card = trial.memory_limit_gib, trial.device == "cuda"
+        if on_card and cap is not None and available_bytes(trial, self._card_bytes) == cap * GIB:
             return f"memory_limit_gib {cap:g}"
-        return None if self.card is None else self.card.name
+        return self.card.name if on_card and self.card else None
 
     def _time(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
         """After outcomes of the same machine."""
@@ -230,7 +225,7 @@ class Forecaster:
         if key not in self._times:
             estimate = self._estimated(trial, probe)
             if key in same:
-                estimate = of_outcomes(same[key], estimate)
+                estimate = of_outcomes(trial, same[key], probe.graph, estimate)
             elif estimate is not None and _alike(trial) in ratios:
                 estimate = corrected(estimate, ratios[_alike(trial)])
             self._times[key] = estimate
@@ -238,29 +233,17 @@ class Forecaster:
 
     def _estimated(self, trial: Trial, probe: Probe) -> TimeEstimate | None:
         """Time estimate before outcomes: from a pilot if there is one, else the roofline."""
-        graph, sample = probe.graph, probe.sample_of(trial)
-        cost, pilot = probe.cost_of(trial, self._card_bytes), self._pilot(trial, probe)
+        sample, cost = probe.sample_of(trial), probe.cost_of(trial, self._card_bytes)
+        pilot = self._pilots.get(pilot_key(trial, probe.store_checksum))
         modelled = summing_s = None
-        if trial.device == "cuda" and self.card is not None and cost is not None:
-            on = (graph, self.card, geometry(trial.ranks, self.study.site).nodes)
+        if trial.device == "cuda" and self.card and cost and sample:
+            on = (probe.graph, self.card, geometry(trial.ranks, self.study.site).nodes)
             summing_s = all_reduces_s(trial, cost, *on)
-            modelled = None if sample is None else roofline(trial, cost, sample, *on)
+            modelled = roofline(trial, cost, sample, *on)
         if pilot is None or pilot.status is not Status.COMPLETED:
             return modelled
-        evaluation = self._evaluation(trial, probe)
-        return from_pilot(trial, pilot, evaluation, graph, summing_s, modelled)
-
-    def _pilot(self, trial: Trial, probe: Probe) -> Pilot | None:
-        return self._on_this_card(pilot_key(trial, probe.store_checksum))
-
-    def _evaluation(self, trial: Trial, probe: Probe) -> Pilot | None:
-        return self._on_this_card(evaluation_key(trial, probe.store_checksum))
-
-    def _on_this_card(self, key: str) -> Pilot | None:
-        """None for what was measured on another card than the site has now."""
-        pilot = self._pilots.get(key)
-        named = pilot and pilot.device_name
-        return pilot if not (named and self.card) or find_card(named) == self.card else None
+        evaluation = self._pilots.get(evaluation_key(trial, probe.store_checksum))
+        return from_pilot(trial, pilot, evaluation, probe.graph, summing_s, modelled)
 
 
 def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tuple[Trial, Outcome]]:
@@ -271,6 +254,15 @@ def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tupl
             with suppress(Damaged, ValueError, TypeError, KeyError):
                 outcome = read_outcome(path)
                 yield Trial.from_json(outcome.trial), outcome
+
+
+def model_version() -> str:
+    """Ten hexadecimal digits that change with the code of the estimates."""
+    code, library = hashlib.sha256(), Path(__file__).parents[1]
+    for pattern in ("estimate/*.*", "pilot/records.py", "plan/forecast.py"):
+        for path in sorted(library.glob(pattern)):
+            code.update(path.read_bytes())
+    return code.hexdigest()[:10]
 
 
 def _alike(trial: Trial) -> tuple[object, ...]:
@@ -287,6 +279,6 @@ def freeze_predictions(study: Study, trial_ids: Collection[str]) -> None:
         request, path = study.requests[trial_id], Path(prediction_path(study.results, trial_id))
         path.unlink(missing_ok=True)
         forecast = forecaster.of(request)
-        if forecast.is_known:
+        if forecast.sample or forecast.pilot or forecast.time:
             checksum = forecaster.probes[request.store].store_checksum
             write_json(path, {**head, "store_checksum": checksum, **forecast.to_json()})

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from sagebench.estimate.memory import NO_FIT, TIGHT
 from sagebench.estimate.time import A_MODEL
 from sagebench.grid.expansion import Study
-from sagebench.plan.guards import over_budget
-from sagebench.plan.rows import PREDICTED, PlanRow, Total, distinct
+from sagebench.plan.decisions import over_budget
+from sagebench.plan.rows import PREDICTED, PlanRow, distinct, total_of
 from sagebench.records import Status
 
 NAMED = 3
@@ -19,17 +19,13 @@ def sentences(study: Study, rows: Sequence[PlanRow]) -> list[str]:
     """Warnings before submission, the most severe first."""
     rows = distinct(rows)
     to_run = [row for row in rows if row.to_run]
-    return [
-        *_before_all(study, rows),
-        *_memory(study, rows, to_run),
-        *_times(study, to_run),
-        *_machine(study, to_run),
-    ]
+    return [*_of_all(study, rows, to_run), *_of_trials(study, to_run)]
 
 
-def _before_all(study: Study, rows: Sequence[PlanRow]) -> Iterator[str]:
-    if waiting := study.site.placeholders():
-        yield f"The site of {study.site.machine} still holds placeholders, in {', '.join(waiting)}."
+def _of_all(study: Study, rows: Sequence[PlanRow], to_run: Sequence[PlanRow]) -> Iterator[str]:
+    site = study.site
+    if waiting := site.placeholders():
+        yield f"The site of {site.machine} still holds placeholders, in {', '.join(waiting)}."
     if damaged := [row for row in rows if row.status is Status.DAMAGED]:
         outcomes = "outcome counts" if len(damaged) == 1 else "outcomes count"
         yield (
@@ -38,12 +34,9 @@ def _before_all(study: Study, rows: Sequence[PlanRow]) -> Iterator[str]:
         )
     if over := over_budget(study, rows):
         yield over
-    left, hours = study.site.limits.node_hours, Total("", rows).node_hours
+    left, hours = site.limits.node_hours, total_of(rows).node_hours
     if left is not None and hours > left:
         yield f"The study takes {hours:,.1f} node-hours, the account has {left:,.1f} left."
-
-
-def _memory(study: Study, rows: Sequence[PlanRow], to_run: Sequence[PlanRow]) -> Iterator[str]:
     if skipped := [row for row in rows if row.skipped]:
         yield (
             f"{_trials_are(skipped, 'will not fit in memory and')} not run "
@@ -59,19 +52,24 @@ def _memory(study: Study, rows: Sequence[PlanRow], to_run: Sequence[PlanRow]) ->
     decided = skipped or any(row.memory_limit_bytes is not None for row in rows)
     if to_run and study.configuration.skip_predicted_out_of_memory and not decided:
         why = (
-            f"nothing out: how much memory a rank of {study.site.machine} has is not known (card "
+            f"nothing out: how much memory a rank of {site.machine} has is not known (card "
             "in its site.yaml, or memory_limit_gib in the study)"
         )
-        if study.site.device == "cpu":
+        if site.device == "cpu":
             why = "out what runs out of memory in `make pilot`: a CPU's memory is not estimated"
         elif not any(row.sampled for row in rows):
             why = "nothing out before `make probe` has sampled"
         yield f"skip_predicted_out_of_memory leaves {why}."
 
 
-def _times(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
+def _of_trials(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
+    site, limits = study.site, study.site.limits
+
     def beyond(row: PlanRow, hours: float) -> bool:
         return row.source == PREDICTED and not row.continues and (row.total_h or 0.0) > hours
+
+    def threads(row: PlanRow) -> int:
+        return row.ranks // row.nodes * study.requests[row.trial].trial.threads_per_rank
 
     if single := [row for row in to_run if row.steps_per_epoch == 1]:
         yield (
@@ -84,27 +82,17 @@ def _times(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
             f"{_trials_are(short)} predicted to take longer than walltime_min "
             f"(up to {60 * longest:,.0f} minutes) and would end as time_limit."
         )
-    most = study.site.limits.walltime_max_min
+    most = limits.walltime_max_min
     if most is not None and (long := [row for row in to_run if beyond(row, most / 60)]):
         yield (
             f"{_trials_are(long)} predicted to take longer than the longest job of "
-            f"{study.site.machine}, {most} minutes: continue_after_walltime: true goes on in "
-            "another job."
+            f"{site.machine}, {most} minutes: continue_after_walltime: true goes on in another job."
         )
-
-
-def _machine(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
-    site, limits = study.site, study.site.limits
-    per_node = site.devices_per_node if site.whole_nodes else 1
-    most = limits.max_devices
+    most, per_node = limits.max_devices, site.devices_per_node if site.whole_nodes else 1
     wide = [r for r in to_run if most is not None and max(r.ranks, r.nodes * per_node) > most]
     if wide:
         asks = "asks" if len(wide) == 1 else "ask"
         yield f"{_trials(wide)} {asks} for more than the {most} devices that one account has."
-
-    def threads(row: PlanRow) -> int:
-        return row.ranks // row.nodes * study.requests[row.trial].trial.threads_per_rank
-
     crowded = sorted({row.ranks for row in to_run if threads(row) > site.cpus})
     if site.device == "cpu" and crowded:
         ranks = " and ".join(map(str, crowded))

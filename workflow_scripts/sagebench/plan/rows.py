@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sagebench.estimate.time import steps_per_epoch
 from sagebench.grid.expansion import Request, Study
@@ -13,7 +13,7 @@ from sagebench.grid.freeze import outcome_path
 from sagebench.grid.site import geometry
 from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, unheeded
 from sagebench.plan.forecast import Forecast, Forecaster
-from sagebench.records import Damaged, Outcome, Status, Timing, read_outcome
+from sagebench.records import Accuracy, Damaged, Outcome, Status, Timing, read_outcome
 
 MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
 """what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
@@ -46,34 +46,33 @@ class PlanRow(NamedTuple):
     hours_used_high: float
     hours_allocated: float  # what is billed: on whole-node sites every device of the nodes
     node_hours: float
-    steps_per_epoch: int | None = None  # of the optimizer, where the graph was probed
-    peak_memory_bytes: float | None = None
-    peak_memory_low_bytes: float | None = None
-    peak_memory_high_bytes: float | None = None
-    needed_memory_bytes: float | None = None  # the rest of the peak, the allocator only keeps
-    memory_limit_bytes: float | None = None
-    memory_limit: str | None = None  # what sets it, in words
-    out_of_memory_chance: float | None = None
-    fits: str | None = None  # FITS, TIGHT or NO_FIT, while it trains
+    steps_per_epoch: int | None  # of the optimizer, where the graph was probed
+    peak_memory_bytes: float | None
+    peak_memory_low_bytes: float | None
+    peak_memory_high_bytes: float | None
+    needed_memory_bytes: float | None  # the rest of the peak, the allocator only keeps
+    memory_limit_bytes: float | None
+    memory_limit: str | None  # what sets it, in words
+    out_of_memory_chance: float | None
+    fits: str | None  # FITS, TIGHT or NO_FIT, while it trains
     # Of a CPU rank over the whole graph; estimated no more, the columns stay for who reads them.
-    evaluation_memory_bytes: float | None = None
-    evaluation_out_of_memory_chance: float | None = None
-    epoch_s: float | None = None
-    epoch_low_s: float | None = None
-    epoch_high_s: float | None = None
-    total_h: float | None = None  # of the whole trial
-    energy_kj: float | None = None  # of the devices
-    energy_source: str | None = None
-    time_source: str | None = None
-    sampled: str | None = None  # of how many micro-batches the probe has the trial's sample
-    test_accuracy: float | None = None
-    time_basis: str | None = None  # a model's, measured steps, or outcomes
-    pilot_memory_bytes: float | None = None  # the peak of some twenty measured steps
+    evaluation_memory_bytes: None
+    evaluation_out_of_memory_chance: None
+    epoch_s: float | None
+    epoch_low_s: float | None
+    epoch_high_s: float | None
+    total_h: float | None  # of the whole trial
+    energy_kj: float | None  # of the devices
+    energy_source: str | None
+    time_source: str | None
+    sampled: str | None  # of how many micro-batches the probe has the trial's sample
+    test_accuracy: float | None
+    time_basis: str | None  # a model's, measured steps, or outcomes
+    pilot_memory_bytes: float | None  # the peak of some twenty measured steps
 
     @property
     def memory_bytes(self) -> float | None:
-        """Memory to show: the measured peak, the estimated need, or what a pilot
-        reached."""
+        """Memory to show: the measured peak, the estimated need, or what a pilot reached."""
         if self.measured:
             return self.peak_memory_bytes
         return self.needed_memory_bytes or self.pilot_memory_bytes
@@ -118,23 +117,30 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         except Damaged:
             status = Status.DAMAGED
     forecast = Forecast() if outcome else forecaster.of(request)
+    memory, took, energy_kj = forecast.memory, forecast.time, None
+    timing = (outcome.timing if outcome else None) or Timing()
+    accuracy = (outcome.accuracy if outcome else None) or Accuracy()
+    total_s = _measured_s(outcome) if outcome else forecast.total_s
     skipped = outcome is None and trial_id in study.skipped
     spends = not outcome and not skipped
     hours, low, high = _hours(request, forecast) if spends else (0.0, 0.0, 0.0)
+    if forecast.energy_j is not None and total_s and hours:
+        energy_kj = forecast.energy_j / 1000 * min(1.0, 3600 * hours / total_s)
     # Where nodes are shared, the devices' part of them; nothing runs beside a local trial.
     shares = 1 if site.launcher == "local" else place.devices_per_node / site.devices_per_node
+    steps = steps_per_epoch(trial, probe.graph) if probe and trial.in_minibatches else None
     without = unheeded(trial.method)
     return PlanRow(
         experiment="",
         trial=trial_id,
         engine=computes(trial),
-        fanout=None if "fanout" in without else str(trial.fanout),
         batch_size=None if "batch_size" in without else trial.batch_size,
         accumulation=None if "accumulation" in without else trial.accumulation,
+        fanout=None if "fanout" in without else str(trial.fanout),
         seed=trial.seed,
         ranks=trial.ranks,
         nodes=place.nodes,
-        source=MEASURED if outcome else ASKED if forecast.total_s is None else PREDICTED,
+        source=MEASURED if outcome else ASKED if total_s is None else PREDICTED,
         status=status,
         skipped=skipped,
         continues=request.continues,
@@ -145,65 +151,51 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         hours_used_high=trial.ranks * high,
         hours_allocated=place.devices_allocated * hours,
         node_hours=place.nodes * shares * hours,
-        steps_per_epoch=steps_per_epoch(trial, probe.graph)
-        if probe and trial.in_minibatches
-        else None,
-        **(_of_outcome(outcome) if outcome else _of_forecast(forecast, hours)),
+        steps_per_epoch=steps,
+        peak_memory_bytes=outcome.peak_memory_bytes if outcome else memory and memory.peak_bytes,
+        peak_memory_low_bytes=memory and memory.low_bytes,
+        peak_memory_high_bytes=memory and memory.high_bytes,
+        needed_memory_bytes=memory and memory.needed_bytes,
+        memory_limit_bytes=memory and memory.limit_bytes,
+        memory_limit=forecast.memory_limit,
+        out_of_memory_chance=forecast.out_of_memory_chance,
+        fits=forecast.fits,
+        evaluation_memory_bytes=None,
+        evaluation_out_of_memory_chance=None,
+        epoch_s=took.epoch_s if took else timing.epoch_median_s or timing.first_epoch_s,
+        epoch_low_s=took and took.low_s,
+        epoch_high_s=took and took.high_s,
+        total_h=None if total_s is None else total_s / 3600,
+        energy_kj=energy_kj,
+        energy_source=None if energy_kj is None else forecast.energy_source,
+        time_source=took and took.source,
+        sampled=forecast.sample and f"{forecast.sample.batches} micro-batches",
+        test_accuracy=accuracy.test_full or accuracy.test_sampled,
+        time_basis=took and took.basis,
+        pilot_memory_bytes=forecast.pilot and forecast.pilot.peak_memory_bytes,
     )
 
 
 def _hours(request: Request, forecast: Forecast) -> tuple[float, float, float]:
     """Of one rank, with the ends of its interval: as predicted, but not beyond the walltime, which
     ends a trial; else the walltime."""
-    asked = request.walltime_min / 60
-    if forecast.time is None or forecast.total_s is None:
+    asked, took, total_s = request.walltime_min / 60, forecast.time, forecast.total_s
+    if took is None or total_s is None:
         return asked, asked, asked
     longest = float("inf") if request.continues else asked
-    hours, took = forecast.total_s / 3600, forecast.time
-    low, high = (hours * end / took.epoch_s for end in (took.low_s, took.high_s))
-    return min(hours, longest), min(low, longest), min(high, longest)
+    hours = total_s / 3600
+    low, high = (min(hours * end_s / took.epoch_s, longest) for end_s in (took.low_s, took.high_s))
+    return min(hours, longest), low, high
 
 
-def _of_outcome(outcome: Outcome) -> dict[str, Any]:
-    timing, accuracy = outcome.timing or Timing(), outcome.accuracy
-    total_s = timing.total_s  # of all its jobs; the dates are those of the last one
-    if total_s is None and outcome.started_at and outcome.finished_at:
-        began, ended = map(datetime.fromisoformat, (outcome.started_at, outcome.finished_at))
-        total_s = (ended - began).total_seconds()
-    return {
-        "peak_memory_bytes": outcome.peak_memory_bytes,
-        "epoch_s": timing.epoch_median_s or timing.first_epoch_s,
-        "total_h": None if total_s is None else total_s / 3600,
-        "test_accuracy": accuracy and (accuracy.test_full or accuracy.test_sampled),
-    }
-
-
-def _of_forecast(forecast: Forecast, hours: float) -> dict[str, Any]:
-    """hours: of one rank, still to be spent."""
-    memory, took, total_s = forecast.memory, forecast.time, forecast.total_s
-    energy_kj = None
-    if forecast.energy_j is not None and total_s and hours:
-        energy_kj = forecast.energy_j / 1000 * min(1.0, 3600 * hours / total_s)
-    return {
-        "peak_memory_bytes": memory and memory.peak_bytes,
-        "peak_memory_low_bytes": memory and memory.low_bytes,
-        "peak_memory_high_bytes": memory and memory.high_bytes,
-        "needed_memory_bytes": memory and memory.needed_bytes,
-        "memory_limit_bytes": memory and memory.limit_bytes,
-        "memory_limit": forecast.memory_limit,
-        "out_of_memory_chance": forecast.out_of_memory_chance,
-        "fits": forecast.fits,
-        "epoch_s": took and took.epoch_s,
-        "epoch_low_s": took and took.low_s,
-        "epoch_high_s": took and took.high_s,
-        "total_h": None if total_s is None else total_s / 3600,
-        "energy_kj": energy_kj,
-        "energy_source": None if energy_kj is None else forecast.energy_source,
-        "time_source": took and took.source,
-        "sampled": forecast.sample and f"{forecast.sample.batches} micro-batches",
-        "time_basis": took and took.basis,
-        "pilot_memory_bytes": forecast.pilot and forecast.pilot.peak_memory_bytes,
-    }
+def _measured_s(outcome: Outcome) -> float | None:
+    """Seconds of all jobs of a trial; where it did not come to say, of the last one."""
+    if outcome.timing and outcome.timing.total_s is not None:
+        return outcome.timing.total_s
+    if not outcome.started_at or not outcome.finished_at:
+        return None
+    began, ended = map(datetime.fromisoformat, (outcome.started_at, outcome.finished_at))
+    return (ended - began).total_seconds()
 
 
 class Total:
@@ -230,7 +222,12 @@ def totals(rows: Sequence[PlanRow]) -> list[Total]:
     """One total for each experiment, then the study's, which counts a shared trial once."""
     names = dict.fromkeys(row.experiment for row in rows)
     found = [Total(name, [row for row in rows if row.experiment == name]) for name in names]
-    return [*found, Total("all", distinct(rows))]
+    return [*found, total_of(rows)]
+
+
+def total_of(rows: Sequence[PlanRow]) -> Total:
+    """The study's."""
+    return Total("all", distinct(rows))
 
 
 def distinct(rows: Sequence[PlanRow]) -> list[PlanRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT
 from sagebench.grid.expansion import Study
@@ -70,12 +71,12 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
         "Of the trials still to run; the row “all” counts a shared one once",
         (
             {
-                "Experiment": cells.text(one.name),
-                "Trials": cells.whole(one.trials),
-                "Measured": cells.whole(one.measured or None),
-                "Skipped": cells.whole(one.skipped or None),
-                "To run": cells.whole(one.to_run),
-                "Predicted": cells.whole(one.predicted or None),
+                "Experiment": one.name,
+                "Trials": one.trials,
+                "Measured": one.measured or None,
+                "Skipped": one.skipped or None,
+                "To run": one.to_run,
+                "Predicted": one.predicted or None,
                 f"{unit}-hours used": _hours(
                     one.hours_used, one.hours_used_low, one.hours_used_high
                 ),
@@ -96,11 +97,10 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
         "trial needs, reserved what the allocator holds for it",
         (
             {
-                "Experiment": cells.text(row.experiment),
-                "Engine": cells.text(row.engine),
-                "Batch × acc.": NOTHING
-                if row.batch_size is None
-                else Cell(f"{row.batch_size:,} × {row.accumulation}", row.batch_size),
+                "Experiment": row.experiment,
+                "Engine": row.engine,
+                "Batch × acc.": row.batch_size
+                and Cell(f"{row.batch_size:,} × {row.accumulation}", row.batch_size),
                 "Fanout": cells.cell("fanout", row.fanout),
                 "Ranks (nodes)": Cell(f"{row.ranks} ({row.nodes})", row.ranks),
                 "Fits": _verdict(row),
@@ -110,24 +110,24 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
                 "allocated": _hours(row.hours_allocated),
                 "Memory": _memory(row),
                 "Memory reserved": _reserved(row),
-                "Epoch": _estimated_time(row, row.epoch_s),
-                "Epoch, nine of ten": NOTHING
-                if row.epoch_low_s is None or row.epoch_high_s is None
-                else cells.time_range(row.epoch_low_s, row.epoch_high_s),
+                "Epoch": _seconds(row, row.epoch_s),
+                "Epoch, nine of ten": row.epoch_low_s
+                and row.epoch_high_s
+                and cells.time_range(row.epoch_low_s, row.epoch_high_s),
                 "Energy, kWh": _kwh(row.energy_kj),
-                "Seed": cells.whole(row.seed),
-                "Trial": cells.text(row.trial),
+                "Seed": row.seed,
+                "Trial": row.trial,
             }
             for row in rows
         ),
     )
 
 
-def _table(caption: str, rows: Iterable[dict[str, Cell]]) -> HtmlTable:
-    """Without the columns in which nothing stands."""
-    rows = list(rows)
-    columns = [name for name in rows[0] if any(row[name] != NOTHING for row in rows)]
-    return HtmlTable(caption, columns, [[row[name] for name in columns] for row in rows])
+def _table(caption: str, rows: Iterable[dict[str, Any]]) -> HtmlTable:
+    """Of cells, or values; without the columns in which nothing stands."""
+    found = [{name: cells.cell(name, value) for name, value in row.items()} for row in rows]
+    columns = [name for name in found[0] if any(row[name] != NOTHING for row in found)]
+    return HtmlTable(caption, columns, [[row[name] for name in columns] for row in found])
 
 
 def _hours(hours: float, low: float = 0.0, high: float = 0.0) -> Cell:
@@ -135,34 +135,35 @@ def _hours(hours: float, low: float = 0.0, high: float = 0.0) -> Cell:
     return Cell(hours_text(hours) + between, hours)
 
 
-def _memory(row: PlanRow) -> Cell:
+def _memory(row: PlanRow) -> Cell | None:
     """The measured peak, what the trial needs as estimated, or what its pilot reached."""
-    if row.measured or row.memory_bytes is None:
-        return cells.memory(row.memory_bytes)
-    size = f"{significant(row.memory_bytes / GIB)} GiB"
-    shown = f"{size} in its pilot" if row.needed_memory_bytes is None else f"~{size}"
-    return Cell(shown, row.memory_bytes, mark="model")
+    size = row.memory_bytes
+    if row.measured or size is None:
+        return cells.memory(size)
+    gib = f"{significant(size / GIB)} GiB"
+    shown = f"{gib} in its pilot" if row.needed_memory_bytes is None else f"~{gib}"
+    return Cell(shown, size, mark="model")
 
 
-def _reserved(row: PlanRow) -> Cell:
+def _reserved(row: PlanRow) -> Cell | None:
     """The estimated peak with its interval."""
     peak, low, high = row.peak_memory_bytes, row.peak_memory_low_bytes, row.peak_memory_high_bytes
     if peak is None or low is None or high is None:
-        return NOTHING
+        return None
     peak_gib, low_gib, high_gib = (significant(size / GIB) for size in (peak, low, high))
     return Cell(f"~{peak_gib} GiB ({low_gib} to {high_gib})", peak, mark="model")
 
 
-def _verdict(row: PlanRow) -> Cell:
+def _verdict(row: PlanRow) -> Cell | None:
     if row.status:
         return cells.cell("status", row.status.value)
     if row.fits is None:
-        return NOTHING
+        return None
     words = row.fits if row.fits != TIGHT else f"tight ({row.out_of_memory_chance:.0%})"
     return Cell(words + (", not run" if row.skipped else ""), row.fits, mark=MARKS[row.fits])
 
 
-def _estimated_time(row: PlanRow, seconds: float | None) -> Cell:
+def _seconds(row: PlanRow, seconds: float | None) -> Cell:
     """Marked where it was not measured."""
     if row.measured or seconds is None:
         return cells.time(seconds)
@@ -172,7 +173,7 @@ def _estimated_time(row: PlanRow, seconds: float | None) -> Cell:
 def _whole_trial(row: PlanRow) -> Cell:
     if row.total_h is None and not row.measured:
         return Cell(f"{duration(3600 * row.walltime_h)} asked", 3600 * row.walltime_h)
-    return _estimated_time(row, None if row.total_h is None else 3600 * row.total_h)
+    return _seconds(row, row.total_h and 3600 * row.total_h)
 
 
 def _figures_are(row: PlanRow) -> Cell:
