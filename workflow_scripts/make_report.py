@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def summary(records: list[Record]) -> str:
-    """How many of how many trials have an outcome, and why the others have none."""
+    """Number of trials that have an outcome, and why the others have none."""
     asked = [record for record in records if record.status is not Status.SKIPPED]
     missing = [record for record in asked if record.outcome is None]
     lines = [f"{len(asked) - len(missing)} of {len(asked)} trials have an outcome"]

@@ -1,4 +1,4 @@
-"""What the attempts at a trial leave in its folder, for the launcher and whoever reads it later.
+"""Records that the attempts at a trial leave in its folder, for the launcher and later readers.
 
 `attempts.jsonl` holds a line for each attempt that reached its end; `attempts/N/started.json` what
 each began with, `measured.json` and `rank-R.json` beside it what its ranks noted. Standard library

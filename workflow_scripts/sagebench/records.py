@@ -81,7 +81,7 @@ class FromJson:
 
 @cache
 def _typed(kind: type) -> dict[str, tuple[Callable[[Any], Any], bool]]:
-    """How the fields are made that hold a record or a status, and whether they hold a list."""
+    """Constructors of the fields that hold a record or a status, and whether they hold a list."""
     found = {}
     for name, hint in get_type_hints(kind).items():
         for one in (hint, *get_args(hint)):
@@ -189,7 +189,7 @@ class PeakBytes(FromJson):
     peak_host_private_bytes: int | None = None
 
     def of_device(self, device: object) -> int | None:
-        """By the counter of `cuda` or `cpu`; None of anything else."""
+        """Peak by the memory counter of `cuda` or `cpu`, bytes; None of anything else."""
         counter = MEMORY_COUNTER.get(str(device))
         return getattr(self, counter) if counter else None
 
@@ -262,7 +262,7 @@ class Outcome(Measured):
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """By the counter of the trial's device."""
+        """Peak by the memory counter of the trial's device, bytes."""
         return None if self.memory is None else self.memory.of_device(self.trial.get("device"))
 
 

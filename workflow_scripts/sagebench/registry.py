@@ -70,7 +70,7 @@ class Option(TypedDict, total=False):
 
 
 class Declared(TypedDict, total=False):
-    """What modules declare beside what they are: each kind some of it."""
+    """Declarations of a module beside what it is: each kind has some of them."""
 
     OPTIONS: dict[str, Option]
     KEYS: Collection[str]
@@ -127,7 +127,7 @@ def option_owners() -> dict[str, dict[str, Option]]:
 
 
 def described(kind: str, name: str) -> str:
-    """What it is, in words."""
+    """The module's one-line description."""
     return str(_find(kind, name).literals[KINDS[kind].declaration])
 
 
@@ -178,7 +178,7 @@ def _find(kind: str, name: str) -> Inhabitant:
 
 
 def one_of(value: object, options: Sequence[str]) -> str:
-    """What to write instead of `value`: "trimmed or blocks or reference", the nearest first."""
+    """Words to write instead of `value`: "trimmed or blocks or reference", the nearest first."""
     near = difflib.get_close_matches(str(value), options, n=1)
     return " or ".join(sorted(options, key=lambda option: option not in near))
 
@@ -192,7 +192,7 @@ def use(plugins: Iterable[str]) -> None:
 
 
 def plugins() -> tuple[str, ...]:
-    """What `use` was given."""
+    """Plug-ins in use, as `use` was given them."""
     return tuple(filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)))
 
 

@@ -37,7 +37,7 @@ from sagebench.records import Status
 from sagebench.units import GIB, time_unit
 
 ENDS = {Status.OUT_OF_MEMORY: "X", Status.TIME_LIMIT: "P", Status.DIVERGED: "v"}
-"""How a measured end without a value is drawn."""
+"""Mark of a measured end without a value."""
 
 END: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
 

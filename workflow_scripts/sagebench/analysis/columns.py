@@ -83,7 +83,7 @@ PREDICTION_COLUMNS = [
     Column("prediction_source", STR, "time.source", "basis: roofline, pilot, outcomes"),
     Column("prediction_model", STR, "model", "digest of the predictions' code"),
 ]
-"""What was predicted before the trial ran; sources are paths into prediction.json."""
+"""Predictions from before the trial ran; sources are paths into prediction.json."""
 
 TRIAL_COLUMNS = [
     Column("trial_id", STR, "", "folder of the trial under results/trials"),

@@ -1,4 +1,4 @@
-"""What was measured beside the slides' published numbers (no ratios between them), and beside what
+"""Measurements beside the slides' published numbers (no ratios between them), and beside what
 was predicted of each trial before it ran.
 
 "GraphSAGE: inductive representation learning on large graphs", slides of December 9, 2025.

@@ -51,7 +51,7 @@ class Drawing:
 
 
 class Data(NamedTuple):
-    """What a figure is drawn of: the trials of its axis with their `series`, all epochs, and the
+    """Data of a figure: the trials of its axis with their `series`, all epochs, and the
     trials that were left out. axis: empty where it is of all trials."""
 
     trials: pd.DataFrame

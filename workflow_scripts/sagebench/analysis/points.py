@@ -43,7 +43,7 @@ DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 def keys_of(axis: str) -> list[str]:
-    """What an axis studies: keys of a trial, or of its model's options."""
+    """Keys that an axis studies: of a trial, or of its model's options."""
     return axis.split("-") + ALSO.get(axis, [])
 
 
@@ -155,7 +155,7 @@ def configurations(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def placed(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.Series, dict[float, str]]:
-    """Where rows stand on an axis, and the names of places that are no numbers: at their value
+    """Places of rows on an axis, and the names of places that are no numbers: at their value
     where it is a number, right of all of them where it is null, which is no limit; else side by
     side, in the order of the study."""
     values = rows[keys[0]]
@@ -182,7 +182,7 @@ def evaluation(rows: pd.DataFrame) -> str:
 
 
 def chosen_by(rows: pd.DataFrame) -> str:
-    """How the tested model was chosen, in words."""
+    """Choice of the tested model, in words."""
     methods = sorted(rows["validation_method"].dropna().unique())
     return f"model chosen by {' or '.join(methods) or 'unknown'} validation"
 

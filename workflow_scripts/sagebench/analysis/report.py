@@ -76,7 +76,7 @@ def render(
 
 
 def axes_of(study: dict[str, Any]) -> list[str]:
-    """What the study's experiments study, in the order of the report."""
+    """Axes of the study's experiments, in the order of the report."""
     return in_order(experiment["axis"] for experiment in study["experiments"])
 
 
@@ -95,7 +95,7 @@ def _pictures(folder: Path, axis: str | None) -> list[tuple[str, str, str]]:
 
 
 def accounting_summary(attempts: pd.DataFrame) -> tuple[list[tuple[str, str]], list[str]]:
-    """What all attempts took, as Slurm says: topics with figures, and sentences on what is
+    """Costs of all attempts, as Slurm says: topics with figures, and sentences on what is
     missing."""
     known = attempts[attempts["state"].notna()]
     jobs = known.drop_duplicates(["slurm_job_id", "started_at"])

@@ -165,7 +165,7 @@ def _measured(outcome: Outcome, row: Row) -> Row:
 
 
 def _machine(ranks: Sequence[Row]) -> Row:
-    """What the ranks say of where they ran, as one value of all of them."""
+    """Value that the ranks record of where they ran, one for all of them."""
 
     def over_ranks(key: str, of: Callable[[list[Any]], Any]) -> Any:
         values = [rank[key] for rank in ranks if rank.get(key) not in (None, "", {})]

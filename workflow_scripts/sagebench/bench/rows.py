@@ -119,7 +119,7 @@ def others_busy_s() -> float:
 
 @dataclass
 class Bench:
-    """What is measured on, and what has been measured. steps: of a process; None: by the row."""
+    """Set-up of the measurements, and their results. steps: of a process; None: by the row."""
 
     size: Size
     store: Path

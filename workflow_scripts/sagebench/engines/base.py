@@ -78,7 +78,7 @@ class Engine(ABC, Generic[Sampled]):
 
     @abstractmethod
     def prepare(self, store: GraphStore, placement: Placement | None) -> None:
-        """What is made once beside the model, with the constructor's arguments."""
+        """Makes what is needed beside the model, once, with the constructor's arguments."""
 
     @classmethod
     @abstractmethod
@@ -93,7 +93,7 @@ class Engine(ABC, Generic[Sampled]):
         nodes_per_hop: Sequence[int],
         edges_per_hop: Sequence[int],
     ) -> Batch:
-        """What `load` gives of so many nodes (of the hops 0 to L) and edges (1 to L): the shapes
+        """Batch as `load` gives it of so many nodes (of the hops 0 to L) and edges (1 to L): shapes
         and types alone, to be computed on device `meta`.
 
         placement: as Placement.chosen has it. features: float32 of every node of the graph; the

@@ -1,5 +1,5 @@
-"""How a model is computed: in fp32, tf32 (matrix products alone) or bf16 (parameters stay fp32);
-with `compile: true` the dense parts by torch.compile."""
+"""Precision of a model's arithmetic: fp32, tf32 (matrix products alone) or bf16 (parameters stay
+fp32); with `compile: true` the dense parts by torch.compile."""
 
 from __future__ import annotations
 

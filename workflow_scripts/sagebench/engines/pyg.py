@@ -270,7 +270,7 @@ class PygEngine(base.Engine[Sampled]):
 
 
 def as_batch(micro_batch: MicroBatch, data: Data, key: int) -> Batch:
-    """What PyG's loader gives, as the network takes it."""
+    """Batch of PyG's loader, as the network takes it."""
     nodes, edges = tuple(data.num_sampled_nodes), tuple(data.num_sampled_edges)
     inputs: tuple[object, ...] = data.x, data.edge_index, nodes, edges
     if "degrees" in data:

@@ -62,7 +62,7 @@ class RecordedStep:
         return sum(self.batch_bytes) + self.trace.peak_bytes
 
     def scaled(self, share: float) -> RecordedStep:
-        """With every allocation times `share`, and none of nothing."""
+        """The trace with every allocation times `share`, and none of nothing."""
 
         def times(size: int) -> int:
             return max(1, round(share * size))

@@ -61,7 +61,7 @@ class MemoryEstimate:
 
     @property
     def out_of_memory_chance(self) -> float | None:
-        """That the largest of the trial's micro-batches needs more than the limit."""
+        """Probability that the largest of the trial's micro-batches needs more than the limit."""
         if self.limit_bytes is None:
             return None
         return 1 - NORMAL.cdf((self.limit_bytes - self.needed_bytes) / self.needed_std_bytes)

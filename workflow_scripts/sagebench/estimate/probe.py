@@ -138,7 +138,7 @@ class Probe:
     steps: dict[str, StepCost] = field(default_factory=dict)
 
     def sample_of(self, trial: Trial) -> Sample | None:
-        """What the trial samples; None where that was not probed, and of no mini-batches."""
+        """Sample sizes of the trial; None where not probed, and of no mini-batches."""
         return self.samples.get(sample_name(trial)) if trial.in_minibatches else None
 
     def cost_of(self, trial: Trial, device_bytes: int | None) -> StepCost | None:
@@ -169,7 +169,7 @@ def sample_name(trial: Trial) -> str:
 
 
 def path_of(results: str | os.PathLike[str], store: str) -> Path:
-    """Where the probe of a store (its folder's name) is kept."""
+    """Path of the probe of a store (its folder's name)."""
     return Path(results, "probes", f"{store}.json")
 
 

@@ -125,7 +125,7 @@ def count(sampler: CpuSampler, fanout: tuple[int, ...], seeds: np.ndarray, index
 
 
 def batches_needed(counts: Sequence[Counts]) -> int:
-    """How many micro-batches give every mean to STANDARD_ERROR, by the spread of these."""
+    """Number of micro-batches that give every mean to STANDARD_ERROR, by the spread of these."""
     if len(counts) < FEWEST_BATCHES:
         return FEWEST_BATCHES
     found = np.array(counts, float)

@@ -1,4 +1,4 @@
-"""How long a trial will take: first a roofline's figure, then measured steps, then outcomes.
+"""Time of a trial, estimated: first a roofline's figure, then measured steps, then outcomes.
 
 A roofline estimate comes of the recorded step and the card's data sheet; it is a model's, with a
 wide interval. Where a pilot has timed steps on the site's own devices, an epoch is so many of them.
@@ -83,7 +83,7 @@ def steps_per_epoch(trial: Trial, graph: GraphFacts) -> int:
 
 
 def micro_steps_per_epoch(trial: Trial, graph: GraphFacts) -> int:
-    """Of one rank."""
+    """Micro-steps of one rank in an epoch."""
     return -(-graph.micro_batches(trial.batch_size) // trial.ranks)
 
 

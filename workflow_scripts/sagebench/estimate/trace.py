@@ -168,7 +168,7 @@ def _flops(operation: Any, args: Any, kwargs: Any, out: Any) -> int:
 
 
 def tensors_in(values: Any) -> list[Tensor]:
-    """In their order, each once."""
+    """The tensors in nested values, in their order, each once."""
     leaves, _ = tree_flatten(values)
     return list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())
 

@@ -170,7 +170,7 @@ def _open_array(
 
 
 def _sha256(array: NDArray[Any]) -> str:
-    """Of dtype, shape and values, not of the file: NumPy versions pad headers differently."""
+    """Checksum of dtype, shape and values: NumPy versions pad a file's header differently."""
     array = np.ascontiguousarray(array)
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
     digest.update(array.data.cast("B") if array.size else b"")

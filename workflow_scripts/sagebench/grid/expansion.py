@@ -142,7 +142,7 @@ def _own_options(values: Mapping[str, Any]) -> dict[str, Option]:
 
 
 def _axes(name: str, experiment: Experiment) -> dict[str, list[Entries]]:
-    """What an experiment crosses: rows of values, by where they are written in it. Raises UserError
+    """Rows of values that an experiment crosses, by where they are written in it. Raises UserError
     for a key in two places, of which one would have no effect."""
     path = f"experiments.{name}"
     axes = {"fixed": [_given(experiment.fixed, f"{path}.fixed")]}
@@ -167,7 +167,7 @@ def _axes(name: str, experiment: Experiment) -> dict[str, list[Entries]]:
 
 
 def _given(values: Any, path: str) -> Entries:
-    """What a user wrote at `path`."""
+    """Values that a user wrote at `path`."""
     return {
         key: (value, f"{path}.{key}")
         for key, value in values or ()

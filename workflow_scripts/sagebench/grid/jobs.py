@@ -31,7 +31,7 @@ def preflight_widths(site: Site) -> list[int]:
 
 
 def slurm_resources(ranks: int, site: Site) -> dict[str, Any]:
-    """What the Slurm plugin is to ask for; None is left out. Nothing where Slurm starts no ranks.
+    """Resources for the Slurm plugin; None is left out. Empty where Slurm starts no ranks.
 
     A node that is given out whole is asked for whole, at every width: the trial's own srun then
     takes of it what the trial needs. Memory goes by CPU, so a rank has the same at every width.
@@ -62,7 +62,7 @@ def slurm_resources(ranks: int, site: Site) -> dict[str, Any]:
 
 
 def cpu_job_resources(site: Site) -> dict[str, Any]:
-    """What a job that needs no device asks for: a graph store, the image."""
+    """Resources of a job that needs no device: a graph store, the image."""
     if site.launcher == "local":
         return {}
     return _given(
@@ -78,7 +78,7 @@ def cpu_job_resources(site: Site) -> dict[str, Any]:
 
 
 def within_limit(minutes: int, site: Site) -> int:
-    """As many minutes, where the site's longest job has them."""
+    """Walltime of as many minutes, cut to the site's longest job."""
     return min(minutes, site.limits.walltime_max_min or minutes)
 
 

@@ -183,7 +183,7 @@ def possible_ranks(site: Site) -> list[int]:
 
 
 def fitting(ranks: int, site: Site) -> str:
-    """What to write instead of a number of ranks that the site cannot give."""
+    """Advice what to write instead of a number of ranks that the site cannot give."""
     near = sorted(possible_ranks(site), key=lambda count: abs(count - ranks))[:3]
     return (
         f"{' or '.join(str(count) for count in sorted(near))} "

@@ -198,7 +198,7 @@ Columns: Any = create_model("Columns", __base__=Strict, **_COLUMNS)
 
 
 def _equal_lengths(columns: Strict) -> Strict:
-    """Of one table: the first entries belong together, then the second ones, ..."""
+    """Rows of one table: the first entries belong together, then the second ones, ..."""
     lengths = {key: len(column) for key, column in columns if column is not None}
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{length} of {key}" for key, length in lengths.items())

@@ -115,7 +115,7 @@ def _max_backward(x: Tensor, out: Tensor, rowptr: Tensor, col: Tensor, gradient:
 
 
 def _plain_max(x: Tensor, rowptr: Tensor, col: Tensor) -> Tensor:
-    """In bounded steps; `embedding_bag` would hide a NaN."""
+    """Maximum in bounded steps; `embedding_bag` would hide a NaN."""
     out = x.new_full((len(rowptr) - 1, x.shape[1]), -torch.inf)
     for source, target in edge_steps(rowptr, col):
         index = target.long()[:, None].expand(-1, x.shape[1])

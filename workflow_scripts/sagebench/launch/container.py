@@ -125,7 +125,7 @@ def record_path(image: Path) -> Path:
 
 
 def _record(image: Path) -> dict[str, Any]:
-    """What it is known by."""
+    """Digest, size and time of the image's file."""
     digest = hashlib.sha256()
     with image.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

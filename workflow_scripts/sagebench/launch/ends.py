@@ -1,4 +1,4 @@
-"""How ranks end: noted by the process that ran each, since srun tells only the worst exit code of
+"""Ends of ranks: noted by the process that ran each, since srun tells only the worst exit code of
 all; and the verdict on their trial, by the first cause."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class RankEnd:
-    """How one rank's process ended.
+    """End of one rank's process.
 
     code: exit code, negative for a signal; None where nothing noted it. order: 0 for the first that
     ended. early_end: what it wrote about one. stopped: the launcher ended it.
@@ -193,7 +193,7 @@ def read_ends(directory: Path, ranks: int) -> list[RankEnd]:
 
 
 def die_with_parent() -> None:
-    """In the child before exec: end with its parent, even if that is killed outright."""
+    """Have the child end with its parent, even if that is killed outright; called before exec."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -107,7 +107,7 @@ class Walltime:
 
     @classmethod
     def of_job(cls, asked_s: float | None, started_at_unix_s: float) -> Walltime:
-        """From the trial's start, cut to the end of its Slurm job, which began earlier."""
+        """Walltime from the trial's start, cut to the end of its Slurm job, which began earlier."""
         if asked_s is None:
             return cls(None, None)
         end = started_at_unix_s + asked_s

@@ -114,7 +114,7 @@ class Ranks(ABC):
 
     @property
     def srun_log(self) -> Path:
-        """What Slurm said."""
+        """Messages of srun."""
         return self.directory / "srun.log"
 
     def _start(
@@ -132,11 +132,11 @@ class Ranks(ABC):
         self.processes.append(process)
 
     def _ends(self) -> list[RankEnd]:
-        """How the ranks ended, as far as that is noted."""
+        """Ends of the ranks, as far as noted."""
         return read_ends(self.directory, self.count)
 
     def _newly_ended(self) -> list[RankEnd]:
-        """Those that have ended since this was called before."""
+        """Ranks that have ended since this was called before."""
         new = [end for end in self._ends() if end.has_exit_record and end.rank not in self.ended]
         self.ended += [end.rank for end in new]
         return new
@@ -217,8 +217,8 @@ class SlurmRanks(Ranks):
         return self
 
     def killed_for_memory(self) -> bool:
-        """From Slurm's messages here, else from sacct, if it already knows: by one more of the
-        job's steps than were known to have ended so."""
+        """Whether the step was killed for memory, by srun's messages, else by sacct, if it already
+        knows: one more of the job's steps than were known to have ended so."""
         said = tail(self.srun_log).lower()
         if any(words in said for words in OUT_OF_MEMORY_WORDS):
             return True
@@ -297,7 +297,7 @@ def local_environment(ranks: int, rank: int) -> dict[str, str]:
 
 
 def oom_kills() -> int:
-    """How often the kernel's out-of-memory killer struck in this process's cgroup (version 2)."""
+    """Kills by the kernel's out-of-memory killer in this process's cgroup (version 2)."""
     try:
         group = Path("/proc/self/cgroup").read_text().strip().splitlines()[-1].split(":", 2)[2]
         events = Path(f"/sys/fs/cgroup{group}/memory.events").read_text()

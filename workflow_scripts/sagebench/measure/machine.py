@@ -78,8 +78,8 @@ def collect_device(device: torch.device) -> dict[str, Any]:
 
 
 def collect_allocator(device: torch.device) -> dict[str, int | None]:
-    """How often torch's CUDA allocator had to free its cache and ask again, and failed, in this
-    process; null on a CPU."""
+    """Retries of torch's CUDA allocator after freeing its cache, and its failures, in this process;
+    null on a CPU."""
     names = ("num_alloc_retries", "num_ooms")
     if device.type != "cuda":
         return dict.fromkeys(names)

@@ -22,7 +22,7 @@ from sagebench.sampling.random import fold, signed
 
 
 class Edges(NamedTuple):
-    """What a layer aggregates over, grouped by destination.
+    """Edges that a layer aggregates over, grouped by destination.
 
     rowptr: int [rows + 1] from 0. col: int [E], rows of the layer's input. degrees, row_degrees:
     float32 in-degrees in the whole graph of the input's rows and of the destinations; None unless

@@ -1,4 +1,4 @@
-"""What the one rank of a pilot runs: a window of micro-steps timed one by one, or validation and
+"""The one rank of a pilot: a window of micro-steps timed one by one, or validation and
 test."""
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Pilot(FromJson):
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """By the counter of its device."""
+        """Peak by the memory counter of its device, bytes."""
         return None if self.memory is None else self.memory.of_device(self.trial.get("device"))
 
 
@@ -181,7 +181,7 @@ def epoch_key(trial: Trial, store_checksum: str) -> str:
 
 
 def deciding_values(trial: Trial) -> dict[str, Any]:
-    """Those that a recorded step depends on, as JSON has them."""
+    """Values of a trial that a recorded step depends on, as JSON has them."""
     values = trial.to_json()
     kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (STEP,))[0] & STEP}
     young = {name: kept.pop(name) for name in ("model", "options", "method")}
@@ -236,7 +236,7 @@ def works_of(study: Study) -> list[Work]:
 def missing(
     works: Iterable[Work], pilots: Mapping[str, Pilot], failed: Collection[str] = ()
 ) -> list[Work]:
-    """What is to be measured yet, validation and test once for all that evaluate alike, unless
+    """Pilots still to be measured, validation and test once for all that evaluate alike, unless
     every one of them has run out of memory. failed: keys that are not to be tried."""
     found: dict[str, Work] = {}
     for work in works:

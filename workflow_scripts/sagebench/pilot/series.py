@@ -128,8 +128,8 @@ class Series:
 
 
 def record_of(work: Work, verdict: Verdict, directory: Path) -> Pilot | None:
-    """What a process leaves; None where it failed. directory: of its attempt. A part that is whole
-    counts, however the process ended behind it."""
+    """Pilot that a process leaves; None where it failed. directory: of its attempt. A part that is
+    whole counts, however the process ended behind it."""
     values = read_object(directory / work.part)
     if values is None and verdict.status is not Status.OUT_OF_MEMORY:
         return None

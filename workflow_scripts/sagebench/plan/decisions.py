@@ -62,7 +62,7 @@ def has_guards(study: Study) -> bool:
 
 
 def fresh_decisions(study: Study) -> Decisions | None:
-    """Those of the study's plan; None where there is none, or it was made from something else."""
+    """Decisions of the study's plan; None without one, or where it was made from something else."""
     found = read_object(plan_path(study))
     if found is None or found.get("format") != FORMAT or found.get("inputs") != inputs(study):
         return None

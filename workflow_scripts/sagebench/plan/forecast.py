@@ -118,7 +118,7 @@ class Forecaster:
 
     @cached_property
     def card(self) -> Card | None:
-        """Of the site, where it names one."""
+        """Data sheet of the site's GPU, where it names one."""
         return card_of(self.study.site.card) if self.study.site.card else None
 
     @property
@@ -146,7 +146,7 @@ class Forecaster:
 
     @cached_property
     def _pilots(self) -> dict[str, Pilot]:
-        """Those of another card than the site has now left out."""
+        """Pilots, without those of another GPU than the site has now."""
         found = read_pilots(self.study.results, self.study.site.machine, self.warn)
         return {
             key: pilot
@@ -173,7 +173,7 @@ class Forecaster:
         return same, ratios
 
     def of(self, request: Request) -> Forecast:
-        """What is known beforehand of a trial."""
+        """Estimate of a trial before it runs."""
         trial, probe = request.trial, self.probes.get(request.store)
         if probe is None:
             return Forecast()
@@ -206,7 +206,7 @@ class Forecaster:
         return POWER_SHARE * limit_w * trial.ranks, source
 
     def memory(self, trial: Trial, probe: Probe) -> MemoryEstimate | None:
-        """Of a card; None on a CPU, and for what was not probed."""
+        """Memory on a GPU; None on a CPU, and for what was not probed."""
         sample, cost = probe.sample_of(trial), probe.cost_of(trial, self._card_bytes)
         if trial.device != "cuda" or sample is None or cost is None:
             return None

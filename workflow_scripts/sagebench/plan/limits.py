@@ -110,7 +110,7 @@ def _of_trials(study: Study, to_run: Sequence[PlanRow]) -> Iterator[str]:
 
 
 def hints(study: Study, rows: Sequence[PlanRow], command: Callable[[str], str]) -> Iterator[str]:
-    """What would refine the plan. command: that makes a target."""
+    """Hints that would refine the plan. command: that makes a target."""
     to_run = [row for row in distinct(rows) if row.to_run]
     on_card = study.site.device == "cuda"
     unprobed = sum(row.sampled is None for row in to_run)

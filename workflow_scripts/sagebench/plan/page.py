@@ -76,7 +76,7 @@ def _basis(
 
 
 def _limits(rows: Sequence[PlanRow], said: str) -> list[str]:
-    """What the memory verdicts of the rows refer to, in the words of `said`."""
+    """Limits that the memory verdicts of the rows refer to, in the words of `said`."""
     known = {(row.memory_limit_bytes, row.memory_limit) for row in rows}
     return sorted({said.format(size / GIB, name) for size, name in known if size is not None})
 

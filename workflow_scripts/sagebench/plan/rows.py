@@ -98,7 +98,7 @@ def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRo
 
 
 def computes(trial: Trial) -> str:
-    """What computes a trial: its engine, and its model where that is not sage; or its method."""
+    """Engine of a trial, and its model where that is not sage; or its method."""
     if not trial.in_minibatches:
         return trial.method
     of_model = "" if trial.model == INTRODUCTION_DEFAULTS["model"] else f", {trial.model}"
@@ -177,8 +177,8 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
 
 
 def _hours(request: Request, forecast: Forecast) -> tuple[float, float, float]:
-    """Of one rank, with the ends of its interval: as predicted, but not beyond the walltime, which
-    ends a trial; else the walltime."""
+    """Hours of one rank and the ends of their interval: as predicted, but not beyond the walltime,
+    which ends a trial; else the walltime."""
     asked, took, total_s = request.walltime_min / 60, forecast.time, forecast.total_s
     if took is None or total_s is None:
         return asked, asked, asked

@@ -124,7 +124,7 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
 
 
 def _table(caption: str, rows: Iterable[dict[str, Any]]) -> HtmlTable:
-    """Of cells, or values; without the columns in which nothing stands."""
+    """Table of cells, or values, without its empty columns."""
     found = [{name: cells.cell(name, value) for name, value in row.items()} for row in rows]
     columns = [name for name in found[0] if any(row[name] != NOTHING for row in found)]
     return HtmlTable(caption, columns, [[row[name] for name in columns] for row in found])

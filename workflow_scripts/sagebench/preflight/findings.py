@@ -45,7 +45,7 @@ def problems(record: Record, site: Record) -> list[str]:
 
 
 def of_rank(rank: Record, record: Record, site: Record) -> Iterator[str]:
-    """What one rank does or does not, and what to write or look at instead. What it did not come
+    """Findings on one rank, and what to write or look at instead. What it did not come
     to check is not in its record."""
     place, logs, slurm = record["place"], record["logs"], site["launcher"] == "slurm"
     yield from of_gpus(rank, place["ranks_per_node"], site)

@@ -108,7 +108,7 @@ def start(study: Study, record: dict[str, Any], directory: Path) -> Ranks:
 
 
 def needs(study: Study) -> dict[str, Any]:
-    """What trials want of a node besides GPUs: {"compiles": whether one has compile: true,
+    """Needs of the trials on a node besides GPUs: {"compiles": whether one has compile: true,
     "shared_memory_bytes": that the loader processes of one may fill in /dev/shm of a node, of those
     whose graph store is built}"""
     graphs = {name: read_object(Path(manifest_path(study.results, name))) for name in study.stores}

@@ -45,15 +45,15 @@ class Blocks(NamedTuple):
         return self.nodes_per_hop[0]
 
     def destinations(self, layer: int) -> int:
-        """How many nodes layer `layer` (1 is the first) computes."""
+        """Number of nodes that layer `layer` (1 is the first) computes."""
         return sum(self.nodes_per_hop[: self.layers - layer + 1])
 
     def sources(self, layer: int) -> int:
-        """How many nodes layer `layer` reads."""
+        """Number of nodes that layer `layer` reads."""
         return sum(self.nodes_per_hop[: self.layers - layer + 2])
 
     def edges(self, layer: int) -> int:
-        """How many edges layer `layer` aggregates."""
+        """Number of edges that layer `layer` aggregates."""
         return sum(self.edges_per_hop[: self.layers - layer + 1])
 
     def edge_index(self) -> Tensor:

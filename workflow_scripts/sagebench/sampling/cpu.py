@@ -162,7 +162,7 @@ def _mark_found(state, found, ends, first, last):
 
 @compiled
 def _count_found(state, first, last):
-    """How many of the nodes [first, last) are new in this hop; first is a multiple of 8."""
+    """Number of the nodes [first, last) that are new in this hop; first is a multiple of 8."""
     words = state.view(np.uint64)
     count = 0
     for w in range(first // 8, (last + 7) // 8):

@@ -1,4 +1,4 @@
-"""What a study's trials took of the cluster: a row an attempt, from Slurm's accounting, sacct.
+"""Accounting of a study's trials on the cluster: a row an attempt, from Slurm's sacct.
 
 The rows are results/<study>/accounting.csv. Slurm forgets its jobs after some months, so a row that
 is final stays as it is, and only the other jobs are asked for, all in one call.
@@ -111,7 +111,7 @@ def collect(trials: Iterable[TrialJob], before: Iterable[Row] = ()) -> list[Row]
 
 
 def allocations(job_ids: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, list[Row]]:
-    """What sacct says of the jobs, by id and in the order of time; raises NoAnswer."""
+    """Records of the jobs in sacct, by id and in the order of time; raises NoAnswer."""
     ids = sorted(set(job_ids))  # without any, sacct would tell of all of today's jobs
     return parse(ask([*SACCT, "--jobs", ",".join(ids)], limit_s)) if ids else {}
 
@@ -160,7 +160,7 @@ def _allocation(said: dict[str, str]) -> Row:
 
 
 def _time(text: str) -> str | None:
-    """As ISO writes it in UTC; None for "Unknown", "None" and the like."""
+    """ISO text in UTC; None for "Unknown", "None" and the like."""
     return f"{text}+00:00" if text[:1].isdigit() else None
 
 

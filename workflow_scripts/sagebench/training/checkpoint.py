@@ -49,7 +49,7 @@ class Checkpoint:
         self._communicator.barrier()
 
     def read(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """What `write` was given last on this rank, tensors on the CPU; None where nothing was.
+        """State that `write` was given last on this rank, tensors on the CPU; None without one.
 
         Raises UserError for a file that is no checkpoint, or one of another trial or graph.
         """

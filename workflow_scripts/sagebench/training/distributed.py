@@ -67,7 +67,7 @@ class RankEnvironment:
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> RankEnvironment:
-        """From torchrun's variables (the launcher sets them too), else srun's; else one rank."""
+        """Rank by torchrun's variables (the launcher sets them too), else srun's; else one rank."""
         if "RANK" in environ:
             names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         elif "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:
@@ -178,7 +178,7 @@ def meet(path: Path, env: RankEnvironment, timeout: timedelta) -> dist.Store:
 
 
 def own_addresses() -> list[str]:
-    """How other machines may reach this one: its names, then its addresses, none of them twice."""
+    """Names, then addresses, by which other machines may reach this one, none of them twice."""
     names = [socket.gethostname(), socket.getfqdn()]
     addresses = []
     for name in names:

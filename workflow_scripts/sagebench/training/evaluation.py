@@ -155,7 +155,7 @@ class Evaluator:
         return out
 
     def _home(self) -> torch.device:
-        """Where the hidden layers' matrices go."""
+        """Device of the hidden layers' matrices."""
         free = available_bytes(self.device, self.trial.memory_limit_gib)
         # Of a layer its input and output, and what it made of its input, if it did.
         matrices = 2 + any(conv.aggregator is None for conv in self.model.convs)
@@ -165,7 +165,7 @@ class Evaluator:
         return self.device if fits else torch.device("cpu")
 
     def _correct(self, logits: Tensor, nodes: Tensor) -> Tensor:
-        """How many of `nodes` (ids on the device) are right, int64 [] there: nothing waits."""
+        """Number of `nodes` (ids on the device) predicted right, int64 [] there: nothing waits."""
         return (logits.argmax(1) == self.labels[nodes]).sum()
 
     def _slices(self, count: int) -> list[tuple[int, int]]:
@@ -193,9 +193,9 @@ def sampled_test_nodes(nodes: np.ndarray, count: int | None) -> np.ndarray:
 
 
 def standard_error(accuracy: float, count: int, population: int) -> float | None:
-    """Of an accuracy on `count` nodes drawn without replacement from `population`, as an estimate
-    of the accuracy on all of them (Cochran 1977, "Sampling techniques", section 3.2); None of a
-    single node."""
+    """Standard error of an accuracy on `count` nodes drawn without replacement from `population`,
+    as an estimate of the accuracy on all of them (Cochran 1977, "Sampling techniques", section
+    3.2); None of a single node."""
     if count < 2:
         return None
     return math.sqrt(accuracy * (1 - accuracy) / (count - 1) * (1 - count / population))

@@ -203,7 +203,7 @@ class RankSetup:
 
     @property
     def elapsed_s(self) -> float:
-        """Of all jobs so far."""
+        """Seconds used by all jobs so far."""
         return self.used_s + time.time() - self.started_at
 
     def write(self) -> None:

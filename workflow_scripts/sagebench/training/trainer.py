@@ -27,7 +27,8 @@ from sagebench.training.distributed import Communicator, Progress
 
 
 class LossModule(nn.Module):
-    """What DDP wraps: forward gives (summed cross-entropy, correct predictions) of a micro-batch.
+    """Module that DDP wraps: forward gives (summed cross-entropy, correct predictions) of a
+    micro-batch.
 
     A micro-batch without seed nodes gives a zero that still depends on every parameter, so that
     its rank takes part in the gradients' all-reduce.
@@ -265,7 +266,7 @@ class Trainer:
         return {"micro_steps": steps, "waiting_s": None, "synchronisation_s": None, **means}
 
     def _average_gradients(self) -> None:
-        """What DDP does during backward, on its own."""
+        """All-reduce of the gradients, which DDP does during backward, on its own."""
         gradients = [p.grad for p in self.engine.model.parameters() if p.grad is not None]
         flat = self.communicator.sum(torch.cat([g.reshape(-1) for g in gradients]))
         flat /= self.communicator.world_size

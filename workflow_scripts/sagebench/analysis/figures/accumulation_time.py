@@ -21,7 +21,7 @@ def draw(data: Data) -> Drawing | str:
 
 
 def with_several_accumulations(rows: pd.DataFrame) -> pd.DataFrame:
-    """What ran with at least two accumulations; each batch size a series of its own."""
+    """Trials with at least two accumulations; each batch size a series of its own."""
     counts = rows.groupby(["series", "batch_size"])["accumulation"].transform("nunique")
     series = rows["series"] + " · batch size " + rows["batch_size"].astype(str)
     return rows.assign(series=series)[counts >= 2]

@@ -1,4 +1,4 @@
-"""Where the time of an optimizer step goes, phase by phase, beside the step as it ran."""
+"""Time of an optimizer step by phase, beside the step as it ran."""
 
 from __future__ import annotations
 
