@@ -92,3 +92,9 @@ def test_the_hooks_run_what_make_lint_runs():
               recipe.splitlines()}  # fmt: skip
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert {hook["entry"].removeprefix(".venv/bin/") for hook in hooks} == linted
+
+
+def test_the_design_names_scripts_that_exist():
+    named = set(re.findall(r"`([a-z_]+\.py)", (ROOT / "docs/design.md").read_text()))
+    assert len(named) > 5
+    assert named <= {Path(name).name for name in FILES}
