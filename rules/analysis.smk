@@ -23,14 +23,14 @@ if BY_SLURM:
 
 # Accounting comes of the outcomes, and after them; both would cost twice the planning.
 MADE_OF = {
-    "tables": (ACCOUNTING or outcome_files, TABLES),
-    "figures": (TABLES, FIGURES),
-    "report": ([*TABLES, *FIGURES, *ACCOUNTING], REPORT),
+    "tables": (ACCOUNTING or outcome_files, TABLES, "tables/"),
+    "figures": (TABLES, FIGURES, "figures/"),
+    "report": ([*TABLES, *FIGURES, *ACCOUNTING], REPORT, "report.html"),
 }
 # Of another study, other tables.
 ANALYSED = ["--study", freezer.path, "--results", RESULTS]
 
-for stage, (made_of, made) in MADE_OF.items():
+for stage, (made_of, made, name) in MADE_OF.items():
 
     rule:
         name:
@@ -50,7 +50,7 @@ for stage, (made_of, made) in MADE_OF.items():
             out=lambda _: STUDY,
             accounting=["--accounting", *ACCOUNTING] if BY_SLURM else [],
         message:
-            f"{stage.capitalize()}: {STUDY}"
+            f"{stage.capitalize()}: {STUDY}/{name}"
         shell:
             "python {input.script:q} {params.stage} {params.study:q} {params.accounting:q}"
             " --out {params.out:q} 2>&1 | tee -i {log:q}"

@@ -8,7 +8,7 @@ import os
 import pytest
 from sagebench.launch.ranks import SlurmRanks
 
-# Renamed when whole, as rank_end does: what waits for it reads it meanwhile.
+# Renamed when whole, as launch/ends.py does: what waits for it reads it meanwhile.
 END = (
     'echo \'{{"code": {1}, "ended_at_unix_s": {2}}}\' > "{0}/end-{2}"; '
     'mv "{0}/end-{2}" "{0}/rank-{2}.end.json"'

@@ -292,9 +292,21 @@ def test_a_job_that_failed_tells_why_by_its_log(tmp_path):
     (tmp_path / "8.log").write_text("starting\nerror: the study is damaged\nmore\n")
     said = (
         "Error in rule preflight:\n    message: SLURM-job '7' failed, SLURM status is: 'FAILED'. \n"
-        f"    output: {tmp_path / '8.json'}\n    log: {tmp_path / '8.log'} (check log file(s))\n"
+        f"    output: {tmp_path / '8.json'}\n"
+        f"    log: {tmp_path / '8.log'}, x.log (check log file(s))\n"
     )
     assert reason(said, tmp_path / "8.json", Path("log")) == "the study is damaged"
+
+
+def test_a_job_whose_own_log_is_empty_tells_why_by_slurms(tmp_path):
+    (tmp_path / "8.log").write_text("")
+    (tmp_path / "7.log").write_text("error: results cannot be written\n")
+    said = (
+        "Error in rule preflight:\n    message: SLURM-job '7' failed, SLURM status is: 'FAILED'. \n"
+        f"    output: {tmp_path / '8.json'}\n"
+        f"    log: {tmp_path / '8.log'}, {tmp_path / '7.log'} (check log file(s))\n"
+    )
+    assert reason(said, tmp_path / "8.json", Path("log")) == "results cannot be written"
 
 
 @pytest.mark.parametrize(

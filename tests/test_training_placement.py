@@ -9,6 +9,7 @@ import pytest
 import torch
 from sagebench.engines.base import make_engine
 from sagebench.engines.loaders import choose_placement
+from sagebench.errors import UserError
 from sagebench.sampling.order import SeedOrder
 from sagebench.units import GIB
 from trials import make_trial, tiny_store
@@ -107,3 +108,8 @@ def test_a_batch_is_sampled_and_loaded_step_by_step_too(store, placement):
 def test_without_a_copy_on_a_cpu(store):
     engine = make_engine(make_trial(), store, CPU)
     assert engine.loader.features.data_ptr() == store.features.ctypes.data
+
+
+def test_pygs_engines_have_no_placement(store):
+    with pytest.raises(UserError, match="write placement: auto"):
+        make_engine(make_trial(engine="trimmed", placement="host"), store, CPU)

@@ -1,5 +1,5 @@
-"""Check a machine before the first study: short jobs of one rank, of a
-whole node and of two nodes, which take a trial's way through Snakemake, Slurm and the container.
+"""Check a machine before the first study: short jobs of one rank, of a whole node and of two
+nodes, which take a trial's way through Snakemake, Slurm and the container.
 
 They check driver, image, binds, graph store, how the ranks meet and how fast they exchange data; a
 compiler where trials use one, the room in /dev/shm, and that no rank is on another's GPU.

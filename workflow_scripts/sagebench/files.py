@@ -1,4 +1,4 @@
-"""Atomic writes, and file locks."""
+"""Atomic writes, file locks, and the end of a log."""
 
 from __future__ import annotations
 
@@ -60,11 +60,12 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 def tail(path: Path) -> str:
     """The end of a log; nothing where there is none."""
-    if not path.exists():
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
         return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
-        return file.read().decode(errors="replace")
 
 
 @contextmanager

@@ -201,19 +201,23 @@ def plugin_files(plugins: Iterable[str]) -> Iterator[tuple[Path, str | None]]:
     installed it. Raises UserError for what is none."""
     for plugin in plugins:
         path = Path(plugin)
-        specs = [find_spec(one.value) for one in entry_points(group="sagebench", name=plugin)]
         if path.is_dir():
             yield from ((file, None) for file in sorted(path.glob("[!_]*.py")))
         elif path.suffix == ".py":
             yield path, None
-        elif specs and specs[0] is not None and specs[0].origin is not None:
-            yield Path(specs[0].origin), plugin
+        elif installed := _installed(plugin):
+            yield installed, plugin
         else:
             raise UserError(
                 f"plug-in {plugin} is no file, no folder, and no installed entry point of the "
                 "group sagebench: write a path that ends with .py, or install its package (where "
                 "jobs run in a container, in the image)"
             )
+
+
+def _installed(name: str) -> Path | None:
+    specs = (find_spec(one.value) for one in entry_points(group="sagebench", name=name))
+    return next((Path(spec.origin) for spec in specs if spec and spec.origin), None)
 
 
 @cache

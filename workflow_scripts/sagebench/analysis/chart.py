@@ -114,6 +114,8 @@ def over_axis(
     for (name, alone), group in points.groupby(["series", "aside"], sort=False):
         look = series[name] | (hollow(series[name]["color"]) if alone else {"linestyle": joined})
         draw_points(axes, group, "place", **look)
+    if line != "none":
+        _say_other_n(axes, points)
     for name, group in left_out.groupby("series", sort=False):
         colour = series[name]["color"]
         draw_points(axes, group, "place", color=colour, marker="d", **hollow(colour))
@@ -163,6 +165,14 @@ def draw_points(
     look = {"linestyle": "none", "linewidth": 1.5, "elinewidth": 1.0, **MARKER, **look}
     middle = points[x].to_numpy(), points[y].to_numpy()
     axes.errorbar(*middle, yerr=whiskers(points, y, low, high), zorder=3, **look)
+
+
+def _say_other_n(axes: Axes, points: pd.DataFrame) -> None:
+    """Label the points whose number of repeats differs from most."""
+    look: dict[str, Any] = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center"}
+    for point in points[~points["n"].isin(points["n"].mode()[:1])].to_dict("records"):
+        at = point["place"], point["median"]
+        axes.annotate(f"n={point['n']}", at, color=SOFT, size=7.5, **look)
 
 
 def _strip(axes: Axes, ended: pd.DataFrame, series: dict[str, dict]) -> None:

@@ -206,6 +206,7 @@ def _add_speed_up(trials: pd.DataFrame) -> None:
     """Speed-up of every repeat over the median time with the fewest ranks of its series."""
     rows = of_axis(trials, "ranks")
     rows = rows[rows["status"].eq(Status.COMPLETED) & ~rows["oversubscribed"].eq(True)]
+    rows = rows[rows["epoch_time_s"].notna()]
     series, time_s = rows["series"], rows["epoch_time_s"].astype(float)
     fewest = rows["ranks"].groupby(series).transform("min")
     base_s = time_s.where(rows["ranks"].eq(fewest)).groupby(series).transform("median")

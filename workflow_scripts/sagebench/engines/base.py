@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sagebench import registry
 from sagebench.engines.loaders import Loader, Placement
 from sagebench.engines.precision import compile_model
+from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.sampling.order import MicroBatch
@@ -122,6 +123,12 @@ def seeds_of_sizes(count: int) -> MicroBatch:
 def make_engine(
     trial: Trial, store: GraphStore, device: torch.device, placement: Placement | None = None
 ) -> Engine:
+    placements = registry.declared("engine", trial.engine).get("PLACEMENTS", ["auto"])
+    if trial.placement not in placements:
+        raise UserError(
+            f"placement is '{trial.placement}', which engine '{trial.engine}' has not: write "
+            f"placement: {' or '.join(placements)}"
+        )
     return engine_class(trial)(trial, store, device, placement)
 
 

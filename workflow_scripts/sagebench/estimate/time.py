@@ -2,7 +2,7 @@
 
 A roofline estimate comes of the recorded step and the card's data sheet; it is a model's, with a
 wide interval. Where a pilot has timed steps on the site's own devices, an epoch is so many of them.
-Outcomes of the same machine take over as they come. Standard library only.
+Outcomes of the same machine take over as they come.
 """
 
 from __future__ import annotations

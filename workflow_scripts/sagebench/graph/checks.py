@@ -89,6 +89,8 @@ def check_splits(splits: Mapping[str, ArrayLike], labels: NDArray[np.int64]) -> 
     checked = {}
     for number, name in enumerate(SPLITS):
         ids = np.asarray(splits[name])
+        if not ids.size:
+            raise UserError(f"{name} is empty; give it at least one node")
         _require(ids.ndim == 1, "iub", name, ids, "one list of node ids, integers, or one mask")
         if ids.dtype == bool:
             if len(ids) != len(labels):

@@ -177,5 +177,10 @@ def machine_lock() -> AbstractContextManager[int]:
     with contextlib.suppress(FileExistsError):
         path.touch(exist_ok=False)
         path.chmod(0o644)  # whatever the umask is
+    if not os.access(path, os.R_OK):
+        raise UserError(
+            f"{path} keeps trials of several users apart and is not readable: ask its owner to "
+            "remove it"
+        )
     # Read only: the file may be another user's.
     return hold(path, "waiting for another trial on this machine to end", flags=os.O_RDONLY)

@@ -10,6 +10,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -193,7 +194,9 @@ class Run(RankSetup):
         of_gpu = [ProfilerActivity.CUDA] if kind == "cuda" else []
         self.engine.model.train()
         micro_batches = trainer.order.micro_batches(self.trial.epochs + 2, self.env.rank)
-        with profile(activities=[ProfilerActivity.CPU, *of_gpu]) as profiler:
+        activities = [ProfilerActivity.CPU, *of_gpu]
+        profiler = profile(activities=activities) if self.env.rank == 0 else None
+        with profiler or nullcontext():
             for batch in self.engine.stream(islice(micro_batches, steps)):
                 last = batch.micro_batch.last_of_step
                 with record_function("micro-step"):
@@ -201,7 +204,7 @@ class Run(RankSetup):
                 if last:
                     trainer.optimizer_step()
             synchronise_device(self.device)
-        if self.env.rank == 0:
+        if profiler is not None:
             table = profiler.key_averages().table(
                 sort_by=f"self_{kind}_time_total", row_limit=PROFILE_ROWS, max_name_column_width=80
             )

@@ -1,5 +1,4 @@
-"""The one rank of a pilot: a window of micro-steps timed one by one, or validation and
-test."""
+"""The one rank of a pilot: a window of micro-steps timed one by one, or validation and test."""
 
 from __future__ import annotations
 

@@ -211,8 +211,8 @@ class Work:
 
 
 def works_of(study: Study) -> list[Work]:
-    """All measurements of the study: first micro-steps, then validations and tests, those that
-    evaluate alike beside one another; a store that is not built has no checksum."""
+    """All measurements of the study: first micro-steps, then validations and tests; a store
+    that is not built has no checksum."""
     checksums = {
         store: (read_object(Path(manifest_path(study.results, store))) or {}).get("checksum", "")
         for store in study.stores

@@ -66,7 +66,10 @@ def fresh_decisions(study: Study) -> Decisions | None:
     found = read_object(plan_path(study))
     if found is None or found.get("format") != FORMAT or found.get("inputs") != inputs(study):
         return None
-    return Decisions.from_json(found)
+    try:
+        return Decisions.from_json(found)
+    except TypeError:  # edited by hand
+        return None
 
 
 def inputs(study: Study) -> str:
@@ -175,7 +178,10 @@ def refusal(study: Study, rows: Sequence[PlanRow]) -> str | None:
         for row in dropped[:DROPS_NAMED]
     ]
     if len(dropped) > DROPS_NAMED:
-        lines.append(f"  and {len(dropped) - DROPS_NAMED} more (plan.csv has all)")
+        others = dropped[DROPS_NAMED:]
+        lines.append(
+            f"  {hours_text(total_of(others).node_hours):>10}  {len(others)} more (plan.csv has all)"
+        )
     saved, enough = total_of(dropped).node_hours, f"budget_node_hours: {math.ceil(hours)}"
     lines.append(f"  {hours_text(saved):>10}  saved; {hours_text(hours - saved)} node-hours remain")
     listed = "\n".join(lines)

@@ -14,6 +14,7 @@ from sagebench.units import GIB, text_table
 HEAD = ("ranks", "nodes", "device", "driver", "torch", "meeting", "all-reduce", "clocks", "")
 SBATCH = re.compile(r"SLURM sbatch failed\. The error message was '(.*?)'\.\n", re.DOTALL)
 OURS = re.compile(r"^error: (.+)$", re.MULTILINE)
+LOGS = re.compile(r"^ *log: (.+) \(check log file", re.MULTILINE)
 MESSAGE = re.compile(r"^ *message: (.+?)(?: Reason: Unknown\.)?(?: ?For further error .*)?$", re.M)
 CLOCK_S = 1.0
 """apart, the times of two nodes no longer tell which rank failed first"""
@@ -248,16 +249,17 @@ def row(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 def reason(said: str, path: Path, log: Path) -> str:
     """Why a job left no record, in one sentence. said: all that Snakemake printed, which is in
-    `log`. path: the record, whose job's log lies beside it.
+    `log`. path: the record.
 
     Where the width's own job did not fail, Snakemake refused the run, such as without its image.
     """
     blocks = re.split(r"^Error in rule ", said, flags=re.MULTILINE)[1:]
     mine = "\n".join(block for block in blocks if str(path) in block) or said
-    own = path.with_suffix(".log")
+    logs = [Path(name) for names in LOGS.findall(mine) for name in names.split(", ")]
+    logged = (one.read_text(errors="replace") for one in logs if one.is_file())
     if found := SBATCH.search(mine):
         return f"Slurm refused the job: {' '.join(found[1].split())}"
-    if found := OURS.search(mine + (own.read_text(errors="replace") if own.exists() else "")):
+    if found := OURS.search("\n".join([mine, *logged])):
         return found[1].strip()
     if found := MESSAGE.search(mine):
         return f"{found[1].strip()} See {log}"

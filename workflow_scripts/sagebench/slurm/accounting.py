@@ -186,11 +186,12 @@ def as_csv(rows: Iterable[Row]) -> str:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of an accounting.csv, as texts; none where there is no such file, or an old one."""
-    if not path.exists():
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            return list(reader) if reader.fieldnames == COLUMNS else []
+    except FileNotFoundError:
         return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        return list(reader) if reader.fieldnames == COLUMNS else []
 
 
 def _key(row: Row) -> tuple[str, str, str]:

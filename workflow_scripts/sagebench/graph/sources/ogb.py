@@ -68,7 +68,8 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
     sha256 = checked_sha256(archive, sha256)
     try:
         with zipfile.ZipFile(archive) as opened:
-            graph, splits = _read(next(zipfile.Path(opened).iterdir()), about["split"])
+            top = next(zipfile.Path(opened).iterdir(), zipfile.Path(opened))
+            graph, splits = _read(top, about["split"])
     except (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise UserError(
             f"{archive} is damaged or cut short ({error}); delete it and get it again"

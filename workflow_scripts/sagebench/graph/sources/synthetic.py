@@ -18,7 +18,7 @@ Built so, in this order:
   either.
 
 Every draw is keyed by (seed, part, chunk), so the graph depends on scale and seed alone.
-The constants below are fitted at scale 1; `build_graph.py` measures what comes out.
+The constants below are fitted at scale 1; `describe_graph.py` measures what comes out.
 """
 
 from __future__ import annotations
