@@ -179,9 +179,8 @@ def refusal(study: Study, rows: Sequence[PlanRow]) -> str | None:
     ]
     if len(dropped) > DROPS_NAMED:
         others = dropped[DROPS_NAMED:]
-        lines.append(
-            f"  {hours_text(total_of(others).node_hours):>10}  {len(others)} more (plan.csv has all)"
-        )
+        rest = hours_text(total_of(others).node_hours)
+        lines.append(f"  {rest:>10}  {len(others)} more (plan.csv has all)")
     saved, enough = total_of(dropped).node_hours, f"budget_node_hours: {math.ceil(hours)}"
     lines.append(f"  {hours_text(saved):>10}  saved; {hours_text(hours - saved)} node-hours remain")
     listed = "\n".join(lines)
