@@ -195,7 +195,7 @@ def _ran(trials: pd.DataFrame) -> pd.DataFrame:
     ran = trials[trials["status"].isin(MEASURED_ENDS)]
     words = {"expandable_segments": ran["expandable_segments"].map(SEGMENTS)}
     for column, none in WITHOUT.items():
-        words[column] = ran[column].map(cells.short, na_action="ignore").fillna(none)
+        words[column] = ran[column].astype(object).map(cells.short, na_action="ignore").fillna(none)
     return ran.assign(**words)
 
 
