@@ -195,7 +195,8 @@ def _ran(trials: pd.DataFrame) -> pd.DataFrame:
     ran = trials[trials["status"].isin(MEASURED_ENDS)]
     words = {"expandable_segments": ran["expandable_segments"].map(SEGMENTS)}
     for column, none in WITHOUT.items():
-        words[column] = ran[column].astype(object).map(cells.short, na_action="ignore").fillna(none)
+        shown = ran[column].map(cells.short, na_action="ignore")
+        words[column] = shown.astype(object).fillna(none)
     return ran.assign(**words)
 
 
