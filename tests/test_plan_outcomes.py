@@ -16,9 +16,10 @@ from sagebench.plan import limits
 from sagebench.plan.decisions import applied, decide, refusal, runtime
 from sagebench.plan.forecast import Forecaster, freeze_predictions, known_outcomes
 from sagebench.plan.page import Cell, Frontier, frontiers, memory_frontier
-from sagebench.plan.rows import plan_rows, totals
+from sagebench.plan.rows import computes, plan_rows, totals
 from sagebench.plan.tables import as_text
 from sagebench.records import Outcome
+from trials import make_trial
 
 CARD = {**CLUSTER, "card": "A100-40GB"}
 A100_W = 400
@@ -209,3 +210,16 @@ def test_a_batch_of_the_whole_graph_is_said(tmp_path):
     assert min(row.steps_per_epoch for row in rows if row.batch_size < 200_000) > 100
     (said,) = [one for one in limits.sentences(study, rows) if "single step" in one]
     assert said.startswith("An epoch of 2 trials (blocks, batch 200000, fanout 15,10,10,10,10; ")
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({}, "blocks"),
+        ({"engine": "trimmed", "model": "gin"}, "trimmed, gin"),
+        ({"sampler": "labor"}, "blocks, labor"),
+        ({"method": "vote"}, "vote"),
+    ],
+)
+def test_a_row_names_a_model_and_a_sampler_that_are_not_the_usual_ones(values, shown):
+    assert computes(make_trial(**values)) == shown

@@ -11,7 +11,7 @@ from sagebench.estimate.time import steps_per_epoch
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import outcome_path
 from sagebench.grid.site import geometry
-from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, unheeded
+from sagebench.grid.trial import Trial, unheeded
 from sagebench.plan.forecast import Forecast, Forecaster
 from sagebench.records import Accuracy, Damaged, Outcome, Status, Timing, read_outcome
 
@@ -98,11 +98,12 @@ def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRo
 
 
 def computes(trial: Trial) -> str:
-    """Engine of a trial, and its model where that is not sage; or its method."""
+    """Engine of a trial, and its model and sampler where they are others than sage and uniform; or
+    its method."""
     if not trial.in_minibatches:
         return trial.method
-    of_model = "" if trial.model == INTRODUCTION_DEFAULTS["model"] else f", {trial.model}"
-    return trial.engine + of_model
+    others = [key for key in ("model", "sampler") if key in trial.identity()]
+    return ", ".join([trial.engine, *(str(getattr(trial, key)) for key in others)])
 
 
 def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
