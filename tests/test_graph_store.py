@@ -1,4 +1,4 @@
-"""The graph store: whole or not at all, mapped, and the same for the same graph."""
+"""The graph store: written atomically, mapped, and the same for the same graph."""
 
 import json
 import os

@@ -71,7 +71,7 @@ def test_figures_of_a_model_are_marked_and_measured_ones_are_not(text):
     measured = [row for row in rows if ">measured<" in row]
     assert len(measured) == 1 and "~" not in measured[0]
     assert all("~" in row for row in rows if ">a model&#39;s<" in row)
-    assert "data sheet of A100-40GB" in text and "no measurement of the trial itself" in text
+    assert "data sheet of A100-40GB" in text and "not measured on the trial itself" in text
 
 
 def test_what_a_trial_needs_stands_beside_what_its_allocator_holds(text):

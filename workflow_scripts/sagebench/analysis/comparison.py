@@ -204,7 +204,7 @@ def prediction_errors(trials: pd.DataFrame) -> list[str]:
         sentences.append(
             f"{quantity.name}, {trial_count(len(rows))}: median error {size.median():.1%}, worst "
             f"{size.max():.1%} ({rows.loc[size.idxmax(), 'trial_id']}); {rows['held'].sum()} of "
-            f"{len(rows)} lie in their interval, which is to hold nine of ten."
+            f"{len(rows)} lie in their 90 % interval."
         )
     return sentences
 

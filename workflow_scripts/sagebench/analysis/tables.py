@@ -240,7 +240,7 @@ def _table(frame: pd.DataFrame, columns: list[Column]) -> pa.Table:
 
 
 def write_table(table: pa.Table, folder: str | Path, name: str) -> None:
-    """Write `folder/name.csv` and `folder/name.parquet`, each whole or not at all."""
+    """Write `folder/name.csv` and `folder/name.parquet`, atomically."""
     folder = Path(folder)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -43,7 +43,7 @@ BLAS_WORKSPACE_BYTES = 8320 * KIB
 @final
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """peak_bytes: what an outcome would record; low_bytes to high_bytes holds nine of ten.
+    """peak_bytes: what an outcome would record; low_bytes to high_bytes: 90 % interval.
 
     needed_bytes, needed_std_bytes: without which the largest micro-batch cannot do, and how that is
     known: less than peak_bytes, for the allocator gives back what it only keeps once the card is
@@ -70,7 +70,7 @@ class MemoryEstimate:
 def card_memory(
     trial: Trial, cost: StepCost, sample: Sample, graph: GraphFacts, device_bytes: int | None
 ) -> MemoryEstimate:
-    """device_bytes: of the card in all; None: not known, and taken as enough."""
+    """device_bytes: total of the GPU; None: not known, and taken as enough."""
     micro_batches = graph.micro_batches(trial.batch_size) * trial.epochs
     largest_z = expected_maximum(micro_batches)
     # Where batches lie beside the step, its own, and those that wait sampled.
@@ -159,6 +159,6 @@ def expected_maximum(n: int) -> float:
 
 
 def spread_of_maximum(n: int) -> float:
-    """The largest's own standard deviation, in those of the n values: from nine of ten of them."""
+    """The largest's own standard deviation, in those of the n values: from its 90 % interval."""
     low, high = (NORMAL.inv_cdf(p ** (1 / n)) for p in (0.05, 0.95))
     return (high - low) / 2 / NINE_OF_TEN

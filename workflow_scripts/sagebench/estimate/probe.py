@@ -195,7 +195,7 @@ def available_bytes(trial: Trial, device_bytes: int | None) -> float | None:
 def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> str:
     """`device` or `host` on a card, as sagebench.engines.loaders decides it; `mapped` on a CPU.
 
-    device_bytes: of its card in all; None: not known, and taken as enough.
+    device_bytes: total of its GPU; None: not known, and taken as enough.
     """
     if not trial.samples_where_placed:
         return "host"

@@ -41,7 +41,7 @@ A_MODEL, MEASURED_STEPS, OUTCOMES = "a model's", "measured steps", "outcomes"
 @final
 @dataclass(frozen=True)
 class TimeEstimate:
-    """epoch_s: of an epoch that is not the first; low_s to high_s holds nine of ten. error:
+    """epoch_s: of an epoch that is not the first; low_s to high_s: 90 % interval. error:
     standard deviation of its logarithm. micro_step_s: of one rank. start_s: until the first step.
     evaluation_s: of one validation. test_s: of the test after training; all three None where nobody
     knows. source: the basis in words. used: ids of the trials whose outcomes it rests on."""

@@ -1,4 +1,4 @@
-"""Download of a file over HTTP, resumed after a cut and there whole or not at all; checksums."""
+"""Download of a file over HTTP, resumed after a cut and renamed when complete; checksums."""
 
 from __future__ import annotations
 

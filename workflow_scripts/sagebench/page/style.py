@@ -75,7 +75,7 @@ def shades(count: int) -> list[str]:
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> None:
-    """Write `folder/name.svg` and `.png`: whole or not at all, the same bytes for the same data."""
+    """Write `folder/name.svg` and `.png`: atomically, the same bytes for the same data."""
     for kind, options in (
         ("svg", {"metadata": {"Date": None, "Creator": None}}),
         ("png", {"metadata": {"Software": None}, "dpi": PNG_DPI}),

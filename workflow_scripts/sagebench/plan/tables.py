@@ -16,7 +16,7 @@ from sagebench.units import GIB, duration, hours_text, significant, text_table
 
 MARKS = {FITS: "completed", TIGHT: "odd", NO_FIT: "failed"}
 """classes of the style sheet"""
-PAGE_ALONE = ("Trial", "Memory reserved", "Epoch, nine of ten")
+PAGE_ALONE = ("Trial", "Memory reserved", "Epoch, 90 % interval")
 """columns that a terminal has no room for"""
 ROWS_SHOWN = 200
 """on a terminal: more than anybody reads; plan.csv and plan.html have them all"""
@@ -93,7 +93,7 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
 def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
     """A row for each trial; what decides stands first: the table is wider than most screens."""
     return _table(
-        "~ is no measurement of the trial itself; intervals hold nine of ten; memory is what a "
+        "~: not measured on the trial itself; intervals are 90 % intervals; memory is what a "
         "trial needs, reserved what the allocator holds for it",
         (
             {
@@ -111,7 +111,7 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
                 "Memory": _memory(row),
                 "Memory reserved": _reserved(row),
                 "Epoch": _seconds(row, row.epoch_s),
-                "Epoch, nine of ten": row.epoch_low_s
+                "Epoch, 90 % interval": row.epoch_low_s
                 and row.epoch_high_s
                 and cells.time_range(row.epoch_low_s, row.epoch_high_s),
                 "Energy, kWh": _kwh(row.energy_kj),

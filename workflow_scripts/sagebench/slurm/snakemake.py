@@ -97,7 +97,7 @@ def hold_folder(folder: Path) -> TextIO:
 
 def keep_finished(folder: Path) -> None:
     """Take away the marks of outcomes that came to be all the same: Snakemake would delete them as
-    incomplete and run their trials again. An outcome is there whole or not at all."""
+    incomplete and run their trials again. An outcome is written atomically."""
     marks = folder / FOLDER / "incomplete"
     for mark in [path for path in marks.rglob("*") if path.is_file()]:
         # The path in base64, which may be too long for one name.

@@ -97,7 +97,7 @@ class BestWeights:
 
 
 def write_tensors(path: Path, values: dict[str, Any]) -> None:
-    """torch.save, whole or not at all."""
+    """torch.save, atomically."""
     buffer = io.BytesIO()
     torch.save(values, buffer)
     write_atomic(path, buffer.getvalue())

@@ -15,7 +15,7 @@ from sagebench.units import GIB, time_unit
 TITLE = "Predicted against measured"
 CAPTION = (
     "On the line, both are equal; the band is 20 % to either side, and bars are the predictions' "
-    "intervals, which are to hold nine of ten."
+    "90 % intervals."
 )
 AXIS = None
 ORDER = 1
