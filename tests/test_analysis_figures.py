@@ -451,3 +451,20 @@ def test_the_phases_are_of_one_optimizer_step(study):
     (axes,) = drawn(study, "phases_ranks")["phases_ranks"].axes
     ends = {round(bar.get_x() + bar.get_width(), 6) for bar in axes.patches}
     assert {0.384, 1.22} <= ends  # s: all phases together, and the overlapped step
+
+
+def test_models_with_options_of_their_own_are_places_of_one_axis(study):
+    study.experiments.clear()
+    study.experiment("models", "model")
+    for model, options in (("sage", {}), ("gat", {"heads": 4})):
+        trial = make_trial(model=model, options=options)
+        study.add("models", make_outcome(trial, epoch_s=3.0))
+    assert set(of_axis(frames(study)[0], "model")["series"]) == {"blocks"}
+
+
+def test_a_figure_that_raises_says_so_in_its_place(study, monkeypatch, capsys):
+    study.add("scaling", make_outcome(make_trial(), epoch_s=3.0))
+    monkeypatch.setattr("sagebench.analysis.figures.loss_curves.draw", lambda data: 1 / 0)
+    (figure,) = drawn(study, "loss_curves").values()
+    assert "It could not be drawn: ZeroDivisionError: division by zero" in " ".join(texts(figure))
+    assert "ZeroDivisionError" in capsys.readouterr().err

@@ -379,3 +379,11 @@ def test_a_missing_site_is_named(tmp_path):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(GOOD))
     with pytest.raises(UserError, match=r"which is no file: write the path of a site\.yaml"):
         load_study([tmp_path / "study.yaml"], tmp_path / "site.yaml")
+
+
+def test_an_axis_that_no_trial_has_is_a_mistake():
+    heads = {"axis": "heads", "product": {"hidden_channels": [16, 64]}}
+    said = sentence_of({**GOOD, "experiments": {"batch": heads}})
+    assert said.startswith(
+        "experiments.batch.axis has heads, which none of its trials has: set model"
+    )

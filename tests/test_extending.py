@@ -1,25 +1,33 @@
 """The examples of docs/extending.md run as plug-ins, from a folder outside of the checkout."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from build_graph import build
-from configurations import GOOD
-from outcome_factory import StudyFiles
+from configurations import GOOD, study_of
+from outcome_factory import StudyFiles, make_outcome
+from probed import CHECKSUM
 from sagebench import registry
 from sagebench.analysis.drawing import draw
 from sagebench.analysis.figures import declared
 from sagebench.analysis.outcomes import read_records, read_study
 from sagebench.analysis.tables import build_tables
 from sagebench.errors import UserError
-from sagebench.grid.freeze import Freezer, load_frozen, load_study
+from sagebench.files import write_json
+from sagebench.grid.freeze import Freezer, load_frozen, load_study, outcome_path
+from sagebench.plan.forecast import Forecaster, known_outcomes
+from sagebench.plan.page import frontiers
+from sagebench.plan.rows import plan_rows
 from trial_runs import Run
 from trials import make_trial, tiny_store
 
 DOCS = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 EXAMPLES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DOCS, re.DOTALL))
+SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 SITE = Path(__file__).parents[1] / "profiles/local/site.yaml"
 
 
@@ -111,6 +119,33 @@ def test_a_trial_of_a_plugged_in_method(tmp_path, folder):
     assert outcome["epochs"] == [] and outcome["ranks"][0]["cpu_model"]
 
 
+def test_what_trials_of_plugins_left_is_of_no_other_study(tmp_path, folder, monkeypatch):
+    """Outcomes of their engines, samplers and methods lie beside those of a study without them."""
+    monkeypatch.chdir(tmp_path)
+    values = {**GOOD, "results": str(tmp_path / "results")}
+    others = [{"engine": "in_turn"}, {"sampler": "first_neighbors"}, {"method": "vote"}]
+    for trial in (make_trial(**one) for one in others):
+        path = Path(values["results"], "trials", trial.id, "outcome.json")
+        write_json(path, make_outcome(trial.to_json()))
+    study = study_of(values)
+    assert not any(row.measured for row in plan_rows(study))
+    registry.use([str(folder)])
+    assert len(list(known_outcomes(study.results))) == 3
+
+
+def test_the_page_of_a_plan_whose_method_has_run(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    voting = {"axis": "rounds", "fixed": {"method": "vote"}, "product": {"rounds": [1, 3]}}
+    file = study_file(folder, experiments={"voting": voting}, results=str(tmp_path / "results"))
+    study = load_study([file], SITE)
+    for trial_id, request in study.requests.items():
+        made = make_outcome(request.trial.to_json(), checksum=CHECKSUM)
+        write_json(outcome_path(study.results, trial_id), made)
+    rows = plan_rows(study)
+    assert [row.measured for row in rows] == [True, True]
+    assert not frontiers(study, rows, Forecaster(study))
+
+
 def test_a_key_that_a_method_does_not_heed(tmp_path, folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     voting = {"axis": "rounds", "fixed": {"method": "vote"}, "product": {"rounds": [1, 3]}}
@@ -131,11 +166,21 @@ WRONG = [
     ("broken.py", "MODEL = (\n", "cannot be read"),
     (
         "mine.py",
-        "MODEL = 'm'\nOPTIONS = {'epochs': {'default': 1}}\n",
+        "MODEL = 'm'\nLayer = None\nOPTIONS = {'epochs': {'default': 1}}\n",
         "mine declares epochs",
     ),
-    ("mine.py", "MODEL = 'm'\nOPTIONS = {'k': {'type': 'flag'}}\n", "declares k without a default"),
-    ("mine.py", "MODEL = 'm'\nOPTIONS = {'k': {'default': 1}}\n", "declares k wrongly"),
+    (
+        "mine.py",
+        "MODEL = 'm'\nLayer = None\nOPTIONS = {'k': {'type': 'flag'}}\n",
+        "declares k without a default",
+    ),
+    (
+        "mine.py",
+        "MODEL = 'm'\nLayer = None\nOPTIONS = {'k': {'default': 1}}\n",
+        "declares k wrongly",
+    ),
+    ("mine.py", "TITLE = CAPTION = 't'\nCAPTION = 'c'\n", "has no draw, which a figure needs"),
+    ("mine.py", "MODEL = 'm'\n", r"has no Layer\.update, which a model needs"),
 ]
 
 
@@ -148,7 +193,7 @@ def test_what_is_no_plugin_gets_one_sentence(folder, name, code, said):
 
 
 def test_one_that_fails_to_import_gets_one_sentence(folder):
-    (folder / "broken.py").write_text('MODEL = "mine"\nimport no_such_package\n')
+    (folder / "broken.py").write_text('MODEL = "mine"\nimport no_such_package as Layer\n')
     registry.use([str(folder / "broken.py")])
     with pytest.raises(UserError, match=r"broken\.py cannot be imported \(ModuleNotFoundError"):
         registry.load("model", "broken")
@@ -178,3 +223,21 @@ def test_one_that_lacks_what_its_kind_has_gets_one_sentence(tmp_path, kind, code
 def test_one_that_is_not_installed_gets_one_sentence(folder):
     with pytest.raises(UserError, match="plug-in nobody_has_it is no file, no folder"):
         load_study([study_file(folder, plugins=["nobody_has_it"])], SITE)
+
+
+def test_a_figure_of_all_trials_stands_in_the_report(tmp_path):
+    code = (
+        'TITLE = "Mine of all"\nCAPTION = "Of all."\nAXIS = None\nORDER = 3\n\n\n'
+        'def draw(data):\n    return "Nothing to draw."\n'
+    )
+    (tmp_path / "mine.py").write_text(code)
+    registry.use([str(tmp_path / "mine.py")])
+    study = StudyFiles(tmp_path / "results")
+    study.experiment("batch", "batch_size")
+    study.add("batch", batch_size=64)
+    out = tmp_path / "out"
+    command = [sys.executable, SCRIPTS / "make_report.py", "tables", "figures", "report"]
+    command += ["--study", study.freeze(), "--results", study.results, "--out", out]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert "Mine of all" in (out / "report.html").read_text()

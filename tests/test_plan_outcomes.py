@@ -223,3 +223,12 @@ def test_a_batch_of_the_whole_graph_is_said(tmp_path):
 )
 def test_a_row_names_a_model_and_a_sampler_that_are_not_the_usual_ones(values, shown):
     assert computes(make_trial(**values)) == shown
+
+
+def test_the_terminal_shows_an_axis_that_has_no_column(tmp_path):
+    widths = {"axis": "hidden_channels", "product": {"hidden_channels": [16, 64]}}
+    study = study_in(tmp_path, {**GOOD, "experiments": {"width": widths}})
+    text = as_text(study, plan_rows(study))
+    assert "hidden_channels 16" in text and "hidden_channels 64" in text
+    plain = study_in(tmp_path, GOOD)
+    assert "Axis" not in as_text(plain, plan_rows(plain)).split()

@@ -153,10 +153,7 @@ def load(kind: str, name: str) -> ModuleType:
     for names in KINDS[kind].has:
         if not any(_defines(module, name) for name in names.split("|")):
             del sys.modules[found.module]
-            raise UserError(
-                f"plug-in {found.path} has no {names.replace('|', ' or ')}, which a {kind} "
-                "needs: define it (docs/extending.md)"
-            )
+            raise _lacks(found.path, kind, names)
     return module
 
 
@@ -166,6 +163,13 @@ def _defines(module: ModuleType, path: str) -> bool:
     for name in path.split("."):
         found = getattr(found, name, None)
     return found is not None and not getattr(found, "__isabstractmethod__", False)
+
+
+def _lacks(path: Path, kind: str, names: str) -> UserError:
+    return UserError(
+        f"plug-in {path} has no {names.replace('|', ' or ')}, which a {kind} needs: define it "
+        "(docs/extending.md)"
+    )
 
 
 def _find(kind: str, name: str) -> Inhabitant:
@@ -226,12 +230,12 @@ def _known(kind: str, plugins: tuple[str, ...]) -> dict[str, Inhabitant]:
     folder = Path(__file__).parent / package.replace(".", "/")
     found = {}
     for path in sorted(folder.glob("*.py")):
-        literals = _literals(path)
+        literals, _ = _read(path)
         if declaration in literals:
             module = f"sagebench.{package}.{path.stem}"
             found[path.stem] = Inhabitant(path, module, literals)
     for path, _ in plugin_files(plugins):
-        literals = _literals(path)
+        literals, names = _read(path)
         if not literals.keys() & {one.declaration for one in KINDS.values()}:
             raise UserError(
                 f"plug-in {path} has no declaration: write one at its top, e.g. "
@@ -244,23 +248,39 @@ def _known(kind: str, plugins: tuple[str, ...]) -> dict[str, Inhabitant]:
                 f"plug-in {path} has the name of another {kind}, {found[path.stem].path}: "
                 "rename the file"
             )
+        for needed in KINDS[kind].has:
+            if not names & {one.partition(".")[0] for one in needed.split("|")}:
+                raise _lacks(path, kind, needed)
         found[path.stem] = Inhabitant(path, f"sagebench_plugins.{kind}.{path.stem}", literals)
     return found
 
 
-def _literals(path: Path) -> dict[str, object]:
-    """Raises UserError for a file that is no Python."""
-    found = {}
+def _read(path: Path) -> tuple[dict[str, object], set[str]]:
+    """The upper-case literals at the top of a file, and all names that it defines there. Raises
+    UserError for a file that is no Python."""
+    found: dict[str, object] = {}
+    names: set[str] = set()
     try:
         statements = ast.parse(path.read_text(encoding="utf-8")).body
+    except FileNotFoundError:
+        raise UserError(
+            f"plug-in {path} does not exist, from the study's folder or the current one: write "
+            "the path of a file"
+        ) from None
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"plug-in {path} cannot be read ({error}): mend it") from None
     for statement in statements:
         match statement:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+                names |= {one.asname or one.name for one in imported}
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
                 | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-            ) if name.isupper():
+            ):
+                names.add(name)
                 with suppress(ValueError):  # computed: no declaration
-                    found[name] = ast.literal_eval(value)
-    return found
+                    if name.isupper():
+                        found[name] = ast.literal_eval(value)
+    return found, names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -70,7 +71,11 @@ def draw(
     drawn: Drawing | str = "No trial was run."
     if len(trials):
         module = registry.load("figure", declared.module)
-        drawn = module.draw(Data(trials, epochs, not_run, declared.axis or ""))
+        try:
+            drawn = module.draw(Data(trials, epochs, not_run, declared.axis or ""))
+        except Exception as error:  # a plug-in's, perhaps: the others and the report are made
+            traceback.print_exc()
+            drawn = f"It could not be drawn: {type(error).__name__}: {error}"
     return finish(_placeholder(drawn) if isinstance(drawn, str) else drawn, declared.title)
 
 

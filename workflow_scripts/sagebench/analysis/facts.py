@@ -175,11 +175,14 @@ def all_trials(trials: pd.DataFrame) -> HtmlTable | None:
         energy_kj=trials["energy_nvml_j"] / 1000,
         test_accuracy_sampled=[_sampled(*values) for values in trials[sampled].to_numpy()],
     )
+    usual = "engine batch_size accumulation fanout ranks seed"
+    axes = {axis for axes in rows["axes"].dropna() for axis in axes.split(";")}
+    studied = {key for axis in axes for key in keys_of(axis)}.intersection(rows)
     return cells.listed(
         "Every trial",
         rows.to_dict("records"),
-        "trial_id experiments status engine batch_size accumulation fanout ranks seed epoch_time_s "
-        "peak_memory_bytes test_accuracy_full test_accuracy_sampled energy_kj",
+        f"trial_id experiments status {' '.join(sorted(studied - set(usual.split())))} {usual} "
+        "epoch_time_s peak_memory_bytes test_accuracy_full test_accuracy_sampled energy_kj",
     )
 
 

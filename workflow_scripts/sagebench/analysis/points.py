@@ -119,6 +119,8 @@ def _varying(rows: pd.DataFrame, axis: str) -> list[str]:
     young = [name for name in rows if name not in known and not name.startswith("version_")]
     names = [*(column.name for column in TRIAL_VALUES), *young]
     aside = {"seed", "series", *keys_of(axis)}
+    if "model" in aside and (rows.groupby("model")["options"].nunique() <= 1).all():
+        aside.add("options")  # they go with the model
     return [n for n in names if n not in aside and rows[n].nunique(dropna=False) > 1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from sagebench.errors import UserError
 from sagebench.page import as_yaml, cells, render_page, svg_uri
 from sagebench.units import duration, significant
 
+PREDICTIONS = "predicted_measured"
+"""the figure that stands with the table of predictions"""
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 
 
@@ -61,7 +64,8 @@ def render(
         not_run=comparison.not_run(not_run),
         predicted=predicted,
         predictions=comparison.prediction_errors(trials) + comparison.out_of_memory(trials),
-        prediction_pictures=_pictures(folder, None) if predicted else [],
+        prediction_pictures=_pictures(folder, None, lambda name: name == PREDICTIONS),
+        pictures=_pictures(folder, None, lambda name: name != PREDICTIONS),
         all_trials=facts.all_trials(trials),
         accounting=None if accounting is None else accounting_summary(accounting),
         columns={
@@ -80,12 +84,14 @@ def axes_of(study: dict[str, Any]) -> list[str]:
     return in_order(experiment["axis"] for experiment in study["experiments"])
 
 
-def _pictures(folder: Path, axis: str | None) -> list[tuple[str, str, str]]:
+def _pictures(
+    folder: Path, axis: str | None, wanted: Callable[[str], bool] = lambda name: True
+) -> list[tuple[str, str, str]]:
     """Title, caption and picture of the figures of an axis; without one, of all trials."""
     found = []
     for one in declared([axis] if axis else []):
         path = folder / "figures" / f"{one.name}.svg"
-        if one.axis == axis:
+        if one.axis == axis and wanted(one.module):
             if not path.exists():
                 raise UserError(
                     f"{path} does not exist: draw the figures first (make_report.py figures)."

@@ -100,6 +100,13 @@ def expand(configuration: Configuration, site: Site) -> Study:
                 continues=request.continues or earlier.continues,
             )
         axis = experiment.axis if isinstance(experiment.axis, str) else "-".join(experiment.axis)
+        studied = registry.option_owners().keys() & set(axis.split("-"))
+        for key in studied - {key for one in ids for key in requests[one].trial.options}:
+            owners = " or ".join(registry.option_owners()[key])
+            raise UserError(
+                f"experiments.{name}.axis has {key}, which none of its trials has: set {owners}, "
+                "or write another axis."
+            )
         title, seeds = experiment.title or name, tuple(experiment.seeds)
         experiments.append(ExperimentTrials(name, title, axis, seeds, tuple(ids)))
     return Study(configuration, site, tuple(experiments), requests, stores)

@@ -38,6 +38,8 @@ def load_study(
     plugins = values.get("plugins")  # what is wrong with them, validation says
     listed = plugins if isinstance(plugins, list) else []
     registry.use(one for one in listed if isinstance(one, str))
+    for kind in registry.KINDS:  # whatever the study names, what a plug-in lacks is said now
+        registry.names(kind)
     return expand(validate(values), read_site(site))
 
 

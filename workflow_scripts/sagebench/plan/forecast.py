@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sagebench import registry
 from sagebench.errors import UserError
 from sagebench.estimate.cards import POWER_SHARE, Card, card_of, find_card
 from sagebench.estimate.memory import MemoryEstimate, card_memory, verdict
@@ -36,7 +37,7 @@ from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path, prediction_path
 from sagebench.grid.site import geometry
-from sagebench.grid.trial import Trial
+from sagebench.grid.trial import REGISTERED, Trial
 from sagebench.pilot.records import Pilot, epoch_key, evaluation_key, pilot_key, read_pilots
 from sagebench.records import Damaged, Outcome, Status, read_outcome
 from sagebench.units import GIB
@@ -248,12 +249,16 @@ class Forecaster:
 
 def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tuple[Trial, Outcome]]:
     """Every outcome below `results`, but those of the trials `without`, and of what is no outcome
-    of a trial that is known here: to say what is wrong with it is the analysis' business."""
+    of a trial that is known here: to say what is wrong with it is the analysis' business. Nor those
+    of another study's plug-ins."""
+    known = {kind: set(map(registry.recorded, registry.names(kind))) for kind in REGISTERED}
     for path in sorted(Path(results, "trials").glob("*/outcome.json")):
         if path.parent.name not in without:
             with suppress(Damaged, ValueError, TypeError, KeyError):
                 outcome = read_outcome(path)
-                yield Trial.from_json(outcome.trial), outcome
+                trial = Trial.from_json(outcome.trial)
+                if all(getattr(trial, kind) in known[kind] for kind in REGISTERED):
+                    yield trial, outcome
 
 
 def model_version() -> str:

@@ -48,7 +48,7 @@ def render(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> str
         warnings=sentences(study, rows),
         experiments=experiments(rows, unit),
         memory=list(_pictures(study, rows, forecaster)),
-        every_trial=every_trial(rows[:ROWS_SHOWN], unit),
+        every_trial=every_trial(study, rows[:ROWS_SHOWN]),
         left_out=max(0, len(rows) - ROWS_SHOWN),
         basis=_basis(study, trials, forecaster),
         unlikely=UNLIKELY,
@@ -158,6 +158,7 @@ class Frontier:
 
 def frontiers(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> list[Frontier]:
     """One for each engine of which the memory of some trial is known."""
+    rows = [row for row in rows if row.fanout is not None]  # a method without has no picture
     known = dict.fromkeys(row.engine for row in rows if row.peak_memory_bytes is not None)
     return [
         _frontier(study, [row for row in rows if row.engine == engine], forecaster)
@@ -168,7 +169,7 @@ def frontiers(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> 
 def _frontier(study: Study, rows: Sequence[PlanRow], forecaster: Forecaster) -> Frontier:
     cells: dict[tuple[str, int], Cell] = {}
     for row in rows:
-        assert row.fanout is not None and row.batch_size is not None  # a method without has none
+        assert row.fanout is not None and row.batch_size is not None
         memory = row.peak_memory_bytes if row.measured else row.needed_memory_bytes
         cell = Cell(memory, row.fits, True, row.status if row.measured else None)
         before = cells.get((row.fanout, row.batch_size))

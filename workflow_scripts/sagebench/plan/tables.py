@@ -9,6 +9,7 @@ from typing import Any
 
 from sagebench.estimate.memory import FITS, NO_FIT, TIGHT
 from sagebench.grid.expansion import Study
+from sagebench.grid.trial import Trial
 from sagebench.page import cells
 from sagebench.page.cells import NOTHING, Cell, HtmlTable
 from sagebench.plan.rows import PlanRow, totals
@@ -16,6 +17,10 @@ from sagebench.units import GIB, duration, hours_text, significant, text_table
 
 MARKS = {FITS: "completed", TIGHT: "odd", NO_FIT: "failed"}
 """classes of the style sheet"""
+COLUMNS_OF_KEYS = {
+    *("engine", "model", "sampler", "method"),
+    *("batch_size", "accumulation", "fanout", "ranks", "seed"),
+}
 PAGE_ALONE = ("Trial", "Memory reserved", "Epoch, 90 % interval")
 """columns that a terminal has no room for"""
 ROWS_SHOWN = 200
@@ -52,7 +57,7 @@ def as_text(study: Study, rows: Sequence[PlanRow], sentences: Sequence[str] = ()
     """The plan for a terminal. sentences: what to know before submitting."""
     unit = device_word(study)
     lines = [f"{study.name} on {study.site.machine}", ""]
-    tables = [every_trial(rows, unit)] if len(rows) <= ROWS_SHOWN else []
+    tables = [every_trial(study, rows)] if len(rows) <= ROWS_SHOWN else []
     for table in (*tables, experiments(rows, unit)):
         shown = [k for k, name in enumerate(table.columns) if name not in PAGE_ALONE]
         left = [place for place, k in enumerate(shown) if table.kinds[k] != "number"]
@@ -90,14 +95,16 @@ def experiments(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
     )
 
 
-def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
+def every_trial(study: Study, rows: Sequence[PlanRow]) -> HtmlTable:
     """A row for each trial; what decides stands first: the table is wider than most screens."""
+    unit, axes = device_word(study), {one.name: one.axis for one in study.experiments}
     return _table(
         "~: not measured on the trial itself; intervals are 90 % intervals; memory is what a "
         "trial needs, reserved what the allocator holds for it",
         (
             {
                 "Experiment": row.experiment,
+                "Axis": _place(study.requests[row.trial].trial, axes[row.experiment]),
                 "Engine": row.engine,
                 "Batch × acc.": row.batch_size
                 and Cell(f"{row.batch_size:,} × {row.accumulation}", row.batch_size),
@@ -121,6 +128,13 @@ def every_trial(rows: Sequence[PlanRow], unit: str) -> HtmlTable:
             for row in rows
         ),
     )
+
+
+def _place(trial: Trial, axis: str) -> str | None:
+    """The trial's values of the keys of an axis that have no column of their own."""
+    keys = [key for key in axis.split("-") if key not in COLUMNS_OF_KEYS]
+    values = ((key, trial.options.get(key, getattr(trial, key, None))) for key in keys)
+    return ", ".join(f"{key} {value}" for key, value in values) or None
 
 
 def _table(caption: str, rows: Iterable[dict[str, Any]]) -> HtmlTable:
