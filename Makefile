@@ -29,6 +29,8 @@ BESIDE := --nolock --quiet all
 	format lock
 
 help: ## this list
+	@echo "CONFIG=FILE is the study (without it config/config.yaml, the slides' whole study on"; \
+	echo "ogbn-products); PROFILE=FOLDER the site (without it profiles/local)"
 	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A folder that was moved or copied: its commands call the Python of the place they were made for.

@@ -45,7 +45,7 @@ def main() -> None:
         raise UserError(f"no outcome of the study matches {arguments.where}: nothing to rerun.")
     for match in found:
         print(f"{match.trial} ({match.status}) -> {set_aside(match)}")
-    print(f"{len(found)} trials will be rerun by the next run.")
+    print(f"{len(found)} trial{'s' * (len(found) > 1)} will be rerun by the next run.")
 
 
 def parse_where(text: str) -> dict[str, str]:

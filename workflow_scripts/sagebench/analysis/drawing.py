@@ -25,7 +25,8 @@ from sagebench.analysis.points import with_not_run
 from sagebench.page.style import INK, SOFT, WIDTH_IN
 
 PLOT_HEIGHT_IN = 3.1
-SUBTITLE_COLUMNS, NOTE_COLUMNS, LEGEND_COLUMNS, AXIS_COLUMNS = 74, 80, 72, 60
+TITLE_COLUMNS, SUBTITLE_COLUMNS, NOTE_COLUMNS = 54, 74, 80
+LEGEND_COLUMNS, AXIS_COLUMNS = 72, 60
 """characters that fit the width of a figure in the sizes of these texts"""
 
 LOG_FROM_RATIO = 10
@@ -99,12 +100,14 @@ def _placeholder(why: str) -> Drawing:
 def finish(drawing: Drawing, title: str) -> Figure:
     """Add title, subtitle, legend and notes around the axes; the figure grows to hold them."""
     figure, handles = drawing.figure, drawing.handles
+    heading = textwrap.wrap(title, TITLE_COLUMNS)
     subtitle = textwrap.wrap(drawing.subtitle, SUBTITLE_COLUMNS)
     notes = [line for note in drawing.notes for line in textwrap.wrap(note, NOTE_COLUMNS)]
     longest = max((len(str(one.get_label())) for one in handles), default=0)
     columns = max(1, LEGEND_COLUMNS // (longest + 7))
     plot = figure.get_figheight()
-    header = 0.36 + 0.17 * len(subtitle) + 0.21 * math.ceil(len(handles) / columns)
+    below_title = 0.145 + 0.2 * len(heading)
+    header = below_title + 0.015 + 0.17 * len(subtitle) + 0.21 * math.ceil(len(handles) / columns)
     footer = 0.10 + 0.155 * len(notes) if notes else 0.0
     height = header + plot + footer
     figure.set_size_inches(WIDTH_IN, height)
@@ -116,15 +119,15 @@ def finish(drawing: Drawing, title: str) -> Figure:
         look = {"size": 8, "color": SOFT, "va": "top", "linespacing": 1.35, **look}
         figure.text(left, 1 - top_in / height, text, **look)
 
-    write(0.10, title, weight="bold", size=11.5, color=INK)
-    write(0.345, "\n".join(subtitle), size=8.5)
+    write(0.10, "\n".join(heading), weight="bold", size=11.5, color=INK)
+    write(below_title, "\n".join(subtitle), size=8.5)
     write(height - 0.08, "\n".join(notes), va="bottom")
     if handles:
         figure.legend(
             handles=handles,
             loc="upper left",
             ncols=columns,
-            bbox_to_anchor=(left, 1 - (0.37 + 0.17 * len(subtitle)) / height),
+            bbox_to_anchor=(left, 1 - (below_title + 0.025 + 0.17 * len(subtitle)) / height),
             handletextpad=0.5,
             handlelength=1.7,
             borderaxespad=0,

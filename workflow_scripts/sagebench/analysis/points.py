@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from sagebench import registry
 from sagebench.analysis.columns import SLURM_COLUMNS, TRIAL_COLUMNS, TRIAL_VALUES
 from sagebench.analysis.figures import heading
 from sagebench.analysis.statistics import completed
@@ -144,6 +145,8 @@ def shown_value(key: str, value: Any) -> str:
         return "none"
     if key == "fanout":
         return Fanout.parse(value).label
+    if key == "sampler":
+        return registry.present_name(value)
     if pd.api.types.is_bool(value):
         return str(value).lower()
     return f"{value:.10g}" if pd.api.types.is_number(value) else DEVICES.get(value, str(value))

@@ -64,7 +64,9 @@ def render(
         not_run=comparison.not_run(not_run),
         predicted=predicted,
         predictions=comparison.prediction_errors(trials) + comparison.out_of_memory(trials),
-        prediction_pictures=_pictures(folder, None, lambda name: name == PREDICTIONS),
+        prediction_pictures=(
+            _pictures(folder, None, lambda name: name == PREDICTIONS) if predicted else []
+        ),
         pictures=_pictures(folder, None, lambda name: name != PREDICTIONS),
         all_trials=facts.all_trials(trials),
         accounting=None if accounting is None else accounting_summary(accounting),
