@@ -367,7 +367,8 @@ def test_any_key_may_be_an_axis_and_numbers_stand_where_they_are(study):
     figures = drawn(study)
     assert set(figures) == {
         *("time_hidden_channels", "memory_hidden_channels", "accuracy_hidden_channels"),
-        *("phases_hidden_channels", "predicted_measured"),
+        "phases_hidden_channels",
+        "predicted_measured",
     }
     figure = figures["time_hidden_channels"]
     assert lines_of(figure) == [[(16, 16), (64, 64), (256, 256)]]
