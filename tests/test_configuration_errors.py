@@ -75,17 +75,16 @@ BAD = [
     ("skip_predicted_out_of_memory", "yes", "skip_predicted_out_of_memory", "true or false"),
     ("walltime_from_prediction", 0.5, "walltime_from_prediction", "at least 1"),
     ("walltime_from_prediction", "none", "walltime_from_prediction", "or null for none"),
-    ("defaults.engine", "block", "defaults.engine", "blocks or bipartite or reference"),
-    ("defaults.engine", "trimed", "defaults.engine", "write trimmed or bipartite or blocks"),
-    ("defaults.sampler", "pyg-lib", "defaults.sampler", "write pyg_lib or labor or uniform"),
+    ("defaults.engine", "block", "defaults.engine", "blocks or reference"),
+    ("defaults.engine", "trimed", "defaults.engine", "write trimmed or blocks"),
+    ("defaults.sampler", "pyg-lib", "defaults.sampler", "write pyg_lib or uniform"),
     ("defaults.validation", "sample", "defaults.validation", "write sampled or full"),
     ("defaults.learning_rate_scaling", "square", "learning_rate_scaling", "sqrt or linear or none"),
     ("defaults.optimizer", "sgd", "defaults.optimizer", "write adam"),
-    ("defaults.engine", ["blocks"], "defaults.engine", "blocks or bipartite or reference"),
+    ("defaults.engine", ["blocks"], "defaults.engine", "blocks or reference"),
     ("defaults.aggregator", "median", "defaults.aggregator", "mean or sum or max"),
     ("defaults.precision", "fp64", "defaults.precision", "fp32"),
     ("experiments.batch.axis", "batch", "experiments.batch.axis", "e.g. batch_size, or a list"),
-    ("experiments.batch.axis", "head", "experiments.batch.axis", "e.g. heads"),
     ("experiments.batch.axis", "walltime_min", "experiments.batch.axis", "a key of a trial"),
     ("experiments.batch.axis", ["engine", "rank"], "experiments.batch.axis", "e.g. ranks"),
     ("experiments.batch.axis", ["engine", "engine"], "experiments.batch.axis", "each once"),
@@ -94,12 +93,12 @@ BAD = [
         "experiments.batch.product.engine.1",
         "refrence",
         "product.engine[1]",
-        "reference or bipartite",
+        "reference",
     ),
     ("defaults.placement", "gpu", "defaults.placement", "auto or device or host"),
     ("defaults.compile", "yes", "defaults.compile", "true or false"),
     # values that do not go together
-    ("defaults.sampler", "pyg_lib", "defaults.sampler", "or set engine: bipartite or reference"),
+    ("defaults.sampler", "pyg_lib", "defaults.sampler", "or set engine: reference"),
     ("defaults.placement", "host", "defaults.placement", "auto: engine reference"),
     ("defaults.precision", "tf32", "defaults.precision", "fp32 or bf16"),
     # fanouts
@@ -190,7 +189,7 @@ BAD_AS_A_WHOLE = [
         "experiments.scaling.list",
         [{"engine": "trimmed", "sampler": "pyg_lib", "continue_after_walltime": True}],
         "experiments.scaling.list[0].continue_after_walltime is true",
-        "or set sampler: labor or uniform",
+        "or set sampler: uniform",
     ),
 ]
 
@@ -379,11 +378,3 @@ def test_a_missing_site_is_named(tmp_path):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(GOOD))
     with pytest.raises(UserError, match=r"which is no file: write the path of a site\.yaml"):
         load_study([tmp_path / "study.yaml"], tmp_path / "site.yaml")
-
-
-def test_an_axis_that_no_trial_has_is_a_mistake():
-    heads = {"axis": "heads", "product": {"hidden_channels": [16, 64]}}
-    said = sentence_of({**GOOD, "experiments": {"batch": heads}})
-    assert said.startswith(
-        "experiments.batch.axis has heads, which none of its trials has: set model"
-    )
