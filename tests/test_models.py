@@ -8,6 +8,7 @@ from sagebench import registry
 from sagebench.engines.pyg import PygNetwork
 from sagebench.models.base import Network
 from sagebench.sampling.uniform import Sampler as CpuSampler
+from torch_geometric.nn import GCNConv
 
 SLIDES_FANOUTS = [
     (50, 0, 0, 0, 0),
@@ -103,3 +104,17 @@ def test_engines_agree_on_logits_and_gradients(graph, model, options, fanout):
             difference = (found_gradients[name] - gradient).norm().item()
             # Those of the attention's vectors nearly cancel out, in float32.
             assert difference <= 1e-5 * gradient.norm().item() + 1e-6 * largest, name
+
+
+def test_gcn_of_every_neighbor_is_gcn(graph):
+    """PyG's own normalisation is the oracle of the weights."""
+    sampler, features, degrees = graph
+    whole = sampler.sample(np.arange(NODES), (-1,), key=1)
+    gcn = registry.load("model", "gcn")
+    peer = gcn.peer(FEATURES, CLASSES, last=True)
+    normalised = GCNConv(FEATURES, CLASSES)
+    normalised.load_state_dict(peer.state_dict())
+    edge_index = whole.edge_index()
+    with torch.no_grad():
+        found = peer(features, *gcn.peer_edges(edge_index, degrees))
+        torch.testing.assert_close(found, normalised(features, edge_index))
