@@ -420,6 +420,17 @@ def test_no_limit_stands_right_of_all_limits(study):
     assert "Memory limit, GiB, log" in texts(figure)
 
 
+def test_an_option_of_a_model_is_an_axis_like_any_key(study):
+    study.experiments.clear()
+    study.experiment("heads", "heads")
+    for heads in (1, 2, 4):
+        trial = make_trial(model="gat", options={"heads": heads})
+        study.add("heads", make_outcome(trial, epoch_s=float(heads)))
+    rows = of_axis(frames(study)[0], "heads")
+    assert set(rows["series"]) == {"blocks"}
+    assert lines_of(drawn(study)["time_heads"]) == [[(1, 1), (2, 2), (4, 4)]]
+
+
 def test_models_with_options_of_their_own_are_places_of_one_axis(study):
     study.experiments.clear()
     study.experiment("models", "model")

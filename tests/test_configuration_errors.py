@@ -85,6 +85,7 @@ BAD = [
     ("defaults.aggregator", "median", "defaults.aggregator", "mean or sum or max"),
     ("defaults.precision", "fp64", "defaults.precision", "fp32"),
     ("experiments.batch.axis", "batch", "experiments.batch.axis", "e.g. batch_size, or a list"),
+    ("experiments.batch.axis", "head", "experiments.batch.axis", "e.g. heads"),
     ("experiments.batch.axis", "walltime_min", "experiments.batch.axis", "a key of a trial"),
     ("experiments.batch.axis", ["engine", "rank"], "experiments.batch.axis", "e.g. ranks"),
     ("experiments.batch.axis", ["engine", "engine"], "experiments.batch.axis", "each once"),
@@ -378,3 +379,11 @@ def test_a_missing_site_is_named(tmp_path):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(GOOD))
     with pytest.raises(UserError, match=r"which is no file: write the path of a site\.yaml"):
         load_study([tmp_path / "study.yaml"], tmp_path / "site.yaml")
+
+
+def test_an_axis_that_no_trial_has_is_a_mistake():
+    heads = {"axis": "heads", "product": {"hidden_channels": [16, 64]}}
+    said = sentence_of({**GOOD, "experiments": {"batch": heads}})
+    assert said.startswith(
+        "experiments.batch.axis has heads, which none of its trials has: set model"
+    )

@@ -33,6 +33,7 @@ NODES, FEATURES, HIDDEN, CLASSES = 3000, 12, 16, 7
 WIDTHS = [FEATURES, HIDDEN, HIDDEN, HIDDEN, HIDDEN, CLASSES]
 OPTIONS = {
     "sage": [{"aggregator": aggregator} for aggregator in ("mean", "sum", "max")],
+    "gat": [{"heads": 1}, {"heads": 4}],
 }
 
 

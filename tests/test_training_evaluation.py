@@ -66,6 +66,7 @@ def make_evaluator(trial, store, loader=None, place=None):
 
 MODELS = [
     *({"model": "sage", "aggregator": aggregator} for aggregator in ("mean", "sum", "max")),
+    {"model": "gat", "options": {"heads": 2}},
     {"model": "gcn"},
 ]
 
