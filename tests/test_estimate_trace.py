@@ -142,7 +142,7 @@ def test_a_step_takes_what_torchs_profiler_says(store, engine, aggregator, dropo
 
 
 @pytest.mark.parametrize("engine", ["blocks", "reference"])
-@pytest.mark.parametrize(("model", "options"), [("gat", {"heads": 4}), ("gcn", {})])
+@pytest.mark.parametrize(("model", "options"), [("gat", {"heads": 4}), ("gcn", {}), ("gin", {})])
 def test_a_step_of_another_model(store, engine, model, options):
     if engine not in registry.declared("model", model).get("ENGINES", [engine]):
         pytest.skip(f"{model} is not for {engine}")

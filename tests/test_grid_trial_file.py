@@ -18,7 +18,7 @@ from trials import make_trial
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 TOLD = {
     "engine": ("block", "blocks or reference or trimmed"),
-    "model": ("sagee", "sage or gat or gcn"),
+    "model": ("sagee", "sage or gat or gcn or gin"),
     "sampler": ("pyg", "pyg_lib or sagebench"),
     "aggregator": ("median", "mean or sum or max"),
     "optimizer": (None, "adam"),

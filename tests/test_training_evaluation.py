@@ -68,6 +68,7 @@ MODELS = [
     *({"model": "sage", "aggregator": aggregator} for aggregator in ("mean", "sum", "max")),
     {"model": "gat", "options": {"heads": 2}},
     {"model": "gcn"},
+    {"model": "gin"},
 ]
 
 
