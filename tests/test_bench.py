@@ -11,6 +11,7 @@ from trials import DATASET, make_trial, tiny_store
 
 SECONDS = {
     "blocks": 2.0,
+    "bipartite": 6.0,
     "bipartite_csr": 5.0,
     "trimmed_csr": 8.0,
     "trimmed_edge_index": 7.0,

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trials import step_trial, tiny_store
 
 CPU = torch.device("cpu")
-ENGINES = ("blocks", "trimmed", "reference")
+ENGINES = ("blocks", "trimmed", "reference", "bipartite")
 AGGREGATORS = ("mean", "sum", "max")
 
 
@@ -141,7 +141,7 @@ def test_a_step_takes_what_torchs_profiler_says(store, engine, aggregator, dropo
     assert recorded.trace.peak_bytes == pytest.approx(most_taken(real.run), rel=0.005)
 
 
-@pytest.mark.parametrize("engine", ["blocks", "reference"])
+@pytest.mark.parametrize("engine", ["blocks", "reference", "bipartite"])
 @pytest.mark.parametrize(("model", "options"), [("gat", {"heads": 4}), ("gcn", {}), ("gin", {})])
 def test_a_step_of_another_model(store, engine, model, options):
     if engine not in registry.declared("model", model).get("ENGINES", [engine]):

@@ -51,7 +51,7 @@ def study_file(folder, **values):
     return path
 
 
-COMBINED = [("in_turn", "first_neighbors")]
+COMBINED = [("in_turn", "first_neighbors"), ("bipartite", "sagebench")]
 
 
 @pytest.mark.parametrize(("engine", "sampler"), COMBINED)

@@ -17,7 +17,7 @@ from trials import make_trial
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 TOLD = {
-    "engine": ("block", "blocks or reference or trimmed"),
+    "engine": ("block", "blocks or bipartite or reference or trimmed"),
     "model": ("sagee", "sage or gat or gcn or gin"),
     "sampler": ("pyg", "pyg_lib or sagebench"),
     "aggregator": ("median", "mean or sum or max"),
@@ -71,6 +71,6 @@ def test_a_script_refuses_an_unknown_engine_before_it_starts_anything(tmp_path, 
     command = [sys.executable, SCRIPTS / f"{script}.py", "--trial", path, "--store", tmp_path]
     command += ["--outcome" if script == "run_trial" else "--out", tmp_path / "results" / "out"]
     ended = subprocess.run(command, capture_output=True, text=True)
-    said = f"error: {path}: engine is 'blok': write blocks or reference or trimmed\n"
+    said = f"error: {path}: engine is 'blok': write blocks or bipartite or reference or trimmed\n"
     assert (ended.returncode, ended.stderr) == (2, said)
     assert not (tmp_path / "results").exists()

@@ -14,7 +14,7 @@ def store(tmp_path_factory):
 
 
 @pytest.mark.parametrize("sampler", ["sagebench"])
-@pytest.mark.parametrize("engine", ["blocks"])
+@pytest.mark.parametrize("engine", ["blocks", "bipartite"])
 @pytest.mark.parametrize("model", registry.names("model"))
 def test_a_trial_completes_and_learns(tmp_path, store, model, engine, sampler):
     engines = registry.declared("model", model).get("ENGINES", [engine])

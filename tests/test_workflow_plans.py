@@ -75,7 +75,7 @@ def test_a_plan_of_an_engine_that_nobody_knows_is_refused_in_a_sentence(project)
     )  # fmt: skip
     assert planned.returncode == 2 and not planned.stdout
     assert planned.stderr == (
-        "error: defaults.engine is 'refrence': write reference or blocks or trimmed.\n"
+        "error: defaults.engine is 'refrence': write reference or bipartite or blocks or trimmed.\n"
     )
 
 
