@@ -77,7 +77,7 @@ BAD = [
     ("walltime_from_prediction", "none", "walltime_from_prediction", "or null for none"),
     ("defaults.engine", "block", "defaults.engine", "blocks or bipartite or reference"),
     ("defaults.engine", "trimed", "defaults.engine", "write trimmed or bipartite or blocks"),
-    ("defaults.sampler", "pyg-lib", "defaults.sampler", "write pyg_lib or uniform"),
+    ("defaults.sampler", "pyg-lib", "defaults.sampler", "write pyg_lib or labor or uniform"),
     ("defaults.validation", "sample", "defaults.validation", "write sampled or full"),
     ("defaults.learning_rate_scaling", "square", "learning_rate_scaling", "sqrt or linear or none"),
     ("defaults.optimizer", "sgd", "defaults.optimizer", "write adam"),
@@ -190,7 +190,7 @@ BAD_AS_A_WHOLE = [
         "experiments.scaling.list",
         [{"engine": "trimmed", "sampler": "pyg_lib", "continue_after_walltime": True}],
         "experiments.scaling.list[0].continue_after_walltime is true",
-        "or set sampler: uniform",
+        "or set sampler: labor or uniform",
     ),
 ]
 

@@ -19,7 +19,7 @@ SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 TOLD = {
     "engine": ("block", "blocks or bipartite or reference or trimmed"),
     "model": ("sagee", "sage or gat or gcn or gin"),
-    "sampler": ("pyg", "pyg_lib or sagebench"),
+    "sampler": ("pyg", "pyg_lib or labor or sagebench"),
     "aggregator": ("median", "mean or sum or max"),
     "optimizer": (None, "adam"),
     "learning_rate_scaling": ("linea", "linear or sqrt or none"),

@@ -13,7 +13,7 @@ def store(tmp_path_factory):
     return tiny_store(tmp_path_factory.mktemp("store") / "tiny").path
 
 
-@pytest.mark.parametrize("sampler", ["sagebench"])
+@pytest.mark.parametrize("sampler", ["sagebench", "labor"])
 @pytest.mark.parametrize("engine", ["blocks", "bipartite"])
 @pytest.mark.parametrize("model", registry.names("model"))
 def test_a_trial_completes_and_learns(tmp_path, store, model, engine, sampler):
