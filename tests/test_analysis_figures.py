@@ -12,6 +12,7 @@ from sagebench.analysis.figures import declared
 from sagebench.analysis.figures.accumulation_time import with_several_accumulations
 from sagebench.analysis.figures.accuracy_time import accuracy_points
 from sagebench.analysis.figures.loss_curves import loss_curves
+from sagebench.analysis.figures.phases import step_phases
 from sagebench.analysis.figures.speedup import oversubscribed
 from sagebench.analysis.outcomes import read_records, read_study
 from sagebench.analysis.points import (
@@ -40,6 +41,9 @@ FILES = {
     "speedup",
     "efficiency",
     "loss_curves",
+    "phases_batch_size",
+    "phases_fanout",
+    "phases_ranks",
     "predicted_measured",
 }
 BATCH = ["series", "batch_size", "accumulation"]
@@ -363,6 +367,7 @@ def test_any_key_may_be_an_axis_and_numbers_stand_where_they_are(study):
     figures = drawn(study)
     assert set(figures) == {
         *("time_hidden_channels", "memory_hidden_channels", "accuracy_hidden_channels"),
+        "phases_hidden_channels",
         "predicted_measured",
     }
     figure = figures["time_hidden_channels"]
@@ -406,6 +411,8 @@ def test_what_is_no_number_stands_side_by_side_in_the_order_of_the_study(
     assert [label.get_text() for label in axes.get_xticklabels()] == names
     found = {tuple(xy) for line in axes.get_lines() for xy in line.get_xydata().tolist()}
     assert {(place, 1.0 + place) for place in range(len(values))} <= found
+    steps = figures[f"phases_{axis}"].axes[0]
+    assert [label.get_text() for label in steps.get_yticklabels()] == names
 
 
 def test_no_limit_stands_right_of_all_limits(study):
@@ -429,6 +436,22 @@ def test_an_option_of_a_model_is_an_axis_like_any_key(study):
     rows = of_axis(frames(study)[0], "heads")
     assert set(rows["series"]) == {"blocks"}
     assert lines_of(drawn(study)["time_heads"]) == [[(1, 1), (2, 2), (4, 4)]]
+
+
+def test_the_phases_are_of_one_optimizer_step(study):
+    """Accumulation 5: its sampling, data, forward, backward and waiting count five times."""
+    trial = make_trial(ranks=2, accumulation=5)
+    study.add("scaling", make_outcome(trial, epoch_s=18.3))
+    rows = of_axis(frames(study)[0], "ranks")
+    (step,) = step_phases(rows, "ranks").to_dict("records")
+    shown = {name: step[name] for name in ("sampling", "waiting", "synchronisation", "optimizer")}
+    assert shown == pytest.approx(
+        {"sampling": 0.05, "waiting": 0.02, "synchronisation": 0.003, "optimizer": 0.001}
+    )
+    assert step["overlapped"] == pytest.approx(18.3 / 15)  # 18,217 nodes in steps of 1,280
+    (axes,) = drawn(study, "phases_ranks")["phases_ranks"].axes
+    ends = {round(bar.get_x() + bar.get_width(), 6) for bar in axes.patches}
+    assert {0.384, 1.22} <= ends  # s: all phases together, and the overlapped step
 
 
 def test_models_with_options_of_their_own_are_places_of_one_axis(study):
