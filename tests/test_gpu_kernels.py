@@ -1,0 +1,218 @@
+"""The kernels in Triton against the plain path, in Triton's interpreter where there is no GPU."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is loaded
+pytest.importorskip("triton", reason="triton is not installed")
+
+import triton_interpreter  # noqa: F401
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sagebench.kernels import segment as plain
+from sagebench.kernels.dropout_mask import keep_mask
+from sagebench.kernels.fused import plain_norm_relu_dropout
+from sagebench.kernels.gpu import segment, segment_max
+from sagebench.kernels.gpu.by_source import by_source
+from sagebench.kernels.gpu.norm import NormReluDropout
+from sagebench.sampling.device import kernels
+from sagebench.sampling.device.uniform import Sampler as TensorSampler
+from sagebench.sampling.uniform import Sampler as CpuSampler
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+KEY = 0xFEDCBA9876543210
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+some = settings(deadline=None, max_examples=15)
+dtypes = st.sampled_from(list(BOUNDS))
+columns = st.sampled_from([1, 2, 7, 100, 256, 300])
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+def assert_near(got, expected, bound):
+    error = (got.float() - expected.float()).norm() / expected.float().norm().clamp(min=1e-3)
+    assert error < bound
+
+
+@st.composite
+def edges(draw):
+    """rowptr and col of random edges, and the number of sources; some rows empty, some hubs."""
+    num_dst = draw(st.integers(1, 23))
+    num_src = num_dst + draw(st.integers(0, 20))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    degree = torch.randint(0, 1 + draw(st.sampled_from([0, 1, 6])), (num_dst,), generator=generator)
+    degree[num_dst // 2] = draw(st.sampled_from([0, 1, 128, 131, 300]))
+    rowptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
+    dtype = draw(st.sampled_from([torch.int32, torch.int64]))
+    col = torch.randint(0, num_src, (int(rowptr[-1]),), generator=generator, dtype=dtype)
+    return rowptr.to(DEVICE), col.to(DEVICE), num_src
+
+
+def grouped(rowptr, col, num_src):
+    owner = torch.repeat_interleave(torch.arange(len(rowptr) - 1, device=DEVICE), rowptr.diff())
+    return by_source(col.int(), owner.int(), num_src)
+
+
+@some
+@given(n=st.sampled_from([1, 5, 33, 259]), f=columns, dtype=dtypes, p=st.sampled_from([0.0, 0.3]))
+def test_norm_relu_dropout(n, f, dtype, p):
+    upstream = normal(n, f, seed=1, dtype=dtype)
+    x, gamma, beta = normal(n, f, dtype=dtype), normal(f, seed=2), normal(f, seed=3)
+    ids = torch.arange(n, device=DEVICE) * 7_654_321
+    exact = [t.float().clone().requires_grad_() for t in (x, gamma, beta)]
+    expected = plain_norm_relu_dropout(*exact, p, KEY, ids, 1e-5)
+    gradients = torch.autograd.grad(expected, exact, upstream.float())
+    inputs = [t.clone().requires_grad_() for t in (x, gamma, beta)]
+    out = NormReluDropout.apply(*inputs, p, KEY, ids, 1e-5)
+    assert not out[~keep_mask(KEY, ids, f, p)].any()
+    assert_near(out, expected, BOUNDS[dtype])
+    got = torch.autograd.grad(out, inputs, upstream)
+    for a, b in zip(got, gradients, strict=True):
+        # The gradient of what one or two columns are normed to is little but rounding.
+        if f > 2:
+            assert_near(a, b, 3 * BOUNDS[dtype])
+
+
+@some
+@given(graph=edges(), f=columns, dtype=dtypes, aggregator=st.sampled_from(["mean", "sum"]))
+def test_aggregate_and_its_gradient(graph, f, dtype, aggregator):
+    rowptr, col, num_src = graph
+    num_dst, width = len(rowptr) - 1, segment.width_of(f)
+    x = normal(num_src, f, dtype=dtype)
+    upstream = normal(num_dst, 2 * width, seed=1, dtype=dtype)
+    exact = x.float().requires_grad_()
+    expected, root = plain.aggregate_with_root(exact, rowptr, col, aggregator)
+    halves = upstream[:, :f].float(), upstream[:, width : width + f].float()
+    (of_x,) = torch.autograd.grad([expected, root], exact, halves)
+    got = segment.aggregate(x, rowptr, col, None, aggregator == "mean", dtype)
+    weights = rowptr.diff().float().reciprocal() if aggregator == "mean" else None
+    gradient = segment.gradient(upstream, *grouped(*graph), f, num_dst, weights)
+    assert_near(got[:, :f], expected.detach(), BOUNDS[dtype])
+    assert torch.equal(got[:, width : width + f], x[:num_dst])
+    assert not got[:, f:width].any() and not got[:, width + f :].any()
+    assert_near(gradient, of_x, BOUNDS[dtype])
+
+
+def test_aggregate_reads_float32_features_by_id():
+    rowptr, col, _ = torch.tensor([0, 2, 2, 5]), torch.tensor([29, 3, 7, 7, 0]).int(), 30
+    ids = torch.tensor([29, 0, 7], device=DEVICE)
+    features = normal(30, 100)
+    got = segment.aggregate(features, rowptr.to(DEVICE), col.to(DEVICE), ids, True, torch.bfloat16)
+    expected = plain.segment_aggregate(features, rowptr.to(DEVICE), col.to(DEVICE), "mean")
+    assert_near(got[:, :100], expected, 1e-2)
+    assert_near(got[:, 104:204], features[ids], 1e-2)
+
+
+@some
+@given(graph=edges(), f=columns, dtype=dtypes, levels=st.sampled_from([2, 1000]))
+def test_max_and_its_gradient(graph, f, dtype, levels):
+    """levels: of the values; with few of them, many edges reach the maximum."""
+    rowptr, col, num_src = graph
+    num_dst = len(rowptr) - 1
+    x = (normal(num_src, f) * levels).round().add_(0.5).div_(levels).to(dtype)
+    upstream, of_root = normal(num_dst, f, seed=1), normal(num_dst, f, seed=2)
+    exact = x.float().requires_grad_()
+    expected, root = plain.aggregate_with_root(exact, rowptr, col, "max")
+    (of_x,) = torch.autograd.grad([expected, root], exact, [upstream, of_root])
+    out, tied = segment_max.maximum(x, rowptr, col)
+    assert torch.equal(out.float(), expected)
+    got = segment_max.gradient(
+        x, out, tied, upstream.to(dtype), of_root.to(dtype), *grouped(*graph)
+    )
+    assert_near(got, of_x, BOUNDS[dtype])
+
+
+def test_a_maximum_that_is_not_a_number_stays_so():
+    x = torch.tensor([[1.0], [float("nan")], [2.0]], device=DEVICE)
+    rowptr, col = torch.tensor([0, 3, 4]), torch.tensor([0, 1, 2, 0]).int()
+    out, _ = segment_max.maximum(x, rowptr.to(DEVICE), col.to(DEVICE))
+    assert out[0].isnan() and out[1] == 1.0
+
+
+@some
+@given(graph=edges(), kind=st.sampled_from(["mean", "max"]), share=st.floats(0, 1))
+def test_a_later_layer_reads_the_edges_of_an_earlier_one(graph, kind, share):
+    rowptr, col, num_src = graph
+    rows = int(share * (len(rowptr) - 1))
+    own = rowptr[: rows + 1]
+    f, of_all = 7, grouped(*graph)
+    of_own = grouped(own, col[: int(own[-1])], num_src)
+    x, upstream = normal(num_src, f), normal(rows, 16, seed=1)
+
+    def gradient(edges):
+        if kind == "mean":
+            return segment.gradient(upstream, *edges, f, rows, rowptr.diff().float().reciprocal())
+        out, tied = segment_max.maximum(x, own, col[: int(own[-1])])
+        halves = upstream[:, :f].contiguous(), upstream[:, 8 : 8 + f].contiguous()
+        return segment_max.gradient(x, out, tied, *halves, *edges)
+
+    assert torch.equal(gradient(of_all), gradient(of_own))
+
+
+@some
+@given(graph=edges())
+def test_edges_by_source(graph):
+    rowptr, col, num_src = graph
+    colptr, dst = plain._by_source(rowptr, col, num_src)
+    got = grouped(*graph)
+    assert torch.equal(got[0], colptr.int())
+    assert torch.equal(got[1], dst.int())
+
+
+SAMPLES = {
+    "shallow": (50, 3, [2, 3], True, 1 << 20),
+    "hubs, last hop not numbered": (3000, 20, [15, 10, 10], False, 1 << 20),
+    "sizes read before each hop": (3000, 20, [15, 10, 10], True, 10),
+    "no edges": (40, 0, [3, 2], True, 1 << 20),
+    "one neighbor, then up to 32": (2100, 12, [1, 5, 32], False, 10),
+    "one node": (1, 0, [2], True, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("case", SAMPLES)
+def test_samples_are_those_of_the_plain_samplers(case, dtype, monkeypatch):
+    nodes, mean_degree, fanout, relabel_last, without_wait = SAMPLES[case]
+    monkeypatch.setattr(kernels, "EDGES_WITHOUT_WAIT", without_wait)
+    rng = np.random.default_rng(0)
+    degree = rng.poisson(mean_degree, nodes)
+    seeds = rng.permutation(nodes)[:8]
+    if mean_degree:
+        degree[[1, nodes // 2]] = fanout[0], 500  # as many as are drawn; a hub
+        seeds = np.unique(np.append(seeds, [1, nodes // 2]))
+    colptr = np.concatenate([[0], degree.cumsum()])
+    row = rng.integers(0, nodes, colptr[-1]).astype(dtype)
+    on_device = [torch.from_numpy(array).to(DEVICE) for array in (colptr, row)]
+    sampler = kernels.KernelSampler(*on_device)
+    for key in (KEY, 1):  # the second sample finds the first one's scratch
+        got, owner = sampler.sample(seeds, fanout, key, relabel_last=relabel_last)
+        for plain_sampler in (TensorSampler(*on_device), CpuSampler(colptr, row)):
+            expected = plain_sampler.sample(seeds, fanout, key, relabel_last=relabel_last)
+            assert got[4:] == expected[4:]
+            for name, a, b in zip(got._fields, got[:4], expected[:4], strict=False):
+                assert a.dtype == b.dtype, name
+                assert torch.equal(a.cpu(), b.cpu()), name
+        rows = torch.arange(len(got.rowptr) - 1, device=DEVICE)
+        owners = torch.repeat_interleave(rows, got.rowptr.diff())
+        assert torch.equal(owner, owners[: len(got.cols)].int())
+
+
+def test_a_sample_waits_twice_at_most(monkeypatch):
+    monkeypatch.setattr(kernels, "EDGES_WITHOUT_WAIT", 400)
+    waits = []
+    read = kernels.KernelSampler._read
+    monkeypatch.setattr(
+        kernels.KernelSampler, "_read", lambda self, sizes: waits.append(1) or read(self, sizes)
+    )
+    rng = np.random.default_rng(0)
+    colptr = torch.arange(0, 30_001, 30, device=DEVICE)
+    row = torch.from_numpy(rng.integers(0, 1000, 30_000).astype(np.int32)).to(DEVICE)
+    sampler = kernels.KernelSampler(colptr, row)
+    sampler.sample(np.arange(4), [5, 4, 4, 4], KEY, relabel_last=False)
+    assert len(waits) <= 2
