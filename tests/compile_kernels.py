@@ -18,8 +18,8 @@ from triton.runtime.jit import JITFunction
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "workflow_scripts"))
 
-from sagebench.kernels.gpu import norm, segment, segment_max
-from sagebench.sampling.device import kernels as sampler
+from gpu_kernel_calls import call_all
+from sagebench.sampling.device.kernels import KernelSampler
 
 
 class AbsentGpu:
@@ -73,27 +73,11 @@ def compile_instead_of_launching(capability: int) -> dict[str, dict]:
     return found
 
 
-def call_all() -> None:
-    """Each kernel as the slides' trial calls it: 100 features, 256 hidden channels, fanout 15."""
-    rowptr, col = torch.tensor([0, 2, 3]), torch.tensor([0, 1, 2], dtype=torch.int32)
-    colptr = torch.tensor([0, 1, 2, 3], dtype=torch.int32)
-    for dtype in (torch.bfloat16, torch.float32):
-        x, gamma = torch.empty(3, 256, dtype=dtype), torch.empty(256)
-        features = torch.empty(3, 100, dtype=dtype)
-        out, mean, rstd = norm.forward(x, gamma, gamma, 0.5, 1, colptr[:3].long(), 1e-5)
-        norm.backward(x, gamma, gamma, 0.5, 1, colptr[:3].long(), mean, rstd, out)
-        segment.aggregate(features, rowptr, col, colptr[:2].long(), True, dtype)
-        both = segment.aggregate(x, rowptr, col, None, True, dtype)
-        segment.gradient(both, colptr, col, 256, 2, mean[:2])
-        highest, tied = segment_max.maximum(x, rowptr, col)
-        segment_max.gradient(x, highest, tied, highest, highest, colptr, col)
-    sampler.KernelSampler._read = lambda self, sizes: [0] * len(sizes)
-    sampler.KernelSampler(rowptr, col).sample([0, 1], [15, 10, 32], 1, relabel_last=False)
-
-
 def main() -> None:
     capability = int(sys.argv[1])
     found = compile_instead_of_launching(capability)
+    # Nothing is computed, so every sample is empty.
+    KernelSampler._read = lambda self, sizes: [0] * len(sizes)
     call_all()
     print(json.dumps(found, indent=1))
 

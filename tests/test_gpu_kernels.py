@@ -11,6 +11,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="triton is not installed")
 
 import triton_interpreter  # noqa: F401
+from gpu_kernel_calls import call_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagebench.kernels import segment as plain
@@ -19,9 +20,12 @@ from sagebench.kernels.fused import plain_norm_relu_dropout
 from sagebench.kernels.gpu import segment, segment_max
 from sagebench.kernels.gpu.by_source import by_source
 from sagebench.kernels.gpu.norm import NormReluDropout
+from sagebench.operations import COSTS
 from sagebench.sampling.device import kernels
 from sagebench.sampling.device.uniform import Sampler as TensorSampler
 from sagebench.sampling.uniform import Sampler as CpuSampler
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton.runtime.interpreter import GridExecutor
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 KEY = 0xFEDCBA9876543210
@@ -216,3 +220,33 @@ def test_a_sample_waits_twice_at_most(monkeypatch):
     sampler = kernels.KernelSampler(colptr, row)
     sampler.sample(np.arange(4), [5, 4, 4, 4], KEY, relabel_last=False)
     assert len(waits) <= 2
+
+
+class Declared(TorchDispatchMode):
+    """Counts the launches that operations declare, and their calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.launches, self.called = 0, set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation._overloadpacket.__name__
+        if cost := COSTS.get(name):
+            self.launches += cost(*args, **kwargs or {}).launches
+            self.called.add(name)
+        return operation(*args, **kwargs or {})
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="counts the interpreter's launches")
+def test_operations_declare_the_launches_that_are_seen(monkeypatch):
+    seen = []
+    launch = GridExecutor.__call__
+    monkeypatch.setattr(
+        GridExecutor,
+        "__call__",
+        lambda *args, **kwargs: seen.append(1) or launch(*args, **kwargs),
+    )
+    with Declared() as declared:
+        call_all()
+    assert declared.called == set(COSTS)
+    assert declared.launches == len(seen)
