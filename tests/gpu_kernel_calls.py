@@ -10,8 +10,8 @@ def call_all() -> None:
     rowptr, col = torch.tensor([0, 2, 3]), torch.tensor([0, 1, 2], dtype=torch.int32)
     colptr = torch.tensor([0, 1, 2, 3], dtype=torch.int32)
     for dtype in (torch.bfloat16, torch.float32):
-        x, gamma = torch.empty(3, 256, dtype=dtype), torch.empty(256)
-        features = torch.empty(3, 100, dtype=dtype)
+        x, gamma = torch.ones(3, 256, dtype=dtype), torch.ones(256)
+        features = torch.ones(3, 100, dtype=dtype)
         out, mean, rstd = norm.forward(x, gamma, gamma, 0.5, 1, colptr[:3].long(), 1e-5)
         norm.backward(x, gamma, gamma, 0.5, 1, colptr[:3].long(), mean, rstd, out)
         segment.aggregate(features, rowptr, col, colptr[:2].long(), True, dtype)
@@ -19,4 +19,5 @@ def call_all() -> None:
         segment.gradient(both, colptr, col, 256, 2, mean[:2])
         highest, tied = segment_max.maximum(x, rowptr, col)
         segment_max.gradient(x, highest, tied, highest, highest, colptr, col)
-    KernelSampler(rowptr, col).sample([0, 1], [15, 10, 32], 1, relabel_last=False)
+    ring = torch.arange(4), torch.tensor([1, 2, 0], dtype=torch.int32)
+    KernelSampler(*ring).sample([0, 1], [15, 10, 32], 1, relabel_last=False)
