@@ -11,8 +11,7 @@ from gpu_kernel_calls import call_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagebench.kernels import segment as plain
-from sagebench.kernels.dropout_mask import keep_mask
-from sagebench.kernels.fused import plain_norm_relu_dropout
+from sagebench.kernels.fused import keep_mask, plain_norm_relu_dropout
 from sagebench.kernels.gpu import segment, segment_max
 from sagebench.kernels.gpu.by_source import by_source
 from sagebench.kernels.gpu.norm import NormReluDropout

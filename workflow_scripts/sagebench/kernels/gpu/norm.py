@@ -10,10 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sagebench.kernels.dropout_mask import scale, threshold
-from sagebench.kernels.gpu.hashing import mask_words
+from sagebench.kernels.fused import scale, threshold
 from sagebench.operations import Cost, operation, size_bytes
-from sagebench.sampling.device.hashing import node_state
+from sagebench.sampling.device.hashing import mask_words, node_state
 from sagebench.sampling.random import signed
 
 ROWS_A_PROGRAM = 256
