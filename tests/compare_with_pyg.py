@@ -26,7 +26,6 @@ from torch_geometric.nn import GraphSAGE
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
 
-from sagebench.engines.loaders import torch_view
 from sagebench.engines.pyg import KeyedSampler
 from sagebench.errors import run_script
 from sagebench.files import write_json
@@ -35,6 +34,7 @@ from sagebench.grid.trial import Trial
 from sagebench.launch.job import Job
 from sagebench.launch.launcher import run_trial
 from sagebench.records import read_outcome
+from sagebench.sampling.blocks import torch_view
 from sagebench.sampling.uniform import Sampler
 
 MARGIN = 0.01

@@ -78,7 +78,7 @@ def test_engines_agree_on_logits_and_gradients(graph, model, options, fanout):
     expected = PygNetwork(model, WIDTHS, "whole", options=options)
     others = [blocks]
     runs = [(blocks, (features[whole.node_ids], whole, True, of_sample))]
-    if layer.reads_features:
+    if "AGGREGATES_FEATURES" in registry.declared("model", model):
         runs.append((blocks, (features, short)))
     pyg_inputs = (
         features[whole.node_ids],

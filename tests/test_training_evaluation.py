@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranks import run_ranks
 from sagebench.engines.base import make_engine, network_arguments
-from sagebench.engines.loaders import Loader, torch_view
+from sagebench.engines.loaders import Loader
 from sagebench.engines.pyg import PygNetwork
 from sagebench.graph.store import GraphStore
+from sagebench.sampling.blocks import torch_view
 from sagebench.training import evaluation
 from sagebench.training.distributed import Communicator, Progress, RankEnvironment
 from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error

@@ -76,9 +76,11 @@ class Declared(TypedDict, total=False):
     KEYS: Collection[str]
     ENGINES: Collection[str]
     AGGREGATORS: Collection[str]
+    AGGREGATES_FEATURES: str
     TAKES: Collection[str]
     PLACEMENTS: Collection[str]
     LOADS: str
+    READS_TABLE: bool
     GIVES: str
     LAW: str
     KEYED: bool

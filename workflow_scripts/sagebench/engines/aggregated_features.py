@@ -18,12 +18,12 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from sagebench.engines.loaders import torch_view
 from sagebench.errors import UserError
 from sagebench.files import hold, read_object, write_json
 from sagebench.graph.store import GraphStore
 from sagebench.grid.last_hop import table_manifest
 from sagebench.kernels.segment import segment_aggregate
+from sagebench.sampling.blocks import torch_view
 
 EDGES_AT_A_TIME = 1 << 22
 """so that a piece takes some 17 MB of edges, and 1.7 GB of features where no neighbor repeats"""

@@ -18,19 +18,20 @@ from sagebench.engines.loaders import (
     available_bytes,
     choose_placement,
     gathers,
-    torch_view,
 )
 from sagebench.engines.precision import compute_dtype
 from sagebench.graph.store import GraphStore
+from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Network, layer_class
-from sagebench.sampling.blocks import Blocks
+from sagebench.sampling.blocks import Blocks, torch_view
 from sagebench.sampling.order import MicroBatch, sample_key
 
 ENGINE = "our samplers and kernels on bipartite blocks, sampled ahead of the step"
 TAKES = ["blocks"]
 PLACEMENTS = ["auto", "device", "host"]
 LOADS = "threads"
+READS_TABLE = True
 
 
 class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
@@ -60,9 +61,15 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
         edges_per_hop: Sequence[int],
     ) -> Batch:
         gathered = gathers(trial, placement)
-        if not gathered:  # the last hop's nodes are not numbered
+        known = None
+        rows = sum(nodes_per_hop[:-1])
+        if table_aggregator(trial):
+            known = features.new_empty(nodes_per_hop[-2], features.shape[1])
+            rows -= nodes_per_hop[-2]
+            edges_per_hop = (*edges_per_hop[:-1], 0)
+        if known is not None or not gathered:  # the last hop's nodes are not numbered
             nodes_per_hop = (*nodes_per_hop[:-1], 0)
-        nodes, rows, edges = sum(nodes_per_hop), sum(nodes_per_hop[:-1]), sum(edges_per_hop)
+        nodes, edges = sum(nodes_per_hop), sum(edges_per_hop)
         sources = torch.int32 if len(features) < 1 << 31 else torch.int64
         numbered = edges if gathered else edges - edges_per_hop[-1]
         blocks = Blocks(
@@ -74,10 +81,9 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
             edges_per_hop=tuple(edges_per_hop),
             key=0,
         )
-        inputs: Inputs = features, blocks
-        if gathered:
-            degrees = features.new_empty(nodes) if layer_class(trial.model).needs_degrees else None
-            inputs = features.new_empty(nodes, features.shape[1]), blocks, True, degrees
+        degrees = features.new_empty(nodes) if layer_class(trial.model).needs_degrees else None
+        read = features.new_empty(nodes, features.shape[1]) if gathered else features
+        inputs: Inputs = read, blocks, gathered, degrees, known
         labels = features.new_empty(nodes_per_hop[0], dtype=torch.int64)
         return as_batch(seeds_of_sizes(nodes_per_hop[0]), inputs, labels)
 

@@ -4,7 +4,6 @@ samples and gathers there, and prefetching in background threads, on a CUDA stre
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,27 +17,22 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from sagebench import registry
+from sagebench.engines.aggregated_features import open_table
 from sagebench.graph.store import GraphStore
+from sagebench.grid.last_hop import aggregates_features, table_aggregator
 from sagebench.grid.trial import Trial
 from sagebench.models.base import layer_class
-from sagebench.sampling.blocks import Blocks
+from sagebench.sampling.blocks import Blocks, torch_view
 from sagebench.units import GIB
 
 RESERVE_BYTES = 4 * GIB
 """left for weights, the sampler's scratch, the batches ahead and a step's activations ..."""
 RESERVE_SHARE = 0.5
 """... and no more than this share of what is available"""
-Inputs = tuple[Tensor, Blocks] | tuple[Tensor, Blocks, bool, Tensor | None]
+Inputs = tuple[Tensor, Blocks, bool, Tensor | None, Tensor | None]
 """arguments of the forward pass of `Network`"""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def torch_view(array: np.ndarray) -> Tensor:
-    """The (memory-mapped, read-only) array as a CPU tensor, without a copy. Never write to it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not writable.*")
-        return torch.from_numpy(array)
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int
 def gathers(trial: Trial, placement: str) -> bool:
     """Whether a batch has the features of its own nodes; otherwise the model reads those of the
     whole graph. placement: as Placement.chosen has it."""
-    return placement == "host" or not layer_class(trial.model).reads_features
+    return placement == "host" or aggregates_features(trial) is None
 
 
 class Loader:
@@ -103,7 +97,8 @@ class Loader:
 
     colptr, row, features: the store's, where they are kept: on the device with placement `device`,
     else memory-mapped where they lie, without a copy. degrees: float32 in-degrees [N] there, for a
-    model that needs them. Any number of threads may sample.
+    model that needs them. table: of aggregated features, kept as they are, where the last hop is
+    read from one. Any number of threads may sample.
     """
 
     def __init__(
@@ -118,6 +113,10 @@ class Loader:
             torch_view(array).to(device if resident else "cpu")
             for array in (store.colptr, store.row, store.features)
         )
+        aggregator = table_aggregator(trial)
+        self.table: Tensor | None = None
+        if aggregator is not None:
+            self.table = torch_view(open_table(store, aggregator)).to(device if resident else "cpu")
         needs_degrees = layer_class(trial.model).needs_degrees
         self.degrees = self.colptr.diff().float() if needs_degrees else None
         self._pinned = PinnedBuffers() if placement == "host" and device.type == "cuda" else None
@@ -135,27 +134,38 @@ class Loader:
         """seeds: int64 [B] distinct node ids. key: 64-bit key of the sample."""
         sampler = self._samplers.get()
         try:
-            return sampler.sample(seeds, self.fanout, key, relabel_last=self.gathers)
+            if self.table is None:
+                return sampler.sample(seeds, self.fanout, key, relabel_last=self.gathers)
+            return sampler.sample(seeds, self.fanout[:-1], key).with_last_hop_known()
         finally:
             self._samplers.put(sampler)
 
     def load(self, blocks: Blocks) -> Inputs:
         """The arguments of the network's forward pass, on the device."""
+        known = None
+        if self.table is not None:
+            known = self._rows_of(self.table, blocks.node_ids[len(blocks.rowptr) - 1 :])
         if not self.gathers:
-            return self.features, blocks
+            return self.features, blocks, False, None, known
+        features = self._rows_of(self.features, blocks.node_ids)
         # The model reads local numbers alone: global ones of the sources need not travel.
         gathered = blocks._replace(neighbors=blocks.neighbors[:0])
         degrees = None if self.degrees is None else self.degrees[blocks.node_ids]
+        if self._pinned is not None:
+            gathered = gathered.pin_memory().to(self.device)
+            if degrees is not None:
+                degrees = degrees.pin_memory().to(self.device, non_blocking=True)
+        return features, gathered, True, degrees, known
+
+    def _rows_of(self, table: Tensor, ids: Tensor) -> Tensor:
+        """Some rows of a matrix that is kept here, on the device."""
         if self._pinned is None:
-            return self.features[blocks.node_ids], gathered, True, degrees
-        shape = len(blocks.node_ids), self.features.shape[1]
-        buffer = self._pinned.take(shape, self.features.dtype)
-        torch.index_select(self.features, 0, blocks.node_ids, out=buffer)
-        features = buffer.to(self.device, non_blocking=True)
+            return table[ids]
+        buffer = self._pinned.take((len(ids), table.shape[1]), table.dtype)
+        torch.index_select(table, 0, ids, out=buffer)
+        rows = buffer.to(self.device, non_blocking=True)
         self._pinned.give_back(buffer)
-        if degrees is not None:
-            degrees = degrees.pin_memory().to(self.device, non_blocking=True)
-        return features, gathered.pin_memory().to(self.device), True, degrees
+        return rows
 
 
 class PinnedBuffers:

@@ -23,12 +23,13 @@ from torch_geometric.utils import trim_to_layer
 from sagebench import registry
 from sagebench.engines import base
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
-from sagebench.engines.loaders import Placement, torch_view
+from sagebench.engines.loaders import Placement
 from sagebench.engines.precision import compute_dtype
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Stack, layer_class
+from sagebench.sampling.blocks import torch_view
 from sagebench.sampling.cpu import CpuSampler
 from sagebench.sampling.order import MicroBatch, sample_key
 

@@ -19,10 +19,10 @@ def aggregates_features(trial: Trial) -> str | None:
 def table_aggregator(trial: Trial) -> str | None:
     """The aggregator of the table that gives the trial's last hop; None where it is sampled.
 
-    That is so where the fanout ends in -1, the first layer aggregates raw features, and the engine
-    reads tables.
+    That is so where a fanout of several hops ends in -1, the first layer aggregates raw features,
+    and the engine reads tables.
     """
-    if trial.method != "minibatch" or trial.fanout[-1] != -1:
+    if not trial.in_minibatches or trial.fanout[-1] != -1 or len(trial.fanout) < 2:
         return None
     reads = registry.declared("engine", trial.engine).get("READS_TABLE", False)
     return aggregates_features(trial) if reads else None

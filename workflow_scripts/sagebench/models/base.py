@@ -26,13 +26,15 @@ class Edges(NamedTuple):
 
     rowptr: int [rows + 1] from 0. col: int [E], rows of the layer's input. degrees, row_degrees:
     float32 in-degrees in the whole graph of the input's rows and of the destinations; None unless
-    the layer `needs_degrees`.
+    the layer `needs_degrees`. known: [n, in_channels], what the destinations behind those of
+    rowptr aggregate.
     """
 
     rowptr: Tensor
     col: Tensor
     degrees: Tensor | None = None
     row_degrees: Tensor | None = None
+    known: Tensor | None = None
 
 
 class Layer(nn.Module, ABC):
@@ -45,9 +47,6 @@ class Layer(nn.Module, ABC):
     dtype: what it computes in; parameters are float32.
     """
 
-    reads_features = False
-    """whether a first layer aggregates the features of the whole graph where they lie, without a
-    copy of the sample's: what has an `aggregator` may"""
     needs_degrees = False
     aggregator: str | None = None
     dtype = torch.float32
@@ -87,6 +86,8 @@ class Layer(nn.Module, ABC):
             z = self.project(x.to(self.dtype), edges.degrees)
             return self.update(self.reduce(z, edges), None, projected=True)
         reduced, own = aggregate_with_root(x, edges.rowptr, edges.col, self.aggregator)
+        if edges.known is not None:
+            reduced = torch.cat([reduced, edges.known])
         root = own if root is None else root
         return self.update(reduced.to(self.dtype), root.to(self.dtype))
 
@@ -149,25 +150,31 @@ class Network(Stack):
         blocks: Blocks,
         gathered: bool = False,
         degrees: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
         """Logits of the seed nodes, [B, classes] of the network's dtype.
 
         features: float32 [N, in_channels] of every node of the graph, on the device of `blocks`,
-        which a layer that `reads_features` aggregates from. gathered: they are those of the
-        sample's nodes alone, in the sample's order; its last hop must be relabelled. degrees:
-        float32 in-degrees of the sample's nodes, for layers that need them.
+        which the first layer aggregates from. gathered: they are those of the sample's nodes alone,
+        in the sample's order; its last hop must be relabelled. degrees: float32 in-degrees of the
+        sample's nodes, for layers that need them. known: float32 [n, in_channels], what the nodes
+        that the sample has no edges of aggregate in the first layer.
         """
         h = features
         for k, conv in enumerate(self.convs, start=1):
             rows = blocks.destinations(k)
             whole = k == 1 and not gathered
+            root = features[blocks.node_ids[:rows]] if whole else None
+            if k == 1 and gathered and known is not None:
+                root = features
             edges = Edges(
                 blocks.rowptr[: rows + 1],
                 blocks.neighbors if whole else blocks.cols[: blocks.edges(k)],
                 degrees if degrees is None else degrees[: blocks.sources(k)],
                 degrees if degrees is None else degrees[:rows],
+                known if k == 1 else None,
             )
-            h = conv(h, edges, features[blocks.node_ids[:rows]] if whole else None)
+            h = conv(h, edges, root)
             if k < len(self.convs):
                 h = self.activate(k, h, rows=blocks.node_ids[:rows], key=fold(blocks.key, k))
         return h

@@ -9,6 +9,7 @@ from torch_geometric.nn import GINConv
 from sagebench.models import base
 
 MODEL = "graph isomorphism network (Xu et al. 2019, epsilon 0): an MLP of a node plus its neighbors"
+AGGREGATES_FEATURES = "sum"
 
 
 def mlp(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -19,7 +20,6 @@ def mlp(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class Layer(base.Layer):
-    reads_features = True
     aggregator = "sum"
 
     def __init__(self, in_channels: int, out_channels: int, *, last: bool) -> None:

@@ -13,6 +13,7 @@ from sagebench.models import base
 
 MODEL = "GraphSAGE (Hamilton et al. 2017), with its own weights for a node and its neighbors"
 AGGREGATORS = ["mean", "sum", "max"]
+AGGREGATES_FEATURES = "aggregator"
 
 
 def products(
@@ -24,8 +25,6 @@ def products(
 
 
 class Layer(base.Layer):
-    reads_features = True
-
     def __init__(self, in_channels: int, out_channels: int, *, aggregator: str, last: bool) -> None:
         super().__init__()
         self.lin_l = nn.Linear(in_channels, out_channels)

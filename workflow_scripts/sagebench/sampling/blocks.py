@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,6 +71,13 @@ class Blocks(NamedTuple):
         )
         return torch.stack([self.cols.long(), destination])
 
+    def with_last_hop_known(self) -> Blocks:
+        """The sample with one more hop, of which the nodes that were new last need no edges: what
+        they aggregate is known. The rows of `rowptr` are those of the hops before."""
+        return self._replace(
+            nodes_per_hop=(*self.nodes_per_hop, 0), edges_per_hop=(*self.edges_per_hop, 0)
+        )
+
     def to(self, device: torch.device) -> Blocks:
         """The same sample on `device`; copies from pinned memory do not block."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
@@ -79,3 +88,10 @@ class Blocks(NamedTuple):
     def _each(self, change: Callable[[Tensor], Tensor]) -> Blocks:
         node_ids, rowptr, neighbors, cols = map(change, self[:4])
         return Blocks(node_ids, rowptr, neighbors, cols, *self[4:])
+
+
+def torch_view(array: np.ndarray) -> Tensor:
+    """The (memory-mapped, read-only) array as a CPU tensor, without a copy. Never write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(array)

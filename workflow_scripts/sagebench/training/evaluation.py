@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from sagebench.engines.base import network_arguments
-from sagebench.engines.loaders import Inputs, Loader, SideStream, available_bytes, torch_view
+from sagebench.engines.loaders import Inputs, Loader, SideStream, available_bytes
 from sagebench.engines.precision import true_float32
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Edges, Layer, Network
+from sagebench.sampling.blocks import torch_view
 from sagebench.sampling.random import fold, hash_ids
 from sagebench.training.distributed import Communicator, Progress
 
