@@ -20,6 +20,7 @@ from sagebench.grid.freeze import (
     store_spec_path,
     trial_path,
 )
+from sagebench.grid.last_hop import table_aggregator, table_manifest
 from sagebench.launch.container import check_image
 from sagebench.pilot.records import missing_of
 from sagebench.plan.decisions import check_decisions, guarded
@@ -84,7 +85,7 @@ ON_DEVICES = {"trial", "pilot", "preflight"}
 # On one machine every core, so that nothing runs beside a trial that is being timed; on a cluster
 # the resource cpus_per_task says it. No cores are given e.g. for --lint.
 TRIAL_THREADS = 1 if BY_SLURM else workflow.resource_settings.cores or 1
-SUBMITTED = {*ON_DEVICES, "store", "image", "probe"}
+SUBMITTED = {*ON_DEVICES, "store", "table", "image", "probe"}
 AXES = list(dict.fromkeys(experiment.axis for experiment in study.experiments))
 
 # What Slurm's accounting says of the jobs; nothing without Slurm.
@@ -111,6 +112,30 @@ def trial_store(wildcards):
     outcome = outcome_path(RESULTS, wildcards.trial)
     lost = os.path.exists(outcome) and not os.path.exists(manifest)
     return [] if lost else ancient(manifest)
+
+
+def table_of(request):
+    """The manifest of the table that a trial reads its last hop from; None where it samples it."""
+    aggregator = table_aggregator(request.trial)
+    folder = os.path.dirname(manifest_path(RESULTS, request.store))
+    return aggregator and table_manifest(folder, aggregator)
+
+
+def trial_table(wildcards):
+    """An unfinished trial's. A finished one has no need of it."""
+    table = table_of(study.requests[wildcards.trial])
+    if table is None or os.path.exists(outcome_path(RESULTS, wildcards.trial)):
+        return []
+    return ancient(table)
+
+
+def tables_read(wildcards):
+    """Those of all trials."""
+    return [
+        ancient(one)
+        for one in dict.fromkeys(map(table_of, study.requests.values()))
+        if one
+    ]
 
 
 def captioned(path, category, label, caption=None):

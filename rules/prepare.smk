@@ -53,6 +53,28 @@ rule store:
         " --out {params.out:q} 2>&1 | tee -i {log:q}"
 
 
+# What a fanout that ends in -1 reads instead of sampling its last hop, beside the store.
+rule table:
+    input:
+        manifest_path(RESULTS, "{store}"),
+    output:
+        table_manifest(f"{RESULTS}/stores/{{store}}", "{aggregator}"),
+    log:
+        f"{RESULTS}/stores/{{store}}.{{aggregator}}.log",
+    wildcard_constraints:
+        store="[A-Za-z0-9_-]+",
+        aggregator="mean|sum|max",
+    resources:
+        **CPU_JOB,
+    params:
+        store=subpath(input[0], parent=True),
+    message:
+        "Table of aggregated features: {output}"
+    shell:
+        'python "$SAGEBENCH_SCRIPTS/build_table.py" --store {params.store:q}'
+        " --aggregator {wildcards.aggregator:q} 2>&1 | tee -i {log:q}"
+
+
 # probe: what a few micro-batches of each fanout and batch size sample, and what a recorded step of
 # each configuration takes. pilot: a few micro-steps of each configuration, timed on the devices
 # that trials will run on. One job for all of them; what is there is not measured again.
@@ -66,6 +88,7 @@ for measured, asked in {
             measured
         input:
             [ancient(manifest_path(RESULTS, store)) for store in study.stores],
+            tables_read if measured == "pilot" else [],
         log:
             f"{STUDY}/logs/{measured}.txt",
         threads: TRIAL_THREADS

@@ -11,6 +11,7 @@ rule trials:
 rule trial:
     input:
         store=trial_store,
+        table=trial_table,
     output:
         outcome_path(RESULTS, "{trial}"),
     log:

@@ -47,7 +47,7 @@ def store(tmp_path_factory):
 )
 def test_auto_follows_from_the_sizes(graph_gib, features_gib, available_gib, chosen):
     available = None if available_gib is None else int(available_gib * GIB)
-    placement = choose_placement("auto", sizes(graph_gib, features_gib), available)
+    placement = choose_placement(make_trial(), sizes(graph_gib, features_gib), available)
     assert placement.chosen == chosen
     assert placement.to_json() == {
         "chosen": chosen,
@@ -60,7 +60,7 @@ def test_auto_follows_from_the_sizes(graph_gib, features_gib, available_gib, cho
 @pytest.mark.parametrize("wanted", ["device", "host"])
 @pytest.mark.parametrize("available", [None, 0, 1 << 40])
 def test_a_forced_placement_is_obeyed(wanted, available):
-    assert choose_placement(wanted, sizes(1, 1), available).chosen == wanted
+    assert choose_placement(make_trial(placement=wanted), sizes(1, 1), available).chosen == wanted
 
 
 def epoch_of(store, **values):

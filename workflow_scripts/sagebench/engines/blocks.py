@@ -42,7 +42,7 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
     def prepare(self, store: GraphStore, placement: Placement | None) -> None:
         trial, device = self.trial, self.device
         self.placement = placement or choose_placement(
-            trial.placement, store, available_bytes(device, trial.memory_limit_gib)
+            trial, store, available_bytes(device, trial.memory_limit_gib)
         )
         self.labels = torch_view(store.labels).to(device)
         self.loader = Loader(trial, store, device, self.placement.chosen)

@@ -40,7 +40,8 @@ class Placement:
     """chosen: `device`: graph and features resident there, sampled there; `host`: sampled and
     gathered on the host, copied batch by batch; `mapped`: a CPU reads the store where it lies.
 
-    available_bytes: what the device had to give, None on a CPU.
+    features_bytes: with the table of aggregated ones, where the trial reads it. available_bytes:
+    what the device had to give, None on a CPU.
     """
 
     chosen: str
@@ -62,10 +63,11 @@ class Placement:
         return f"{self.chosen}: {', '.join(known)}"
 
 
-def choose_placement(wanted: str, store: GraphStore, available_bytes: int | None) -> Placement:
-    """wanted: `device` and `host` are fixed; `auto` takes the device if all of it fits there
-    beside the reserve, and `mapped` where there is no device (available_bytes None)."""
-    graph_bytes, features_bytes = store.colptr.nbytes + store.row.nbytes, store.features.nbytes
+def choose_placement(trial: Trial, store: GraphStore, available_bytes: int | None) -> Placement:
+    """The trial's placement: `device` and `host` are fixed; `auto` takes the device if all of it
+    fits there beside the reserve, and `mapped` where there is no device (available_bytes None)."""
+    wanted, graph_bytes = trial.placement, store.colptr.nbytes + store.row.nbytes
+    features_bytes = store.features.nbytes * (2 if table_aggregator(trial) else 1)
     if wanted != "auto":
         chosen = wanted
     elif available_bytes is None:

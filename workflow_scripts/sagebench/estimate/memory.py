@@ -15,7 +15,13 @@ from math import hypot
 from statistics import NormalDist
 from typing import final
 
-from sagebench.estimate.probe import GraphFacts, Sample, StepCost, available_bytes
+from sagebench.estimate.probe import (
+    GraphFacts,
+    Sample,
+    StepCost,
+    available_bytes,
+    resident_features_bytes,
+)
 from sagebench.grid.trial import Trial
 from sagebench.units import KIB
 
@@ -133,7 +139,7 @@ def resident(trial: Trial, cost: StepCost, graph: GraphFacts) -> dict[str, int]:
     }
     if cost.placement == "device":
         samplers = trial.sampling_workers + 1
-        held["graph and features"] = graph.index_bytes + graph.feature_bytes
+        held["graph and features"] = graph.index_bytes + resident_features_bytes(trial, graph)
         held["samplers"] = SAMPLER_NODE_BYTES * graph.num_nodes * samplers
     return held
 

@@ -17,6 +17,7 @@ from typing import Any, final
 
 from sagebench.errors import UserError
 from sagebench.files import read_json
+from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Fanout, Trial
 from sagebench.pilot.records import deciding_values, step_name
 from sagebench.records import FromJson
@@ -207,8 +208,13 @@ def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> s
     if available is None:
         return "device"
     reserve = min(4 * GIB, 0.5 * available)
-    fits = graph.index_bytes + graph.feature_bytes + reserve <= available
+    fits = graph.index_bytes + resident_features_bytes(trial, graph) + reserve <= available
     return "device" if fits else "host"
+
+
+def resident_features_bytes(trial: Trial, graph: GraphFacts) -> int:
+    """Features, and the table of aggregated ones where the trial reads it."""
+    return graph.feature_bytes * (2 if table_aggregator(trial) else 1)
 
 
 def axes_of(trials: Sequence[Trial]) -> tuple[list[Fanout], list[int]]:

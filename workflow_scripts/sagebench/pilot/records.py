@@ -18,6 +18,7 @@ from typing import Any, final
 from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
+from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import FIELD_NAMES, Trial, digest
 from sagebench.records import FromJson, PeakBytes, Reason, Status
 
@@ -144,7 +145,7 @@ NEVER EDIT the latter, keys are made with it. A value that is not listed changes
 WINDOW_PART = "window.json"
 EVALUATION_PART = "evaluation.json"
 """what a pilot's rank leaves in its attempt's folder: the values of a `Pilot` that it measured"""
-STEPS_OF_OLD: tuple[Any, ...] = ("sage", {}, "minibatch", "uniform")
+STEPS_OF_OLD: tuple[Any, ...] = ("sage", {}, "minibatch", "uniform", None)
 """values that all steps had before there were others"""
 
 
@@ -186,6 +187,7 @@ def deciding_values(trial: Trial) -> dict[str, Any]:
     kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (STEP,))[0] & STEP}
     young = {name: kept.pop(name) for name in ("model", "options", "method")}
     young["law"] = trial.law
+    young["last_hop"] = table_aggregator(trial)
     # As if they were not there: so are the steps in probes that are older than they.
     young = {name: value for name, value in young.items() if value not in STEPS_OF_OLD}
     return {**kept, **young, "dropout": trial.dropout > 0}

@@ -106,6 +106,8 @@ class Evaluator:
         neighbor; h: of the layer before, for every node."""
         conv, degrees = self.model.convs[layer - 1], self.loader.degrees
         assert isinstance(conv, Layer)
+        if layer == 1 and self.loader.table is not None:
+            return self._from_table(conv, self.loader.table, h)
         z, reads_root = h, conv.aggregator is not None
         if conv.projects:  # what destinations read of every node is not h itself
 
@@ -120,6 +122,15 @@ class Evaluator:
             reduced = conv.reduce(z, self._edges(ids, z.device), own).to(self.device)
             root = h[ids.to(h.device)].to(self.device) if reads_root else None
             return conv.update(reduced, root, projected=conv.projects)
+
+        return output
+
+    def _from_table(self, conv: Layer, table: Tensor, h: Tensor) -> Callable[[Tensor], Tensor]:
+        """A first layer whose aggregation is in the table."""
+
+        def output(ids: Tensor) -> Tensor:
+            reduced, root = (rows[ids.to(rows.device)].to(self.device) for rows in (table, h))
+            return conv.update(reduced, root)
 
         return output
 

@@ -20,6 +20,7 @@ from sagebench.engines.loaders import Loader, Placement, available_bytes, choose
 from sagebench.engines.precision import set_precision
 from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
+from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Trial, dataset_identity
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
@@ -106,6 +107,7 @@ class RankSetup:
         loader = self.engine.loader or Loader(trial, self.store, self.device, kept)
         self.evaluator = Evaluator(trial, self.store, self.communicator, loader, self.progress)
         self.measured.parameters = parameter_count(self.engine.model)
+        self.measured.last_hop = "table" if table_aggregator(trial) else "sampled"
         if self.engine.placement:
             self.measured.placement = self.engine.placement.to_json()
             self.progress.say(f"placement {self.engine.placement}")
@@ -119,7 +121,7 @@ class RankSetup:
         available = available_bytes(self.device, self.trial.memory_limit_gib)
         if available is not None:
             available = min(self.communicator.gather(available))
-        return choose_placement(self.trial.placement, self.store, available)
+        return choose_placement(self.trial, self.store, available)
 
     def begin_measuring(self) -> None:
         """Start the clock of the memory's peaks, and cap it where the trial says so."""
