@@ -85,7 +85,11 @@ def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
             f"{path}: extends is {name!r}, which is no file beside it: "
             "write the name of a configuration file, e.g. config.yaml."
         )
-    return merged(_extended(path.parent / name, (*above, path.resolve())), values)
+    found = merged(_extended(path.parent / name, (*above, path.resolve())), values)
+    if isinstance(found.get("experiments"), dict):  # null: without this one of the other file
+        kept = {name: one for name, one in found["experiments"].items() if one is not None}
+        found["experiments"] = kept
+    return found
 
 
 def types() -> ModuleType:
