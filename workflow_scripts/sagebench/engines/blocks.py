@@ -106,4 +106,7 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
 
 
 def as_batch(micro_batch: MicroBatch, inputs: Inputs, labels: Tensor) -> Batch:
-    return Batch(micro_batch, inputs, labels, *inputs[1][-3:])
+    blocks = inputs[1]
+    return Batch(
+        micro_batch, inputs, labels, blocks.nodes_per_hop, blocks.edges_per_hop, blocks.key
+    )

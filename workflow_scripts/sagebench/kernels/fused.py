@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, relu
 
 from sagebench.kernels import cpu_kernels
+from sagebench.operations import has_kernels
 from sagebench.sampling.random import (
     COLUMN_STRIDE,
     MASK64,
@@ -93,6 +94,10 @@ def norm_relu_dropout(
     p = p if training else 0.0
     if rows is None:
         rows = torch.arange(len(x), device=x.device)
+    if has_kernels(x):
+        from sagebench.kernels.gpu.autograd import NormReluDropout
+
+        return NormReluDropout.apply(x.contiguous(), weight, bias, p, key, rows, eps)
     if not _has_kernel(x, weight, bias):
         return plain_norm_relu_dropout(x, weight, bias, p, key, rows, eps)
     mask = (np.uint64(key & MASK64), rows.long().numpy(), threshold(p), np.float32(scale(p)))

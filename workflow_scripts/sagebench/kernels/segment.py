@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from sagebench.kernels import cpu_kernels
+from sagebench.operations import has_kernels
 
 AGGREGATORS = ("mean", "sum", "max")
 EDGES_A_STEP = 1 << 16
@@ -36,15 +37,73 @@ def segment_aggregate(x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str) -
 
 
 def aggregate_with_root(
-    x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    aggregator: str,
+    by_source: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`segment_aggregate`, and x[:n_dst] as its own output: where the destinations are the first
-    sources, both gradients meet here in one matrix instead of three as large as x."""
+    sources, both gradients meet here in one matrix instead of three as large as x.
+
+    by_source: the edges grouped by source, those of an earlier layer's block among them; None:
+    grouped here where the kernels need them.
+    """
     if aggregator not in AGGREGATORS:
         raise ValueError(f"aggregator is {aggregator!r}; write one of {', '.join(AGGREGATORS)}")
-    if x.requires_grad and torch.is_grad_enabled():
+    needs_gradient = x.requires_grad and torch.is_grad_enabled()
+    if needs_gradient and has_kernels(x):
+        from sagebench.kernels.gpu.autograd import Aggregate
+
+        by_source = by_source or _by_source(rowptr, col, len(x))
+        return Aggregate.apply(x, rowptr, col, aggregator, by_source)
+    if needs_gradient:
         return _SegmentAggregate.apply(x, rowptr, col, aggregator)
     return _forward(x, rowptr, col, aggregator), x[: len(rowptr) - 1]
+
+
+def aggregate_beside_root(
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    mean: bool,
+    dtype: torch.dtype,
+    *,
+    ids: Tensor | None = None,
+    known: Tensor | None = None,
+    by_source: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """[aggregated, root] in one matrix of `dtype`, for one product: of a sum or a mean, where
+    there are kernels. Each half is padded with zeros to a multiple of 8 columns.
+
+    ids: int64 [n], the rows of x that are the destinations; None: x's first. known: [k, F], what
+    the last k of them aggregate, those of rowptr being the others. by_source: as for
+    `aggregate_with_root`.
+    """
+    from sagebench.kernels.gpu.autograd import AggregateBesideRoot
+    from sagebench.kernels.gpu.segment import aggregate
+
+    if x.requires_grad and torch.is_grad_enabled():
+        by_source = by_source or _by_source(rowptr, col, len(x))
+        return AggregateBesideRoot.apply(x, rowptr, col, mean, by_source)
+    rows = len(rowptr) - 1
+    sampled_ids = None if ids is None else ids[:rows]
+    both = aggregate(x, rowptr, col, mean, dtype, True, sampled_ids)
+    if known is None:
+        return both
+    root = x[rows : rows + len(known)] if ids is None else x[ids[rows:]]
+    halves = both.new_zeros(len(known), 2, both.shape[1] // 2)
+    halves[:, 0, : x.shape[1]] = known
+    halves[:, 1, : x.shape[1]] = root
+    return torch.cat([both, halves.flatten(1)])
+
+
+def side_by_side(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """[left, right] of `dtype`, weights [out, F] each, for a product with what
+    `aggregate_beside_root` gives."""
+    from sagebench.kernels.gpu.autograd import SideBySide
+
+    return SideBySide.apply(left, right, dtype)
 
 
 class _SegmentAggregate(torch.autograd.Function):
@@ -73,6 +132,12 @@ class _SegmentAggregate(torch.autograd.Function):
 
 
 def _forward(x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str) -> Tensor:
+    if has_kernels(x):
+        from sagebench.kernels.gpu import segment, segment_max
+
+        if aggregator == "max":
+            return segment_max.maximum(x, rowptr, col)[0]
+        return segment.aggregate(x, rowptr, col, aggregator == "mean", x.dtype, False, None)
     if aggregator != "max":
         return bag(x, rowptr, col, aggregator)
     if not _has_kernel(x):

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from sagebench import registry
 from sagebench.kernels.fused import norm_relu_dropout, plain_norm_relu_dropout
-from sagebench.kernels.segment import aggregate_with_root, segment_aggregate
+from sagebench.kernels.segment import (
+    aggregate_beside_root,
+    aggregate_with_root,
+    segment_aggregate,
+)
+from sagebench.operations import has_kernels
 from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.random import fold, signed
 
@@ -26,15 +31,19 @@ class Edges(NamedTuple):
 
     rowptr: int [rows + 1] from 0. col: int [E], rows of the layer's input. degrees, row_degrees:
     float32 in-degrees in the whole graph of the input's rows and of the destinations; None unless
-    the layer `needs_degrees`. known: [n, in_channels], what the destinations behind those of
-    rowptr aggregate.
+    the layer `needs_degrees`. root_ids: int64 [rows], rows of the input that are the destinations;
+    None: its first. known: [n, in_channels], what the destinations behind those of rowptr
+    aggregate. by_source: the edges grouped by source, colptr and destinations, those of an earlier
+    layer's block among them.
     """
 
     rowptr: Tensor
     col: Tensor
     degrees: Tensor | None = None
     row_degrees: Tensor | None = None
+    root_ids: Tensor | None = None
     known: Tensor | None = None
+    by_source: tuple[Tensor, Tensor] | None = None
 
 
 class Layer(nn.Module, ABC):
@@ -76,19 +85,28 @@ class Layer(nn.Module, ABC):
         projected: `reduced` is of what `project` made.
         """
 
-    def forward(self, x: Tensor, edges: Edges, root: Tensor | None = None) -> Tensor:
-        """The layer's output in training, [rows, out_channels].
+    def update_beside(self, both: Tensor, columns: int) -> Tensor:
+        """`update` of [aggregated, root] in one matrix, each half padded from `columns` on."""
+        reduced, root = both.split(both.shape[1] // 2, dim=1)
+        return self.update(reduced[:, :columns], root[:, :columns])
 
-        x: [n, in_channels]. root: [rows, in_channels], the destinations' input; None: x's first
-        rows.
-        """
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        """The layer's output in training, [rows, out_channels]. x: [n, in_channels]."""
         if self.aggregator is None:
             z = self.project(x.to(self.dtype), edges.degrees)
             return self.update(self.reduce(z, edges), None, projected=True)
-        reduced, own = aggregate_with_root(x, edges.rowptr, edges.col, self.aggregator)
+        sums = edges.rowptr, edges.col
+        if has_kernels(x) and self.aggregator != "max":
+            rows = {"ids": edges.root_ids, "known": edges.known, "by_source": edges.by_source}
+            mean = self.aggregator == "mean"
+            both = aggregate_beside_root(x, *sums, mean, self.dtype, **rows)
+            return self.update_beside(both, x.shape[1])
+        reduced, root = aggregate_with_root(x, *sums, self.aggregator, edges.by_source)
         if edges.known is not None:
             reduced = torch.cat([reduced, edges.known])
-        root = own if root is None else root
+            root = x[: len(reduced)]
+        if edges.root_ids is not None:
+            root = x[edges.root_ids]
         return self.update(reduced.to(self.dtype), root.to(self.dtype))
 
     def compile(self, **options: Any) -> None:
@@ -164,17 +182,16 @@ class Network(Stack):
         for k, conv in enumerate(self.convs, start=1):
             rows = blocks.destinations(k)
             whole = k == 1 and not gathered
-            root = features[blocks.node_ids[:rows]] if whole else None
-            if k == 1 and gathered and known is not None:
-                root = features
             edges = Edges(
                 blocks.rowptr[: rows + 1],
                 blocks.neighbors if whole else blocks.cols[: blocks.edges(k)],
                 degrees if degrees is None else degrees[: blocks.sources(k)],
                 degrees if degrees is None else degrees[:rows],
+                blocks.node_ids[:rows] if whole else None,
                 known if k == 1 else None,
+                blocks.by_source_of(k),
             )
-            h = conv(h, edges, root)
+            h = conv(h, edges)
             if k < len(self.convs):
                 h = self.activate(k, h, rows=blocks.node_ids[:rows], key=fold(blocks.key, k))
         return h

@@ -35,7 +35,7 @@ class Layer(base.Layer):
         return h * (degrees + 1).rsqrt().to(h.dtype)[:, None]
 
     def reduce(self, z: Tensor, edges: base.Edges, own: Tensor | None = None) -> Tensor:
-        neighbors, first = aggregate_with_root(z, edges.rowptr, edges.col, "sum")
+        neighbors, first = aggregate_with_root(z, edges.rowptr, edges.col, "sum", edges.by_source)
         sampled = edges.rowptr.diff().clamp(min=1)
         assert edges.row_degrees is not None
         scale = (edges.row_degrees / sampled).to(z.dtype)[:, None]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch_geometric.nn import SAGEConv
 
+from sagebench.kernels.segment import side_by_side
 from sagebench.models import base
 
 MODEL = "GraphSAGE (Hamilton et al. 2017), with its own weights for a node and its neighbors"
@@ -48,6 +49,10 @@ class Layer(base.Layer):
             return linear(root, self.lin_r.weight, self.lin_l.bias).add_(reduced)
         parameters = (self.lin_l.weight, self.lin_l.bias, self.lin_r.weight)
         return self.products(reduced, root, *(p.to(reduced.dtype) for p in parameters))
+
+    def update_beside(self, both: Tensor, columns: int) -> Tensor:
+        weights = side_by_side(self.lin_l.weight, self.lin_r.weight, both.dtype)
+        return linear(both, weights, self.lin_l.bias.to(both.dtype))
 
     def compile(self, **options: Any) -> None:
         self.products = torch.compile(products, **options)

@@ -28,6 +28,8 @@ class Blocks(NamedTuple):
     nodes_per_hop: new nodes of the hops 0 to L; the last is 0 without `relabel_last`.
     edges_per_hop: sampled edges of the hops 1 to L.
     key: 64-bit key of the micro-batch (dropout draws from it too).
+    by_source: the edges of `cols` grouped by source: int32 [nodes + 1] and their destinations,
+    ascending for each source; None where the sampler does not make them.
     """
 
     node_ids: Tensor
@@ -37,6 +39,7 @@ class Blocks(NamedTuple):
     nodes_per_hop: tuple[int, ...]
     edges_per_hop: tuple[int, ...]
     key: int
+    by_source: tuple[Tensor, Tensor] | None = None
 
     @property
     def layers(self) -> int:
@@ -57,6 +60,14 @@ class Blocks(NamedTuple):
     def edges(self, layer: int) -> int:
         """Number of edges that layer `layer` aggregates."""
         return sum(self.edges_per_hop[: self.layers - layer + 1])
+
+    def by_source_of(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """`by_source` for the nodes that layer `layer` reads, with edges of earlier layers' blocks
+        behind its own; None where it lacks some of the layer's edges."""
+        if self.by_source is None or len(self.cols) < self.edges(layer):
+            return None
+        colptr, destinations = self.by_source
+        return colptr[: self.sources(layer) + 1], destinations
 
     def edge_index(self) -> Tensor:
         """int64 [2, edges] local (source, destination) of every edge, as PyG wants them.
@@ -87,7 +98,8 @@ class Blocks(NamedTuple):
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Blocks:
         node_ids, rowptr, neighbors, cols = map(change, self[:4])
-        return Blocks(node_ids, rowptr, neighbors, cols, *self[4:])
+        by_source = self.by_source and (change(self.by_source[0]), change(self.by_source[1]))
+        return Blocks(node_ids, rowptr, neighbors, cols, *self[4:7], by_source)
 
 
 def torch_view(array: np.ndarray) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor
 from sagebench.kernels.fused import scale, threshold
 from sagebench.operations import Cost, operation, size_bytes
 from sagebench.sampling.device.hashing import mask_words, node_state
-from sagebench.sampling.random import signed
 
 ROWS_A_PROGRAM = 256
 ROWS = 2
@@ -215,24 +214,3 @@ backward = operation(
     _backward_shapes,
     lambda x, *others: Cost(1, 3 * size_bytes(x) + 16 * len(x)),
 )
-
-
-class NormReluDropout(torch.autograd.Function):
-    """x: bf16 or float32 [n, F], contiguous; gamma, beta float32 [F]; ids integer [n], which with
-    key and p decide the mask. Sums are float32."""
-
-    @staticmethod
-    def forward(ctx, x, gamma, beta, p, key, ids, eps):
-        ctx.mask = p, signed(key), ids
-        out, mean, rstd = forward(x, gamma, beta, *ctx.mask, eps)
-        ctx.save_for_backward(x, gamma, beta, mean, rstd)
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, upstream):
-        x, gamma, beta, mean, rstd = ctx.saved_tensors
-        upstream = upstream.contiguous()
-        of_x, parts = backward(x, gamma, beta, *ctx.mask, mean, rstd, upstream)
-        of_gamma, of_beta = parts.sum(0)
-        return of_x, of_gamma, of_beta, None, None, None, None

@@ -19,24 +19,32 @@ SPLIT = tl.constexpr(8)
 
 
 @triton.jit
+def _degree(rowptr, row, has):
+    """float32, 1 where there is none."""
+    last = tl.load(rowptr + row + 1, has, 1)
+    return (last - tl.load(rowptr + row, has, 0)).to(tl.float32)
+
+
+@triton.jit
 def _sums(
     x,
     col,
-    weights,
+    rowptr,
     limit,
     start,
     degree,
     f,
     f_inside,
     STRIDE: tl.constexpr,
-    WEIGHTED: tl.constexpr,
+    BY_DEGREE: tl.constexpr,
     LIMITED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
-    """float32 [ROWS, BLOCK_F]: for each row the sum of x[col[e]] (times weights[col[e]]).
+    """float32 [ROWS, BLOCK_F]: for each row the sum of x[col[e]].
 
-    LIMITED: of those edges only whose col[e] is less than `limit`.
+    LIMITED: of those edges only whose col[e] is less than `limit`. BY_DEGREE: each over the degree
+    that `rowptr` has of col[e].
     """
     total = tl.zeros([ROWS, BLOCK_F], tl.float32)
     longest = tl.max(degree, 0)
@@ -48,8 +56,8 @@ def _sums(
                 has = has & (source < limit)
             at = source.to(tl.int64)[:, None] * STRIDE + f[None, :]
             row = tl.load(x + at, has[:, None] & f_inside[None, :], 0.0).to(tl.float32)
-            if WEIGHTED:
-                row *= tl.load(weights + source, has, 0.0)[:, None]
+            if BY_DEGREE:
+                row *= (1.0 / _degree(rowptr, source, has))[:, None]
             total += row
     if longest > HUB:
         which = tl.arange(0, ROWS)
@@ -65,8 +73,8 @@ def _sums(
                     has = has & (source < limit)
                 at = source.to(tl.int64)[:, None] * STRIDE + f[None, :]
                 row = tl.load(x + at, has[:, None] & f_inside[None, :], 0.0).to(tl.float32)
-                if WEIGHTED:
-                    row *= tl.load(weights + source, has, 0.0)[:, None]
+                if BY_DEGREE:
+                    row *= (1.0 / _degree(rowptr, source, has))[:, None]
                 part += row
             total += tl.where((which == r)[:, None], tl.sum(part, 0)[None, :], 0.0)
     return total
@@ -83,43 +91,47 @@ def _aggregate_kernel(
     F: tl.constexpr,
     STRIDE: tl.constexpr,
     OUT_STRIDE: tl.constexpr,
-    ROOT_AT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WITH_ROOT: tl.constexpr,
     BY_ID: tl.constexpr,
     MEAN: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
-    """out[i] = [sum or mean over the edges of i, zeros to ROOT_AT, x[ids[i]] or x[i], zeros]."""
+    """out[i] = [sum or mean over the edges of i, zeros to WIDTH]; with root beside it x[ids[i]] or
+    x[i], and zeros."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     live = row < num_rows
     start = tl.load(rowptr + row, live, 0).to(tl.int64)
     degree = (tl.load(rowptr + row + 1, live, 0) - start).to(tl.int32)
     f = tl.arange(0, BLOCK_F)
-    root = tl.load(ids + row, live, 0).to(tl.int64) if BY_ID else row
-    inside = live[:, None] & (f < F)[None, :]
-    of_root = tl.load(x + root[:, None] * STRIDE + f[None, :], inside, 0.0)
     total = _sums(x, col, x, 0, start, degree, f, f < F, STRIDE, False, False, ROWS, BLOCK_F)
     if MEAN:
         total = total / tl.maximum(degree, 1).to(tl.float32)[:, None]
     at = row[:, None] * OUT_STRIDE + f[None, :]
-    inside = live[:, None] & (f < ROOT_AT)[None, :]
-    tl.store(out + at, total.to(out.dtype.element_ty), inside)
-    tl.store(out + at + ROOT_AT, of_root.to(out.dtype.element_ty), inside)
+    written = live[:, None] & (f < WIDTH)[None, :]
+    tl.store(out + at, total.to(out.dtype.element_ty), written)
+    if WITH_ROOT:
+        root = tl.load(ids + row, live, 0).to(tl.int64) if BY_ID else row
+        inside = live[:, None] & (f < F)[None, :]
+        of_root = tl.load(x + root[:, None] * STRIDE + f[None, :], inside, 0.0)
+        tl.store(out + at + WIDTH, of_root.to(out.dtype.element_ty), written)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_roots"])
 def _gradient_kernel(
     upstream,
+    of_root,
     colptr,
     dst,
-    weights,
+    rowptr,
     out,
     num_rows: tl.int64,
     num_roots: tl.int64,
     F: tl.constexpr,
     STRIDE: tl.constexpr,
-    ROOT_AT: tl.constexpr,
-    WEIGHTED: tl.constexpr,
+    ROOT_STRIDE: tl.constexpr,
+    MEAN: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
@@ -131,12 +143,11 @@ def _gradient_kernel(
     degree = (tl.load(colptr + row + 1, live, 0) - start).to(tl.int32)
     f = tl.arange(0, BLOCK_F)
     total = _sums(
-        upstream, dst, weights, num_roots, start, degree, f, f < F,
-        STRIDE, WEIGHTED, True, ROWS, BLOCK_F,
+        upstream, dst, rowptr, num_roots, start, degree, f, f < F, STRIDE, MEAN, True, ROWS, BLOCK_F
     )  # fmt: skip
     inside = live[:, None] & (f < F)[None, :]
-    at = row[:, None] * STRIDE + ROOT_AT + f[None, :]
-    total += tl.load(upstream + at, inside & (row < num_roots)[:, None], 0.0).to(tl.float32)
+    at = row[:, None] * ROOT_STRIDE + f[None, :]
+    total += tl.load(of_root + at, inside & (row < num_roots)[:, None], 0.0).to(tl.float32)
     tl.store(out + row[:, None] * F + f[None, :], total.to(out.dtype.element_ty), inside)
 
 
@@ -146,82 +157,90 @@ def width_of(columns: int) -> int:
 
 
 def _aggregate(
-    x: Tensor, rowptr: Tensor, col: Tensor, ids: Tensor | None, mean: bool, dtype: torch.dtype
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    mean: bool,
+    dtype: torch.dtype,
+    with_root: bool,
+    ids: Tensor | None,
 ) -> Tensor:
-    out, n = _aggregate_shapes(x, rowptr, col, ids, mean, dtype), len(rowptr) - 1
-    width = out.shape[1] // 2
+    out = _aggregate_shapes(x, rowptr, col, mean, dtype, with_root, ids)
+    width, n = out.shape[1] // (2 if with_root else 1), len(out)
     if n:
         _aggregate_kernel[(triton.cdiv(n, ROWS),)](
             x, rowptr, col, rowptr if ids is None else ids, out, n,
-            F=x.shape[1], STRIDE=x.stride(0), OUT_STRIDE=2 * width, ROOT_AT=width,
-            BY_ID=ids is not None, MEAN=mean, ROWS=ROWS,
+            F=x.shape[1], STRIDE=x.stride(0), OUT_STRIDE=out.shape[1], WIDTH=width,
+            WITH_ROOT=with_root, BY_ID=ids is not None, MEAN=mean, ROWS=ROWS,
             BLOCK_F=triton.next_power_of_2(width), num_warps=4,
         )  # fmt: skip
     return out
 
 
-def _aggregate_shapes(x, rowptr, col, ids, mean, dtype):
-    return x.new_empty(len(rowptr) - 1, 2 * width_of(x.shape[1]), dtype=dtype)
+def _aggregate_shapes(x, rowptr, col, mean, dtype, with_root, ids):
+    columns = 2 * width_of(x.shape[1]) if with_root else x.shape[1]
+    return x.new_empty(len(rowptr) - 1, columns, dtype=dtype)
 
 
-def _aggregate_cost(x, rowptr, col, ids, mean, dtype):
+def _aggregate_cost(x, rowptr, col, mean, dtype, with_root, ids):
     row, rows = x.shape[1] * x.element_size(), len(rowptr) - 1
-    written = rows * 2 * width_of(x.shape[1]) * dtype.itemsize
-    read = (len(col) + rows) * row + size_bytes(rowptr, col)
-    return Cost(1, read + written + (0 if ids is None else 8 * rows))
+    written = _aggregate_shapes(x, rowptr, col, mean, dtype, with_root, ids)
+    read = (len(col) + (rows if with_root else 0)) * row + size_bytes(rowptr, col)
+    return Cost(1, read + size_bytes(written) + (0 if ids is None else 8 * rows))
 
 
 def _gradient(
     upstream: Tensor,
+    of_root: Tensor,
     colptr: Tensor,
     dst: Tensor,
-    columns: int,
-    num_roots: int,
-    weights: Tensor | None,
+    rowptr: Tensor | None,
 ) -> Tensor:
-    out, n = _gradient_shapes(upstream, colptr, dst, columns, num_roots, weights), len(colptr) - 1
+    out = _gradient_shapes(upstream, of_root, colptr, dst, rowptr)
+    n, columns = out.shape
     if n:
         _gradient_kernel[(triton.cdiv(n, ROWS),)](
-            upstream, colptr, dst, upstream if weights is None else weights, out, n, num_roots,
-            F=columns, STRIDE=upstream.stride(0), ROOT_AT=upstream.shape[1] // 2,
-            WEIGHTED=weights is not None, ROWS=ROWS,
-            BLOCK_F=triton.next_power_of_2(columns), num_warps=4,
+            upstream, of_root, colptr, dst, colptr if rowptr is None else rowptr, out, n,
+            len(upstream), F=columns, STRIDE=upstream.stride(0), ROOT_STRIDE=of_root.stride(0),
+            MEAN=rowptr is not None, ROWS=ROWS, BLOCK_F=triton.next_power_of_2(columns),
+            num_warps=4,
         )  # fmt: skip
     return out
 
 
-def _gradient_shapes(upstream, colptr, dst, columns, num_roots, weights):
-    return upstream.new_empty(len(colptr) - 1, columns)
+def _gradient_shapes(upstream, of_root, colptr, dst, rowptr):
+    return upstream.new_empty(len(colptr) - 1, upstream.shape[1])
 
 
-def _gradient_cost(upstream, colptr, dst, columns, num_roots, weights):
+def _gradient_cost(upstream, of_root, colptr, dst, rowptr):
     # Where edges of an earlier layer's block are among them, their destinations are read, no row.
-    row, sources = columns * upstream.element_size(), len(colptr) - 1
-    read = (len(dst) + num_roots) * row + size_bytes(colptr, dst)
+    row, sources = upstream.shape[1] * upstream.element_size(), len(colptr) - 1
+    read = (len(dst) + len(of_root)) * row + size_bytes(colptr, dst)
     return Cost(1, read + sources * row)
 
 
 aggregate = operation(
-    "aggregate(Tensor x, Tensor rowptr, Tensor col, Tensor? ids, bool mean, ScalarType dtype)"
-    " -> Tensor",
+    "aggregate(Tensor x, Tensor rowptr, Tensor col, bool mean, ScalarType dtype, bool with_root,"
+    " Tensor? ids) -> Tensor",
     _aggregate,
     _aggregate_shapes,
     _aggregate_cost,
 )
-"""[aggregated, root] of every destination, [n, 2 * width_of(F)] of `dtype`, padded with zeros.
+"""The sum or mean over each destination's edges, [n, F] of `dtype`; with root [aggregated, root],
+[n, 2 * width_of(F)], both padded with zeros.
 
 x: bf16 or float32 [sources, F], contiguous. rowptr: int [n + 1]. col: int [E], rows of x. ids: rows
 of x that are the roots, integer [n]; x's first if absent."""
 
 gradient = operation(
-    "aggregate_backward(Tensor upstream, Tensor colptr, Tensor dst, int columns, int num_roots,"
-    " Tensor? weights) -> Tensor",
+    "aggregate_backward(Tensor upstream, Tensor of_root, Tensor colptr, Tensor dst,"
+    " Tensor? rowptr) -> Tensor",
     _gradient,
     _gradient_shapes,
     _gradient_cost,
 )
-"""The gradient of x, [sources, columns], from that of [aggregated, root].
+"""The gradient of x, [sources, F], from those of the aggregated rows and of the roots, [n, F] each,
+whose rows may lie apart.
 
-colptr, dst: the edges by source, those of an earlier layer's block among them. weights: float32
-[n], 1 / degree of every destination, for a mean. num_roots: the first so many sources are the
-destinations."""
+colptr, dst: the edges by source, those of an earlier layer's block among them. rowptr: of a mean,
+for the destinations' degrees. The first n sources are the destinations."""

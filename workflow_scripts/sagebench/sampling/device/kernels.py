@@ -20,8 +20,6 @@ from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.device.hashing import GOLDEN, mix64, node_state
 from sagebench.sampling.random import hop_key, signed
 
-LARGEST_FANOUT = 32
-"""draws of a node that stay in registers"""
 EDGES_WITHOUT_WAIT = 1 << 20
 """a hop of at most so many edges gets memory for as many without waiting for its size"""
 NODES_A_PROGRAM = 2048

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from sagebench.operations import runs_kernels
+from sagebench.sampling.blocks import Blocks
+from sagebench.sampling.device.by_source import by_source
 from sagebench.sampling.random import GOLDEN, NODE_STRIDE, hop_key, mix64_tensor, shift, signed
 from sagebench.sampling.tensor import TensorSampler
 
+if TYPE_CHECKING:
+    from sagebench.sampling.device.kernels import KernelSampler
+
 DEVICE_SAMPLER = "on a device, in tensor operations"
+LARGEST_FANOUT = 32
+"""draws of a node that a kernel keeps in registers"""
 DRAWS_A_STEP = 1 << 23
 """draws held at a time: 64 MiB an intermediate"""
 
 
 class Sampler(TensorSampler):
+    """With one kernel a hop where there are kernels, and every hop takes 1 to LARGEST_FANOUT."""
+
+    _kernels: KernelSampler | None = None
+
+    def sample(
+        self, seeds: np.ndarray, fanout: Sequence[int], key: int, *, relabel_last: bool = True
+    ) -> Blocks:
+        if not runs_kernels(self.device) or not all(1 <= k <= LARGEST_FANOUT for k in fanout):
+            return super().sample(seeds, fanout, key, relabel_last=relabel_last)
+        from sagebench.sampling.device.kernels import KernelSampler
+
+        self._kernels = self._kernels or KernelSampler(self.colptr, self.row)
+        blocks, owner = self._kernels.sample(seeds, fanout, key, relabel_last=relabel_last)
+        return blocks._replace(by_source=by_source(blocks.cols, owner, len(blocks.node_ids)))
+
     def most_edges(self, degree: Tensor, k: int) -> Tensor:
         return degree if k < 0 else degree.clamp(max=k)
 
