@@ -7,7 +7,8 @@ declares what it costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -72,6 +73,18 @@ def choose_kernels(wanted: str, device_type: str) -> str:
 
     _device_types.add(device_type)
     return f"triton {triton.__version__}"
+
+
+@contextmanager
+def kernels_chosen(wanted: str, device_type: str) -> Iterator[None]:
+    """`choose_kernels` for a while."""
+    before = set(_device_types)
+    choose_kernels(wanted, device_type)
+    try:
+        yield
+    finally:
+        _device_types.clear()
+        _device_types.update(before)
 
 
 def missing() -> str | None:

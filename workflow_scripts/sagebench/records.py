@@ -219,7 +219,8 @@ class HopMeans(FromJson):
 class Measured(FromJson):
     """Measurements of a trial; None if an early end left it unmeasured.
 
-    placement: where graph and features were kept. last_hop: `sampled`, or `table` where every
+    kernels_used: the Triton kernels' version, or plain and why. placement: where graph and features
+    were kept. last_hop: `sampled`, or `table` where every
     neighbor of the last hop came from a table of aggregated features. phases: median seconds,
     overlap off, mean of the ranks. energy: nvml_j. ranks: process, device, memory and host of each.
     """
@@ -227,6 +228,7 @@ class Measured(FromJson):
     store: StoreFacts | None = None
     placement: dict[str, object] | None = None
     last_hop: str | None = None
+    kernels_used: str | None = None
     parameters: int | None = None
     cores: int | None = None
     oversubscribed: bool | None = None

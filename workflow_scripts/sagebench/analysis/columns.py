@@ -174,6 +174,7 @@ TRIAL_COLUMNS = [
     Column("slurm", STR, "", "Slurm's ids of rank 0, as JSON"),
     *LATER_VALUES,
     Column("placement_chosen", STR, "placement.chosen", "device, host or mapped; of blocks"),
+    Column("kernels_used", STR, "kernels_used", "Triton's version, or plain and why"),
     Column("last_hop", STR, "last_hop", "sampled, or from a table of aggregated features"),
     Column("num_alloc_retries", INT, "", "allocator retries after freeing its cache, all ranks"),
     Column("num_ooms", INT, "", "out-of-memory errors of the allocator, all ranks"),

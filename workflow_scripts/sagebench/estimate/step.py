@@ -18,6 +18,7 @@ from sagebench.estimate.memory import expected_maximum
 from sagebench.estimate.probe import GraphFacts, Sample, Spread, StepCost
 from sagebench.estimate.trace import Recorder, tensors_in
 from sagebench.grid.trial import Trial
+from sagebench.operations import PLAIN, kernels_chosen
 from sagebench.pilot.records import deciding_values
 from sagebench.training.trainer import LossModule
 
@@ -90,7 +91,8 @@ class StepRecorder:
     def _step(self, batch: Batch) -> None:
         """One Trainer.micro_step, with gradients still None."""
         self.module.zero_grad(set_to_none=True)
-        with AsOnGpu():
+        kernels = self.trial.kernels if self.trial.device == "cuda" else PLAIN
+        with AsOnGpu(), kernels_chosen(kernels, "meta"):
             loss, _ = self.module(batch.inputs, batch.labels)
             (loss / batch.micro_batch.step_seeds).backward()
 

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from sagebench.estimate.allocator import AllocationTrace
+from sagebench.operations import COSTS
 
 SMALLEST_BYTES = 4096
 """what is less is left out: vectors of a channel's length, single numbers"""
@@ -55,8 +56,13 @@ class Recorder(TorchDispatchMode):
             self._zeros = new[0].untyped_storage()._cdata if name in ZEROS else None
         if new or operation._schema.is_mutable:  # else a view
             self.flops += _flops(operation, args, kwargs, out)
-            self.bytes_moved += moved_bytes(name, read, written, in_place=not new)
-            self.operations += name not in RESERVES
+            if cost := COSTS.get(name) if operation.namespace == "sagebench" else None:
+                launches, moved = cost(*args, **kwargs)
+                self.operations += launches
+                self.bytes_moved += moved
+            else:
+                self.operations += name not in RESERVES
+                self.bytes_moved += moved_bytes(name, read, written, in_place=not new)
         return out
 
     def _of_backward(self, operation: Any, args: Any) -> Any:

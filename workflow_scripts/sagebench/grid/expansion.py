@@ -218,6 +218,8 @@ def _wrong(
             "precision",
             f"fp32 or bf16: tf32 is a GPU's, and {site.machine} computes on its CPU",
         )
+    if values["compile"] and values["kernels"] != "plain" and site.device == "cuda":
+        yield "kernels", "plain: with compile: true torch makes the kernels"
     if not fits(ranks, site):
         yield "ranks", fitting(ranks, site)
     longest = site.limits.walltime_max_min

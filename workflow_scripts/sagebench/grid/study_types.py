@@ -121,6 +121,11 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
         "of the arithmetic; tf32: in matrix products, on a GPU; bf16: parameters stay fp32",
     ),
     "compile": (Flag, False, "the model's dense parts by torch.compile"),
+    "kernels": (
+        word("kernels"),
+        "auto",
+        "auto: Triton's on a GPU; plain: torch's operations",
+    ),
     "placement": (word("placement"), "auto", "of graph and features, engine blocks; auto: by size"),
     "memory_limit_gib": (number(40, gt=0, none=True), None, "of one rank; null: its device's"),
     "walltime_min": (whole(1, 60), 60, "minutes asked for; decides nothing of what is run"),

@@ -33,6 +33,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "precision": ("fp32", "tf32", "bf16"),
         "placement": ("auto", "device", "host"),
         "device": ("cpu", "cuda"),
+        "kernels": ("auto", "plain"),
     }
 )
 """the words that a trial's values may be, where they are words"""
@@ -114,6 +115,7 @@ class Trial:
     profile_steps: int = 0  # micro-steps that are profiled behind everything else
     model: str = "sage"  # a module of sagebench.models
     options: dict[str, object] = field(default_factory=dict)  # of model and method, as they declare
+    kernels: str = "auto"  # auto | plain: Triton's on a GPU where they run, or none
     method: str = "minibatch"  # a module of sagebench.methods; what it does not heed: as above
 
     def __post_init__(self) -> None:

@@ -185,9 +185,11 @@ def deciding_values(trial: Trial) -> dict[str, Any]:
     """Values of a trial that a recorded step depends on, as JSON has them."""
     values = trial.to_json()
     kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (STEP,))[0] & STEP}
-    young = {name: kept.pop(name) for name in ("model", "options", "method")}
+    young = {name: kept.pop(name) for name in ("model", "options", "method", "kernels")}
     young["law"] = trial.law
     young["last_hop"] = table_aggregator(trial)
+    # A GPU's steps were all recorded of plain operations before there were kernels.
+    young["kernels"] = "triton" if trial.device == "cuda" and trial.kernels == "auto" else None
     # As if they were not there: so are the steps in probes that are older than they.
     young = {name: value for name, value in young.items() if value not in STEPS_OF_OLD}
     return {**kept, **young, "dropout": trial.dropout > 0}

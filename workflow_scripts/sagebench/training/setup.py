@@ -27,6 +27,7 @@ from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.machine import Nvml
 from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
 from sagebench.models.base import Network, parameter_count
+from sagebench.operations import choose_kernels
 from sagebench.records import Accuracy, Limit, PeakBytes, Status, StoreFacts
 from sagebench.training.checkpoint import Checkpoint
 from sagebench.training.distributed import Communicator, Progress, RankEnvironment
@@ -93,6 +94,8 @@ class RankSetup:
         compiler = Thread(target=importlib.import_module, args=("torch._dynamo",))
         compiler.start()
         set_precision(trial, self.device)
+        self.measured.kernels_used = choose_kernels(trial.kernels, self.device.type)
+        self.progress.say(f"kernels {self.measured.kernels_used}")
         self.open()
         compiler.join()
         torch.manual_seed(trial.seed)

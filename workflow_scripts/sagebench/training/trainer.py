@@ -21,6 +21,7 @@ from sagebench.engines.base import Batch, Engine
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
 from sagebench.models.base import touch_parameters
+from sagebench.operations import runs_kernels
 from sagebench.records import Epoch
 from sagebench.sampling.order import SeedOrder
 from sagebench.training.distributed import Communicator, Progress
@@ -147,7 +148,10 @@ class Trainer:
         # linear: Goyal et al. 2017
         scaling = {"linear": trial.ranks, "sqrt": math.sqrt(trial.ranks), "none": 1}
         self.learning_rate = trial.learning_rate * scaling[trial.learning_rate_scaling]
-        self.optimizer = torch.optim.Adam(self.engine.model.parameters(), lr=self.learning_rate)
+        # One kernel for all parameters, where the step has kernels at all.
+        fused = {"fused": True} if runs_kernels(self.device) else {}
+        parameters = self.engine.model.parameters()
+        self.optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, **fused)
         self.module = LossModule(self.engine.model)
         self._parallel: DistributedDataParallel | None = None
         if self.communicator.world_size > 1:
