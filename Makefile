@@ -39,15 +39,17 @@ not-moved:
 	"error: $(VENV) was made for another folder than $(CURDIR), and was moved or copied here: delete \
 	it (rm -r $(VENV)), and make makes a new one" >&2; exit 1; }
 
-$(VENV)/installed: envs/torch.txt envs/requirements.txt | not-moved
+ENVIRONMENT := envs/torch.txt envs/triton.txt envs/requirements.txt
+
+$(VENV)/installed: $(ENVIRONMENT) | not-moved
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later on the PATH: install one, or \
 	name it with make PYTHON=..." >&2; exit 1; }
 	@test ! -L $(VENV) || { echo "error: $(VENV) is a link, to $$(readlink $(VENV)), and what is \
 	there is no environment, or older than the files in envs/ here: delete the link (rm $(VENV)), and \
 	make makes an environment here" >&2; exit 1; }
-	@echo "making the environment in $(VENV): a few minutes, and 2 GB (with CUDA 6 GB)"
+	@echo "making the environment in $(VENV): a few minutes, and 3 GB (with CUDA 6 GB)"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/pip install --quiet --disable-pip-version-check -r envs/torch.txt -r envs/requirements.txt
+	$(RUN)/pip install --quiet --disable-pip-version-check $(ENVIRONMENT:%=-r %)
 	touch $@
 
 install: $(VENV)/installed ## make the environment (.venv); the other targets do it by themselves

@@ -20,7 +20,7 @@ def checkout(tmp_path) -> Path:
     folder = tmp_path / "my checkout"
     (folder / "envs").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
-    for name in ("torch.txt", "requirements.txt"):
+    for name in ("torch.txt", "triton.txt", "requirements.txt"):
         (folder / "envs" / name).touch()
     return folder
 

@@ -12,6 +12,7 @@ from sagebench.engines.base import make_engine, network_arguments
 from sagebench.engines.loaders import Loader
 from sagebench.engines.pyg import PygNetwork
 from sagebench.graph.store import GraphStore
+from sagebench.models.base import Layer
 from sagebench.sampling.blocks import torch_view
 from sagebench.training import evaluation
 from sagebench.training.distributed import Communicator, Progress, RankEnvironment
@@ -105,6 +106,33 @@ def test_placement_changes_nothing(store, placement, method):
     for evaluator in (found, expected):
         evaluator.accuracy(weights, store.test, method)
     torch.testing.assert_close(found.logits(store.test), expected.logits(store.test))
+
+
+@pytest.mark.parametrize("aggregator", ["mean", "sum", "max"])
+def test_what_does_not_fit_comes_some_columns_at_a_time(store, monkeypatch, aggregator):
+    monkeypatch.setattr(evaluation, "ROWS_PER_CHUNK", 128)
+    trial = make_trial(precision="bf16", placement="device", aggregator=aggregator)
+    weights = make_model(trial, store).state_dict()
+    taken = []
+    reduce = Layer.reduce
+
+    def seen(layer, z, edges, own=None):
+        taken.append(z.shape[1])
+        return reduce(layer, z, edges, own)
+
+    monkeypatch.setattr(Layer, "reduce", seen)
+
+    def logits(free_bytes):
+        monkeypatch.setattr(evaluation, "available_bytes", lambda *_: free_bytes)
+        evaluator = make_evaluator(trial, store, make_engine(trial, store, CPU).loader)
+        evaluator.accuracy(weights, store.test, "full")
+        return evaluator.logits(store.test)
+
+    expected = logits(None)
+    assert min(taken) > 3
+    found = logits(store.num_nodes * 4 * 3 * 2)
+    assert min(taken) <= 3
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def accuracies(place, folder):

@@ -51,10 +51,17 @@ def test_auto_follows_from_the_sizes(graph_gib, features_gib, available_gib, cho
     assert placement.chosen == chosen
     assert placement.to_json() == {
         "chosen": chosen,
+        "features_dtype": "float32",
         "graph_bytes": int(graph_gib * GIB),
         "features_bytes": int(features_gib * GIB),
         "available_bytes": available,
     }
+
+
+def test_features_of_bf16_are_half_as_large_on_a_device():
+    of_bf16 = choose_placement(make_trial(precision="bf16"), sizes(1, 16), 40 * GIB)
+    assert of_bf16.features_bytes == 8 * GIB
+    assert of_bf16.features_dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("wanted", ["device", "host"])

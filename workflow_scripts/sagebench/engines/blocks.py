@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from sagebench import registry
 from sagebench.engines import base
 from sagebench.engines.base import Batch, GraphSizes, network_arguments, seeds_of_sizes
 from sagebench.engines.loaders import (
@@ -17,6 +18,7 @@ from sagebench.engines.loaders import (
     SideStream,
     available_bytes,
     choose_placement,
+    features_dtype,
     gathers,
 )
 from sagebench.engines.precision import compute_dtype
@@ -61,10 +63,11 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
         edges_per_hop: Sequence[int],
     ) -> Batch:
         gathered = gathers(trial, placement)
+        dtype = features_dtype(trial, placement)
         known = None
         rows = sum(nodes_per_hop[:-1])
         if table_aggregator(trial):
-            known = features.new_empty(nodes_per_hop[-2], features.shape[1])
+            known = features.new_empty(nodes_per_hop[-2], features.shape[1], dtype=dtype)
             rows -= nodes_per_hop[-2]
             edges_per_hop = (*edges_per_hop[:-1], 0)
         if known is not None or not gathered:  # the last hop's nodes are not numbered
@@ -72,6 +75,13 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
         nodes, edges = sum(nodes_per_hop), sum(edges_per_hop)
         sources = torch.int32 if len(features) < 1 << 31 else torch.int64
         numbered = edges if gathered else edges - edges_per_hop[-1]
+        by_source = None
+        if placement == "device":
+            sampler = registry.load("device sampler", trial.sampler).Sampler
+            fanout = trial.fanout if known is None else trial.fanout[:-1]
+            if sampler.groups_by_source(fanout, features.device):
+                colptr = features.new_empty(nodes + 1, dtype=torch.int32)
+                by_source = colptr, features.new_empty(numbered, dtype=torch.int32)
         blocks = Blocks(
             node_ids=features.new_empty(nodes, dtype=torch.int64),
             rowptr=features.new_empty(rows + 1, dtype=torch.int64),
@@ -80,9 +90,13 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
             nodes_per_hop=tuple(nodes_per_hop),
             edges_per_hop=tuple(edges_per_hop),
             key=0,
+            by_source=by_source,
         )
         degrees = features.new_empty(nodes) if layer_class(trial.model).needs_degrees else None
-        read = features.new_empty(nodes, features.shape[1]) if gathered else features
+        # What is resident is no part of the batch: the same storage, whatever its dtype.
+        read = features.view(dtype)[:, : features.shape[1]]
+        if gathered:
+            read = features.new_empty(nodes, features.shape[1], dtype=dtype)
         inputs: Inputs = read, blocks, gathered, degrees, known
         labels = features.new_empty(nodes_per_hop[0], dtype=torch.int64)
         return as_batch(seeds_of_sizes(nodes_per_hop[0]), inputs, labels)

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from sagebench import registry
 from sagebench.engines.aggregated_features import open_table
+from sagebench.engines.precision import compute_dtype
 from sagebench.graph.store import GraphStore
 from sagebench.grid.last_hop import aggregates_features, table_aggregator
 from sagebench.grid.trial import Trial
@@ -40,11 +41,13 @@ class Placement:
     """chosen: `device`: graph and features resident there, sampled there; `host`: sampled and
     gathered on the host, copied batch by batch; `mapped`: a CPU reads the store where it lies.
 
-    features_bytes: with the table of aggregated ones, where the trial reads it. available_bytes:
-    what the device had to give, None on a CPU.
+    features_dtype: in which the features are kept on the device. features_bytes: there, with the
+    table of aggregated ones, where the trial reads it. available_bytes: what the device had to
+    give, None on a CPU.
     """
 
     chosen: str
+    features_dtype: str
     graph_bytes: int
     features_bytes: int
     available_bytes: int | None
@@ -67,7 +70,8 @@ def choose_placement(trial: Trial, store: GraphStore, available_bytes: int | Non
     """The trial's placement: `device` and `host` are fixed; `auto` takes the device if all of it
     fits there beside the reserve, and `mapped` where there is no device (available_bytes None)."""
     wanted, graph_bytes = trial.placement, store.colptr.nbytes + store.row.nbytes
-    features_bytes = store.features.nbytes * (2 if table_aggregator(trial) else 1)
+    tables = 2 if table_aggregator(trial) else 1
+    features_bytes = store.features.nbytes * tables * compute_dtype(trial).itemsize // 4
     if wanted != "auto":
         chosen = wanted
     elif available_bytes is None:
@@ -75,7 +79,8 @@ def choose_placement(trial: Trial, store: GraphStore, available_bytes: int | Non
     else:
         reserve = min(RESERVE_BYTES, RESERVE_SHARE * available_bytes)
         chosen = "device" if graph_bytes + features_bytes + reserve <= available_bytes else "host"
-    return Placement(chosen, graph_bytes, features_bytes, available_bytes)
+    dtype = str(features_dtype(trial, chosen)).removeprefix("torch.")
+    return Placement(chosen, dtype, graph_bytes, features_bytes, available_bytes)
 
 
 def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int | None:
@@ -88,6 +93,12 @@ def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int
     return free if memory_limit_gib is None else min(free, int(memory_limit_gib * GIB) - allocated)
 
 
+def features_dtype(trial: Trial, placement: str) -> torch.dtype:
+    """dtype in which a placement keeps the features: on a device that of the arithmetic, which in
+    bf16 takes half the memory and traffic; evaluation reads the same, and computes in float32."""
+    return compute_dtype(trial) if placement == "device" else torch.float32
+
+
 def gathers(trial: Trial, placement: str) -> bool:
     """Whether a batch has the features of its own nodes; otherwise the model reads those of the
     whole graph. placement: as Placement.chosen has it."""
@@ -98,7 +109,8 @@ class Loader:
     """Samples neighborhoods and makes of them what the forward pass of `Network` takes.
 
     colptr, row, features: the store's, where they are kept: on the device with placement `device`,
-    else memory-mapped where they lie, without a copy. degrees: float32 in-degrees [N] there, for a
+    the features there of `features_dtype`; else memory-mapped where they lie, without a copy.
+    degrees: float32 in-degrees [N] there, for a
     model that needs them. table: of aggregated features, kept as they are, where the last hop is
     read from one. Any number of threads may sample.
     """
@@ -111,14 +123,14 @@ class Loader:
         self.fanout = trial.fanout
         self.gathers = gathers(trial, placement)
         resident = placement == "device"
-        self.colptr, self.row, self.features = (
-            torch_view(array).to(device if resident else "cpu")
-            for array in (store.colptr, store.row, store.features)
-        )
+        home = device if resident else torch.device("cpu")
+        dtype = features_dtype(trial, placement)
+        self.colptr, self.row = (torch_view(array).to(home) for array in (store.colptr, store.row))
+        self.features = torch_view(store.features).to(home, dtype)
         aggregator = table_aggregator(trial)
         self.table: Tensor | None = None
         if aggregator is not None:
-            self.table = torch_view(open_table(store, aggregator)).to(device if resident else "cpu")
+            self.table = torch_view(open_table(store, aggregator)).to(home, dtype)
         needs_degrees = layer_class(trial.model).needs_degrees
         self.degrees = self.colptr.diff().float() if needs_degrees else None
         self._pinned = PinnedBuffers() if placement == "host" and device.type == "cuda" else None

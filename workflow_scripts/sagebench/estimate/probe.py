@@ -213,8 +213,10 @@ def placement_of(trial: Trial, graph: GraphFacts, device_bytes: int | None) -> s
 
 
 def resident_features_bytes(trial: Trial, graph: GraphFacts) -> int:
-    """Features, and the table of aggregated ones where the trial reads it."""
-    return graph.feature_bytes * (2 if table_aggregator(trial) else 1)
+    """Features on a card, and the table of aggregated ones where the trial reads it; in bf16 they
+    take half (sagebench.engines.loaders.features_dtype)."""
+    tables = 2 if table_aggregator(trial) else 1
+    return graph.feature_bytes * tables // (2 if trial.precision == "bf16" else 1)
 
 
 def axes_of(trials: Sequence[Trial]) -> tuple[list[Fanout], list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from statistics import fmean, stdev
 from typing import Any
 
@@ -69,7 +70,8 @@ class StepRecorder:
 
     def record(self, nodes_per_hop: Sequence[int], edges_per_hop: Sequence[int]) -> RecordedStep:
         """nodes_per_hop: of the hops 0 (the seed nodes) to L. edges_per_hop: of the hops 1 to L."""
-        batch = self._batch(nodes_per_hop, edges_per_hop)
+        with self._kernels():
+            batch = self._batch(nodes_per_hop, edges_per_hop)
         storages = [tensor.untyped_storage() for tensor in tensors_in((batch.inputs, batch.labels))]
         lies_in = {storage._cdata: storage.nbytes() for storage in storages}
         lies_in.pop(self.features.untyped_storage()._cdata, None)
@@ -88,11 +90,14 @@ class StepRecorder:
             self.trial, self.placement, self.features, nodes_per_hop, edges_per_hop
         )
 
+    def _kernels(self) -> AbstractContextManager[None]:
+        """As the trial's own process chooses."""
+        return kernels_chosen(self.trial.kernels if self.trial.device == "cuda" else PLAIN, "meta")
+
     def _step(self, batch: Batch) -> None:
         """One Trainer.micro_step, with gradients still None."""
         self.module.zero_grad(set_to_none=True)
-        kernels = self.trial.kernels if self.trial.device == "cuda" else PLAIN
-        with AsOnGpu(), kernels_chosen(kernels, "meta"):
+        with AsOnGpu(), self._kernels():
             loss, _ = self.module(batch.inputs, batch.labels)
             (loss / batch.micro_batch.step_seeds).backward()
 

@@ -97,9 +97,10 @@ class Layer(nn.Module, ABC):
             return self.update(self.reduce(z, edges), None, projected=True)
         sums = edges.rowptr, edges.col
         if has_kernels(x) and self.aggregator != "max":
-            rows = {"ids": edges.root_ids, "known": edges.known, "by_source": edges.by_source}
-            mean = self.aggregator == "mean"
-            both = aggregate_beside_root(x, *sums, mean, self.dtype, **rows)
+            both = aggregate_beside_root(
+                x, *sums, self.aggregator == "mean", self.dtype,
+                ids=edges.root_ids, known=edges.known, by_source=edges.by_source,
+            )  # fmt: skip
             return self.update_beside(both, x.shape[1])
         reduced, root = aggregate_with_root(x, *sums, self.aggregator, edges.by_source)
         if edges.known is not None:

@@ -34,6 +34,11 @@ class TensorSampler(ABC):
         # Lies on the device: a Python scalar would have the host wait for the device each time.
         self._true = torch.ones((), dtype=torch.bool, device=self.device)
 
+    @classmethod
+    def groups_by_source(cls, fanout: Sequence[int], device: torch.device) -> bool:
+        """Whether samples of a fanout have `Blocks.by_source`."""
+        return False
+
     @torch.no_grad()
     def sample(
         self, seeds: np.ndarray, fanout: Sequence[int], key: int, *, relabel_last: bool = True

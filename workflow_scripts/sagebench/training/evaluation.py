@@ -34,9 +34,9 @@ class Evaluator:
     """Accuracy of weights on given nodes, `full` or `sampled`, in float32 whatever the trial's
     precision.
 
-    `full` holds two or three matrices of [N, hidden_channels], on the device where they fit, else
-    on the host, and reads graph and features where `loader` keeps them; the rest is bounded by a
-    chunk.
+    `full` holds two or three matrices of [N, hidden_channels], and reads graph and features where
+    `loader` keeps them; the rest is bounded by a chunk. Where the matrices do not fit on the device
+    they lie on the host, and what is aggregated comes to the device some columns at a time.
     `sampled` samples ahead of the model, as training does, by up to two workers.
     """
 
@@ -85,54 +85,75 @@ class Evaluator:
         h, home = self.loader.features, self._home()
         for layer in range(1, self.trial.layers):
             h = self._hidden(layer, h, home)
-        logits = self._layer(self.trial.layers, h, home)
+        start, stop = self._slices(len(nodes))[self.communicator.rank]
+        mine = torch_view(nodes[start:stop])
+        logits = self._layer(self.trial.layers, h, home, mine)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for first, end in self._chunks(*self._slices(len(nodes))[self.communicator.rank]):
-            ids = torch_view(nodes[first:end])
-            correct += self._correct(logits(ids), ids.to(self.device))
+        for first, end in self._chunks(0, len(mine)):
+            correct += self._correct(logits(first, end), mine[first:end].to(self.device))
         return correct
 
     def _hidden(self, layer: int, h: Tensor, home: torch.device) -> Tensor:
         """The output of a layer for every node, [N, hidden_channels]; h: of the layer before."""
-        output = self._layer(layer, h, home)
+        start, stop = self._slices(len(h))[self.communicator.rank]
+        output = self._layer(layer, h, home, torch.arange(start, stop))
 
         def rows(first: int, end: int) -> Tensor:
-            return self.model.activate(layer, output(torch.arange(first, end)))
+            return self.model.activate(layer, output(first - start, end - start))
 
         return self._fill(len(h), self.trial.hidden_channels, home, rows)
 
-    def _layer(self, layer: int, h: Tensor, home: torch.device) -> Callable[[Tensor], Tensor]:
-        """The layer's output as a function of some nodes (int64 ids on the CPU), from every
-        neighbor; h: of the layer before, for every node."""
+    def _layer(
+        self, layer: int, h: Tensor, home: torch.device, nodes: Tensor
+    ) -> Callable[[int, int], Tensor]:
+        """The layer's output as a function of `first` and `end`, for the nodes in between (of
+        int64 ids on the CPU), from every neighbor; h: of the layer before, for every node."""
         conv, degrees = self.model.convs[layer - 1], self.loader.degrees
         assert isinstance(conv, Layer)
         if layer == 1 and self.loader.table is not None:
-            return self._from_table(conv, self.loader.table, h)
-        z, reads_root = h, conv.aggregator is not None
-        if conv.projects:  # what destinations read of every node is not h itself
+            table = self.loader.table
+            return lambda first, end: conv.update(
+                *(self._rows(of, nodes[first:end]) for of in (table, h))
+            )
+        if conv.aggregator is None:  # what destinations read of every node is not h itself
 
             def project(first: int, end: int) -> Tensor:
                 of_rows = None if degrees is None else degrees[first:end].to(self.device)
-                return conv.project(h[first:end].to(self.device), of_rows)
+                return conv.project(h[first:end].to(self.device, torch.float32), of_rows)
 
             z = self._fill(len(h), project(0, 1).shape[1], home, project)
 
-        def output(ids: Tensor) -> Tensor:
-            own = None if reads_root else z[ids.to(z.device)]
-            reduced = conv.reduce(z, self._edges(ids, z.device), own).to(self.device)
-            root = h[ids.to(h.device)].to(self.device) if reads_root else None
-            return conv.update(reduced, root, projected=conv.projects)
+            def projected(first: int, end: int) -> Tensor:
+                ids = nodes[first:end]
+                reduced = conv.reduce(z, self._edges(ids, z.device), z[ids.to(z.device)])
+                return conv.update(reduced.to(self.device), None, projected=True)
 
-        return output
+            return projected
 
-    def _from_table(self, conv: Layer, table: Tensor, h: Tensor) -> Callable[[Tensor], Tensor]:
-        """A first layer whose aggregation is in the table."""
+        aggregated = self._aggregated(conv, h, nodes)
+        return lambda first, end: conv.update(
+            aggregated(first, end), self._rows(h, nodes[first:end])
+        )
 
-        def output(ids: Tensor) -> Tensor:
-            reduced, root = (rows[ids.to(rows.device)].to(self.device) for rows in (table, h))
-            return conv.update(reduced, root)
+    def _aggregated(self, conv: Layer, h: Tensor, nodes: Tensor) -> Callable[[int, int], Tensor]:
+        """What some of the nodes aggregate of h, on the device: at once where h fits there beside
+        what else it takes, otherwise all of them beforehand, some columns at a time."""
+        width = self._columns_that_fit(h)
+        if width == h.shape[1]:
+            whole = h.to(self.device, torch.float32)
+            return lambda first, end: conv.reduce(whole, self._edges(nodes[first:end], self.device))
+        out = torch.empty(len(nodes), h.shape[1])
+        for left in range(0, h.shape[1], width):
+            columns = slice(left, left + width)
+            some = h[:, columns].contiguous().to(self.device, torch.float32)
+            for first, end in self._chunks(0, len(nodes)):
+                edges = self._edges(nodes[first:end], self.device)
+                out[first:end, columns] = conv.reduce(some, edges)
+        return lambda first, end: out[first:end].to(self.device)
 
-        return output
+    def _rows(self, matrix: Tensor, ids: Tensor) -> Tensor:
+        """Some rows, float32 on the device. ids: int64 on the CPU."""
+        return matrix[ids.to(matrix.device)].to(self.device, torch.float32)
 
     def _edges(self, ids: Tensor, device: torch.device) -> Edges:
         """Every edge into some nodes (int64 ids on the CPU), on `device`."""
@@ -175,6 +196,14 @@ class Evaluator:
         chunk = 4 * ROWS_PER_CHUNK * self.trial.hidden_channels * FLOAT_BYTES
         fits = free is None or wanted + chunk <= free
         return self.device if fits else torch.device("cpu")
+
+    def _columns_that_fit(self, h: Tensor) -> int:
+        """Columns of h, float32, that half of the device's free memory holds; the other half is for
+        what is made of them."""
+        free = available_bytes(self.device, self.trial.memory_limit_gib)
+        if free is None or (h.device == self.device and h.dtype == torch.float32):
+            return h.shape[1]
+        return max(1, min(h.shape[1], free // 2 // (len(h) * FLOAT_BYTES)))
 
     def _correct(self, logits: Tensor, nodes: Tensor) -> Tensor:
         """Number of `nodes` (ids on the device) predicted right, int64 [] there: nothing waits."""

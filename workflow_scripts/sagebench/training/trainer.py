@@ -149,9 +149,9 @@ class Trainer:
         scaling = {"linear": trial.ranks, "sqrt": math.sqrt(trial.ranks), "none": 1}
         self.learning_rate = trial.learning_rate * scaling[trial.learning_rate_scaling]
         # One kernel for all parameters, where the step has kernels at all.
-        fused = {"fused": True} if runs_kernels(self.device) else {}
+        fused = True if runs_kernels(self.device) else None
         parameters = self.engine.model.parameters()
-        self.optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, **fused)
+        self.optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, fused=fused)
         self.module = LossModule(self.engine.model)
         self._parallel: DistributedDataParallel | None = None
         if self.communicator.world_size > 1:

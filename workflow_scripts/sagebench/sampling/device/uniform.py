@@ -30,10 +30,14 @@ class Sampler(TensorSampler):
 
     _kernels: KernelSampler | None = None
 
+    @classmethod
+    def groups_by_source(cls, fanout: Sequence[int], device: torch.device) -> bool:
+        return runs_kernels(device) and all(1 <= k <= LARGEST_FANOUT for k in fanout)
+
     def sample(
         self, seeds: np.ndarray, fanout: Sequence[int], key: int, *, relabel_last: bool = True
     ) -> Blocks:
-        if not runs_kernels(self.device) or not all(1 <= k <= LARGEST_FANOUT for k in fanout):
+        if not self.groups_by_source(fanout, self.device):
             return super().sample(seeds, fanout, key, relabel_last=relabel_last)
         from sagebench.sampling.device.kernels import KernelSampler
 
