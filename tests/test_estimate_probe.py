@@ -1,6 +1,7 @@
 """The probe: what it says of a store is what training samples of it, and nothing is taken twice."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -177,14 +178,15 @@ def test_a_step_is_recorded_once_for_all_trials_that_share_it(store, tmp_path, m
 
     monkeypatch.setattr(probing, "step_cost", spy)
     path = tmp_path / "probe.json"
-    same = [of((4, 3), 16, seed=seed, ranks=ranks) for seed in (0, 1) for ranks in (1, 2)]
-    probe_store(store, [*same, of((4, 3), 16, engine="reference")], path)
+    of_cuda = partial(of, (4, 3), 16, device="cuda")
+    same = [of_cuda(seed=seed, ranks=ranks) for seed in (0, 1) for ranks in (1, 2)]
+    probe_store(store, [*same, of_cuda(engine="reference")], path)
     assert recorded == [("blocks", "device"), ("blocks", "host"), ("reference", "host")]
-    probe_store(store, [*same, of((4, 3), 16, epochs=1)], path)
+    probe_store(store, [*same, of_cuda(epochs=1)], path)
     assert len(recorded) == 3
-    probe = probe_store(store, [of((4, 3), 16, epochs=100_000)], path)  # has larger micro-batches
+    probe = probe_store(store, [of_cuda(epochs=100_000)], path)  # has larger micro-batches
     assert recorded[3:] == [("blocks", "device"), ("blocks", "host")]
-    trial = of((4, 3), 16, device="cuda")
+    trial = of_cuda()
     assert probe.cost_of(trial, None).placement == "device"
     assert probe.cost_of(trial, 1 << 20).placement == "host"
-    assert probe.cost_of(of((4, 3), 16, device="cuda", hidden_channels=7), None) is None
+    assert probe.cost_of(of_cuda(hidden_channels=7), None) is None

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagebench.kernels import fused
-from sagebench.kernels.fused import keep_mask, norm_relu_dropout, scale, threshold
+from sagebench.kernels.fused import norm_relu_dropout
+from sagebench.kernels.mask import keep_mask, scale, threshold
 from sagebench.sampling.random import COLUMN_STRIDE, ROUND_1, ROUND_2, hash_ids
 
 MASK32 = (1 << 32) - 1

@@ -57,6 +57,7 @@ OTHER = {
     "memory_limit_gib": 1.0,
     "placement": "host",
     "compile": True,
+    "kernels": "plain",
     "sampled_test_nodes": 10,
     "profile_steps": 1,
     "method": "vote",

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import run_ranks
+from sagebench.engines.aggregated_features import build_table
+from sagebench.graph.store import GraphStore
 from trials import make_trial, tiny_store
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
@@ -23,7 +25,6 @@ def step_gradients(place, trial_values: dict, folder: str, device: str = "cpu") 
     Several ranks may share a GPU: the group is Gloo's.
     """
     from sagebench.engines.base import make_engine, network_arguments
-    from sagebench.graph.store import GraphStore
     from sagebench.measure.clocks import PhaseClock
     from sagebench.models.base import Network
     from sagebench.training.distributed import Communicator, Progress
@@ -51,7 +52,6 @@ def step_gradients(place, trial_values: dict, folder: str, device: str = "cpu") 
 def phases_with_a_slow_rank(place, folder: str, slow: int, late_s: float) -> dict:
     """The phases of a trial in which one rank samples that much longer than it needs."""
     from sagebench.engines.base import make_engine
-    from sagebench.graph.store import GraphStore
     from sagebench.measure.clocks import PhaseClock
     from sagebench.training.distributed import Communicator, Progress
     from sagebench.training.trainer import Trainer
@@ -118,6 +118,7 @@ def test_ranks_equal_accumulation_with_sampling_and_dropout(store, ranks):
 
 @pytest.mark.parametrize("engine", ["blocks", "reference"])
 def test_ranks_equal_one_large_batch_with_every_neighbor(store, engine):
+    list(build_table(GraphStore.open(store), "mean"))
     values = {"engine": engine, "fanout": [-1, -1, -1], "accumulation": 1, "sampling_workers": 0}
     alone = run_ranks(1, step_gradients, {**values, "batch_size": 64}, store)[0]
     together = run_ranks(2, step_gradients, {**values, "batch_size": 32, "ranks": 2}, store)

@@ -43,7 +43,7 @@ from sagebench.files import read_json, write_json  # noqa: E402
 from sagebench.graph.checks import SPLITS  # noqa: E402
 from sagebench.graph.store import MANIFEST, GraphStore  # noqa: E402
 from sagebench.grid.trial import Trial  # noqa: E402
-from sagebench.kernels.fused import keep_mask  # noqa: E402
+from sagebench.kernels.mask import keep_mask  # noqa: E402
 from sagebench.kernels.segment import _by_source, segment_aggregate  # noqa: E402
 from sagebench.measure import machine  # noqa: E402
 from sagebench.measure.clocks import PhaseClock  # noqa: E402

@@ -31,6 +31,9 @@ class Cost(NamedTuple):
     launches: int
     moved_bytes: int
 
+    def plus(self, other: Cost) -> Cost:
+        return Cost(self.launches + other.launches, self.moved_bytes + other.moved_bytes)
+
 
 COSTS: dict[str, Callable[..., Cost]] = {}
 """by an operation's name, with its arguments"""
@@ -67,6 +70,8 @@ def choose_kernels(wanted: str, device_type: str) -> str:
     if wanted == PLAIN:
         return PLAIN
     why = "no GPU" if device_type == "cpu" else missing()
+    if device_type == "cuda" and why is None:
+        why = _cannot_start()
     if why is not None:
         return f"{PLAIN}: {why}"
     import triton
@@ -97,6 +102,18 @@ def missing() -> str | None:
 
     if _version(triton.__version__) < OLDEST_TRITON:
         return f"triton {triton.__version__} is older than {'.'.join(map(str, OLDEST_TRITON))}"
+    return None
+
+
+def _cannot_start() -> str | None:
+    """What keeps Triton from this GPU: it compiles its launcher first, with a C compiler and
+    Python's headers."""
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_device()
+    except Exception as error:  # of whatever is missing
+        return f"triton does not start: {str(error).strip().splitlines()[0]}"
     return None
 
 

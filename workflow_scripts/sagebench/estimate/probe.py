@@ -109,6 +109,7 @@ class StepCost(FromJson):
     the largest that was replayed, of which are live_bytes: in use at its peak; held_bytes,
     held_std_bytes: held by the allocator, and how that differs with the order of the steps;
     needed_bytes: what it cannot do without; beside_bytes: its batch, where beside the step.
+    sampler_*: of a mean sample, where a GPU's kernels draw it; 0 where they do not.
     """
 
     values: dict[str, Any]
@@ -127,6 +128,8 @@ class StepCost(FromJson):
     needed_bytes: int
     beside_bytes: int
     typical_beside_bytes: int
+    sampler_operations: int = 0
+    sampler_bytes: int = 0
 
 
 @dataclass

@@ -14,10 +14,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sagebench.engines.base import Batch, GraphSizes, engine_class
+from sagebench.engines.loaders import gathers
 from sagebench.estimate.allocator import CudaAllocator, RecordedStep, replay
 from sagebench.estimate.memory import expected_maximum
 from sagebench.estimate.probe import GraphFacts, Sample, Spread, StepCost
+from sagebench.estimate.sample import record_sample
 from sagebench.estimate.trace import Recorder, tensors_in
+from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Trial
 from sagebench.operations import PLAIN, kernels_chosen
 from sagebench.pilot.records import deciding_values
@@ -135,6 +138,8 @@ def step_cost(
     largest_z = max(expected_maximum(micro_batches), 0.0)
     typical, largest = (recorder.record(*sizes_at(sample, graph, z)) for z in (0.0, largest_z))
 
+    sampler = drawn_by_kernels(trial, sample, graph) if placement == "device" else None
+
     def live(step: RecordedStep) -> int:
         return step.trace.peak_bytes if beside else step.peak_bytes
 
@@ -165,4 +170,21 @@ def step_cost(
         needed_bytes=round(fmean(needs)),
         beside_bytes=sum(largest.batch_bytes) if beside else 0,
         typical_beside_bytes=sum(typical.batch_bytes) if beside else 0,
+        sampler_operations=sampler.operations if sampler else 0,
+        sampler_bytes=sampler.bytes_moved if sampler else 0,
+    )
+
+
+def drawn_by_kernels(trial: Trial, sample: Sample, graph: GraphFacts) -> Recorder | None:
+    """A mean sample drawn by a GPU's kernels; None where the trial's is drawn in another way."""
+    if trial.device != "cuda" or trial.kernels == PLAIN or trial.sampler != "uniform":
+        return None
+    relabel_last = gathers(trial, "device")
+    fanout: Sequence[int] = trial.fanout
+    if table_aggregator(trial):
+        fanout, relabel_last = fanout[:-1], True
+    nodes, edges = sizes_at(sample, graph, 0.0)
+    hops = len(fanout)
+    return record_sample(
+        fanout, graph.num_nodes, nodes[: hops + 1], edges[:hops], relabel_last=relabel_last
     )

@@ -97,10 +97,12 @@ def roofline(
     edges = sample.edges.mean
     step_s = max(step_s, cost.operations * OPERATION_S)
     if cost.placement == "device":  # the same GPU does both
-        moved = SAMPLER_DRAW_BYTES * edges
-        moved += SAMPLER_NODE_BYTES * graph.num_nodes * (trial.layers - 1)
-        draws = sum(max(k, 0) for k in trial.fanout)
-        operations = SAMPLER_OPERATIONS_A_HOP * trial.layers + SAMPLER_OPERATIONS_A_DRAW * draws
+        moved, operations = float(cost.sampler_bytes), float(cost.sampler_operations)
+        if not operations:  # not by kernels
+            moved = SAMPLER_DRAW_BYTES * edges
+            moved += SAMPLER_NODE_BYTES * graph.num_nodes * (trial.layers - 1)
+            draws = sum(max(k, 0) for k in trial.fanout)
+            operations = SAMPLER_OPERATIONS_A_HOP * trial.layers + SAMPLER_OPERATIONS_A_DRAW * draws
         micro_s = step_s + max(card.moving_s(moved), operations * OPERATION_S)
     else:
         gathered_bytes = FLOAT * graph.num_features * sample.nodes.mean

@@ -19,14 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from sagebench.estimate.allocator import AllocationTrace
-from sagebench.operations import COSTS
+from sagebench.operations import COSTS, Cost
 
 SMALLEST_BYTES = 4096
 """what is less is left out: vectors of a channel's length, single numbers"""
 
 
 class Recorder(TorchDispatchMode):
-    """Records what runs within it; what was there before is not counted.
+    """Records what runs within it; what was there before is not counted. costs: launches and bytes
+    by the operation's name.
 
     Not seen is what an operation takes for itself and gives back before it ends. On a GPU that is
     little (sorting takes some 20 bytes an edge). A CPU also casts operands of another type first
@@ -36,7 +37,8 @@ class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.trace = AllocationTrace()
-        self.flops = self.bytes_moved = self.operations = 0
+        self.flops = 0
+        self.costs: dict[str, Cost] = {}
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
         self._zeros: int | None = None  # the storage that was made last, if of zeros
 
@@ -56,14 +58,21 @@ class Recorder(TorchDispatchMode):
             self._zeros = new[0].untyped_storage()._cdata if name in ZEROS else None
         if new or operation._schema.is_mutable:  # else a view
             self.flops += _flops(operation, args, kwargs, out)
-            if cost := COSTS.get(name) if operation.namespace == "sagebench" else None:
-                launches, moved = cost(*args, **kwargs)
-                self.operations += launches
-                self.bytes_moved += moved
+            if declared := COSTS.get(name) if operation.namespace == "sagebench" else None:
+                cost = declared(*args, **kwargs)
             else:
-                self.operations += name not in RESERVES
-                self.bytes_moved += moved_bytes(name, read, written, in_place=not new)
+                moved = moved_bytes(name, read, written, in_place=not new)
+                cost = Cost(int(name not in RESERVES), moved)
+            self.costs[name] = self.costs.get(name, Cost(0, 0)).plus(cost)
         return out
+
+    @property
+    def operations(self) -> int:
+        return sum(cost.launches for cost in self.costs.values())
+
+    @property
+    def bytes_moved(self) -> int:
+        return sum(cost.moved_bytes for cost in self.costs.values())
 
     def _of_backward(self, operation: Any, args: Any) -> Any:
         """The in-place operation that autograd uses when nothing is recorded.

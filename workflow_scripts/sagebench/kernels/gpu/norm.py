@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sagebench.kernels.fused import scale, threshold
+from sagebench.kernels.mask import scale, threshold
 from sagebench.operations import Cost, operation, size_bytes
 from sagebench.sampling.device.hashing import mask_words, node_state
 

@@ -1,0 +1,47 @@
+"""The cost of drawing a sample by the GPU's kernels, recorded on device `meta` from its sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+import torch
+
+from sagebench.estimate.trace import Recorder
+from sagebench.operations import AUTO, kernels_chosen
+from sagebench.sampling.device.by_source import by_source
+from sagebench.sampling.device.uniform import Sampler
+
+META = torch.device("meta")
+
+
+def record_sample(
+    fanout: Sequence[int],
+    num_nodes: int,
+    nodes_per_hop: Sequence[int],
+    edges_per_hop: Sequence[int],
+    *,
+    relabel_last: bool,
+) -> Recorder | None:
+    """What the sampler `uniform` does on a GPU for a sample of so many nodes (of the hops 0 to L)
+    and edges (1 to L) in a graph of num_nodes; None where no kernels draw it."""
+    with kernels_chosen(AUTO, "meta"):
+        if not Sampler.groups_by_source(fanout, META):
+            return None
+        from sagebench.sampling.device.kernels import KernelSampler
+
+        numbered = nodes_per_hop if relabel_last else [*nodes_per_hop[:-1], 0]
+        sizes = [0, *accumulate(numbered), *edges_per_hop]
+
+        class OfSizes(KernelSampler):
+            def _read(self, _: torch.Tensor) -> list[int]:
+                return sizes
+
+        colptr = torch.empty(num_nodes + 1, dtype=torch.int64, device=META)
+        sampler = OfSizes(colptr, torch.empty(0, dtype=torch.int32, device=META))
+        seeds = np.arange(nodes_per_hop[0])
+        with Recorder() as recorder:
+            blocks, owner = sampler.sample(seeds, fanout, 0, relabel_last=relabel_last)
+            by_source(blocks.cols, owner, len(blocks.node_ids))
+    return recorder
