@@ -32,9 +32,13 @@ def fake_worker(job, trial, store, steps):
         rates = [[10e6], [20e6]]
         found = {"edges_per_s": rates, "edges_per_s_as_blocks_uses_it": rates}
         return found, 0.5
+    if job == "table":
+        return {"table_s": [30.0], "peak_bytes": [5]}, 0.0
+    if job == "launches":
+        return {"launches": 134, "bytes": 9e9, "by_operation": {}}, 0.0
     result = {
         "step_s": [SECONDS[trial["engine"]]],
-        "sampling_s": [1.0],
+        "sampling_s": [0.25 if trial["fanout"][-1] == -1 else 1.0],
         "data_s": [1.0],
         "peak_bytes": [BYTES.get(trial["engine"], 200)],
         "host_bytes": 7,
@@ -65,6 +69,12 @@ KEYS = {
     "blocks_vs_best_pyg_time_ratio": 3.5,  # the faster of the two trimmed paths
     "sampler_edges_per_s": 10e6,
     "sampler_two_thread_ratio": 2.0,
+    "exact_last_hop_sampling_ratio": 4.0,
+    "exact_last_hop_time_ratio": 4 / 3.25,
+    "exact_last_hop_memory_ratio": 1.0,
+    "aggregate_table_s": 30.0,
+    "launches_per_step": 134,
+    "step_bytes": 9e9,
 }
 
 
@@ -156,6 +166,14 @@ def test_targets_stand_for_the_whole_graph_only(bench):
     assert lines[3].endswith("NOT MET")
 
 
+def test_limits_are_not_to_be_exceeded():
+    large = rows.Bench(SIZES["products"], None, {}, "cpu", 2, 1)
+    large.figures = {"aggregate_table_s": figure([[61.0]]), "step_bytes": figure([[9e9]])}
+    lines = bench_engine.table(large).splitlines()
+    assert "<= 60.0 NOT MET" in lines[2]
+    assert "GB" in lines[3] and lines[3].endswith("<= 11.0 met")
+
+
 def test_every_engine_takes_the_same_step(store):
     """Dropout off: the same samples and the same first weights give the same loss."""
     values = {"fanout": [4, 3, 2], "accumulation": 1, "dropout": 0.0, "dataset": DATASET}
@@ -167,6 +185,17 @@ def test_every_engine_takes_the_same_step(store):
         assert [len(result[name]) for name in ("sampling_s", "data_s", "step_s")] == [2, 2, 2]
         assert result["loss"] == pytest.approx(found["reference"]["loss"], rel=1e-4)
         assert result["host_bytes"] > 50e6
+
+
+def test_a_table_and_launches_are_of_the_store(store):
+    trial = make_trial(fanout=[4, 3, -1], accumulation=1, dataset=DATASET)
+    made = worker.table(store.path, trial, 1)
+    assert made["table_s"][0] > 0 and made["peak_bytes"][0] >= 0
+    of_gpu = make_trial(fanout=[4, 3, 2], precision="bf16", device="cuda", dataset=DATASET)
+    counted = worker.launches(store.path, of_gpu, 1)
+    parts = [cost for part in counted["by_operation"].values() for cost in part.values()]
+    assert counted["launches"] == sum(cost["launches"] for cost in parts) < 250
+    assert counted["bytes"] == sum(cost["moved_bytes"] for cost in parts)
 
 
 @pytest.mark.slow  # a process with torch in it

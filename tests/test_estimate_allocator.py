@@ -14,7 +14,7 @@ def step_of(*sizes_or_ends):
             handles.append(trace.alloc(value))
         else:
             trace.free(handles[-value])
-    return RecordedStep((), trace, 0, 0, 0)
+    return RecordedStep((), trace, 0, {})
 
 
 def test_the_caching_allocator_takes_segments():
@@ -49,6 +49,6 @@ def test_an_allocator_holds_what_is_in_use_and_more(choices):
             trace.free(live.pop(end))
     for handle in live:
         trace.free(handle)
-    steps = [RecordedStep((), trace, 0, 0, 0)] * 2
+    steps = [RecordedStep((), trace, 0, {})] * 2
     for frugal in (False, True):
         assert trace.peak_bytes <= replay(CudaAllocator(frugal=frugal), steps, batches=False)

@@ -82,7 +82,7 @@ def a_step(batch_bytes, *sizes):
     trace = AllocationTrace()
     for handle in [trace.alloc(size) for size in sizes]:
         trace.free(handle)
-    return RecordedStep((batch_bytes,), trace, 0, 0, 0)
+    return RecordedStep((batch_bytes,), trace, 0, {})
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0, -1.0])

@@ -200,7 +200,7 @@ def test_flops_are_torchs(store, engine, aggregator, fanout):
 def moved(run):
     with Recorder() as recorder:
         run()
-    return recorder.bytes_moved, recorder.operations
+    return recorder.cost.moved_bytes, recorder.cost.launches
 
 
 def meta(*shape, dtype=torch.float32, **options):

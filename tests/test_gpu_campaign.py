@@ -28,7 +28,7 @@ def test_its_tests_are_collected_there():
     done = run(
         f"sys.path.insert(0, {str(TESTS / 'gpu')!r}); import campaign, pytest; "
         f"files = [{str(TESTS)!r} + f'/{{test}}.py' for test in "
-        "campaign.TESTS + campaign.TRIAL_TESTS]; "
+        "campaign.KERNEL_TESTS + campaign.TESTS + campaign.TRIAL_TESTS]; "
         "sys.exit(pytest.main(['--collect-only', '-p', 'no:cacheprovider', '-m', 'cuda', *files]))"
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -289,7 +289,7 @@ def test_a_step_is_that_of_the_plain_path(model, options, dtype, bound, last_hop
     assert sampler._kernels is not None
     known, degrees = None, torch.full((len(blocks.node_ids),), 20.0, device=DEVICE)
     if last_hop == "known":
-        known = normal(blocks.nodes_per_hop[-1], 20, seed=5)
+        known = normal(400, 20, seed=5)
         blocks = blocks.with_last_hop_known()
     inputs = (features, blocks, False, None, known)
     if not reads:

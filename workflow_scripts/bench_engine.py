@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sagebench.bench.rows import ENGINES, ROWS, SCRIPTS, SIZES, TARGETS, Bench, Figure
+from sagebench.bench.rows import ENGINES, LIMITS, ROWS, SCRIPTS, SIZES, TARGETS, Bench, Figure
 from sagebench.errors import UserError, run_script, script_parser
 from sagebench.graph.store import MANIFEST, GraphStore
 from sagebench.grid.trial import store_name
@@ -78,10 +78,10 @@ def prepare_store(dataset: dict[str, Any]) -> Path:
 
 def table(bench: Bench) -> str:
     """A line a figure: value, range over the rounds, and for the whole graph the target."""
-    targets = TARGETS if bench.size.scale == 1 else {}
-    head = ("", "median", "range", "", *(["target"] if targets else []))
-    names = sorted(bench.figures, key=lambda name: name not in TARGETS)
-    cells = [_cells(name, bench.figures[name], targets.get(name))[: len(head)] for name in names]
+    with_targets = bench.size.scale == 1
+    head = ("", "median", "range", "", *(["target"] if with_targets else []))
+    names = sorted(bench.figures, key=lambda name: name not in TARGETS | LIMITS)
+    cells = [_cells(name, bench.figures[name])[: len(head)] for name in names]
     lines = text_table(head, cells, left=(0, 3, 4))
     for name, others in bench.others_cores.items():
         disturbed = sum(cores > DISTURBED_CORES for cores in others)
@@ -94,13 +94,24 @@ def table(bench: Bench) -> str:
     return "\n".join(lines)
 
 
-def _cells(name: str, found: Figure, target: float | None) -> tuple[str, ...]:
-    scale, unit = (1e6, "M edges/s") if "edges_per_s" in name else (1, "x")
+UNITS: dict[str, tuple[float, str]] = {
+    "edges_per_s": (1e6, "M edges/s"),
+    "_ratio": (1, "x"),
+    "launches": (1, ""),
+    "_bytes": (1e9, "GB"),
+    "_s": (1, "s"),
+}
+"""scale and unit of the figures with this in their name, the first that fits"""
+
+
+def _cells(name: str, found: Figure) -> tuple[str, ...]:
+    scale, unit = next(UNITS[part] for part in UNITS if part in name)
     value, low, high = (significant(number / scale) for number in found)
     reached = ""
-    if target is not None:
-        met = "met" if found.value >= target else "NOT MET"
-        reached = f">= {significant(target / scale)} {met}"
+    for sign, goals in ((">=", TARGETS), ("<=", LIMITS)):
+        if name in goals:
+            met = found.value >= goals[name] if sign == ">=" else found.value <= goals[name]
+            reached = f"{sign} {significant(goals[name] / scale)} {'met' if met else 'NOT MET'}"
     return name, value, f"{low} - {high}", unit, reached
 
 
@@ -109,7 +120,7 @@ def json_line(bench: Bench, size: str) -> str:
     device = torch.device(bench.device, 0)
     return json.dumps(
         {
-            **dict.fromkeys(TARGETS),
+            **dict.fromkeys([*TARGETS, *LIMITS]),
             **{name: found.value for name, found in bench.figures.items()},
             "spread": {name: [found.low, found.high] for name, found in bench.figures.items()},
             "failures": bench.failures,

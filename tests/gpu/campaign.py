@@ -3,14 +3,16 @@
     python3 tests/gpu/campaign.py --out FOLDER              # nine minutes on a free GPU
     python3 tests/gpu/campaign.py --out FOLDER --device cpu --scale 0.004 --budget-s 900
 
-Needs torch, NumPy, numba, PyG, pytest and hypothesis, and neither a package index nor Snakemake.
+Needs torch, Triton, NumPy, numba, PyG, pytest and hypothesis, and neither a package index nor
+Snakemake; with pytest-xdist the kernels' tests are compiled side by side.
 Each step is a process of its own with a limit of its own, and what it found is on disk before the
 next one starts, so a visit that is cut off keeps all of it; a step that would not end within what
 is left of the budget is left out, and the record says so. The graph is built on one core from the
 start, beside the tests. The second command tries the campaign itself, without a GPU.
 
-FOLDER: `campaign.jsonl`, a record a step; `sweep.jsonl`, a record a variant; `outcomes.jsonl`,
-whole trials; `profile.txt` and `trace.json.gz` of four steps; `tests.xml`; `log.txt`.
+FOLDER: `campaign.jsonl`, a record a step; `sweep.jsonl`, `profile.jsonl`, `kernels.jsonl` and
+`evaluation.jsonl`, a record a variant; `outcomes.jsonl`, whole trials; `profile.txt` and
+`trace.json.gz` of four steps; `tests.xml`; `log.txt`.
 """
 
 from __future__ import annotations
@@ -36,11 +38,15 @@ sys.path.insert(0, str(SCRIPTS))
 from sagebench.measure.allocator import allocator_environment  # noqa: E402
 
 STEPS = Path(__file__).with_name("steps.py")
+KERNEL_TESTS = ("test_gpu_kernels",)
+"""on a GPU if there is one, hence without the mark; else in Triton's interpreter"""
 TESTS = ("test_cuda", "test_segment", "test_fused", "test_launch_start")
 TRIAL_TESTS = ("test_cuda_trials",)
 """of whole processes, which may hang"""
 HANGS_AFTER_S = 45
 SHOWN_OF_A_RESULT = 400
+COMPILERS = 8
+"""processes that compile kernels at a time"""
 KEPT_OF_A_LOG = 60_000
 """bytes of a step's output that are kept"""
 
@@ -62,28 +68,35 @@ class Campaign:
     def all(self) -> None:
         with self.graph() as wait_for_graph:
             self.step("facts", limit_s=60)
-            self.pytest("tests", TESTS, "cuda and not slow", limit_s=100)
-            self.pytest("tests_trials", TRIAL_TESTS, "cuda", limit_s=120)
-            self.candidates(limit_s=110)
+            self.pytest("tests_kernels", KERNEL_TESTS, limit_s=130)
             wait_for_graph()
-            self.step("profile", limit_s=60)
+            self.step("profile", limit_s=75)
             self.step("epochs", limit_s=150, least_s=60)
-            self.step("sweep", limit_s=90, least_s=30)
+            self.step("sweep", limit_s=100, least_s=30)
+            self.step("kernels", limit_s=70, environment=self.interpreted)
+            self.step("engines", limit_s=150, least_s=40)
+            self.step("repeatable", limit_s=40)
+            self.step("frontier", limit_s=110, least_s=30)
+            self.step("out_of_memory", limit_s=40, least_s=20)
+            self.step("evaluation", limit_s=60, least_s=20)
             self.step(
                 "sweep", limit_s=40, least_s=20, environment=allocator_environment({}, asked=True),
                 only=["bf16", "batch 1024"], label="expandable segments, ",
             )  # fmt: skip
+            self.pytest("tests", TESTS, "cuda and not slow", limit_s=100, least_s=20)
+            self.pytest("tests_trials", TRIAL_TESTS, "cuda", limit_s=120, least_s=30)
             self.step("sweep", limit_s=90, least_s=40, only=["compiled", "compiled, batch 1024"])
-            self.step("engines", limit_s=150, least_s=40)
-            self.step("frontier", limit_s=110, least_s=30)
-            self.step("kernels", limit_s=60)
-            self.step("out_of_memory", limit_s=40, least_s=20)
             self.pytest("tests_compiled", TESTS, "cuda and slow", limit_s=120, least_s=60)
         self.note("end", left_s=round(self.left_s), failed=self.failed)
 
     @property
     def left_s(self) -> float:
         return self.ends_at - time.monotonic()
+
+    @property
+    def interpreted(self) -> dict[str, str]:
+        """Without a GPU the kernels run in Triton's interpreter."""
+        return {} if self.device == "cuda" else {"TRITON_INTERPRET": "1"}
 
     def note(self, step: str, **found: Any) -> None:
         record = {"step": step, "at_s": round(time.monotonic() - self.began, 1), **found}
@@ -117,28 +130,28 @@ class Campaign:
         self.run(name, command, limit_s, least_s, environment or {})
 
     def pytest(
-        self, name: str, tests: Sequence[str], marks: str, *, limit_s: float, least_s: float = 10
+        self,
+        name: str,
+        tests: Sequence[str],
+        marks: str | None = None,
+        *,
+        limit_s: float,
+        least_s: float = 10,
     ) -> None:
-        """On a CPU all of them are skipped: that they can be collected is what is tried."""
-        command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-m", marks]
+        """Whole files, or what of them has the marks. On a CPU what is tried is that they can be
+        collected."""
+        command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
         command += ["--continue-on-collection-errors", f"--junitxml={self.out / name}.xml"]
         command += ["-o", f"faulthandler_timeout={HANGS_AFTER_S}"]  # says where a test hangs
         command += [str(ROOT / "tests" / f"{test}.py") for test in tests]
+        if marks is not None:
+            command += ["-m", marks]
+        elif self.device == "cuda" and find_spec("xdist"):
+            command += ["-n", str(COMPILERS)]
+        if self.device == "cpu":
+            command += ["--collect-only"]
         required = {"SAGEBENCH_REQUIRE": "cuda"} if self.device == "cuda" else {}
         self.run(name, command, limit_s, least_s, required)
-
-    def candidates(self, *, limit_s: float) -> None:
-        """Kernels that are tried beside the plain path."""
-        if find_spec("triton") is None:
-            self.note("candidates", status="left out", reason="triton is not installed here")
-            return
-        command = [sys.executable, str(ROOT / "tests" / "gpu" / "bench_candidates.py")]
-        command += ["--out", str(self.out / "candidates.jsonl"), "--budget-s", str(limit_s - 25)]
-        environment = {}
-        if self.device == "cpu":
-            command += ["--device", "cpu", "--scale", "0.002"]
-            environment = {"TRITON_INTERPRET": "1"}
-        self.run("candidates", command, limit_s, 10, environment)
 
     def run(
         self,
@@ -235,7 +248,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for what is found")
-    parser.add_argument("--budget-s", type=float, default=530, help="seconds (%(default)s)")
+    parser.add_argument("--budget-s", type=float, default=515, help="seconds (%(default)s)")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument(
         "--scale", type=float, default=1, help="of the graph, as a share of ogbn-products'"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import gzip
+import importlib
 import json
 import os
 import shutil
@@ -22,8 +23,9 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from itertools import count, islice
+from itertools import chain, count, islice, pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,26 +39,51 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from sagebench.engines.base import make_engine  # noqa: E402
+from sagebench import operations  # noqa: E402
+from sagebench.engines.base import make_engine, network_arguments  # noqa: E402
 from sagebench.engines.precision import set_precision  # noqa: E402
+from sagebench.estimate.trace import Recorder, tensors_in  # noqa: E402
 from sagebench.files import read_json, write_json  # noqa: E402
 from sagebench.graph.checks import SPLITS  # noqa: E402
 from sagebench.graph.store import MANIFEST, GraphStore  # noqa: E402
 from sagebench.grid.trial import Trial  # noqa: E402
-from sagebench.kernels.mask import keep_mask  # noqa: E402
-from sagebench.kernels.segment import _by_source, segment_aggregate  # noqa: E402
+from sagebench.kernels.fused import norm_relu_dropout  # noqa: E402
+from sagebench.kernels.segment import (  # noqa: E402
+    aggregate_beside_root,
+    aggregate_with_root,
+    segment_aggregate,
+)
 from sagebench.measure import machine  # noqa: E402
 from sagebench.measure.clocks import PhaseClock  # noqa: E402
 from sagebench.measure.machine import Nvml  # noqa: E402
+from sagebench.measure.memory import limit_memory  # noqa: E402
+from sagebench.models.base import Network  # noqa: E402
+from sagebench.operations import AUTO, PLAIN  # noqa: E402
+from sagebench.sampling.blocks import torch_view  # noqa: E402
+from sagebench.sampling.device.uniform import Sampler  # noqa: E402
 from sagebench.training.distributed import (  # noqa: E402
     Communicator,
     Progress,
     RankEnvironment,
 )
+from sagebench.training.evaluation import Evaluator  # noqa: E402
 from sagebench.training.trainer import Trainer, synchronise_device  # noqa: E402
+from torch import Tensor  # noqa: E402
 
+Work = Callable[[], Any]
 GIB = 1 << 30
 FANOUT = [15, 10, 10, 10, 10]
+HIDDEN = 256
+WAYS = ("kernels", "plain")
+WITH_THE_HOST = ("sample", "Adam")
+"""operations whose time is also that of their launches, and of waits for the GPU"""
+PRECISIONS: dict[str, dict[str, Any]] = {
+    name + suffix: {"precision": name, "kernels": kernels}
+    for name in ("bf16", "tf32", "fp32")
+    for suffix, kernels in (("", AUTO), (", plain", PLAIN))
+}
+SMALL_GIB = 4.0
+"""holds graph and features of ogbn-products, and no hidden layer of every node"""
 CARD_GIB = 39.49
 """what torch finds on an A100-40GB"""
 CONTEXT_GIB = 0.5
@@ -94,7 +121,7 @@ class Given:
             {
                 "dataset": GraphStore.open(self.store).manifest["source"],
                 "layers": len(values.get("fanout", FANOUT)),
-                "hidden_channels": 256,
+                "hidden_channels": HIDDEN,
                 "dropout": 0.5,
                 "batch_size": 128,
                 "accumulation": 1,
@@ -153,91 +180,179 @@ def facts(given: Given) -> dict[str, Any]:
     return found
 
 
-def seconds_of(work: Callable[[], Any], device: torch.device, repeats: int = 15) -> float:
-    """Median, by events on a GPU; three calls before are left out."""
-    for _ in range(3):
+def seconds_of(work: Work, given: Given, queued: bool = True) -> float:
+    """Median of a function that was called before, by events on a GPU. queued: without the host's
+    time, which is ahead by some 2 ms."""
+    if not given.on_gpu:
+        began = time.perf_counter()
         work()
+        return time.perf_counter() - began
     times = []
-    for _ in range(repeats):
-        if device.type == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            work()
-            end.record()
-            torch.cuda.synchronize()
-            times.append(start.elapsed_time(end) / 1e3)
-        else:
-            began = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - began)
+    for _ in range(15):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if queued:
+            torch.cuda._sleep(4_000_000)  # clock cycles
+        start.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
     return median(times)
 
 
+def copy_gb_per_s(given: Given) -> float:
+    """The bandwidth that all shares are of: bytes read and written by copying 4 GB."""
+    pair = torch.empty(2, int(given.scale * 1e9) + 1000, device=given.device)
+    pair[0].copy_(pair[1])
+    return pair.nbytes / seconds_of(lambda: pair[0].copy_(pair[1]), given) / 1e9
+
+
+@contextlib.contextmanager
+def chosen(way: str, given: Given) -> Iterator[None]:
+    """`kernels`: on a CPU too, in Triton's interpreter. Any other way: the plain path."""
+    with operations.kernels_chosen(AUTO if way == "kernels" else PLAIN, given.device):
+        if way == "kernels":
+            operations._device_types.add(given.device)
+        yield
+
+
+def backward_of(forward: Work, *inputs: Tensor) -> Work:
+    """The backward pass alone; forward runs at the first call, as is chosen then."""
+
+    @cache
+    def graph() -> tuple[list[Tensor], list[Tensor]]:
+        outputs = tensors_in(forward())
+        return outputs, [torch.randn_like(out) for out in outputs]
+
+    def backward() -> tuple[Tensor, ...]:
+        outputs, upstream = graph()
+        return torch.autograd.grad(outputs, inputs, upstream, retain_graph=True)
+
+    return backward
+
+
 def kernels(given: Given) -> dict[str, Any]:
-    """The operations of a step at their true sizes: 560,143 rows of layer 1, 123,918 of layer 2."""
-    device = torch.device(given.device)
-    n1, n2, nodes = (max(64, int(given.scale * n)) for n in (560_143, 123_918, 2_449_029))
-    found: dict[str, Any] = {}
+    """The kernels beside the plain path, and cuSPARSE, on a sample of the graph.
 
-    def measure(name: str, moved: float, work: Callable[[], Any], flops: float = 0) -> None:
-        """moved: bytes, each read or written once."""
-        try:
-            s = seconds_of(work, device)
-        except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"[:300]
-            return
-        found[name] = {"ms": round(1e3 * s, 4), "GB/s": round(moved / s / 1e9)}
-        if flops:
-            found[name]["TFLOP/s"] = round(flops / s / 1e12, 1)
+    bytes and launches: those that the first way of a row declares, as if no cache held any of it:
+    a share of a copy's bandwidth may be more than 1.
+    """
+    if why := operations.missing():
+        return {"left_out": why, "failed": ["kernels"] * given.on_gpu}
+    if not given.on_gpu:
+        sys.path.append(str(ROOT / "tests"))
+        importlib.import_module("triton_interpreter")
+    copied = copy_gb_per_s(given)
+    found: dict[str, Any] = {"copy_gb_per_s": round(copied)}
+    failed: list[str] = []
+    for name, ways in operations_of_a_step(given):
+        row: dict[str, Any] = {}
+        for way, work in ways.items():
+            try:
+                with chosen(way, given):
+                    first = tensors_in(work())
+                    again = [tensors_in(work()) for _ in range(4 if given.on_gpu else 1)]
+                    same = all(map(torch.equal, first * len(again), chain(*again)))
+                    if "bytes" not in row:
+                        with Recorder() as recorder:
+                            work()
+                        row |= {"bytes": recorder.bytes_moved, "launches": recorder.operations}
+                    s = seconds_of(work, given, queued=name not in WITH_THE_HOST)
+                gb_per_s = row["bytes"] / s / 1e9
+                row[way] = {
+                    "ms": round(1e3 * s, 4),
+                    "gb_per_s": round(gb_per_s),
+                    "share": round(gb_per_s / copied, 3),
+                    **({"tflops": round(recorder.flops / s / 1e12, 1)} if recorder.flops else {}),
+                    **({"bit_equal": same} if first else {}),
+                }
+                if way == "kernels" and not same:
+                    failed.append(f"{name}: not equal to the bit")
+            except Exception as error:
+                row[way] = f"{type(error).__name__}: {error}"[:300]
+                failed.append(f"{name}, {way}")
+        found[name] = row
+        given.note("kernels.jsonl", {name: row})
+    return found | {"failed": failed}
 
-    pair = torch.empty(2, int(given.scale * 1e9) + 1000, device=device)
-    measure("copy", pair.nbytes, lambda pair=pair: pair[0].copy_(pair[1]))
-    del pair
-    side = 8192 if given.on_gpu else 256
-    a = torch.randn(side, side, device=device).bfloat16()
-    measure(f"matmul {side} bf16", 6 * side**2, lambda a=a: a @ a, 2 * side**3)
-    ptr = {n: torch.arange(0, 10 * n + 1, 10, device=device) for n in (n1, n2)}
-    col1 = torch.randint(nodes, (10 * n1,), device=device, dtype=torch.int32)
-    col2 = torch.randint(n1, (10 * n2,), device=device, dtype=torch.int32)
-    for dtype in (torch.float32, torch.bfloat16):
-        size, short = dtype.itemsize, str(dtype).removeprefix("torch.")
-        x = torch.randn(nodes, 100, device=device).to(dtype)
-        h = torch.randn(n1, 256, device=device).to(dtype)
-        f = torch.randn(n1, 100, device=device).to(dtype)
-        w = torch.ones(256, device=device, dtype=dtype, requires_grad=True)
-        g, square, wide = torch.randn_like(h), h[:256].clone(), h[:256, :100].clone()
-        needing = h.clone().requires_grad_()
-        y = F.layer_norm(needing, (256,), w, w)
-        rows: tuple[tuple[str, float, Callable[[], Any], float], ...] = (
-            ("segment mean, layer 1", 11 * n1 * 100 * size,
-             lambda x=x: segment_aggregate(x, ptr[n1], col1, "mean"), 0),
-            ("segment mean, layer 2", 11 * n2 * 256 * size,
-             lambda h=h: segment_aggregate(h, ptr[n2], col2, "mean"), 0),
-            ("layer_norm", 2 * h.nbytes, lambda h=h, w=w: F.layer_norm(h, (256,), w, w), 0),
-            ("layer_norm backward", 3 * h.nbytes,
-             lambda y=y, g=g, q=needing, w=w: torch.autograd.grad(
-                 y, (q, w), g, retain_graph=True), 0),
-            ("linear 256", 2 * h.nbytes, lambda h=h, m=square: F.linear(h, m), 2 * n1 * 256**2),
-            ("linear 100", f.nbytes + h.nbytes, lambda f=f, m=wide: F.linear(f, m),
-             2 * n1 * 25600),
-            ("weight gradient 100", f.nbytes + h.nbytes, lambda f=f, g=g: g.t() @ f,
-             2 * n1 * 25600),
-        )  # fmt: skip
-        for name, moved, work, flops in rows:
-            measure(f"{name}, {short}", moved, work, flops)
-        del x, h, f, g, needing, y, rows
-    ids = torch.randint(nodes, (n1,), device=device)
-    measure("keep_mask", n1 * 256, lambda: keep_mask(7, ids, 256, 0.5))
-    measure("edges by source, layer 2", 80 * n2, lambda: _by_source(ptr[n2].int(), col2, n1))
-    draws = torch.randint(50, (n1, 10), device=device, dtype=torch.int32)
-    measure("sort [n, 10]", 2 * draws.nbytes, lambda: draws.sort(1))
-    return found | {"failed": [name for name, result in found.items() if isinstance(result, str)]}
+
+def operations_of_a_step(given: Given) -> Iterator[tuple[str, dict[str, Work]]]:
+    """Name and ways: what is compared, the one whose bytes count first."""
+    from sagebench.kernels.gpu.segment import width_of
+
+    device, store = torch.device(given.device), GraphStore.open(given.store)
+    arrays = store.colptr, store.row, store.features
+    colptr, row, features = (torch_view(array).to(device) for array in arrays)
+    fanout, batch_size = (FANOUT, 128) if given.on_gpu else ([4, 3, 2], 2)
+    sampler, seeds = Sampler(colptr, row), np.sort(store.train[:batch_size]).astype(np.int64)
+    sample = partial(sampler.sample, seeds, fanout, 1, relabel_last=False)
+    yield "sample", {"kernels": sample, "plain": sample}
+    with chosen("kernels", given):
+        blocks = sample()
+    n1, n2, edges = blocks.destinations(1), blocks.destinations(2), blocks.edges(2)
+    ids, by_source = blocks.node_ids, blocks.by_source_of(2)
+    rowptr, col = blocks.rowptr[: n2 + 1], blocks.cols[:edges]
+    gamma, beta = (torch.randn(HIDDEN, device=device).requires_grad_() for _ in range(2))
+    for dtype in (torch.bfloat16, torch.float32):
+        table = features.to(dtype)
+        h, x = (torch.randn(n1, HIDDEN, device=device).to(dtype).requires_grad_() for _ in range(2))
+        norm = partial(norm_relu_dropout, x, gamma, beta, 0.5, 7, True, rows=ids)
+        both = partial(aggregate_beside_root, h, rowptr, col, True, dtype, by_source=by_source)
+        apart = partial(aggregate_with_root, h, rowptr, col, "mean")
+        highest = partial(aggregate_with_root, h, rowptr, col, "max", by_source)
+        mean = partial(segment_aggregate, h.detach(), rowptr, col, "mean")
+        degrees = rowptr.diff()
+        matrix = torch.sparse_csr_tensor(
+            rowptr.int(),
+            col.int(),
+            degrees.float().reciprocal().to(dtype).repeat_interleave(degrees),
+            (n2, len(h)),
+        )
+        first = table, blocks.rowptr, blocks.neighbors
+        rows: dict[str, dict[str, Work]] = {
+            "norm + ReLU + dropout": {"kernels": norm, "plain": norm},
+            "norm + ReLU + dropout backward": {
+                way: backward_of(norm, x, gamma, beta) for way in WAYS
+            },
+            "mean and root, layer 1": {
+                "kernels": partial(aggregate_beside_root, *first, True, dtype, ids=ids),
+                "plain": lambda t=table, f=first: (segment_aggregate(*f, "mean"), t[ids]),
+            },
+            "mean and root, layer 2": {"kernels": both, "plain": apart},
+            "mean and root backward, layer 2": {
+                "kernels": backward_of(both, h),
+                "plain": backward_of(apart, h),
+            },
+            "mean alone, layer 2": {"kernels": mean, "plain": mean},
+            "max, layer 2": {"kernels": highest, "plain": highest},
+            "max backward, layer 2": {way: backward_of(highest, h) for way in WAYS},
+        }
+        if given.on_gpu or dtype == torch.float32:  # what a CPU has no bf16 for
+            alone = rows["mean alone, layer 2"]
+            alone["cusparse"] = lambda m=matrix, h=h: m @ h.detach()
+        wide = torch.randn(n1, 2 * width_of(table.shape[1]), device=device).to(dtype)
+        weight = torch.randn(HIDDEN, wide.shape[1], device=device).to(dtype)
+        rows["product, layer 1"] = {"torch": partial(F.linear, wide, weight)}
+        rows["product of the weights' gradient"] = {"torch": lambda x=x, w=wide: x.detach().t() @ w}
+        for name, ways in rows.items():
+            yield f"{name}, {str(dtype).removeprefix('torch.')}", ways
+        del rows, table, h, x, wide, matrix, first, norm, both, apart, highest, mean
+    yield "Adam", {"kernels": adam(given, fused=True), "plain": adam(given, fused=None)}
+
+
+def adam(given: Given, fused: bool | None) -> Work:
+    network = Network(**network_arguments(given.trial(), GraphStore.open(given.store)))
+    for parameter in network.to(given.device).parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return torch.optim.Adam(network.parameters(), fused=fused).step
 
 
 def make_trainer(given: Given, trial: Trial) -> Trainer:
     device = torch.device(given.device, 0 if given.on_gpu else None)
     torch.set_num_threads(trial.threads_per_rank)
     set_precision(trial, device)
+    operations.choose_kernels(trial.kernels, device.type)
+    torch.manual_seed(trial.seed)
     store = GraphStore.open(given.store)
     engine = make_engine(trial, store, device)
     communicator = Communicator(RankEnvironment(), device)
@@ -302,16 +417,28 @@ def forget(trainer: Trainer) -> None:
 
 
 def profile(given: Given) -> dict[str, Any]:
-    """A step by phase, by kernel, and by the lines where the host waits for the GPU."""
+    """A step by phase, by kernel, by the lines where the host waits for the GPU, and by its share
+    of the bandwidth, for every precision with the kernels and without."""
+    (given.out / "profile.txt").unlink(missing_ok=True)
+    found: dict[str, Any] = {"copy_gb_per_s": round(copy_gb_per_s(given))}
+    for name in sorted(PRECISIONS, key=lambda name: not name.startswith("bf16")):
+        if given.on_gpu or not name.startswith("tf32"):
+            trainer = make_trainer(given, given.trial(**PRECISIONS[name]))
+            found[name] = profile_of(given, name, trainer, found["copy_gb_per_s"])
+            given.note("profile.jsonl", {name: found[name]})
+            forget(trainer)
+    return found
+
+
+def profile_of(given: Given, name: str, trainer: Trainer, copied: float) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, record_function
     from torch.profiler import profile as profiled
 
-    trainer = make_trainer(given, given.trial(precision="bf16"))
     found: dict[str, Any] = {"steps": steps_of(trainer, 30 if given.on_gpu else 2, 5)}
-    batches = list(islice(all_batches(trainer), 10))
+    batches = list(islice(all_batches(trainer), 14))
     phases: dict[str, list[float]] = {}
 
-    def timed(name: str, work: Callable[[], Any]) -> Any:
+    def timed(name: str, work: Work) -> Any:
         synchronise_device(trainer.device)
         start = time.perf_counter()
         result = work()
@@ -326,7 +453,17 @@ def profile(given: Given) -> dict[str, Any]:
         timed("optimizer", trainer.optimizer_step)
     found["phases_ms"] = {name: round(median(values), 3) for name, values in phases.items()}
     if given.on_gpu:
-        found["waits_in_2_steps"] = waits_by_line(trainer, batches[8:])
+        found["waits_in_2_steps"] = waits_by_line(trainer, batches[8:10])
+    with Recorder() as recorder:
+        step_by_step(trainer, batches[10:])
+    moved = recorder.bytes_moved / len(batches[10:])
+    gb_per_s = moved / found["steps"]["ms"] / 1e6
+    found["bandwidth"] = {
+        "step_bytes": round(moved),
+        "launches": recorder.operations / len(batches[10:]),
+        "gb_per_s": round(gb_per_s),
+        "share_of_copy": round(gb_per_s / copied, 3),
+    }
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * given.on_gpu
     with profiled(activities=activities) as record:
         stream = trainer.engine.stream(islice(all_batches(trainer), 4))
@@ -344,12 +481,24 @@ def profile(given: Given) -> dict[str, Any]:
         found["launches_a_step"] = sum(launches) / 4
     order = "self_cuda_time_total" if given.on_gpu else "self_cpu_time_total"
     table = averages.table(sort_by=order, row_limit=70, max_name_column_width=90)
-    (given.out / "profile.txt").write_text(table)
-    trace = given.scratch / "trace.json"
-    record.export_chrome_trace(str(trace))
-    with trace.open("rb") as source, gzip.open(given.out / "trace.json.gz", "wb") as target:
-        shutil.copyfileobj(source, target)
+    with (given.out / "profile.txt").open("a") as tables:
+        tables.write(f"{name}\n{table}\n")
+    if name == "bf16":
+        trace = given.scratch / "trace.json"
+        record.export_chrome_trace(str(trace))
+        with trace.open("rb") as source, gzip.open(given.out / "trace.json.gz", "wb") as target:
+            shutil.copyfileobj(source, target)
     return found
+
+
+def step_by_step(trainer: Trainer, batches: list[Any]) -> list[Tensor]:
+    """Nothing ahead; the losses."""
+    losses = []
+    for micro_batch in batches:
+        batch = trainer.engine.load(trainer.engine.sample(micro_batch))
+        losses.append(trainer.micro_step(batch, synchronise=True)[0])
+        trainer.optimizer_step()
+    return losses
 
 
 def waits_by_line(trainer: Trainer, batches: list[Any]) -> dict[str, int]:
@@ -366,31 +515,27 @@ def waits_by_line(trainer: Trainer, batches: list[Any]) -> dict[str, int]:
         warnings.simplefilter("always")
         warnings.showwarning = seen
         torch.cuda.set_sync_debug_mode("warn")
-        for micro_batch in batches:
-            batch = trainer.engine.load(trainer.engine.sample(micro_batch))
-            trainer.micro_step(batch, synchronise=True)
-            trainer.optimizer_step()
+        step_by_step(trainer, batches)
         torch.cuda.set_sync_debug_mode("default")
     return dict(lines)
 
 
 def sweep(given: Given) -> dict[str, Any]:
     """Step times and memory over precisions, workers, batch sizes, placements, and compiled."""
+    compiled = {"compile": True, "kernels": PLAIN}
     variants: list[tuple[str, dict[str, Any], int]] = [
-        ("bf16", {}, 40),
-        ("tf32", {"precision": "tf32"}, 30),
-        ("fp32", {"precision": "fp32"}, 30),
+        *((name, values, 30) for name, values in PRECISIONS.items()),
         ("workers 0", {"sampling_workers": 0}, 30),
         ("workers 4", {"sampling_workers": 4}, 40),
         *((f"batch {b}", {"batch_size": b}, 12) for b in (512, 1024, 2048, 4096)),
         ("[15, 10, 5], batch 1024", {"fanout": [15, 10, 5], "batch_size": 1024}, 60),
         ("max", {"aggregator": "max"}, 6),
         ("host", {"placement": "host", "sampling_workers": 8}, 12),
-        ("compiled", {"compile": True}, 40),
-        ("compiled, batch 1024", {"compile": True, "batch_size": 1024}, 12),
+        ("compiled", compiled, 40),
+        ("compiled, batch 1024", {**compiled, "batch_size": 1024}, 12),
     ]
     if not given.on_gpu:
-        variants = [(n, {**v, "batch_size": 16}, 1) for n, v, _ in variants if n != "tf32"]
+        variants = [(n, {**v, "batch_size": 16}, 1) for n, v, _ in variants if "tf32" not in n]
     found: dict[str, Any] = {}
     for name, values, steps in variants:
         if name not in given.only if given.only else name.startswith("compiled"):
@@ -404,6 +549,83 @@ def sweep(given: Given) -> dict[str, Any]:
         found[given.label + name] = result
         given.note("sweep.jsonl", {given.label + name: result})
     return found | {"failed": [name for name, result in found.items() if isinstance(result, str)]}
+
+
+def repeatable(given: Given) -> dict[str, Any]:
+    """Two runs of the same steps, sampled ahead: losses and weights are equal to the bit, or this
+    fails."""
+    steps = 8 if given.on_gpu else 2
+    found: dict[str, Any] = {}
+    for name, values in {
+        "bf16": {"precision": "bf16", "sampling_workers": 4},
+        "fp32": {},
+        "max": {"precision": "bf16", "aggregator": "max"},
+    }.items():
+        runs = []
+        for _ in range(2):
+            trainer = make_trainer(given, given.trial(**values))
+            losses = []
+            for batch in trainer.engine.stream(islice(all_batches(trainer), steps)):
+                losses.append(trainer.micro_step(batch, synchronise=True)[0])
+                trainer.optimizer_step()
+            weights = [p.detach().flatten() for p in trainer.engine.model.parameters()]
+            runs.append((torch.stack(losses).cpu(), torch.cat(weights).cpu()))
+            forget(trainer)
+        same = [torch.equal(*both) for both in zip(*runs, strict=True)]
+        found[name] = {"losses_equal": same[0], "weights_equal": same[1]}
+        found[name]["losses"] = runs[0][0].tolist()
+    equal = {name: r["losses_equal"] and r["weights_equal"] for name, r in found.items()}
+    return found | {"failed": [name for name, same in equal.items() if not same]}
+
+
+def evaluation(given: Given) -> dict[str, Any]:
+    """Full evaluation over the whole graph, and where the hidden layers do not fit, beside the time
+    that a copy of as many bytes would take."""
+    store, copied = GraphStore.open(given.store), copy_gb_per_s(given)
+    asked = store.valid
+    moved = 0.0
+    widths = [store.num_features, *[HIDDEN] * (len(FANOUT) - 1), store.num_classes]
+    for layer, (read, written) in enumerate(pairwise(widths), start=1):
+        share = len(asked) / store.num_nodes if layer == len(FANOUT) else 1
+        of_edges = store.num_edges * (4 * read + 4)
+        moved += share * (of_edges + store.num_nodes * 4 * (read + written))
+    found: dict[str, Any] = {
+        "bound": "over layers, edges x (4 in + 4) + nodes x 4 (in + out) bytes, of the last layer "
+        "the share of the nodes that are asked for; over the bandwidth of a copy",
+        "bound_s": moved / copied / 1e9,
+        "copy_gb_per_s": round(copied),
+    }
+    variants: dict[str, dict[str, Any]] = {
+        "kernels": {},
+        "plain": {"kernels": PLAIN},
+        f"{SMALL_GIB:g} GiB": {"memory_limit_gib": SMALL_GIB},
+    }
+    for name, values in variants.items():
+        trainer = make_trainer(given, given.trial(**values))
+        communicator, loader = trainer.communicator, trainer.engine.loader
+        evaluator = Evaluator(trainer.trial, store, communicator, loader, trainer.progress)
+        weights = trainer.engine.model.state_dict()
+        if given.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            if values.get("memory_limit_gib"):
+                limit_memory(trainer.device, SMALL_GIB)
+        seconds = []
+        try:
+            for _ in range(2):
+                start = time.perf_counter()
+                accuracy = evaluator.accuracy(weights, asked, "full")
+                seconds.append(round(time.perf_counter() - start, 4))
+            result: Any = {"first_s": seconds[0], "s": seconds[1], "accuracy": accuracy}
+            result["times_the_bound"] = round(seconds[1] / found["bound_s"], 2)
+            if given.on_gpu:
+                result["reserved_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 3)
+        except Exception as error:
+            result = f"{type(error).__name__}: {error}"[:400]
+        found[name] = result
+        given.note("evaluation.jsonl", {name: result})
+        del evaluator, loader, weights
+        forget(trainer)
+    return found | {"failed": [name for name in variants if isinstance(found[name], str)]}
 
 
 def epochs(given: Given) -> dict[str, Any]:
@@ -500,10 +722,13 @@ def engines(given: Given) -> Any:
     return json.loads(done.stdout.decode().strip().splitlines()[-1])
 
 
-STEPS = {
+STEPS: dict[str, Callable[[Given], Any]] = {
     step.__name__: step
-    for step in (facts, kernels, profile, epochs, sweep, out_of_memory, frontier, engines)
-}
+    for step in (
+        facts, kernels, profile, epochs, sweep, engines, repeatable, evaluation, out_of_memory,
+        frontier,
+    )
+}  # fmt: skip
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ declares what it costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -31,8 +31,9 @@ class Cost(NamedTuple):
     launches: int
     moved_bytes: int
 
-    def plus(self, other: Cost) -> Cost:
-        return Cost(self.launches + other.launches, self.moved_bytes + other.moved_bytes)
+    @classmethod
+    def sum(cls, costs: Iterable[Cost]) -> Cost:
+        return cls(*map(sum, zip(*costs, strict=True))) if (costs := list(costs)) else cls(0, 0)
 
 
 COSTS: dict[str, Callable[..., Cost]] = {}

@@ -151,25 +151,27 @@ class Bench:
 
     def measure(
         self,
-        row: str,
+        job: str,
         cases: Mapping[str, tuple[dict[str, Any], int]],
         shown: Callable[[dict[str, Any]], str],
+        rounds: int | None = None,
     ) -> dict[str, dict[str, list[Any]]]:
-        """Run the row's job once a case and round; a case that fails is left out from then on.
+        """Run a job of `worker.py` once a case and round; a case that fails is left out from then
+        on.
 
         cases: trial and timed steps, by name. Returns the results of each by name, one a round.
         """
         found: dict[str, dict[str, list[Any]]] = {}
-        for turn in range(1, self.rounds + 1):
+        for turn in range(1, (rounds or self.rounds) + 1):
             for name in [name for name in cases if name not in self.failures]:
                 trial, steps = cases[name]
                 try:
-                    result, others_cores = run_worker(row, trial, self.store, self.steps or steps)
+                    result, others_cores = run_worker(job, trial, self.store, self.steps or steps)
                 except MeasurementFailed as error:
                     self.failures[name] = str(error)
                     self.say(f"{name}: FAILED: {error}")
                     continue
-                self.others_cores.setdefault(row, []).append(others_cores)
+                self.others_cores.setdefault(job, []).append(others_cores)
                 of_case = found.setdefault(name, {key: [] for key in result})
                 for key, value in result.items():
                     of_case[key].append(value)
@@ -183,17 +185,10 @@ def step(bench: Bench) -> None:
     found = bench.measure(
         "step",
         {name: (bench.trial(fanout, name), STEPS.get(name, 2)) for name in bench.engines},
-        lambda result: f"{median(result['step_s']):8.3f} s {result['peak_bytes'][0] / 1e9:7.2f} GB",
+        seconds_and_bytes,
     )
     details = bench.details
-    details["step"] = {
-        engine: {
-            **{name: figure(results[name])._asdict() for name in (*PHASES, "peak_bytes")},
-            "host_bytes": max(results["host_bytes"]),
-            "processes": len(results["host_bytes"]),
-        }
-        for engine, results in found.items()
-    }
+    details["step"] = {engine: summary(results) for engine, results in found.items()}
     fast = {engine: details["step"][engine]["step_s"] for engine in BEST_PYG if engine in found}
     details["best_pyg"] = min(fast, key=lambda engine: fast[engine]["value"], default=None)
     rivals = {engine: engine for engine in found if engine not in ("blocks", *BEST_PYG)}
@@ -206,6 +201,65 @@ def step(bench: Bench) -> None:
             bench.figures[f"blocks_vs_{name}_{key}_ratio"] = compared
         whole = ratio(*map(whole_steps_s, pair))
         details[f"blocks_vs_{name}_with_sampling_time_ratio"] = whole.value
+
+
+def exact_last_hop(bench: Bench) -> None:
+    """`blocks` with a last hop that is read from a table of aggregated features, against the fanout
+    that samples it; and how long the table takes."""
+    sampled = bench.size.sampler_fanout
+    exact = (*sampled[:-1], -1)
+    table = bench.measure(
+        "table",
+        {"table": (bench.trial(exact), 1)},
+        lambda result: f"{result['table_s'][0]:8.1f} s {result['peak_bytes'][0] / 1e9:7.2f} GB",
+    )
+    if not table:
+        return
+    bench.figures["aggregate_table_s"] = figure(table["table"]["table_s"])
+    cases = {str(list(fanout)): (bench.trial(fanout), 3) for fanout in (sampled, exact)}
+    found = bench.measure("step", cases, seconds_and_bytes)
+    bench.details["exact_last_hop"] = {
+        "table_peak_bytes": figure(table["table"]["peak_bytes"]).high,
+        **{fanout: summary(results) for fanout, results in found.items()},
+    }
+    if len(found) == len(cases):
+        pair = found.values()
+        for name, values in (
+            ("sampling", (results["sampling_s"] for results in pair)),
+            ("time", map(whole_steps_s, pair)),
+            ("memory", (results["peak_bytes"] for results in pair)),
+        ):
+            bench.figures[f"exact_last_hop_{name}_ratio"] = ratio(*values)
+
+
+def launches(bench: Bench) -> None:
+    """Kernels that a GPU launches for a sample and its micro-step, `blocks` in bf16, and the bytes
+    that they move, as if no cache held any: counted, without a GPU."""
+    trial = {**bench.trial(bench.size.sampler_fanout), "device": "cuda", "precision": "bf16"}
+    found = bench.measure(
+        "launches",
+        {"launches": (trial, 1)},
+        lambda result: f"{result['launches']:8} {result['bytes'] / 1e9:7.2f} GB",
+        rounds=1,
+    )
+    if found:
+        counted = {name: values[0] for name, values in found["launches"].items()}
+        bench.figures["launches_per_step"] = figure([[counted["launches"]]])
+        bench.figures["step_bytes"] = figure([[counted["bytes"]]])
+        bench.details["launches"] = counted
+
+
+def summary(results: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Of one case of the job `step`."""
+    return {
+        **{name: figure(results[name])._asdict() for name in (*PHASES, "peak_bytes")},
+        "host_bytes": max(results["host_bytes"]),
+        "processes": len(results["host_bytes"]),
+    }
+
+
+def seconds_and_bytes(result: dict[str, Any]) -> str:
+    return f"{median(result['step_s']):8.3f} s {result['peak_bytes'][0] / 1e9:7.2f} GB"
 
 
 def whole_steps_s(results: Mapping[str, Rounds]) -> Rounds:
@@ -227,7 +281,7 @@ def sampler(bench: Bench) -> None:
         bench.figures["sampler_two_thread_ratio" + suffix] = ratio(two, one)
 
 
-ROWS = {row.__name__: row for row in (step, sampler)}
+ROWS = {row.__name__: row for row in (step, sampler, exact_last_hop, launches)}
 
 TARGETS = {
     "blocks_vs_reference_time_ratio": 25,
@@ -236,8 +290,14 @@ TARGETS = {
     "blocks_vs_best_pyg_time_ratio": 3,
     "sampler_edges_per_s": 12e6,
     "sampler_two_thread_ratio": 1.7,
+    "exact_last_hop_sampling_ratio": 2,
+    "exact_last_hop_time_ratio": 1,
+    "exact_last_hop_memory_ratio": 1,
 }
 """what is to be reached at size `products` on two cores"""
+
+LIMITS = {"aggregate_table_s": 60, "launches_per_step": 250, "step_bytes": 11e9}
+"""what is not to be exceeded there"""
 
 
 def figure(rounds: Rounds) -> Figure:

@@ -23,11 +23,18 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 from sagebench.bench.rows import BIPARTITE, PEERS
+from sagebench.engines.aggregated_features import build_table
 from sagebench.engines.base import Batch, Engine, GraphSizes, network_arguments
 from sagebench.engines.pyg import PygEngine, PygNetwork
+from sagebench.errors import UserError
+from sagebench.estimate.sample import record_sample
+from sagebench.estimate.step import StepRecorder
 from sagebench.graph.store import GraphStore
+from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Trial
 from sagebench.measure.clocks import PhaseClock
+from sagebench.measure.memory import PeakMemory
+from sagebench.operations import Cost, missing
 from sagebench.sampling.order import MicroBatch, SeedOrder, sample_key
 from sagebench.sampling.uniform import Sampler as CpuSampler
 from sagebench.training.distributed import RankEnvironment
@@ -171,10 +178,56 @@ def sampler(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
     return found
 
 
+def table(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
+    """The table of aggregated features of the trial's store, made anew: seconds, and private memory
+    above what the process had before."""
+    graph, aggregator = GraphStore.open(store), table_aggregator(trial)
+    assert aggregator is not None
+    peak = PeakMemory(torch.device("cpu"))
+    peak.start()
+    before = peak.host_bytes()
+    with peak:
+        start = time.perf_counter()
+        for _ in build_table(graph, aggregator):
+            pass
+        seconds = time.perf_counter() - start
+    highest = peak.read()["peak_host_private_bytes"]
+    assert highest is not None
+    return {"table_s": [seconds], "peak_bytes": [highest - before]}
+
+
+def launches(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
+    """What a micro-step and its sample launch on a GPU, by operation; sizes from one real sample,
+    as `blocks` takes it."""
+    graph = GraphStore.open(store)
+    order = SeedOrder(graph.train, trial.batch_size, 1, 1, trial.seed)
+    seeds = next(iter(order.micro_batches(1, 0))).seeds
+    key = sample_key(trial.seed, 1, 0)
+    sampled = CpuSampler(graph.colptr, graph.row, threads=trial.threads_per_rank).sample(
+        seeds, trial.fanout, key, relabel_last=False
+    )
+    sizes = sampled.nodes_per_hop, sampled.edges_per_hop
+    sample = record_sample(trial.fanout, graph.num_nodes, *sizes, relabel_last=False)
+    if not sample:
+        raise UserError(f"a GPU's kernels cannot be recorded here: {missing()}")
+    step = StepRecorder(trial, graph, "device").record(*sizes).costs
+    whole = Cost.sum([*sample.values(), *step.values()])
+    return {
+        "launches": whole.launches,
+        "bytes": whole.moved_bytes,
+        "nodes_per_hop": sampled.nodes_per_hop,
+        "edges_per_hop": sampled.edges_per_hop,
+        "by_operation": {
+            part: {name: cost._asdict() for name, cost in found.items() if any(cost)}
+            for part, found in (("sample", sample), ("step", step))
+        },
+    }
+
+
 def main() -> None:
     job = json.loads(sys.argv[1])
-    measure = {"step": step, "sampler": sampler}[job["job"]]
-    found = measure(Path(job["store"]), Trial.from_json(job["trial"]), job["steps"])
+    jobs = {each.__name__: each for each in (step, sampler, table, launches)}
+    found = jobs[job["job"]](Path(job["store"]), Trial.from_json(job["trial"]), job["steps"])
     print(json.dumps(found), flush=True)
 
 

@@ -64,10 +64,14 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
     ) -> Batch:
         gathered = gathers(trial, placement)
         dtype = features_dtype(trial, placement)
-        known = None
+        # What is resident is no part of the batch: the same storage, whatever its dtype.
+        resident = features.view(dtype)[:, : features.shape[1]]
+        read, known = resident, None
         rows = sum(nodes_per_hop[:-1])
         if table_aggregator(trial):
-            known = features.new_empty(nodes_per_hop[-2], features.shape[1], dtype=dtype)
+            known = resident
+            if gathered:
+                known = features.new_empty(nodes_per_hop[-2], features.shape[1], dtype=dtype)
             rows -= nodes_per_hop[-2]
             edges_per_hop = (*edges_per_hop[:-1], 0)
         if known is not None or not gathered:  # the last hop's nodes are not numbered
@@ -93,8 +97,6 @@ class Engine(base.Engine[tuple[MicroBatch, Blocks]]):
             by_source=by_source,
         )
         degrees = features.new_empty(nodes) if layer_class(trial.model).needs_degrees else None
-        # What is resident is no part of the batch: the same storage, whatever its dtype.
-        read = features.view(dtype)[:, : features.shape[1]]
         if gathered:
             read = features.new_empty(nodes, features.shape[1], dtype=dtype)
         inputs: Inputs = read, blocks, gathered, degrees, known

@@ -156,11 +156,11 @@ class Loader:
 
     def load(self, blocks: Blocks) -> Inputs:
         """The arguments of the network's forward pass, on the device."""
+        if not self.gathers:
+            return self.features, blocks, False, None, self.table
         known = None
         if self.table is not None:
             known = self._rows_of(self.table, blocks.node_ids[len(blocks.rowptr) - 1 :])
-        if not self.gathers:
-            return self.features, blocks, False, None, known
         features = self._rows_of(self.features, blocks.node_ids)
         # The model reads local numbers alone: global ones of the sources need not travel.
         gathered = blocks._replace(neighbors=blocks.neighbors[:0])

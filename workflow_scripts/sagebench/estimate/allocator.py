@@ -7,10 +7,11 @@ no free block takes new memory, however much lies free in smaller ones.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate, count
 
+from sagebench.operations import Cost
 from sagebench.units import MIB
 
 
@@ -47,15 +48,17 @@ class RecordedStep:
 
     batch_bytes: of every tensor of the batch, which is there before the step and after it; what a
     rank holds in any case (the graph's features) is not in it. trace: what the step itself takes.
-    bytes_moved: read and written by the operations (see `moved_bytes`). operations: those that
-    launch a kernel.
+    costs: by the operations' names; their bytes as `moved_bytes` has them.
     """
 
     batch_bytes: tuple[int, ...]
     trace: AllocationTrace
     flops: int
-    bytes_moved: int
-    operations: int
+    costs: Mapping[str, Cost]
+
+    @property
+    def cost(self) -> Cost:
+        return Cost.sum(self.costs.values())
 
     @property
     def peak_bytes(self) -> int:

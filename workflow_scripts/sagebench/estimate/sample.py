@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sagebench.estimate.trace import Recorder
-from sagebench.operations import AUTO, kernels_chosen
+from sagebench.operations import AUTO, Cost, kernels_chosen
 from sagebench.sampling.device.by_source import by_source
 from sagebench.sampling.device.uniform import Sampler
 
@@ -23,12 +23,12 @@ def record_sample(
     edges_per_hop: Sequence[int],
     *,
     relabel_last: bool,
-) -> Recorder | None:
-    """What the sampler `uniform` does on a GPU for a sample of so many nodes (of the hops 0 to L)
-    and edges (1 to L) in a graph of num_nodes; None where no kernels draw it."""
+) -> dict[str, Cost]:
+    """What the sampler `uniform` does on a GPU, by operation, for a sample of so many nodes (of the
+    hops 0 to L) and edges (1 to L) in a graph of num_nodes; nothing where no kernels draw it."""
     with kernels_chosen(AUTO, "meta"):
         if not Sampler.groups_by_source(fanout, META):
-            return None
+            return {}
         from sagebench.sampling.device.kernels import KernelSampler
 
         numbered = nodes_per_hop if relabel_last else [*nodes_per_hop[:-1], 0]
@@ -44,4 +44,4 @@ def record_sample(
         with Recorder() as recorder:
             blocks, owner = sampler.sample(seeds, fanout, 0, relabel_last=relabel_last)
             by_source(blocks.cols, owner, len(blocks.node_ids))
-    return recorder
+    return recorder.costs

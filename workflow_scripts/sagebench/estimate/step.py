@@ -22,7 +22,7 @@ from sagebench.estimate.sample import record_sample
 from sagebench.estimate.trace import Recorder, tensors_in
 from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Trial
-from sagebench.operations import PLAIN, kernels_chosen
+from sagebench.operations import PLAIN, Cost, kernels_chosen
 from sagebench.pilot.records import deciding_values
 from sagebench.training.trainer import LossModule
 
@@ -84,8 +84,7 @@ class StepRecorder:
             batch_bytes=tuple(lies_in.values()),
             trace=recorder.trace,
             flops=recorder.flops,
-            bytes_moved=recorder.bytes_moved,
-            operations=recorder.operations,
+            costs=recorder.costs,
         )
 
     def _batch(self, nodes_per_hop: Sequence[int], edges_per_hop: Sequence[int]) -> Batch:
@@ -138,7 +137,7 @@ def step_cost(
     largest_z = max(expected_maximum(micro_batches), 0.0)
     typical, largest = (recorder.record(*sizes_at(sample, graph, z)) for z in (0.0, largest_z))
 
-    sampler = drawn_by_kernels(trial, sample, graph) if placement == "device" else None
+    drawn = drawn_by_kernels(trial, sample, graph) if placement == "device" else Cost(0, 0)
 
     def live(step: RecordedStep) -> int:
         return step.trace.peak_bytes if beside else step.peak_bytes
@@ -158,8 +157,8 @@ def step_cost(
         placement=placement,
         parameters=recorder.parameters,
         flops=typical.flops,
-        bytes_moved=typical.bytes_moved,
-        operations=typical.operations,
+        bytes_moved=typical.cost.moved_bytes,
+        operations=typical.cost.launches,
         batch_bytes=list(typical.batch_bytes),
         trace=typical.trace.events,
         largest_z=largest_z,
@@ -170,21 +169,23 @@ def step_cost(
         needed_bytes=round(fmean(needs)),
         beside_bytes=sum(largest.batch_bytes) if beside else 0,
         typical_beside_bytes=sum(typical.batch_bytes) if beside else 0,
-        sampler_operations=sampler.operations if sampler else 0,
-        sampler_bytes=sampler.bytes_moved if sampler else 0,
+        sampler_operations=drawn.launches,
+        sampler_bytes=drawn.moved_bytes,
     )
 
 
-def drawn_by_kernels(trial: Trial, sample: Sample, graph: GraphFacts) -> Recorder | None:
-    """A mean sample drawn by a GPU's kernels; None where the trial's is drawn in another way."""
+def drawn_by_kernels(trial: Trial, sample: Sample, graph: GraphFacts) -> Cost:
+    """Of a mean sample that a GPU's kernels draw; nothing where the trial's is drawn otherwise."""
     if trial.device != "cuda" or trial.kernels == PLAIN or trial.sampler != "uniform":
-        return None
+        return Cost(0, 0)
     relabel_last = gathers(trial, "device")
     fanout: Sequence[int] = trial.fanout
     if table_aggregator(trial):
         fanout, relabel_last = fanout[:-1], True
     nodes, edges = sizes_at(sample, graph, 0.0)
     hops = len(fanout)
-    return record_sample(
-        fanout, graph.num_nodes, nodes[: hops + 1], edges[:hops], relabel_last=relabel_last
+    return Cost.sum(
+        record_sample(
+            fanout, graph.num_nodes, nodes[: hops + 1], edges[:hops], relabel_last=relabel_last
+        ).values()
     )

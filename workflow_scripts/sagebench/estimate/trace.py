@@ -63,16 +63,12 @@ class Recorder(TorchDispatchMode):
             else:
                 moved = moved_bytes(name, read, written, in_place=not new)
                 cost = Cost(int(name not in RESERVES), moved)
-            self.costs[name] = self.costs.get(name, Cost(0, 0)).plus(cost)
+            self.costs[name] = Cost.sum([self.costs.get(name, Cost(0, 0)), cost])
         return out
 
     @property
-    def operations(self) -> int:
-        return sum(cost.launches for cost in self.costs.values())
-
-    @property
-    def bytes_moved(self) -> int:
-        return sum(cost.moved_bytes for cost in self.costs.values())
+    def cost(self) -> Cost:
+        return Cost.sum(self.costs.values())
 
     def _of_backward(self, operation: Any, args: Any) -> Any:
         """The in-place operation that autograd uses when nothing is recorded.

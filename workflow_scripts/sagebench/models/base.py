@@ -176,20 +176,23 @@ class Network(Stack):
         features: float32 [N, in_channels] of every node of the graph, on the device of `blocks`,
         which the first layer aggregates from. gathered: they are those of the sample's nodes alone,
         in the sample's order; its last hop must be relabelled. degrees: float32 in-degrees of the
-        sample's nodes, for layers that need them. known: float32 [n, in_channels], what the nodes
-        that the sample has no edges of aggregate in the first layer.
+        sample's nodes, for layers that need them. known: what the nodes that the sample has no
+        edges of aggregate in the first layer: as `features` of every node or, gathered, of them.
         """
         h = features
         for k, conv in enumerate(self.convs, start=1):
             rows = blocks.destinations(k)
             whole = k == 1 and not gathered
+            of_layer = known if k == 1 else None
+            if of_layer is not None and whole:
+                of_layer = of_layer[blocks.node_ids[len(blocks.rowptr) - 1 :]]
             edges = Edges(
                 blocks.rowptr[: rows + 1],
                 blocks.neighbors if whole else blocks.cols[: blocks.edges(k)],
                 degrees if degrees is None else degrees[: blocks.sources(k)],
                 degrees if degrees is None else degrees[:rows],
                 blocks.node_ids[:rows] if whole else None,
-                known if k == 1 else None,
+                of_layer,
                 blocks.by_source_of(k),
             )
             h = conv(h, edges)
