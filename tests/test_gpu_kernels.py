@@ -8,6 +8,8 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+import triton
+import triton.language as tl
 import triton_interpreter  # noqa: F401
 from gpu_kernel_calls import call_all
 from hypothesis import given, settings
@@ -26,13 +28,26 @@ from sagebench.sampling.device.uniform import Sampler as TensorSampler
 from sagebench.sampling.uniform import Sampler as CpuSampler
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.interpreter import GridExecutor
+from triton_accesses import Accesses
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 KEY = 0xFEDCBA9876543210
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+interpreted = pytest.mark.skipif(DEVICE.type == "cuda", reason="looks into the interpreter")
 some = settings(deadline=None, max_examples=15)
 dtypes = st.sampled_from(list(BOUNDS))
 columns = st.sampled_from([1, 2, 7, 100, 256, 300])
+
+
+@pytest.fixture(autouse=True)
+def accesses():
+    """Every kernel keeps to its tensors, and no program to what is another's: all examples."""
+    if DEVICE.type == "cuda":
+        yield None
+        return
+    with Accesses() as accesses:
+        yield accesses
+    assert accesses.found == []
 
 
 def normal(*shape, seed=0, dtype=torch.float32):
@@ -244,7 +259,7 @@ class Declared(TorchDispatchMode):
         return operation(*args, **kwargs or {})
 
 
-@pytest.mark.skipif(DEVICE.type == "cuda", reason="counts the interpreter's launches")
+@interpreted
 def test_operations_declare_the_launches_that_are_seen(monkeypatch):
     seen = []
     launch = GridExecutor.__call__
@@ -257,6 +272,24 @@ def test_operations_declare_the_launches_that_are_seen(monkeypatch):
         call_all()
     assert declared.called == set(COSTS)
     assert declared.launches == len(seen)
+
+
+@triton.jit
+def _faulty_kernel(x, n):
+    """Stores one value too many, and its number where every program does."""
+    at = tl.program_id(0)
+    tl.store(x, at)
+    tl.store(x + 1 + at, tl.load(x + 2), at < n)
+
+
+@interpreted
+def test_accesses_that_are_wrong_are_found(accesses):
+    _faulty_kernel[(4,)](torch.zeros(4, dtype=torch.int32), 4)
+    outside, values, stale = accesses.found
+    accesses.found.clear()
+    assert "1 accesses outside" in outside
+    assert "different values" in values
+    assert "reads what another one stores" in stale
 
 
 MODELS = [
@@ -281,9 +314,9 @@ def test_a_step_is_that_of_the_plain_path(model, options, dtype, bound, last_hop
     rng = np.random.default_rng(0)
     colptr = torch.arange(0, 8_001, 20, device=DEVICE)
     row = torch.from_numpy(rng.integers(0, 400, 8_000).astype(np.int32)).to(DEVICE)
-    features, labels = normal(400, 20), torch.arange(6, device=DEVICE) % 5
-    whole_hops, seeds = not reads or last_hop == "known", np.arange(6)
-    fanout = [4, 3] if last_hop == "known" else [4, 3, 3]
+    features, labels = normal(400, 20), torch.arange(3, device=DEVICE)
+    whole_hops, seeds = not reads or last_hop == "known", np.arange(3)
+    fanout = [3, 3] if last_hop == "known" else [3, 3, 2]
     sampler = TensorSampler(colptr, row)
     blocks = sampler.sample(seeds, fanout, KEY, relabel_last=whole_hops)
     assert sampler._kernels is not None
