@@ -9,6 +9,7 @@ import pytest
 import yaml
 from configurations import GOOD
 from sagebench import registry
+from sagebench.errors import UserError
 from sagebench.grid.configuration import json_schema, merged, read_configuration, types
 from sagebench.grid.freeze import load_study
 from sagebench.grid.site import Limits, Site, read_site
@@ -108,6 +109,31 @@ def test_every_key_is_on_its_page_with_default_and_words():
         assert any(f"`{default}`" in cells for cells in rows[key]), key
         for word in CHOICES.get(key, ()):
             assert any(f"`{word}`" in cells[-1] for cells in rows[key]), (key, word)
+
+
+def test_less_work_is_planned_beside_the_slides_default(slides):
+    study = load_study([CONFIG / "less-work.yaml"], MELUXINA)
+    (experiment,) = study.experiments  # those of config.yaml are left out
+    found = {(one.sampler, one.fanout) for one in trials(study, experiment.name)}
+    assert len(found) == 8
+    default = (15, 10, 10, 10, 10)
+    for sampler in ("sagebench", "labor"):  # the former is recorded of uniform
+        assert {(sampler, default), (sampler, (*default[:-1], -1))} <= found
+    # The slides' default is the same trial, so it is measured once.
+    shared = study.requests.keys() & slides.requests.keys()
+    assert default in {study.requests[trial_id].trial.fanout for trial_id in shared}
+
+
+def test_an_experiment_is_left_out_by_null(tmp_path):
+    names = ["one", "two"]
+    base = GOOD | {"experiments": {name: {"product": {"seed": [0]}} for name in names}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    path = tmp_path / "study.yaml"
+    path.write_text("extends: base.yaml\nexperiments: {one: null}\n")
+    assert list(read_configuration([path])["experiments"]) == ["two"]
+    path.write_text("extends: base.yaml\nexperiments: {onne: null}\n")
+    with pytest.raises(UserError, match=r"experiments\.onne"):
+        load_study([path], LOCAL)
 
 
 def test_a_file_that_extends_another_is_laid_over_it(tmp_path):

@@ -85,10 +85,13 @@ def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
             f"{path}: extends is {name!r}, which is no file beside it: "
             "write the name of a configuration file, e.g. config.yaml."
         )
-    found = merged(_extended(path.parent / name, (*above, path.resolve())), values)
-    if isinstance(found.get("experiments"), dict):  # null: without this one of the other file
-        kept = {name: one for name, one in found["experiments"].items() if one is not None}
-        found["experiments"] = kept
+    base = _extended(path.parent / name, (*above, path.resolve()))
+    found = merged(base, values)
+    experiments = found.get("experiments")
+    if isinstance(experiments, dict):  # null: without this one of the other file
+        others = base.get("experiments") or {}
+        left_out = {name for name, one in experiments.items() if one is None and name in others}
+        found["experiments"] = {n: one for n, one in experiments.items() if n not in left_out}
     return found
 
 
@@ -111,4 +114,7 @@ def checked_dataset(spec: Mapping[str, Any]) -> dict[str, Any]:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a configuration file, for editors."""
     schema = types().Configuration.model_json_schema(by_alias=True)
+    named = schema["properties"]["experiments"]["patternProperties"]
+    for pattern, experiment in named.items():  # null leaves out one of the file that is extended
+        named[pattern] = {"anyOf": [experiment, {"type": "null"}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
