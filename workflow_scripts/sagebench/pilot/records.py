@@ -136,7 +136,6 @@ CHANGES: Mapping[str, tuple[int, Any]] = {
     "memory_limit_gib": (MEASURED, None),
     "placement": (MEASURED, None),  # where it was chosen to be stands for it
     "compile": (TRAINING, False),
-    "kernels": (MEASURED, None),
     "sampled_test_nodes": (EVALUATION | EPOCH, None),
     "profile_steps": (0, 0),
 }
