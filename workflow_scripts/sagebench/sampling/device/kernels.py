@@ -20,7 +20,7 @@ from sagebench.sampling.blocks import Blocks
 from sagebench.sampling.device.hashing import GOLDEN, mix64, node_state
 from sagebench.sampling.random import hop_key, signed
 
-EDGES_WITHOUT_WAIT = 1 << 20
+EDGES_WITHOUT_WAIT = 1 << 22
 """a hop of at most so many edges gets memory for as many without waiting for its size"""
 NODES_A_PROGRAM = 2048
 ROWS_A_PROGRAM = 128
