@@ -38,6 +38,9 @@ class AbsentGpu:
         return 0
 
 
+FLOAT_ATOMIC = re.compile(r"\b(?:atom|red)\.\S*\.f(?:16|32|64)")
+
+
 def resources(compiled, capability: int) -> dict:
     """What a compiled kernel takes of a multiprocessor."""
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +57,9 @@ def resources(compiled, capability: int) -> dict:
         "registers": int(re.search(r"Used (\d+) registers", told)[1]),
         "spilled_bytes": sum(int(n) for n in re.findall(r"(\d+) bytes spill", told)),
         "shared_bytes": compiled.metadata.shared,
-        "float_atomics": len(re.findall(r"(?:atom|red)\.\S*\.f(?:16|32|64)", compiled.asm["ptx"])),
+        "float_atomics": len(
+            re.findall(r"\b(?:atom|red)\.\S*\.f(?:16|32|64)", compiled.asm["ptx"])
+        ),
     }
 
 

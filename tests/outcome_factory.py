@@ -134,6 +134,8 @@ def make_outcome(
         "finished_at": provenance.get("finished_at", "2026-03-02T08:30:00+00:00"),
         "attempts": 1,
         "store": {"name": name, "checksum": provenance.get("checksum", "c0ffee" * 10), **store},
+        "kernels_used": provenance.get("kernels_used", "plain"),
+        "last_hop": "sampled",
         "placement": {
             "chosen": "device" if cuda else "mapped",
             "graph_bytes": 8 * store["num_nodes"] + 8 + 4 * store["num_edges"],

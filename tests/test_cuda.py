@@ -13,11 +13,12 @@ from graphs import random_csc
 from sagebench.engines.base import make_engine, network_arguments
 from sagebench.engines.loaders import PinnedBuffers, SideStream
 from sagebench.engines.precision import set_precision
+from sagebench.kernels.choice import kernels_chosen
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.machine import Nvml
 from sagebench.measure.memory import PeakMemory
 from sagebench.models.base import Network
-from sagebench.operations import AUTO, PLAIN, kernels_chosen
+from sagebench.operations import AUTO, PLAIN
 from sagebench.sampling.device.uniform import Sampler as TensorSampler
 from sagebench.sampling.order import SeedOrder
 from sagebench.sampling.uniform import Sampler as CpuSampler

@@ -129,7 +129,7 @@ def test_a_card_allocated_what_is_recorded(sample, line, values):
     batches = 1 + 2 * trial.sampling_workers
     cost = step_cost(trial, sample, graph, "device", 1)
     beside = sum(resident(trial, cost, graph).values())
-    beside += batches * sum(step.batch_bytes) + sampler_bytes(trial, sample, graph, "device")
+    beside += batches * sum(step.batch_bytes) + sampler_bytes(trial, sample, graph, cost)
     found = (step.trace.peak_bytes + beside) / GIB
     assert found == pytest.approx(measured["allocated_gib"], rel=0.015)
 

@@ -113,10 +113,10 @@ def test_aggregate_and_its_gradient(graph, f, dtype, aggregator):
     halves = upstream[:, :f].float(), upstream[:, width : width + f].float()
     (of_x,) = torch.autograd.grad([expected, root], exact, halves)
     mean = aggregator == "mean"
-    got = segment.aggregate(x, rowptr, col, mean, dtype, True, None)
-    alone = segment.aggregate(x, rowptr, col, mean, dtype, False, None)
+    got = segment.aggregate(x, rowptr, col, mean, dtype, True, None, None)
+    alone = segment.aggregate(x, rowptr, col, mean, dtype, False, None, None)
     of_both = upstream[:, :f], upstream[:, width : width + f]
-    gradient = segment.gradient(*of_both, *grouped(*graph), rowptr if mean else None)
+    gradient = segment.gradient(*of_both, *grouped(*graph), rowptr if mean else None, 0)
     assert_near(got[:, :f], expected.detach(), BOUNDS[dtype])
     assert torch.equal(got[:, :f], alone)
     assert torch.equal(got[:, width : width + f], x[:num_dst])
@@ -129,7 +129,7 @@ def test_aggregate_reads_float32_features_by_id():
     ids = torch.tensor([29, 0, 7], device=DEVICE)
     features = normal(30, 100)
     edges = rowptr.to(DEVICE), col.to(DEVICE)
-    got = segment.aggregate(features, *edges, True, torch.bfloat16, True, ids)
+    got = segment.aggregate(features, *edges, True, torch.bfloat16, True, ids, None)
     expected = plain.segment_aggregate(features, rowptr.to(DEVICE), col.to(DEVICE), "mean")
     assert_near(got[:, :100], expected, 1e-2)
     assert_near(got[:, 104:204], features[ids], 1e-2)
@@ -146,19 +146,47 @@ def test_max_and_its_gradient(graph, f, dtype, levels):
     exact = x.float().requires_grad_()
     expected, root = plain.aggregate_with_root(exact, rowptr, col, "max")
     (of_x,) = torch.autograd.grad([expected, root], exact, [upstream, of_root])
-    out, tied = segment_max.maximum(x, rowptr, col)
+    out, tied = segment_max.maximum(x, rowptr, col, True)
     assert torch.equal(out.float(), expected)
     got = segment_max.gradient(
-        x, out, tied, upstream.to(dtype), of_root.to(dtype), *grouped(*graph)
+        x, out, tied, upstream.to(dtype), of_root.to(dtype), *grouped(*graph), len(col)
     )
     assert_near(got, of_x, BOUNDS[dtype])
+    assert torch.equal(segment_max.maximum(x, rowptr, col, False)[0], out)
 
 
 def test_a_maximum_that_is_not_a_number_stays_so():
     x = torch.tensor([[1.0], [float("nan")], [2.0]], device=DEVICE)
     rowptr, col = torch.tensor([0, 3, 4]), torch.tensor([0, 1, 2, 0]).int()
-    out, _ = segment_max.maximum(x, rowptr.to(DEVICE), col.to(DEVICE))
+    out, _ = segment_max.maximum(x, rowptr.to(DEVICE), col.to(DEVICE), True)
     assert out[0].isnan() and out[1] == 1.0
+
+
+@pytest.mark.parametrize("edge", [3, 299])  # among a hub's first edges, and behind them
+def test_of_a_hub_as_well(edge):
+    x = normal(300, 5)
+    x[edge, 2] = float("nan")
+    col = torch.arange(300, dtype=torch.int32, device=DEVICE)
+    out, tied = segment_max.maximum(x, torch.tensor([0, 300], device=DEVICE), col, True)
+    assert out[0, 2].isnan()
+    others = [0, 1, 3, 4]
+    assert torch.equal(out[0, others], x.amax(0)[others])
+    assert torch.equal(tied[0, others], torch.ones(4, dtype=torch.int32, device=DEVICE))
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_what_is_known_stands_behind_what_is_aggregated(by_id):
+    x, known = normal(9, 20), normal(9 if by_id else 2, 20, seed=1)
+    rowptr = torch.tensor([0, 2, 3, 3], device=DEVICE)
+    col = torch.tensor([4, 5, 8], dtype=torch.int32, device=DEVICE)
+    ids = torch.tensor([3, 1, 0, 7, 2], device=DEVICE) if by_id else None
+    both = segment.aggregate(x, rowptr, col, True, torch.float32, True, ids, known)
+    expected = torch.stack([(x[4] + x[5]) / 2, x[8], torch.zeros_like(x[0])])
+    expected = torch.cat([expected, known[[7, 2]] if by_id else known])
+    aggregated, root = both.split(both.shape[1] // 2, 1)
+    torch.testing.assert_close(aggregated[:, :20], expected)
+    torch.testing.assert_close(root[:, :20], x[ids] if by_id else x[:5])
+    assert not aggregated[:, 20:].any() and not root[:, 20:].any()
 
 
 @some
@@ -173,10 +201,10 @@ def test_a_later_layer_reads_the_edges_of_an_earlier_one(graph, kind, share):
 
     def gradient(edges):
         if kind == "mean":
-            return segment.gradient(upstream[:, :f], upstream[:, 8 : 8 + f], *edges, rowptr)
-        out, tied = segment_max.maximum(x, own, col[: int(own[-1])])
+            return segment.gradient(upstream[:, :f], upstream[:, 8 : 8 + f], *edges, rowptr, 0)
+        out, tied = segment_max.maximum(x, own, col[: int(own[-1])], True)
         halves = upstream[:, :f].contiguous(), upstream[:, 8 : 8 + f].contiguous()
-        return segment_max.gradient(x, out, tied, *halves, *edges)
+        return segment_max.gradient(x, out, tied, *halves, *edges, 0)
 
     assert torch.equal(gradient(of_all), gradient(of_own))
 
@@ -310,7 +338,7 @@ def test_a_step_is_that_of_the_plain_path(model, options, dtype, bound, last_hop
     if last_hop == "known" and not reads:
         pytest.skip(f"{model} samples its last hop")
     torch.manual_seed(0)
-    monkeypatch.setattr(operations, "_device_types", {DEVICE.type})
+    monkeypatch.setattr(operations, "device_types", {DEVICE.type})
     rng = np.random.default_rng(0)
     colptr = torch.arange(0, 8_001, 20, device=DEVICE)
     row = torch.from_numpy(rng.integers(0, 400, 8_000).astype(np.int32)).to(DEVICE)
@@ -336,7 +364,7 @@ def test_a_step_is_that_of_the_plain_path(model, options, dtype, bound, last_hop
         return [logits.detach(), *(p.grad.clone() for p in network.parameters())]
 
     got, again = step(network), step(network)
-    operations._device_types.clear()
+    operations.device_types.clear()
     exact = Network(model, [20, 32, 32, 5], dropout=0.5, options=options).to(DEVICE)
     exact.load_state_dict(network.state_dict())
     assert all(map(torch.equal, got, again))

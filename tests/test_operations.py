@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from sagebench import operations
 from sagebench.estimate.sample import record_sample
-from sagebench.operations import Cost, choose_kernels, kernels_chosen, runs_kernels
+from sagebench.kernels import choice
+from sagebench.kernels.choice import choose_kernels, kernels_chosen
+from sagebench.operations import Cost, runs_kernels
 
 triton = pytest.importorskip("triton", exc_type=ImportError)
 
@@ -32,13 +33,21 @@ def test_plain_stays_plain():
     [
         (torch, "__version__", "2.5.1+cu124", "torch 2.5.1+cu124 is older than 2.6"),
         (triton, "__version__", "3.1.0", "triton 3.1.0 is older than 3.2"),
-        (operations, "find_spec", lambda _: None, "no triton"),
     ],
 )
 def test_what_lacks_is_said(monkeypatch, module, name, value, why):
     monkeypatch.setattr(module, name, value)
     assert choose_kernels("auto", "meta") == f"plain: {why}"
     assert not runs_kernels(torch.device("meta"))
+
+
+def test_a_broken_triton_is_none(monkeypatch):
+    def broken(_):
+        raise OSError("libtriton.so: cannot open")
+
+    monkeypatch.setattr(choice, "import_module", broken)
+    why = "no triton (OSError('libtriton.so: cannot open'))"
+    assert choose_kernels("auto", "meta") == f"plain: {why}"
 
 
 def test_a_cpu_has_none():
@@ -56,10 +65,10 @@ def test_a_recorded_sample_is_of_its_sizes():
     sizes = [100, 1_000, 8_000], [1_100, 9_900]
     small, large = (
         record_sample([11, 10], 20_000, *([times * n for n in per_hop] for per_hop in sizes),
-                      relabel_last=True)
+                      relabel_last=True).costs
         for times in (1, 2)
     )  # fmt: skip
     assert Cost.sum(small.values()).launches == Cost.sum(large.values()).launches > 10
     assert small["sample_expand"].launches == 2
     assert 1.5 < large["cat"].moved_bytes / small["cat"].moved_bytes < 2.1
-    assert record_sample([-1, 10], 20_000, *sizes, relabel_last=True) == {}
+    assert record_sample([-1, 10], 20_000, *sizes, relabel_last=True) is None

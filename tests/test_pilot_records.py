@@ -68,7 +68,7 @@ SAME_STEP = {
     "profile_steps",
 }  # fmt: skip
 SAME_EVALUATION = SAME_STEP - {"validation", "sampled_test_nodes"} | {
-    "dropout", "batch_size", "accumulation", "optimizer", "precision", "compile",
+    "dropout", "batch_size", "accumulation", "optimizer", "compile",
 }  # fmt: skip
 
 

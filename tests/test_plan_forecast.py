@@ -257,6 +257,14 @@ def test_outcomes_of_the_same_configuration_take_over(tmp_path):
     assert found.low_s < 123.0 < found.high_s
 
 
+def test_outcomes_from_before_there_were_kernels_say_nothing(tmp_path):
+    study = predicted(tmp_path)
+    first, *_ = [k for k, r in study.requests.items() if r.trial.asks_for_kernels]
+    twin = replace(study.requests[first].trial, seed=77, epochs=9)
+    finish(study, None, trial=twin, epoch_s=123.0, kernels_used=None)
+    assert str(Forecaster(study).of(study.requests[first]).time.basis) == "a model's"
+
+
 @pytest.mark.parametrize("piloted", [False, True])
 def test_outcomes_correct_what_is_alike_and_never_speak_for_themselves(tmp_path, piloted):
     study = predicted(tmp_path)

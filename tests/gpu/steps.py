@@ -47,6 +47,7 @@ from sagebench.files import read_json, write_json  # noqa: E402
 from sagebench.graph.checks import SPLITS  # noqa: E402
 from sagebench.graph.store import MANIFEST, GraphStore  # noqa: E402
 from sagebench.grid.trial import Trial  # noqa: E402
+from sagebench.kernels.choice import choose_kernels, kernels_chosen, missing  # noqa: E402
 from sagebench.kernels.fused import norm_relu_dropout  # noqa: E402
 from sagebench.kernels.segment import (  # noqa: E402
     aggregate_beside_root,
@@ -210,9 +211,9 @@ def copy_gb_per_s(given: Given) -> float:
 @contextlib.contextmanager
 def chosen(way: str, given: Given) -> Iterator[None]:
     """`kernels`: on a CPU too, in Triton's interpreter. Any other way: the plain path."""
-    with operations.kernels_chosen(AUTO if way == "kernels" else PLAIN, given.device):
+    with kernels_chosen(AUTO if way == "kernels" else PLAIN, given.device):
         if way == "kernels":
-            operations._device_types.add(given.device)
+            operations.device_types.add(given.device)
         yield
 
 
@@ -237,7 +238,7 @@ def kernels(given: Given) -> dict[str, Any]:
     bytes and launches: those that the first way of a row declares, as if no cache held any of it:
     a share of a copy's bandwidth may be more than 1.
     """
-    if why := operations.missing():
+    if why := missing():
         return {"left_out": why, "failed": ["kernels"] * given.on_gpu}
     if not given.on_gpu:
         sys.path.append(str(ROOT / "tests"))
@@ -256,7 +257,10 @@ def kernels(given: Given) -> dict[str, Any]:
                     if "bytes" not in row:
                         with Recorder() as recorder:
                             work()
-                        row |= {"bytes": recorder.bytes_moved, "launches": recorder.operations}
+                        row |= {
+                            "bytes": recorder.cost.moved_bytes,
+                            "launches": recorder.cost.launches,
+                        }
                     s = seconds_of(work, given, queued=name not in WITH_THE_HOST)
                 gb_per_s = row["bytes"] / s / 1e9
                 row[way] = {
@@ -351,7 +355,7 @@ def make_trainer(given: Given, trial: Trial) -> Trainer:
     device = torch.device(given.device, 0 if given.on_gpu else None)
     torch.set_num_threads(trial.threads_per_rank)
     set_precision(trial, device)
-    operations.choose_kernels(trial.kernels, device.type)
+    choose_kernels(AUTO if trial.asks_for_kernels else PLAIN, device.type)
     torch.manual_seed(trial.seed)
     store = GraphStore.open(given.store)
     engine = make_engine(trial, store, device)
@@ -460,7 +464,7 @@ def profile_of(given: Given, name: str, trainer: Trainer, copied: float) -> dict
     gb_per_s = moved / found["steps"]["ms"] / 1e6
     found["bandwidth"] = {
         "step_bytes": round(moved),
-        "launches": recorder.operations / len(batches[10:]),
+        "launches": recorder.cost.launches / len(batches[10:]),
         "gb_per_s": round(gb_per_s),
         "share_of_copy": round(gb_per_s / copied, 3),
     }

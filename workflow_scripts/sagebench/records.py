@@ -220,9 +220,9 @@ class Measured(FromJson):
     """Measurements of a trial; None if an early end left it unmeasured.
 
     kernels_used: the Triton kernels' version, or plain and why. placement: where graph and features
-    were kept. last_hop: `sampled`, or `table` where every
-    neighbor of the last hop came from a table of aggregated features. phases: median seconds,
-    overlap off, mean of the ranks. energy: nvml_j. ranks: process, device, memory and host of each.
+    were kept. last_hop: `sampled`, or `table` where every neighbor of the last hop came from a
+    table of aggregated features. phases: median seconds, overlap off, mean of the ranks. energy:
+    nvml_j. ranks: process, device, memory and host of each.
     """
 
     store: StoreFacts | None = None

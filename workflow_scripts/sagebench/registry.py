@@ -81,6 +81,7 @@ class Declared(TypedDict, total=False):
     PLACEMENTS: Collection[str]
     LOADS: str
     READS_TABLE: bool
+    HAS_KERNELS: bool
     GIVES: str
     LAW: str
     KEYED: bool

@@ -146,6 +146,7 @@ class Bench:
             "fanout": list(fanout),
             "threads_per_rank": self.threads,
             "device": self.device,
+            "kernels": "plain" if engine in PEERS else "auto",
             "machine": "bench",
         }
 

@@ -32,9 +32,10 @@ from sagebench.estimate.step import StepRecorder
 from sagebench.graph.store import GraphStore
 from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Trial
+from sagebench.kernels.choice import missing
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.memory import PeakMemory
-from sagebench.operations import Cost, missing
+from sagebench.operations import Cost
 from sagebench.sampling.order import MicroBatch, SeedOrder, sample_key
 from sagebench.sampling.uniform import Sampler as CpuSampler
 from sagebench.training.distributed import RankEnvironment
@@ -208,10 +209,10 @@ def launches(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
     )
     sizes = sampled.nodes_per_hop, sampled.edges_per_hop
     sample = record_sample(trial.fanout, graph.num_nodes, *sizes, relabel_last=False)
-    if not sample:
+    if sample is None:
         raise UserError(f"a GPU's kernels cannot be recorded here: {missing()}")
     step = StepRecorder(trial, graph, "device").record(*sizes).costs
-    whole = Cost.sum([*sample.values(), *step.values()])
+    whole = Cost.sum([*sample.costs.values(), *step.values()])
     return {
         "launches": whole.launches,
         "bytes": whole.moved_bytes,
@@ -219,7 +220,7 @@ def launches(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
         "edges_per_hop": sampled.edges_per_hop,
         "by_operation": {
             part: {name: cost._asdict() for name, cost in found.items() if any(cost)}
-            for part, found in (("sample", sample), ("step", step))
+            for part, found in (("sample", sample.costs), ("step", step))
         },
     }
 

@@ -59,14 +59,15 @@ def build_table(store: GraphStore, aggregator: str) -> Iterator[float]:
 def open_table(store: GraphStore, aggregator: str) -> NDArray[np.float32]:
     """The table, memory-mapped. Raises UserError where there is none of this very store."""
     manifest = Path(table_manifest(str(store.path), aggregator))
-    found = read_object(manifest)
-    if found is None or found.get("store") != store.checksum:
-        lacks = "is not there" if found is None else "was made of another graph"
+    path, found = manifest.with_suffix(".npy"), read_object(manifest)
+    if found is None or not path.exists() or found.get("store") != store.checksum:
+        there = found is not None and path.exists()
+        lacks = "was made of another graph" if there else "is not there"
         raise UserError(
             f"the table of aggregated features {manifest} {lacks}: make it with build_table.py "
             f"--store {store.path} --aggregator {aggregator}"
         )
-    return np.load(manifest.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def pieces_of(colptr: NDArray[np.int64], edges: int) -> Iterator[tuple[int, int]]:

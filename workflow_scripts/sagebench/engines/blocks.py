@@ -34,6 +34,7 @@ TAKES = ["blocks"]
 PLACEMENTS = ["auto", "device", "host"]
 LOADS = "threads"
 READS_TABLE = True
+HAS_KERNELS = True
 
 
 class Engine(base.Engine[tuple[MicroBatch, Blocks]]):

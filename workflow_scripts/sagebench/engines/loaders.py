@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
@@ -30,6 +30,7 @@ RESERVE_BYTES = 4 * GIB
 """left for weights, the sampler's scratch, the batches ahead and a step's activations ..."""
 RESERVE_SHARE = 0.5
 """... and no more than this share of what is available"""
+ROWS_A_COPY = 1 << 20
 Inputs = tuple[Tensor, Blocks, bool, Tensor | None, Tensor | None]
 """arguments of the forward pass of `Network`"""
 Item = TypeVar("Item")
@@ -71,16 +72,20 @@ def choose_placement(trial: Trial, store: GraphStore, available_bytes: int | Non
     fits there beside the reserve, and `mapped` where there is no device (available_bytes None)."""
     wanted, graph_bytes = trial.placement, store.colptr.nbytes + store.row.nbytes
     tables = 2 if table_aggregator(trial) else 1
-    features_bytes = store.features.nbytes * tables * compute_dtype(trial).itemsize // 4
+
+    def features_bytes(placement: str) -> int:
+        return store.features.nbytes * tables * features_dtype(trial, placement).itemsize // 4
+
     if wanted != "auto":
         chosen = wanted
     elif available_bytes is None:
         chosen = "mapped"
     else:
         reserve = min(RESERVE_BYTES, RESERVE_SHARE * available_bytes)
-        chosen = "device" if graph_bytes + features_bytes + reserve <= available_bytes else "host"
+        resident = graph_bytes + features_bytes("device")
+        chosen = "device" if resident + reserve <= available_bytes else "host"
     dtype = str(features_dtype(trial, chosen)).removeprefix("torch.")
-    return Placement(chosen, dtype, graph_bytes, features_bytes, available_bytes)
+    return Placement(chosen, dtype, graph_bytes, features_bytes(chosen), available_bytes)
 
 
 def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int | None:
@@ -96,7 +101,8 @@ def available_bytes(device: torch.device, memory_limit_gib: float | None) -> int
 def features_dtype(trial: Trial, placement: str) -> torch.dtype:
     """dtype in which a placement keeps the features: on a device that of the arithmetic, which in
     bf16 takes half the memory and traffic; evaluation reads the same, and computes in float32."""
-    return compute_dtype(trial) if placement == "device" else torch.float32
+    resident = placement == "device" and trial.samples_where_placed
+    return compute_dtype(trial) if resident else torch.float32
 
 
 def gathers(trial: Trial, placement: str) -> bool:
@@ -110,9 +116,9 @@ class Loader:
 
     colptr, row, features: the store's, where they are kept: on the device with placement `device`,
     the features there of `features_dtype`; else memory-mapped where they lie, without a copy.
-    degrees: float32 in-degrees [N] there, for a
-    model that needs them. table: of aggregated features, kept as they are, where the last hop is
-    read from one. Any number of threads may sample.
+    degrees: float32 in-degrees [N] there, for a model that needs them. table: of aggregated
+    features, kept as they are, where the last hop is read from one. Any number of threads may
+    sample.
     """
 
     def __init__(
@@ -126,11 +132,11 @@ class Loader:
         home = device if resident else torch.device("cpu")
         dtype = features_dtype(trial, placement)
         self.colptr, self.row = (torch_view(array).to(home) for array in (store.colptr, store.row))
-        self.features = torch_view(store.features).to(home, dtype)
+        self.features = kept(store.features, home, dtype)
         aggregator = table_aggregator(trial)
         self.table: Tensor | None = None
         if aggregator is not None:
-            self.table = torch_view(open_table(store, aggregator)).to(home, dtype)
+            self.table = kept(open_table(store, aggregator), home, dtype)
         needs_degrees = layer_class(trial.model).needs_degrees
         self.degrees = self.colptr.diff().float() if needs_degrees else None
         self._pinned = PinnedBuffers() if placement == "host" and device.type == "cuda" else None
@@ -158,10 +164,10 @@ class Loader:
         """The arguments of the network's forward pass, on the device."""
         if not self.gathers:
             return self.features, blocks, False, None, self.table
-        known = None
+        wanted = [(self.features, blocks.node_ids)]
         if self.table is not None:
-            known = self._rows_of(self.table, blocks.node_ids[len(blocks.rowptr) - 1 :])
-        features = self._rows_of(self.features, blocks.node_ids)
+            wanted.append((self.table, blocks.node_ids[len(blocks.rowptr) - 1 :]))
+        features, *known = self._rows_of(wanted)
         # The model reads local numbers alone: global ones of the sources need not travel.
         gathered = blocks._replace(neighbors=blocks.neighbors[:0])
         degrees = None if self.degrees is None else self.degrees[blocks.node_ids]
@@ -169,17 +175,33 @@ class Loader:
             gathered = gathered.pin_memory().to(self.device)
             if degrees is not None:
                 degrees = degrees.pin_memory().to(self.device, non_blocking=True)
-        return features, gathered, True, degrees, known
+        return features, gathered, True, degrees, known[0] if known else None
 
-    def _rows_of(self, table: Tensor, ids: Tensor) -> Tensor:
-        """Some rows of a matrix that is kept here, on the device."""
+    def _rows_of(self, wanted: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Some rows of matrices that are kept here, on the device."""
         if self._pinned is None:
-            return table[ids]
-        buffer = self._pinned.take((len(ids), table.shape[1]), table.dtype)
-        torch.index_select(table, 0, ids, out=buffer)
-        rows = buffer.to(self.device, non_blocking=True)
-        self._pinned.give_back(buffer)
-        return rows
+            return [matrix[ids] for matrix, ids in wanted]
+        buffers, found = [], []
+        for matrix, ids in wanted:
+            buffer = self._pinned.take((len(ids), matrix.shape[1]), matrix.dtype)
+            torch.index_select(matrix, 0, ids, out=buffer)
+            found.append(buffer.to(self.device, non_blocking=True))
+            buffers.append(buffer)
+        for buffer in buffers:  # only now: a buffer that is taken again is waited for
+            self._pinned.give_back(buffer)
+        return found
+
+
+def kept(array: np.ndarray, home: torch.device, dtype: torch.dtype) -> Tensor:
+    """The array on a device: itself where nothing changes, else copied piece by piece, for torch
+    casts all that it is given on the host first."""
+    view = torch_view(array)
+    if home.type == "cpu" and dtype == view.dtype:
+        return view
+    found = torch.empty(view.shape, dtype=dtype, device=home)
+    for piece, there in zip(view.split(ROWS_A_COPY), found.split(ROWS_A_COPY), strict=True):
+        there.copy_(piece)
+    return found
 
 
 class PinnedBuffers:

@@ -37,8 +37,8 @@ UNLIKELY = 0.05
 FITS, TIGHT, NO_FIT = "fits", "tight", "will not fit"
 FLOAT, ID = 4, 8
 """bytes of a value, and of a node's id"""
-SAMPLER_NODE_BYTES = 14
-"""that a device's sampler keeps of every node of the graph"""
+SAMPLER_NODE_BYTES, KERNEL_SAMPLER_NODE_BYTES = 14, 5
+"""that a device's sampler keeps of every node of the graph; without kernels and with them"""
 SAMPLER_SCRATCH_NODE_BYTES, SAMPLER_DRAW_BYTES = 20, 36
 """what it takes meanwhile: of a node of the graph, or of a draw"""
 DRAWS_A_STEP = 1 << 23  # of sagebench.sampling.tensor, which takes torch to import
@@ -89,7 +89,7 @@ def card_memory(
     parts = {
         "step": live,
         **resident(trial, cost, graph),
-        "sampling": sampler_bytes(trial, sample, graph, cost.placement),
+        "sampling": sampler_bytes(trial, sample, graph, cost),
         "samples": batches * cost.typical_beside_bytes + largest_z * batches_std,
     }
     holds, needs = (size / max(cost.live_bytes, 1) for size in (cost.held_bytes, cost.needed_bytes))
@@ -140,14 +140,17 @@ def resident(trial: Trial, cost: StepCost, graph: GraphFacts) -> dict[str, int]:
     if cost.placement == "device":
         samplers = trial.sampling_workers + 1
         held["graph and features"] = graph.index_bytes + resident_features_bytes(trial, graph)
-        held["samplers"] = SAMPLER_NODE_BYTES * graph.num_nodes * samplers
+        node_bytes = KERNEL_SAMPLER_NODE_BYTES if cost.sampler_operations else SAMPLER_NODE_BYTES
+        held["samplers"] = node_bytes * graph.num_nodes * samplers
     return held
 
 
-def sampler_bytes(trial: Trial, sample: Sample, graph: GraphFacts, placement: str) -> float:
+def sampler_bytes(trial: Trial, sample: Sample, graph: GraphFacts, cost: StepCost) -> float:
     """Scratch memory of the device's samplers while they run."""
-    if placement != "device" or not trial.sampling_workers:
+    if cost.placement != "device" or not trial.sampling_workers:
         return 0.0
+    if cost.sampler_operations:
+        return trial.sampling_workers * cost.sampler_scratch_bytes
     nodes = [spread.full_mean for spread in sample.nodes_per_hop]
     draws = max(count * max(k, 0) for count, k in zip(nodes, trial.fanout, strict=False))
     return trial.sampling_workers * max(

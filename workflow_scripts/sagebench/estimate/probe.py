@@ -130,6 +130,7 @@ class StepCost(FromJson):
     typical_beside_bytes: int
     sampler_operations: int = 0
     sampler_bytes: int = 0
+    sampler_scratch_bytes: int = 0
 
 
 @dataclass

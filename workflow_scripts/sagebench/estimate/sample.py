@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from sagebench.estimate.trace import Recorder
-from sagebench.operations import AUTO, Cost, kernels_chosen
+from sagebench.estimate.trace import Recorder, tensors_in
+from sagebench.kernels.choice import kernels_chosen
+from sagebench.operations import AUTO, Cost, size_bytes
 from sagebench.sampling.device.by_source import by_source
-from sagebench.sampling.device.uniform import Sampler
+from sagebench.sampling.device.uniform import Sampler, without_empty_hops
 
 META = torch.device("meta")
+
+
+class RecordedSample(NamedTuple):
+    """costs: by operation. scratch_bytes: taken at its peak beside the sample itself."""
+
+    costs: dict[str, Cost]
+    scratch_bytes: int
 
 
 def record_sample(
@@ -23,12 +32,16 @@ def record_sample(
     edges_per_hop: Sequence[int],
     *,
     relabel_last: bool,
-) -> dict[str, Cost]:
-    """What the sampler `uniform` does on a GPU, by operation, for a sample of so many nodes (of the
-    hops 0 to L) and edges (1 to L) in a graph of num_nodes; nothing where no kernels draw it."""
+) -> RecordedSample | None:
+    """What the sampler `uniform` does on a GPU for a sample of so many nodes (of the hops 0 to L)
+    and edges (1 to L) in a graph of num_nodes; None where no kernels draw it."""
     with kernels_chosen(AUTO, "meta"):
         if not Sampler.groups_by_source(fanout, META):
-            return {}
+            return None
+        drawn = without_empty_hops(fanout)
+        relabel_last = relabel_last or len(drawn) < len(fanout)
+        hops = len(drawn)
+        nodes_per_hop, edges_per_hop = nodes_per_hop[: hops + 1], edges_per_hop[:hops]
         from sagebench.sampling.device.kernels import KernelSampler
 
         numbered = nodes_per_hop if relabel_last else [*nodes_per_hop[:-1], 0]
@@ -42,6 +55,8 @@ def record_sample(
         sampler = OfSizes(colptr, torch.empty(0, dtype=torch.int32, device=META))
         seeds = np.arange(nodes_per_hop[0])
         with Recorder() as recorder:
-            blocks, owner = sampler.sample(seeds, fanout, 0, relabel_last=relabel_last)
-            by_source(blocks.cols, owner, len(blocks.node_ids))
-    return recorder.costs
+            blocks, owner = sampler.sample(seeds, drawn, 0, relabel_last=relabel_last)
+            grouped = by_source(blocks.cols, owner, len(blocks.node_ids))
+    made = tensors_in((blocks, grouped))
+    scratch_bytes = recorder.trace.peak_bytes - size_bytes(*made)
+    return RecordedSample(recorder.costs, max(0, scratch_bytes))

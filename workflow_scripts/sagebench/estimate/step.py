@@ -18,11 +18,12 @@ from sagebench.engines.loaders import gathers
 from sagebench.estimate.allocator import CudaAllocator, RecordedStep, replay
 from sagebench.estimate.memory import expected_maximum
 from sagebench.estimate.probe import GraphFacts, Sample, Spread, StepCost
-from sagebench.estimate.sample import record_sample
+from sagebench.estimate.sample import RecordedSample, record_sample
 from sagebench.estimate.trace import Recorder, tensors_in
 from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Trial
-from sagebench.operations import PLAIN, Cost, kernels_chosen
+from sagebench.kernels.choice import kernels_chosen
+from sagebench.operations import AUTO, PLAIN, Cost
 from sagebench.pilot.records import deciding_values
 from sagebench.training.trainer import LossModule
 
@@ -94,7 +95,7 @@ class StepRecorder:
 
     def _kernels(self) -> AbstractContextManager[None]:
         """As the trial's own process chooses."""
-        return kernels_chosen(self.trial.kernels if self.trial.device == "cuda" else PLAIN, "meta")
+        return kernels_chosen(AUTO if self.trial.asks_for_kernels else PLAIN, "meta")
 
     def _step(self, batch: Batch) -> None:
         """One Trainer.micro_step, with gradients still None."""
@@ -137,7 +138,8 @@ def step_cost(
     largest_z = max(expected_maximum(micro_batches), 0.0)
     typical, largest = (recorder.record(*sizes_at(sample, graph, z)) for z in (0.0, largest_z))
 
-    drawn = drawn_by_kernels(trial, sample, graph) if placement == "device" else Cost(0, 0)
+    drawn = drawn_by_kernels(trial, sample, graph) if placement == "device" else None
+    drawing = Cost.sum(drawn.costs.values() if drawn else [])
 
     def live(step: RecordedStep) -> int:
         return step.trace.peak_bytes if beside else step.peak_bytes
@@ -169,23 +171,22 @@ def step_cost(
         needed_bytes=round(fmean(needs)),
         beside_bytes=sum(largest.batch_bytes) if beside else 0,
         typical_beside_bytes=sum(typical.batch_bytes) if beside else 0,
-        sampler_operations=drawn.launches,
-        sampler_bytes=drawn.moved_bytes,
+        sampler_operations=drawing.launches,
+        sampler_bytes=drawing.moved_bytes,
+        sampler_scratch_bytes=drawn.scratch_bytes if drawn else 0,
     )
 
 
-def drawn_by_kernels(trial: Trial, sample: Sample, graph: GraphFacts) -> Cost:
-    """Of a mean sample that a GPU's kernels draw; nothing where the trial's is drawn otherwise."""
-    if trial.device != "cuda" or trial.kernels == PLAIN or trial.sampler != "uniform":
-        return Cost(0, 0)
+def drawn_by_kernels(trial: Trial, sample: Sample, graph: GraphFacts) -> RecordedSample | None:
+    """A mean sample that a GPU's kernels draw; None where the trial's is drawn otherwise."""
+    if not trial.asks_for_kernels or trial.sampler != "uniform":
+        return None
     relabel_last = gathers(trial, "device")
     fanout: Sequence[int] = trial.fanout
     if table_aggregator(trial):
         fanout, relabel_last = fanout[:-1], True
     nodes, edges = sizes_at(sample, graph, 0.0)
     hops = len(fanout)
-    return Cost.sum(
-        record_sample(
-            fanout, graph.num_nodes, nodes[: hops + 1], edges[:hops], relabel_last=relabel_last
-        ).values()
+    return record_sample(
+        fanout, graph.num_nodes, nodes[: hops + 1], edges[:hops], relabel_last=relabel_last
     )

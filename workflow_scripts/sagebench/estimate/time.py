@@ -17,6 +17,7 @@ from sagebench.estimate import cards
 from sagebench.estimate.cards import GB, OPERATION_S, Card
 from sagebench.estimate.memory import FLOAT, NINE_OF_TEN
 from sagebench.estimate.probe import GraphFacts, Sample, StepCost
+from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Trial
 from sagebench.pilot.records import Pilot
 from sagebench.records import Outcome
@@ -94,7 +95,11 @@ def roofline(
     step_s = card.device_s(cost.flops, cost.bytes_moved, trial.precision)
     if step_s is None:
         return None
-    edges = sample.edges.mean
+    edges, gathered = sample.edges.mean, sample.nodes.mean
+    if table_aggregator(trial):  # the last hop is not sampled; its frontier reads two rows a node
+        nodes_per_hop = [spread.mean for spread in sample.nodes_per_hop]
+        edges -= sample.edges_per_hop[-1].mean
+        gathered += nodes_per_hop[-2] - nodes_per_hop[-1]
     step_s = max(step_s, cost.operations * OPERATION_S)
     if cost.placement == "device":  # the same GPU does both
         moved, operations = float(cost.sampler_bytes), float(cost.sampler_operations)
@@ -105,7 +110,7 @@ def roofline(
             operations = SAMPLER_OPERATIONS_A_HOP * trial.layers + SAMPLER_OPERATIONS_A_DRAW * draws
         micro_s = step_s + max(card.moving_s(moved), operations * OPERATION_S)
     else:
-        gathered_bytes = FLOAT * graph.num_features * sample.nodes.mean
+        gathered_bytes = FLOAT * graph.num_features * gathered
         sampling_s = edges / cards.SAMPLED_EDGES_PER_S + gathered_bytes / (GB * 5)
         copy_s = sum(cost.batch_bytes) / (card.pcie_gb_per_s * GB)
         micro_s, workers = step_s + copy_s, trial.sampling_workers

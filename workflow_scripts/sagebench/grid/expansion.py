@@ -218,7 +218,8 @@ def _wrong(
             "precision",
             f"fp32 or bf16: tf32 is a GPU's, and {site.machine} computes on its CPU",
         )
-    if values["compile"] and values["kernels"] != "plain" and site.device == "cuda":
+    has_kernels = registry.declared("engine", values["engine"]).get("HAS_KERNELS", False)
+    if values["compile"] and has_kernels and values["kernels"] == "auto" and site.device == "cuda":
         yield "kernels", "plain: with compile: true torch makes the kernels"
     if not fits(ranks, site):
         yield "ranks", fitting(ranks, site)

@@ -138,6 +138,13 @@ class Trial:
         return registry.declared("engine", self.engine)["LOADS"] == "threads"
 
     @property
+    def asks_for_kernels(self) -> bool:
+        """Whether it is to run a GPU's kernels, where there are any."""
+        if self.device != "cuda" or self.kernels != "auto" or not self.in_minibatches:
+            return False
+        return registry.declared("engine", self.engine).get("HAS_KERNELS", False)
+
+    @property
     def id(self) -> str:
         """Readable values and 10 hex digits of the hash that makes it unique, [A-Za-z0-9._-]+."""
         return f"{self.readable}-{digest(self.identity(), 10)}"

@@ -76,26 +76,17 @@ def aggregate_beside_root(
     """[aggregated, root] in one matrix of `dtype`, for one product: of a sum or a mean, where
     there are kernels. Each half is padded with zeros to a multiple of 8 columns.
 
-    ids: int64 [n], the rows of x that are the destinations; None: x's first. known: [k, F], what
-    the last k of them aggregate, those of rowptr being the others. by_source: as for
+    ids, known: as Edges.root_ids and .known, of an x that needs no gradient. by_source: as for
     `aggregate_with_root`.
     """
     from sagebench.kernels.gpu.autograd import AggregateBesideRoot
     from sagebench.kernels.gpu.segment import aggregate
 
     if x.requires_grad and torch.is_grad_enabled():
+        assert ids is None and known is None and dtype == x.dtype
         by_source = by_source or _by_source(rowptr, col, len(x))
         return AggregateBesideRoot.apply(x, rowptr, col, mean, by_source)
-    rows = len(rowptr) - 1
-    sampled_ids = None if ids is None else ids[:rows]
-    both = aggregate(x, rowptr, col, mean, dtype, True, sampled_ids)
-    if known is None:
-        return both
-    root = x[rows : rows + len(known)] if ids is None else x[ids[rows:]]
-    halves = both.new_zeros(len(known), 2, both.shape[1] // 2)
-    halves[:, 0, : x.shape[1]] = known
-    halves[:, 1, : x.shape[1]] = root
-    return torch.cat([both, halves.flatten(1)])
+    return aggregate(x, rowptr, col, mean, dtype, True, ids, known)
 
 
 def side_by_side(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
@@ -136,8 +127,8 @@ def _forward(x: Tensor, rowptr: Tensor, col: Tensor, aggregator: str) -> Tensor:
         from sagebench.kernels.gpu import segment, segment_max
 
         if aggregator == "max":
-            return segment_max.maximum(x, rowptr, col)[0]
-        return segment.aggregate(x, rowptr, col, aggregator == "mean", x.dtype, False, None)
+            return segment_max.maximum(x, rowptr, col, False)[0]
+        return segment.aggregate(x, rowptr, col, aggregator == "mean", x.dtype, False, None, None)
     if aggregator != "max":
         return bag(x, rowptr, col, aggregator)
     if not _has_kernel(x):

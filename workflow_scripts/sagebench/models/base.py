@@ -32,9 +32,9 @@ class Edges(NamedTuple):
     rowptr: int [rows + 1] from 0. col: int [E], rows of the layer's input. degrees, row_degrees:
     float32 in-degrees in the whole graph of the input's rows and of the destinations; None unless
     the layer `needs_degrees`. root_ids: int64 [rows], rows of the input that are the destinations;
-    None: its first. known: [n, in_channels], what the destinations behind those of rowptr
-    aggregate. by_source: the edges grouped by source, colptr and destinations, those of an earlier
-    layer's block among them.
+    None: its first. known: what the destinations behind those of rowptr aggregate: with root_ids
+    the rows of these, otherwise all of it in turn. by_source: the edges grouped by source, colptr
+    and destinations, those of an earlier layer's block among them.
     """
 
     rowptr: Tensor
@@ -104,7 +104,9 @@ class Layer(nn.Module, ABC):
             return self.update_beside(both, x.shape[1])
         reduced, root = aggregate_with_root(x, *sums, self.aggregator, edges.by_source)
         if edges.known is not None:
-            reduced = torch.cat([reduced, edges.known])
+            behind = slice(len(reduced), None)
+            mine = slice(None) if edges.root_ids is None else edges.root_ids[behind]
+            reduced = torch.cat([reduced, edges.known[mine]])
             root = x[: len(reduced)]
         if edges.root_ids is not None:
             root = x[edges.root_ids]
@@ -183,16 +185,13 @@ class Network(Stack):
         for k, conv in enumerate(self.convs, start=1):
             rows = blocks.destinations(k)
             whole = k == 1 and not gathered
-            of_layer = known if k == 1 else None
-            if of_layer is not None and whole:
-                of_layer = of_layer[blocks.node_ids[len(blocks.rowptr) - 1 :]]
             edges = Edges(
                 blocks.rowptr[: rows + 1],
                 blocks.neighbors if whole else blocks.cols[: blocks.edges(k)],
                 degrees if degrees is None else degrees[: blocks.sources(k)],
                 degrees if degrees is None else degrees[:rows],
                 blocks.node_ids[:rows] if whole else None,
-                of_layer,
+                known if k == 1 else None,
                 blocks.by_source_of(k),
             )
             h = conv(h, edges)

@@ -20,7 +20,7 @@ from sagebench.grid.expansion import Study
 from sagebench.grid.freeze import manifest_path
 from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import FIELD_NAMES, Trial, digest
-from sagebench.records import FromJson, PeakBytes, Reason, Status
+from sagebench.records import FromJson, Outcome, PeakBytes, Reason, Status
 
 FORMAT = 1
 STATUSES = (Status.COMPLETED, Status.OUT_OF_MEMORY)
@@ -130,7 +130,7 @@ CHANGES: Mapping[str, tuple[int, Any]] = {
     "validation": (EVALUATION | EPOCH, "full"),
     "phase_window_steps": (0, 0),
     "seed": (0, 0),
-    "precision": (STEP | TRAINING, "fp32"),  # evaluation is float32
+    "precision": (MEASURED, None),  # evaluation is float32, but of features that may be bf16
     "device": (MEASURED, None),
     "machine": (MEASURED, None),
     "memory_limit_gib": (MEASURED, None),
@@ -145,7 +145,7 @@ NEVER EDIT the latter, keys are made with it. A value that is not listed changes
 WINDOW_PART = "window.json"
 EVALUATION_PART = "evaluation.json"
 """what a pilot's rank leaves in its attempt's folder: the values of a `Pilot` that it measured"""
-STEPS_OF_OLD: tuple[Any, ...] = ("sage", {}, "minibatch", "uniform", None)
+STEPS_OF_OLD: tuple[Any, ...] = ("sage", {}, "minibatch", "uniform")
 """values that all steps had before there were others"""
 
 
@@ -172,27 +172,45 @@ def evaluation_key(trial: Trial, store_checksum: str) -> str:
     return f"evaluation-{_digest(evaluated, store_checksum)}"
 
 
+def young_values(trial: Trial) -> dict[str, Any]:
+    """What costs depend on since it came, as if it were not there where a trial has none of it: so
+    keys are those of what is older than it."""
+    kernels = "triton" if trial.asks_for_kernels else None
+    values = {"kernels": kernels, "last_hop": table_aggregator(trial)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def is_older(trial: Trial, outcome: Outcome) -> bool:
+    """Whether an outcome of the trial is older than what the trial runs with today."""
+    young = young_values(trial)
+    return ("kernels" in young and outcome.kernels_used is None) or (
+        "last_hop" in young and outcome.last_hop is None
+    )
+
+
 def _digest(trial: Trial, store_checksum: str) -> str:
-    return digest({"trial": trial.identity(), "store": store_checksum}, 10)
+    identity = {"trial": trial.identity(), "store": store_checksum, **young_values(trial)}
+    return digest(identity, 10)
 
 
 def epoch_key(trial: Trial, store_checksum: str) -> str:
     """Digits that only trials share which differ in nothing that an epoch's time depends on."""
-    return digest([neutral(trial, EPOCH).identity(), store_checksum], 16)
+    values = [neutral(trial, EPOCH).identity(), store_checksum]
+    if young := young_values(trial):
+        values.append(young)
+    return digest(values, 16)
 
 
 def deciding_values(trial: Trial) -> dict[str, Any]:
     """Values of a trial that a recorded step depends on, as JSON has them."""
     values = trial.to_json()
     kept = {name: values[name] for name in FIELD_NAMES if CHANGES.get(name, (STEP,))[0] & STEP}
-    young = {name: kept.pop(name) for name in ("model", "options", "method", "kernels")}
+    del kept["kernels"]
+    young = {name: kept.pop(name) for name in ("model", "options", "method")}
     young["law"] = trial.law
-    young["last_hop"] = table_aggregator(trial)
-    # A GPU's steps were all recorded of plain operations before there were kernels.
-    young["kernels"] = "triton" if trial.device == "cuda" and trial.kernels == "auto" else None
     # As if they were not there: so are the steps in probes that are older than they.
     young = {name: value for name, value in young.items() if value not in STEPS_OF_OLD}
-    return {**kept, **young, "dropout": trial.dropout > 0}
+    return {**kept, **young, **young_values(trial), "dropout": trial.dropout > 0}
 
 
 def step_name(values: Mapping[str, Any], placement: str) -> str:

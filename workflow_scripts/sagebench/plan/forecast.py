@@ -38,13 +38,20 @@ from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path, prediction_path
 from sagebench.grid.site import geometry
 from sagebench.grid.trial import REGISTERED, Trial
-from sagebench.pilot.records import Pilot, epoch_key, evaluation_key, pilot_key, read_pilots
+from sagebench.pilot.records import (
+    Pilot,
+    epoch_key,
+    evaluation_key,
+    is_older,
+    pilot_key,
+    read_pilots,
+)
 from sagebench.records import Damaged, Outcome, Status, read_outcome
 from sagebench.units import GIB
 
 PREDICTION_FORMAT = 1
 
-ALIKE = ("engine", "sampler", "precision", "compile", "device", "threads_per_rank")
+ALIKE = ("engine", "sampler", "precision", "compile", "kernels", "device", "threads_per_rank")
 """what an outcome shares with a trial whose estimate it corrects"""
 
 
@@ -250,14 +257,15 @@ class Forecaster:
 def known_outcomes(results: str, without: Collection[str] = ()) -> Iterator[tuple[Trial, Outcome]]:
     """Every outcome below `results`, but those of the trials `without`, and of what is no outcome
     of a trial that is known here: to say what is wrong with it is the analysis' business. Nor those
-    of another study's plug-ins."""
+    of another study's plug-ins, or from before its trial had kernels, or a table to read."""
     known = {kind: set(map(registry.recorded, registry.names(kind))) for kind in REGISTERED}
     for path in sorted(Path(results, "trials").glob("*/outcome.json")):
         if path.parent.name not in without:
             with suppress(Damaged, ValueError, TypeError, KeyError):
                 outcome = read_outcome(path)
                 trial = Trial.from_json(outcome.trial)
-                if all(getattr(trial, kind) in known[kind] for kind in REGISTERED):
+                ours = all(getattr(trial, kind) in known[kind] for kind in REGISTERED)
+                if ours and not is_older(trial, outcome):
                     yield trial, outcome
 
 

@@ -89,6 +89,18 @@ class Blocks(NamedTuple):
             nodes_per_hop=(*self.nodes_per_hop, 0), edges_per_hop=(*self.edges_per_hop, 0)
         )
 
+    def with_empty_hops(self, hops: int) -> Blocks:
+        """The sample, whose last hop is relabelled, with so many more hops that find nothing."""
+        if not hops:
+            return self
+        none = (0,) * hops
+        rows = self.rowptr[-1:].expand(self.nodes_per_hop[-1])
+        return self._replace(
+            rowptr=torch.cat([self.rowptr, rows]),
+            nodes_per_hop=self.nodes_per_hop + none,
+            edges_per_hop=self.edges_per_hop + none,
+        )
+
     def to(self, device: torch.device) -> Blocks:
         """The same sample on `device`; copies from pinned memory do not block."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,13 +27,33 @@ class TensorSampler(ABC):
         self.colptr = colptr
         self.row = row
         self.device = colptr.device
-        self.degree = colptr.diff()
-        self.max_degree = int(self.degree.max()) if len(self.degree) else 0
-        self._known = torch.zeros(len(self.degree), dtype=torch.bool, device=self.device)
-        self._found = torch.zeros_like(self._known)
-        self._local = torch.empty(len(self.degree), dtype=torch.int32, device=self.device)
-        # Lies on the device: a Python scalar would have the host wait for the device each time.
-        self._true = torch.ones((), dtype=torch.bool, device=self.device)
+
+    # Made for the first sample: a subclass whose kernels draw all samples needs none of it.
+
+    @cached_property
+    def degree(self) -> Tensor:
+        return self.colptr.diff()
+
+    @cached_property
+    def max_degree(self) -> int:
+        return int(self.degree.max()) if len(self.degree) else 0
+
+    @cached_property
+    def _known(self) -> Tensor:
+        return torch.zeros(len(self.degree), dtype=torch.bool, device=self.device)
+
+    @cached_property
+    def _found(self) -> Tensor:
+        return torch.zeros_like(self._known)
+
+    @cached_property
+    def _local(self) -> Tensor:
+        return torch.empty(len(self.degree), dtype=torch.int32, device=self.device)
+
+    @cached_property
+    def _true(self) -> Tensor:
+        """Lies on the device: a Python scalar would have the host wait for the device each time."""
+        return torch.ones((), dtype=torch.bool, device=self.device)
 
     @classmethod
     def groups_by_source(cls, fanout: Sequence[int], device: torch.device) -> bool:

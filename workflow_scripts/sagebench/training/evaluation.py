@@ -32,7 +32,7 @@ FLOAT_BYTES = 4
 @dataclass(eq=False)
 class Evaluator:
     """Accuracy of weights on given nodes, `full` or `sampled`, in float32 whatever the trial's
-    precision.
+    precision, of the features that training reads.
 
     `full` holds two or three matrices of [N, hidden_channels], and reads graph and features where
     `loader` keeps them; the rest is bounded by a chunk. Where the matrices do not fit on the device
@@ -115,24 +115,26 @@ class Evaluator:
             return lambda first, end: conv.update(
                 *(self._rows(of, nodes[first:end]) for of in (table, h))
             )
-        if conv.aggregator is None:  # what destinations read of every node is not h itself
+        z = h
+        if conv.projects:  # what destinations read of every node is not h itself
 
             def project(first: int, end: int) -> Tensor:
                 of_rows = None if degrees is None else degrees[first:end].to(self.device)
                 return conv.project(h[first:end].to(self.device, torch.float32), of_rows)
 
             z = self._fill(len(h), project(0, 1).shape[1], home, project)
+        if conv.aggregator is None:
 
-            def projected(first: int, end: int) -> Tensor:
+            def weighed(first: int, end: int) -> Tensor:
                 ids = nodes[first:end]
                 reduced = conv.reduce(z, self._edges(ids, z.device), z[ids.to(z.device)])
                 return conv.update(reduced.to(self.device), None, projected=True)
 
-            return projected
+            return weighed
 
-        aggregated = self._aggregated(conv, h, nodes)
+        aggregated = self._aggregated(conv, z, nodes)
         return lambda first, end: conv.update(
-            aggregated(first, end), self._rows(h, nodes[first:end])
+            aggregated(first, end), self._rows(h, nodes[first:end]), projected=conv.projects
         )
 
     def _aggregated(self, conv: Layer, h: Tensor, nodes: Tensor) -> Callable[[int, int], Tensor]:

@@ -22,12 +22,13 @@ from sagebench.errors import UserError
 from sagebench.graph.store import GraphStore
 from sagebench.grid.last_hop import table_aggregator
 from sagebench.grid.trial import Trial, dataset_identity
+from sagebench.kernels.choice import choose_kernels
 from sagebench.measure import machine
 from sagebench.measure.clocks import PhaseClock
 from sagebench.measure.machine import Nvml
 from sagebench.measure.memory import PeakMemory, limit_memory, release_memory
 from sagebench.models.base import Network, parameter_count
-from sagebench.operations import choose_kernels
+from sagebench.operations import AUTO, PLAIN
 from sagebench.records import Accuracy, Limit, PeakBytes, Status, StoreFacts
 from sagebench.training.checkpoint import Checkpoint
 from sagebench.training.distributed import Communicator, Progress, RankEnvironment
@@ -94,10 +95,11 @@ class RankSetup:
         compiler = Thread(target=importlib.import_module, args=("torch._dynamo",))
         compiler.start()
         set_precision(trial, self.device)
-        self.measured.kernels_used = choose_kernels(trial.kernels, self.device.type)
-        self.progress.say(f"kernels {self.measured.kernels_used}")
         self.open()
         compiler.join()
+        wanted = AUTO if trial.asks_for_kernels else PLAIN
+        self.measured.kernels_used = choose_kernels(wanted, self.device.type)
+        self.progress.say(f"kernels {self.measured.kernels_used}")
         torch.manual_seed(trial.seed)
         # Every engine starts from the same weights, whatever its layers draw at first.
         initial = Network(**network_arguments(trial, self.store)).state_dict()

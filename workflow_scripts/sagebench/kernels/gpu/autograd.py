@@ -15,25 +15,26 @@ class Aggregate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, rowptr, col, aggregator, by_source):
-        ctx.aggregator, ctx.by_source = aggregator, by_source
+        ctx.aggregator, ctx.by_source, ctx.edges = aggregator, by_source, len(col)
         root = x[: len(rowptr) - 1]
         if aggregator == "max":
-            out, tied = segment_max.maximum(x, rowptr, col)
+            out, tied = segment_max.maximum(x, rowptr, col, True)
             ctx.save_for_backward(x, out, tied)
             return out, root
         ctx.save_for_backward(rowptr)
         mean = aggregator == "mean"
-        return segment.aggregate(x, rowptr, col, mean, x.dtype, False, None), root
+        return segment.aggregate(x, rowptr, col, mean, x.dtype, False, None, None), root
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream, of_root):
         upstream, of_root = upstream.contiguous(), of_root.contiguous()
         if ctx.aggregator == "max":
-            of_x = segment_max.gradient(*ctx.saved_tensors, upstream, of_root, *ctx.by_source)
+            saved = ctx.saved_tensors
+            of_x = segment_max.gradient(*saved, upstream, of_root, *ctx.by_source, ctx.edges)
         else:
             rowptr = ctx.saved_tensors[0] if ctx.aggregator == "mean" else None
-            of_x = segment.gradient(upstream, of_root, *ctx.by_source, rowptr)
+            of_x = segment.gradient(upstream, of_root, *ctx.by_source, rowptr, ctx.edges)
         return of_x, None, None, None, None
 
 
@@ -43,16 +44,16 @@ class AggregateBesideRoot(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, rowptr, col, mean, by_source):
-        ctx.by_source, ctx.columns = by_source, x.shape[1]
+        ctx.by_source, ctx.columns, ctx.edges = by_source, x.shape[1], len(col)
         ctx.rowptr = rowptr if mean else None
-        return segment.aggregate(x, rowptr, col, mean, x.dtype, True, None)
+        return segment.aggregate(x, rowptr, col, mean, x.dtype, True, None, None)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
         halves = upstream.contiguous().split(upstream.shape[1] // 2, 1)
         of_aggregated, of_root = (half[:, : ctx.columns] for half in halves)
-        of_x = segment.gradient(of_aggregated, of_root, *ctx.by_source, ctx.rowptr)
+        of_x = segment.gradient(of_aggregated, of_root, *ctx.by_source, ctx.rowptr, ctx.edges)
         return of_x, None, None, None, None
 
 

@@ -80,40 +80,49 @@ def _sums(
     return total
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "num_aggregated"])
 def _aggregate_kernel(
     x,
     rowptr,
     col,
     ids,
+    known,
     out,
     num_rows: tl.int64,
+    num_aggregated: tl.int64,
     F: tl.constexpr,
     STRIDE: tl.constexpr,
     OUT_STRIDE: tl.constexpr,
     WIDTH: tl.constexpr,
     WITH_ROOT: tl.constexpr,
     BY_ID: tl.constexpr,
+    WITH_KNOWN: tl.constexpr,
     MEAN: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
     """out[i] = [sum or mean over the edges of i, zeros to WIDTH]; with root beside it x[ids[i]] or
-    x[i], and zeros."""
+    x[i], and zeros. Rows from num_aggregated on have known[ids[i]] for their sum, or without ids
+    the rows of `known` in turn."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     live = row < num_rows
-    start = tl.load(rowptr + row, live, 0).to(tl.int64)
-    degree = (tl.load(rowptr + row + 1, live, 0) - start).to(tl.int32)
+    sums = row < num_aggregated
+    start = tl.load(rowptr + row, sums, 0).to(tl.int64)
+    degree = (tl.load(rowptr + row + 1, sums, 0) - start).to(tl.int32)
     f = tl.arange(0, BLOCK_F)
     total = _sums(x, col, x, 0, start, degree, f, f < F, STRIDE, False, False, ROWS, BLOCK_F)
     if MEAN:
         total = total / tl.maximum(degree, 1).to(tl.float32)[:, None]
+    root = tl.load(ids + row, live, 0).to(tl.int64) if BY_ID else row
+    inside = live[:, None] & (f < F)[None, :]
+    if WITH_KNOWN:
+        of_known = root if BY_ID else row - num_aggregated
+        there = inside & (row >= num_aggregated)[:, None]
+        total += tl.load(known + of_known[:, None] * F + f[None, :], there, 0.0).to(tl.float32)
     at = row[:, None] * OUT_STRIDE + f[None, :]
     written = live[:, None] & (f < WIDTH)[None, :]
     tl.store(out + at, total.to(out.dtype.element_ty), written)
     if WITH_ROOT:
-        root = tl.load(ids + row, live, 0).to(tl.int64) if BY_ID else row
-        inside = live[:, None] & (f < F)[None, :]
         of_root = tl.load(x + root[:, None] * STRIDE + f[None, :], inside, 0.0)
         tl.store(out + at + WIDTH, of_root.to(out.dtype.element_ty), written)
 
@@ -164,28 +173,34 @@ def _aggregate(
     dtype: torch.dtype,
     with_root: bool,
     ids: Tensor | None,
+    known: Tensor | None,
 ) -> Tensor:
-    out = _aggregate_shapes(x, rowptr, col, mean, dtype, with_root, ids)
+    out = _aggregate_shapes(x, rowptr, col, mean, dtype, with_root, ids, known)
     width, n = out.shape[1] // (2 if with_root else 1), len(out)
     if n:
         _aggregate_kernel[(triton.cdiv(n, ROWS),)](
-            x, rowptr, col, rowptr if ids is None else ids, out, n,
-            F=x.shape[1], STRIDE=x.stride(0), OUT_STRIDE=out.shape[1], WIDTH=width,
-            WITH_ROOT=with_root, BY_ID=ids is not None, MEAN=mean, ROWS=ROWS,
+            x, rowptr, col, rowptr if ids is None else ids, x if known is None else known, out,
+            n, len(rowptr) - 1, F=x.shape[1], STRIDE=x.stride(0), OUT_STRIDE=out.shape[1],
+            WIDTH=width, WITH_ROOT=with_root, BY_ID=ids is not None,
+            WITH_KNOWN=known is not None, MEAN=mean, ROWS=ROWS,
             BLOCK_F=triton.next_power_of_2(width), num_warps=4,
         )  # fmt: skip
     return out
 
 
-def _aggregate_shapes(x, rowptr, col, mean, dtype, with_root, ids):
+def _aggregate_shapes(x, rowptr, col, mean, dtype, with_root, ids, known):
     columns = 2 * width_of(x.shape[1]) if with_root else x.shape[1]
-    return x.new_empty(len(rowptr) - 1, columns, dtype=dtype)
+    rows = len(rowptr) - 1
+    if known is not None:
+        rows = rows + len(known) if ids is None else len(ids)
+    return x.new_empty(rows, columns, dtype=dtype)
 
 
-def _aggregate_cost(x, rowptr, col, mean, dtype, with_root, ids):
-    row, rows = x.shape[1] * x.element_size(), len(rowptr) - 1
-    written = _aggregate_shapes(x, rowptr, col, mean, dtype, with_root, ids)
-    read = (len(col) + (rows if with_root else 0)) * row + size_bytes(rowptr, col)
+def _aggregate_cost(x, rowptr, col, mean, dtype, with_root, ids, known):
+    written = _aggregate_shapes(x, rowptr, col, mean, dtype, with_root, ids, known)
+    row, rows = x.shape[1] * x.element_size(), len(written)
+    of_known = rows - (len(rowptr) - 1)
+    read = (len(col) + of_known + (rows if with_root else 0)) * row + size_bytes(rowptr, col)
     return Cost(1, read + size_bytes(written) + (0 if ids is None else 8 * rows))
 
 
@@ -195,8 +210,9 @@ def _gradient(
     colptr: Tensor,
     dst: Tensor,
     rowptr: Tensor | None,
+    edges: int,
 ) -> Tensor:
-    out = _gradient_shapes(upstream, of_root, colptr, dst, rowptr)
+    out = _gradient_shapes(upstream, of_root, colptr, dst, rowptr, edges)
     n, columns = out.shape
     if n:
         _gradient_kernel[(triton.cdiv(n, ROWS),)](
@@ -208,20 +224,19 @@ def _gradient(
     return out
 
 
-def _gradient_shapes(upstream, of_root, colptr, dst, rowptr):
+def _gradient_shapes(upstream, of_root, colptr, dst, rowptr, edges):
     return upstream.new_empty(len(colptr) - 1, upstream.shape[1])
 
 
-def _gradient_cost(upstream, of_root, colptr, dst, rowptr):
-    # Where edges of an earlier layer's block are among them, their destinations are read, no row.
+def _gradient_cost(upstream, of_root, colptr, dst, rowptr, edges):
     row, sources = upstream.shape[1] * upstream.element_size(), len(colptr) - 1
-    read = (len(dst) + len(of_root)) * row + size_bytes(colptr, dst)
+    read = (edges + len(of_root)) * row + size_bytes(colptr, dst)
     return Cost(1, read + sources * row)
 
 
 aggregate = operation(
     "aggregate(Tensor x, Tensor rowptr, Tensor col, bool mean, ScalarType dtype, bool with_root,"
-    " Tensor? ids) -> Tensor",
+    " Tensor? ids, Tensor? known) -> Tensor",
     _aggregate,
     _aggregate_shapes,
     _aggregate_cost,
@@ -230,11 +245,12 @@ aggregate = operation(
 [n, 2 * width_of(F)], both padded with zeros.
 
 x: bf16 or float32 [sources, F], contiguous. rowptr: int [n + 1]. col: int [E], rows of x. ids: rows
-of x that are the roots, integer [n]; x's first if absent."""
+of x that are the roots, integer [n]; x's first if absent. known: contiguous [any, F], from which
+rows of the result behind those of rowptr come: those of ids, or without ids all of it in turn."""
 
 gradient = operation(
     "aggregate_backward(Tensor upstream, Tensor of_root, Tensor colptr, Tensor dst,"
-    " Tensor? rowptr) -> Tensor",
+    " Tensor? rowptr, int edges) -> Tensor",
     _gradient,
     _gradient_shapes,
     _gradient_cost,
@@ -243,4 +259,4 @@ gradient = operation(
 whose rows may lie apart.
 
 colptr, dst: the edges by source, those of an earlier layer's block among them. rowptr: of a mean,
-for the destinations' degrees. The first n sources are the destinations."""
+for the destinations' degrees. edges: the layer's own. The first n sources are the destinations."""

@@ -9,9 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sagebench.kernels.gpu.segment import HUB, ROWS, SPLIT, UNROLL
 from sagebench.operations import Cost, operation, size_bytes
-
-ROWS = 4
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -23,6 +22,7 @@ def _max_kernel(
     tied,
     num_rows: tl.int64,
     F: tl.constexpr,
+    WITH_TIED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_F: tl.constexpr,
 ):
@@ -33,21 +33,50 @@ def _max_kernel(
     f = tl.arange(0, BLOCK_F)
     highest = tl.full([ROWS, BLOCK_F], -float("inf"), tl.float32)
     count = tl.zeros([ROWS, BLOCK_F], tl.int32)
-    for e in range(0, tl.max(degree, 0)):
-        has = e < degree
-        source = tl.load(col + start + e, has, 0).to(tl.int64)
-        inside = has[:, None] & (f < F)[None, :]
-        value = tl.load(x + source[:, None] * F + f[None, :], inside, -float("inf"))
-        value = value.to(tl.float32)
-        # A NaN is kept, as torch's amax keeps it.
-        more = (value > highest) | (value != value)
-        count = tl.where(more, 1, count + (inside & (value == highest)).to(tl.int32))
-        highest = tl.where(more, value, highest)
+    longest = tl.max(degree, 0)
+    for e in range(0, tl.minimum(longest, HUB), UNROLL):
+        for u in tl.static_range(UNROLL):
+            has = (e + u < degree) & (e + u < HUB)
+            source = tl.load(col + start + (e + u), has, 0).to(tl.int64)
+            inside = has[:, None] & (f < F)[None, :]
+            value = tl.load(x + source[:, None] * F + f[None, :], inside, -float("inf"))
+            value = value.to(tl.float32)
+            # A NaN is kept, as torch's amax keeps it.
+            more = (value > highest) | (value != value)
+            count = tl.where(more, 1, count + (inside & (value == highest)).to(tl.int32))
+            highest = tl.where(more, value, highest)
+    if longest > HUB:
+        which = tl.arange(0, ROWS)
+        for r in range(0, ROWS):
+            first = tl.sum(tl.where(which == r, start, 0), 0)
+            last = tl.sum(tl.where(which == r, degree, 0), 0)
+            best = tl.full([SPLIT, BLOCK_F], -float("inf"), tl.float32)
+            times = tl.zeros([SPLIT, BLOCK_F], tl.int32)
+            for e in range(HUB, last, SPLIT):
+                edge = e + tl.arange(0, SPLIT)
+                has = edge < last
+                source = tl.load(col + first + edge, has, 0).to(tl.int64)
+                inside = has[:, None] & (f < F)[None, :]
+                value = tl.load(x + source[:, None] * F + f[None, :], inside, -float("inf"))
+                value = value.to(tl.float32)
+                more = (value > best) | (value != value)
+                times = tl.where(more, 1, times + (inside & (value == best)).to(tl.int32))
+                best = tl.where(more, value, best)
+            # tl.max passes over a NaN.
+            lost = (tl.max((best != best).to(tl.int32), 0) > 0)[None, :]
+            among = tl.where(lost, float("nan"), tl.max(best, 0)[None, :])
+            reached = tl.sum(tl.where(best == among, times, 0), 0)[None, :]
+            mine = (which == r)[:, None]
+            more = mine & ((among > highest) | (among != among))
+            tie = mine & (among == highest)
+            count = tl.where(more, reached, count + tl.where(tie, reached, 0))
+            highest = tl.where(more, among, highest)
     at = row[:, None] * F + f[None, :]
     inside = live[:, None] & (f < F)[None, :]
     highest = tl.where((degree > 0)[:, None], highest, 0.0)
     tl.store(out + at, highest.to(out.dtype.element_ty), inside)
-    tl.store(tied + at, count, inside)
+    if WITH_TIED:
+        tl.store(tied + at, count, inside)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_roots"])
@@ -75,32 +104,33 @@ def _gradient_kernel(
     at = row[:, None] * F + f[None, :]
     own = tl.load(x + at, inside, 0.0)
     total = tl.load(of_root + at, inside & (row < num_roots)[:, None], 0.0).to(tl.float32)
-    for e in range(0, tl.max(degree, 0)):
-        has = e < degree
-        target = tl.load(dst + start + e, has, 0).to(tl.int64)
-        has = has & (target < num_roots)  # later ones belong to an earlier layer's block
-        there = has[:, None] & (f < F)[None, :]
-        at_target = target[:, None] * F + f[None, :]
-        reaches = there & (tl.load(out + at_target, there, 0.0) == own)
-        share = tl.load(upstream + at_target, reaches, 0.0).to(tl.float32)
-        total += share / tl.load(tied + at_target, reaches, 1).to(tl.float32)
+    for e in range(0, tl.max(degree, 0), UNROLL):
+        for u in tl.static_range(UNROLL):
+            has = e + u < degree
+            target = tl.load(dst + start + (e + u), has, 0).to(tl.int64)
+            has = has & (target < num_roots)  # later ones belong to an earlier layer's block
+            there = has[:, None] & (f < F)[None, :]
+            at_target = target[:, None] * F + f[None, :]
+            reaches = there & (tl.load(out + at_target, there, 0.0) == own)
+            share = tl.load(upstream + at_target, reaches, 0.0).to(tl.float32)
+            total += share / tl.load(tied + at_target, reaches, 1).to(tl.float32)
     tl.store(gradient + at, total.to(gradient.dtype.element_ty), inside)
 
 
-def _maximum(x: Tensor, rowptr: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
-    out, tied = _maximum_shapes(x, rowptr, col)
+def _maximum(x: Tensor, rowptr: Tensor, col: Tensor, with_tied: bool) -> tuple[Tensor, Tensor]:
+    out, tied = _maximum_shapes(x, rowptr, col, with_tied)
     n, f = out.shape
     if n:
         _max_kernel[(triton.cdiv(n, ROWS),)](
-            x, rowptr, col, out, tied, n, F=f, ROWS=ROWS,
+            x, rowptr, col, out, tied, n, F=f, WITH_TIED=with_tied, ROWS=ROWS,
             BLOCK_F=triton.next_power_of_2(f), num_warps=4,
         )  # fmt: skip
     return out, tied
 
 
-def _maximum_shapes(x, rowptr, col):
+def _maximum_shapes(x, rowptr, col, with_tied):
     out = x.new_empty(len(rowptr) - 1, x.shape[1])
-    return out, torch.empty_like(out, dtype=torch.int32)
+    return out, out.new_empty(out.shape if with_tied else (0, 0), dtype=torch.int32)
 
 
 def _gradient(
@@ -111,6 +141,7 @@ def _gradient(
     of_root: Tensor,
     colptr: Tensor,
     dst: Tensor,
+    edges: int,
 ) -> Tensor:
     gradient = torch.empty_like(x)
     n, f = x.shape
@@ -123,30 +154,30 @@ def _gradient(
 
 
 maximum = operation(
-    "segment_max(Tensor x, Tensor rowptr, Tensor col) -> (Tensor, Tensor)",
+    "segment_max(Tensor x, Tensor rowptr, Tensor col, bool with_tied) -> (Tensor, Tensor)",
     _maximum,
     _maximum_shapes,
-    lambda x, rowptr, col: Cost(
+    lambda x, rowptr, col, with_tied: Cost(
         1,
         len(col) * x.shape[1] * x.element_size()
-        + size_bytes(rowptr, col)
-        + (len(rowptr) - 1) * x.shape[1] * (x.element_size() + 4),
+        + size_bytes(rowptr, col, *_maximum_shapes(x, rowptr, col, with_tied)),
     ),
 )
-"""The maximum over each destination's edges, [n, F] of x's dtype, 0 without edges; and how many
-edges reach it, int32 [n, F]."""
+"""The maximum over each destination's edges, [n, F] of x's dtype, 0 without edges; and with_tied
+how many edges reach it, int32 [n, F]."""
 
 gradient = operation(
     "segment_max_backward(Tensor x, Tensor out, Tensor tied, Tensor upstream, Tensor of_root,"
-    " Tensor colptr, Tensor dst) -> Tensor",
+    " Tensor colptr, Tensor dst, int edges) -> Tensor",
     _gradient,
     lambda x, *others: torch.empty_like(x),
-    lambda x, out, tied, upstream, of_root, colptr, dst: Cost(
+    lambda x, out, tied, upstream, of_root, colptr, dst, edges: Cost(
         1,
-        len(dst) * x.shape[1] * (2 * x.element_size() + 4)
+        edges * x.shape[1] * (2 * x.element_size() + 4)
         + 2 * size_bytes(x)
         + size_bytes(of_root, colptr, dst),
     ),
 )
 """The gradient of x, from those of the maximum and of x's first rows, the destinations' own. colptr
-and dst: the edges by source, those of an earlier layer's block among them."""
+and dst: the edges by source, those of an earlier layer's block among them. edges: the layer's
+own."""

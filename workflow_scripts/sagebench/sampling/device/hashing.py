@@ -32,7 +32,7 @@ def node_state(key, nodes):
 @triton.jit
 def mask_words(state, pair):
     """The 32 bits that decide columns 2 * pair (low half) and 2 * pair + 1 (high half) of a dropout
-    mask (sagebench.kernels.fused).
+    mask (sagebench.kernels.mask).
 
     state: uint64 [n], of a row. pair: int [m]. Returns uint32 [n, m].
     """

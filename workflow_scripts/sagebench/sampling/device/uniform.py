@@ -25,6 +25,14 @@ DRAWS_A_STEP = 1 << 23
 """draws held at a time: 64 MiB an intermediate"""
 
 
+def without_empty_hops(fanout: Sequence[int]) -> Sequence[int]:
+    """A fanout up to the zeros at its end."""
+    hops = len(fanout)
+    while hops and fanout[hops - 1] == 0:
+        hops -= 1
+    return fanout[:hops]
+
+
 class Sampler(TensorSampler):
     """With one kernel a hop where there are kernels, and every hop takes 1 to LARGEST_FANOUT."""
 
@@ -32,18 +40,25 @@ class Sampler(TensorSampler):
 
     @classmethod
     def groups_by_source(cls, fanout: Sequence[int], device: torch.device) -> bool:
-        return runs_kernels(device) and all(1 <= k <= LARGEST_FANOUT for k in fanout)
+        drawn = without_empty_hops(fanout)
+        fits = bool(drawn) and all(1 <= k <= LARGEST_FANOUT for k in drawn)
+        return fits and runs_kernels(device)
 
     def sample(
         self, seeds: np.ndarray, fanout: Sequence[int], key: int, *, relabel_last: bool = True
     ) -> Blocks:
-        if not self.groups_by_source(fanout, self.device):
+        if not len(seeds) or not self.groups_by_source(fanout, self.device):
             return super().sample(seeds, fanout, key, relabel_last=relabel_last)
         from sagebench.sampling.device.kernels import KernelSampler
 
         self._kernels = self._kernels or KernelSampler(self.colptr, self.row)
-        blocks, owner = self._kernels.sample(seeds, fanout, key, relabel_last=relabel_last)
-        return blocks._replace(by_source=by_source(blocks.cols, owner, len(blocks.node_ids)))
+        drawn = without_empty_hops(fanout)
+        empty = len(fanout) - len(drawn)  # what the last drawn hop finds is numbered, if more come
+        blocks, owner = self._kernels.sample(
+            seeds, drawn, key, relabel_last=relabel_last or empty > 0
+        )
+        grouped = by_source(blocks.cols, owner, len(blocks.node_ids))
+        return blocks._replace(by_source=grouped).with_empty_hops(empty)
 
     def most_edges(self, degree: Tensor, k: int) -> Tensor:
         return degree if k < 0 else degree.clamp(max=k)
