@@ -15,18 +15,25 @@ from gpu_kernel_calls import call_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagebench import operations, registry
+from sagebench.engines.aggregated_features import build_table
+from sagebench.engines.base import make_engine
 from sagebench.kernels import segment as plain
 from sagebench.kernels.fused import plain_norm_relu_dropout
 from sagebench.kernels.gpu import segment, segment_max
 from sagebench.kernels.gpu.autograd import NormReluDropout
 from sagebench.kernels.mask import keep_mask
+from sagebench.measure.clocks import PhaseClock
 from sagebench.models.base import Network
 from sagebench.operations import COSTS
 from sagebench.sampling.device import kernels
 from sagebench.sampling.device.by_source import by_source
 from sagebench.sampling.device.uniform import Sampler as TensorSampler
 from sagebench.sampling.uniform import Sampler as CpuSampler
+from sagebench.training.distributed import Communicator, Progress, RankEnvironment
+from sagebench.training.evaluation import Evaluator
+from sagebench.training.trainer import EpochSums, Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
+from trials import make_trial, tiny_store
 from triton.runtime.interpreter import GridExecutor
 from triton_accesses import Accesses
 
@@ -369,3 +376,36 @@ def test_a_step_is_that_of_the_plain_path(model, options, dtype, bound, last_hop
     exact.load_state_dict(network.state_dict())
     assert all(map(torch.equal, got, again))
     assert fmean(map(distance, got, step(exact))) < bound
+
+
+@interpreted
+@pytest.mark.parametrize("fanout", [(3, 2, 2), (3, 2, 0), (3, 2, -1)])
+def test_an_epoch_is_that_of_the_plain_path(tmp_path, fanout):
+    """Its last optimizer step has micro-batches without seed nodes. One thread: the interpreter is
+    not for several."""
+    store = tiny_store(tmp_path / "tiny", nodes=300, train=40)
+    list(build_table(store, "mean"))
+    trial = make_trial(
+        fanout=fanout, placement="device", accumulation=3, hidden_channels=8, dropout=0.5,
+        batch_size=16, sampling_workers=0,
+    )  # fmt: skip
+
+    def epoch():
+        torch.manual_seed(1)
+        engine = make_engine(trial, store, DEVICE)
+        communicator = Communicator(RankEnvironment(), DEVICE)
+        progress = Progress(False)
+        trainer = Trainer(trial, engine, store.train, communicator, PhaseClock(), progress)
+        loss = trainer.epoch(EpochSums(1, trial.layers, DEVICE)).loss
+        evaluator = Evaluator(trial, store, communicator, engine.loader, progress)
+        weights = engine.model.state_dict()
+        return loss, [evaluator.accuracy(weights, store.test, how) for how in ("full", "sampled")]
+
+    plain_loss, plain_accuracies = epoch()
+    operations.device_types.add(DEVICE.type)
+    try:
+        loss, accuracies = epoch()
+    finally:
+        operations.device_types.clear()
+    assert loss == pytest.approx(plain_loss, rel=1e-4)
+    assert accuracies == pytest.approx(plain_accuracies, abs=0.02)
