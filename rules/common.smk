@@ -85,7 +85,7 @@ ON_DEVICES = {"trial", "pilot", "preflight"}
 # On one machine every core, so that nothing runs beside a trial that is being timed; on a cluster
 # the resource cpus_per_task says it. No cores are given e.g. for --lint.
 TRIAL_THREADS = 1 if BY_SLURM else workflow.resource_settings.cores or 1
-SUBMITTED = {*ON_DEVICES, "store", "table", "image", "probe"}
+SUBMITTED = {*ON_DEVICES, "store", "aggregate", "image", "probe"}
 AXES = list(dict.fromkeys(experiment.axis for experiment in study.experiments))
 
 # What Slurm's accounting says of the jobs; nothing without Slurm.

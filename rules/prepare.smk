@@ -54,7 +54,7 @@ rule store:
 
 
 # What a fanout that ends in -1 reads instead of sampling its last hop, beside the store.
-rule table:
+rule aggregate:
     input:
         manifest_path(RESULTS, "{store}"),
     output:

@@ -132,7 +132,9 @@ def test_an_experiment_is_left_out_by_null(tmp_path):
     path.write_text("extends: base.yaml\nexperiments: {one: null}\n")
     assert list(read_configuration([path])["experiments"]) == ["two"]
     path.write_text("extends: base.yaml\nexperiments: {onne: null}\n")
-    with pytest.raises(UserError, match=r"experiments\.onne"):
+    with pytest.raises(
+        UserError, match=r"experiments\.onne is null, and base\.yaml has no such .* one of one, two"
+    ):
         load_study([path], LOCAL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -111,6 +112,25 @@ def test_after_snakemake_was_killed_the_same_command_takes_the_outcome_of_its_tr
     (outcome,) = outcomes(folder).values()
     assert outcome["attempts"] == 1
     assert "Nothing to be done" in run(folder)
+
+
+def test_after_snakemake_was_killed_over_a_store_or_a_table_the_study_goes_on(tmp_path):
+    """Snakemake's marks of what it had not booked yet are put there: the moment is short."""
+    folder = new_folder(tmp_path / "killed", ONE_TRIAL.replace("[3, 2]", "[3, -1]"))
+    run(folder)
+    (outcome,) = folder.glob("results/trials/*/outcome.json")
+    marks = folder / ".snakemake" / "incomplete"
+    for made in [
+        *folder.glob("results/stores/*/manifest.json"),
+        *folder.glob("results/*/*/mean.json"),
+    ]:
+        name = base64.urlsafe_b64encode(str(made.relative_to(folder)).encode()).decode()
+        (marks / name).write_text("")
+    before = outcome.stat().st_mtime_ns
+    outcome.unlink()
+    said = run(folder)
+    assert "2 of 2 steps" in said  # the trial, and all of them: neither store nor table
+    assert outcome.stat().st_mtime_ns != before
 
 
 def test_a_trial_that_ended_well_after_snakemake_was_killed_is_not_run_again(tmp_path):

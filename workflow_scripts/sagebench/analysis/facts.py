@@ -25,6 +25,10 @@ from sagebench.units import significant
 TOP = 5
 SEGMENTS = {True: "expandable segments", False: "torch's own segments"}
 """how a GPU's memory was taken"""
+LAST_HOPS = {
+    "table": "read from a table of aggregated features",
+    "sampled": "sampled, or every neighbor",
+}
 RECORDED = {
     "machine": ("Machine", "machines"),
     "hosts": ("Hosts", "sets of hosts"),
@@ -34,6 +38,8 @@ RECORDED = {
     "git_commit": ("Commit", "commits"),
     "image_digest": ("Image", "container images"),
     "expandable_segments": ("GPU memory", "ways of taking a GPU's memory"),
+    "kernels_used": ("Kernels", "kinds of kernels"),
+    "last_hop": ("Last hop", "kinds of last hop"),
     "validation_method": ("Validation", "validation methods"),
 }
 """what a reader may think the same for all trials: one of it, and several"""
@@ -196,7 +202,10 @@ def _ran(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials with an outcome, and how they ran in words. Without an image is a way of running;
     a host that a trial which ended early did not record is not."""
     ran = trials[trials["status"].isin(MEASURED_ENDS)]
-    words = {"expandable_segments": ran["expandable_segments"].map(SEGMENTS)}
+    words = {
+        "expandable_segments": ran["expandable_segments"].map(SEGMENTS),
+        "last_hop": ran["last_hop"].map(LAST_HOPS),
+    }
     for column, none in WITHOUT.items():
         shown = ran[column].map(cells.short, na_action="ignore")
         words[column] = shown.astype(object).fillna(none)

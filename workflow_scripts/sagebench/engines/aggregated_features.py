@@ -63,9 +63,10 @@ def open_table(store: GraphStore, aggregator: str) -> NDArray[np.float32]:
     if found is None or not path.exists() or found.get("store") != store.checksum:
         there = found is not None and path.exists()
         lacks = "was made of another graph" if there else "is not there"
+        missing = manifest if found is None else path
         raise UserError(
-            f"the table of aggregated features {manifest} {lacks}: make it with build_table.py "
-            f"--store {store.path} --aggregator {aggregator}"
+            f"the table of aggregated features {missing} {lacks}: make it with python "
+            f"workflow_scripts/build_table.py --store {store.path} --aggregator {aggregator}"
         )
     return np.load(path, mmap_mode="r", allow_pickle=False)
 

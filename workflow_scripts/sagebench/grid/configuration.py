@@ -90,7 +90,12 @@ def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     experiments = found.get("experiments")
     if isinstance(experiments, dict):  # null: without this one of the other file
         others = base.get("experiments") or {}
-        left_out = {name for name, one in experiments.items() if one is None and name in others}
+        left_out = {one for one, values in experiments.items() if values is None}
+        if unknown := sorted(left_out - others.keys()):
+            raise UserError(
+                f"{path}: experiments.{unknown[0]} is null, and {name} has no such experiment "
+                f"to leave out: write one of {', '.join(others)}."
+            )
         found["experiments"] = {n: one for n, one in experiments.items() if n not in left_out}
     return found
 

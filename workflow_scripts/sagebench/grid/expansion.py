@@ -220,7 +220,7 @@ def _wrong(
         )
     has_kernels = registry.declared("engine", values["engine"]).get("HAS_KERNELS", False)
     if values["compile"] and has_kernels and values["kernels"] == "auto" and site.device == "cuda":
-        yield "kernels", "plain: with compile: true torch makes the kernels"
+        yield "compile", "false, or kernels: plain beside it, since torch then makes the kernels"
     if not fits(ranks, site):
         yield "ranks", fitting(ranks, site)
     longest = site.limits.walltime_max_min

@@ -96,8 +96,8 @@ def hold_folder(folder: Path) -> TextIO:
 
 
 def keep_finished(folder: Path) -> None:
-    """Take away the marks of outcomes that came to be all the same: Snakemake would delete them as
-    incomplete and run their trials again. An outcome is written atomically."""
+    """Take away the marks of what came to be all the same: Snakemake would delete it as incomplete,
+    make it once more, and ask for nothing that is made of it."""
     marks = folder / FOLDER / "incomplete"
     for mark in [path for path in marks.rglob("*") if path.is_file()]:
         # The path in base64, which may be too long for one name.
@@ -106,8 +106,15 @@ def keep_finished(folder: Path) -> None:
             path = Path(base64.urlsafe_b64decode(encoded).decode())
         except ValueError:
             continue
-        if path.name == "outcome.json" and (folder / path).exists():
+        if written_whole(path) and (folder / path).exists():
             mark.unlink(missing_ok=True)
+
+
+def written_whole(path: Path) -> bool:
+    """Whether a file is written atomically, as the last of its job: an outcome, the manifest of a
+    graph store, or that of a table of aggregated features."""
+    of_table = path.suffix == ".json" and path.parent.suffix == ".extra"
+    return of_table or path.name in ("outcome.json", "manifest.json")
 
 
 def bound_waits() -> None:
