@@ -460,7 +460,7 @@ def profile_of(given: Given, name: str, trainer: Trainer, copied: float) -> dict
         found["waits_in_2_steps"] = waits_by_line(trainer, batches[8:10])
     with Recorder() as recorder:
         step_by_step(trainer, batches[10:])
-    moved = recorder.bytes_moved / len(batches[10:])
+    moved = recorder.cost.moved_bytes / len(batches[10:])
     gb_per_s = moved / found["steps"]["ms"] / 1e6
     found["bandwidth"] = {
         "step_bytes": round(moved),
