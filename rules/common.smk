@@ -21,6 +21,7 @@ from sagebench.grid.freeze import (
     trial_path,
 )
 from sagebench.grid.last_hop import table_aggregator, table_manifest
+from sagebench.grid.trial import base_dataset, store_name
 from sagebench.launch.container import check_image
 from sagebench.pilot.records import missing_of
 from sagebench.plan.decisions import check_decisions, guarded
@@ -112,6 +113,12 @@ def trial_store(wildcards):
     outcome = outcome_path(RESULTS, wildcards.trial)
     lost = os.path.exists(outcome) and not os.path.exists(manifest)
     return [] if lost else ancient(manifest)
+
+
+def base_store(wildcards):
+    """The manifest of the store that one with unseen nodes is made of."""
+    base = base_dataset(study.all_stores.get(wildcards.store, {}))
+    return ancient(manifest_path(RESULTS, store_name(base))) if base else []
 
 
 def table_of(request):

@@ -35,6 +35,8 @@ rule stores:
 
 
 rule store:
+    input:
+        base_store,
     output:
         manifest_path(RESULTS, "{store}"),
     log:

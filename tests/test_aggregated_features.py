@@ -52,7 +52,10 @@ def test_the_store_stays_as_it_is(store):
 
 
 def test_no_table_is_one_sentence(store):
-    with pytest.raises(UserError, match=r"is not there: make it with python workflow_scripts/build_table\.py --store .*"):
+    with pytest.raises(
+        UserError,
+        match=r"is not there: make it with python workflow_scripts/build_table\.py --store .*",
+    ):
         open_table(store, "mean")
 
 

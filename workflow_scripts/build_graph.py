@@ -10,8 +10,10 @@ from typing import Any
 
 from sagebench import registry
 from sagebench.errors import UserError, run_script, script_parser
-from sagebench.graph.store import GraphStore, write_store
+from sagebench.graph.store import MANIFEST, GraphStore, write_store
+from sagebench.graph.unseen import derive_unseen
 from sagebench.grid.configuration import checked_dataset
+from sagebench.grid.trial import base_dataset, draws_split, store_name
 
 
 def main() -> None:
@@ -36,8 +38,18 @@ def main() -> None:
 
 
 def build(spec: dict[str, Any], out: Path, downloads: Path) -> GraphStore:
+    """The store of a data set. One with unseen nodes is made of another beside it, which is built
+    where it is not there."""
     try:
         checked = checked_dataset(spec)
+        if draws_split(spec):
+            spec = {"split_seed": 0, **spec}
+        if base := base_dataset(spec):
+            folder = out.parent / store_name(base)
+            there = (folder / MANIFEST).exists()
+            of = GraphStore.open(folder) if there else build(base, folder, downloads)
+            return derive_unseen(out, of, spec)
+        checked["split_seed"] = spec.get("split_seed")
         source = registry.load("source", checked["source"])
         return write_store(out, source=spec, **source.load(checked, downloads))
     except UserError as error:

@@ -152,6 +152,7 @@ class StoreFacts(FromJson):
     train_nodes: int
     valid_nodes: int
     test_nodes: int
+    unseen_nodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ class PeakBytes(FromJson):
 
 @dataclass(frozen=True)
 class Accuracy(FromJson):
-    """best_epoch: whose weights were chosen by validation, and tested."""
+    """best_epoch: whose weights were chosen by validation, and tested. unseen: on the unseen ones
+    of the test nodes, over the full graph, where the data set has some."""
 
     best_epoch: int | None = None
     best_validation: float | None = None
@@ -205,6 +207,7 @@ class Accuracy(FromJson):
     test_sampled: float | None = None
     test_sampled_nodes: int | None = None
     test_sampled_standard_error: float | None = None
+    unseen: float | None = None
 
 
 @dataclass(frozen=True)

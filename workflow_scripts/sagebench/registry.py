@@ -52,13 +52,15 @@ OLDER_NAMES: Mapping[str, str] = {"sagebench": "uniform"}
 
 class Option(TypedDict, total=False):
     """A key of a configuration. default: without one the key is required; None: it may be null.
-    divides: the key of a number that it must divide. The others bound its type: choices; low, high
-    and example a whole number; gt, ge, lt, le and example another."""
+    divides: the key of a number that it must divide. drawn: of a data set, the choices that draw
+    its split by `split_seed`. The others bound its type: choices; low, high and example a whole
+    number; gt, ge, lt, le and example another."""
 
     type: str  # choice, flag, switch, path, sha256, number, whole or seed
     help: str
     default: object
     divides: str
+    drawn: Collection[str]
     choices: Collection[str]
     low: int
     high: int

@@ -34,7 +34,7 @@ TYPES = {str: STR, int: INT, float: REAL, bool: FLAG, dict[str, Any]: STR, Fanou
 AS_TEXT = ("dataset", "fanout", "options")
 """keys of a trial whose values are structured"""
 OTHER_KEYS = {
-    "dataset": "the data set's specification, as JSON",
+    "dataset": "the data set's specification, as JSON; without a split_seed that is the seed",
     "device": "cpu or cuda",
     "machine": "the site's name for the machine",
     "options": "the model's own keys, as JSON",
@@ -178,6 +178,11 @@ TRIAL_COLUMNS = [
     Column("last_hop", STR, "last_hop", "sampled, or from a table of aggregated features"),
     Column("num_alloc_retries", INT, "", "allocator retries after freeing its cache, all ranks"),
     Column("num_ooms", INT, "", "out-of-memory errors of the allocator, all ranks"),
+    Column("setting", STR, "", "transductive or inductive; empty without unseen nodes"),
+    Column("unseen", REAL, "", "share of the test nodes that is unseen"),
+    Column("unseen_by", STR, "", "node, or group: whole groups are unseen"),
+    Column("unseen_nodes", INT, "store.", "unseen nodes"),
+    Column("accuracy_unseen", REAL, "accuracy.unseen", "test_accuracy_full on the unseen nodes"),
 ]
 
 SLURM_COLUMNS = [

@@ -128,7 +128,8 @@ def _varying(rows: pd.DataFrame, axis: str) -> list[str]:
 def _setting(key: str, value: Any) -> str:
     """A trial's value as the name of a series has it."""
     if key == "dataset":
-        return json.loads(value)["name"]
+        spec = json.loads(value)
+        return " · ".join(filter(None, (spec["name"], spec.get("setting"))))
     if key == "options":
         return " · ".join(f"{name} {option}" for name, option in json.loads(value).items())
     shown, name = shown_value(key, value), key.removesuffix("_gib").replace("_", " ")

@@ -32,7 +32,7 @@ from sagebench.analysis.points import of_axis
 from sagebench.analysis.statistics import outliers
 from sagebench.errors import UserError
 from sagebench.files import write_atomic
-from sagebench.grid.trial import Fanout, unheeded
+from sagebench.grid.trial import UNSEEN_KEYS, Fanout, canonical_json, unheeded
 from sagebench.records import MEMORY_COUNTER, Outcome, Status
 
 Row = dict[str, Any]
@@ -94,13 +94,16 @@ def _of_last_attempts(attempts: pd.DataFrame) -> pd.DataFrame:
 
 def _check_stores(records: Iterable[Record]) -> None:
     """One name of a data set stands for one graph store, or nothing can be compared."""
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[object, tuple[str, str]] = {}
     for record in records:
         checksum = dig(record.outcome, "store.checksum")
         if checksum is None:
             continue
-        name = record.trial["dataset"]["name"]
-        other, other_id = seen.setdefault(name, (checksum, record.trial_id))
+        spec = record.trial["dataset"]
+        name = spec["name"]
+        drawn = [spec.get(key) for key in ("split", "split_seed", *UNSEEN_KEYS)]
+        key = canonical_json([name, drawn] if "split_seed" in spec else name)
+        other, other_id = seen.setdefault(key, (checksum, record.trial_id))
         if other != checksum:
             raise UserError(
                 f"the data set {name} means two graph stores in this study: {other_id} ran on "
@@ -130,7 +133,8 @@ def _trial_row(record: Record, young: list[str]) -> Row:
         "status": record.status.value,
         "missing_because": record.because,
         "log": record.log,
-        "dataset": _text(trial["dataset"]),
+        "dataset": _text(_without_seed(trial)),
+        **_set_apart(trial["dataset"]),
         "options": _text(trial["options"]),
         "dataset_name": trial["dataset"]["name"],
         "fanout": str(fanout),
@@ -146,6 +150,21 @@ def _trial_row(record: Record, young: list[str]) -> Row:
         row |= _measured(outcome, row) | _machine(outcome.ranks)
         row |= {f"version_{name}": version for name, version in _versions(record).items()}
     return row
+
+
+def _without_seed(trial: Row) -> Row:
+    """The data set of all repeats: each draws its unseen nodes by its own seed."""
+    spec = dict(trial["dataset"])
+    if spec.get("split_seed") == trial["seed"]:
+        del spec["split_seed"]
+    return spec
+
+
+def _set_apart(spec: Row) -> Row:
+    found = {key: spec.get(key) for key in UNSEEN_KEYS}
+    if found["setting"] and not found["unseen_by"]:
+        found["unseen_by"] = "node"
+    return found
 
 
 def _measured(outcome: Outcome, row: Row) -> Row:

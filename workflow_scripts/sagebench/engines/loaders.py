@@ -3,6 +3,7 @@ samples and gathers there, and prefetching in background threads, on a CUDA stre
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -128,27 +129,39 @@ class Loader:
         self.device = device
         self.fanout = trial.fanout
         self.gathers = gathers(trial, placement)
-        resident = placement == "device"
-        home = device if resident else torch.device("cpu")
+        self._trial, self._resident = trial, placement == "device"
+        home = device if self._resident else torch.device("cpu")
         dtype = features_dtype(trial, placement)
-        self.colptr, self.row = (torch_view(array).to(home) for array in (store.colptr, store.row))
         self.features = kept(store.features, home, dtype)
         aggregator = table_aggregator(trial)
         self.table: Tensor | None = None
         if aggregator is not None:
             self.table = kept(open_table(store, aggregator), home, dtype)
+        self._pinned = PinnedBuffers() if placement == "host" and device.type == "cuda" else None
+        self._take_graph(store)
+
+    def _take_graph(self, store: GraphStore) -> None:
+        trial, home = self._trial, self.features.device
+        self.colptr, self.row = (torch_view(array).to(home) for array in (store.colptr, store.row))
         needs_degrees = layer_class(trial.model).needs_degrees
         self.degrees = self.colptr.diff().float() if needs_degrees else None
-        self._pinned = PinnedBuffers() if placement == "host" and device.type == "cuda" else None
         # Evaluation samples here whatever samples for training.
         own = registry.declared("sampler", trial.sampler)["GIVES"] == "blocks"
-        kind = "device sampler" if resident else "sampler"
+        kind = "device sampler" if self._resident else "sampler"
         sampler = registry.load(kind, trial.sampler if own else "uniform").Sampler
-        graph = (self.colptr, self.row) if resident else (store.colptr, store.row)
+        graph = (self.colptr, self.row) if self._resident else (store.colptr, store.row)
         # A sampler serves one caller at a time: one for each worker, one for this thread.
         self._samplers: SimpleQueue[Any] = SimpleQueue()
         for _ in range(trial.sampling_workers + 1):
             self._samplers.put(sampler(*graph))
+
+    def over(self, store: GraphStore) -> Loader:
+        """A loader of the same features over the graph of another store, whose last hop is sampled:
+        a table is of one graph."""
+        other = copy.copy(self)
+        other.table = None
+        other._take_graph(store)
+        return other
 
     def sample(self, seeds: np.ndarray, key: int) -> Blocks:
         """seeds: int64 [B] distinct node ids. key: 64-bit key of the sample."""

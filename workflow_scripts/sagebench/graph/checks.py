@@ -113,6 +113,13 @@ def check_splits(splits: Mapping[str, ArrayLike], labels: NDArray[np.int64]) -> 
     return checked
 
 
+def check_group(group: ArrayLike, num_nodes: int) -> NDArray[np.int64]:
+    """`group` as int64 [N], any numbers."""
+    group = np.asarray(group)
+    _require(group.shape == (num_nodes,), "iu", "group", group, f"[{num_nodes}] integers")
+    return group.astype(np.int64)
+
+
 def _require(fits: bool, kinds: str, name: str, values: NDArray, wanted: str) -> None:
     """UserError unless the shape `fits` and the dtype is of one of NumPy's `kinds`."""
     if not fits:

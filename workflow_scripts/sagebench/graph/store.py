@@ -6,6 +6,10 @@
     features.npy  float32 [N, F]
     labels.npy    int64 [N]      0..num_classes-1; -1 only for nodes in no split
     train.npy, valid.npy, test.npy   int64 ids, ascending
+    group.npy     int64 [N]      maybe: the group of each node, e.g. the source of a package
+    unseen.npy    int64 ids      maybe: test nodes that are unseen (unseen.py), ascending
+    whole_colptr.npy, whole_row.npy  where colptr and row lack the unseen nodes' edges: the graph
+                                 with them
     manifest.json shapes, dtypes and checksums of these, the data set's spec, its provenance
 
 Opened read-only and memory-mapped: all processes of a machine share one copy in the page cache.
@@ -20,7 +24,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ from sagebench.graph.csc import csc_from_edges
 FORMAT = 1
 MANIFEST = "manifest.json"
 ARRAYS = ("colptr", "row", "features", "labels", *checks.SPLITS)
+MAYBE = ("group", "unseen", "whole_colptr", "whole_row")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,10 @@ class GraphStore:
     train: NDArray[np.int64]
     valid: NDArray[np.int64]
     test: NDArray[np.int64]
+    group: NDArray[np.int64] | None = None
+    unseen: NDArray[np.int64] | None = None
+    whole_colptr: NDArray[np.int64] | None = None
+    whole_row: NDArray[np.integer[Any]] | None = None
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], verify: bool = False) -> GraphStore:
@@ -60,18 +69,38 @@ class GraphStore:
         folder = Path(folder)
         manifest = _read_manifest(folder)
         described = manifest["arrays"]
-        arrays = {name: _open_array(folder, **described[name], verify=verify) for name in ARRAYS}
+        names = [*ARRAYS, *(name for name in MAYBE if name in described)]
+        arrays = {name: _open_array(folder, **described[name], verify=verify) for name in names}
         return cls(path=folder, manifest=manifest, **arrays)
 
+    @property
+    def whole(self) -> GraphStore:
+        """The store with its whole graph, which is another than training's where unseen nodes are
+        not in that."""
+        if self.whole_colptr is None or self.whole_row is None:
+            return self
+        return replace(
+            self,
+            colptr=self.whole_colptr,
+            row=self.whole_row,
+            whole_colptr=None,
+            whole_row=None,
+        )
+
     num_nodes = property(lambda self: self.manifest["num_nodes"])
-    num_edges = property(lambda self: self.manifest["num_edges"])
+    num_edges = property(lambda self: len(self.row))
     num_features = property(lambda self: self.manifest["num_features"])
     num_classes = property(lambda self: self.manifest["num_classes"])
     checksum = property(lambda self: self.manifest["checksum"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process maps the files again; by default the arrays' contents would be sent.
-        return GraphStore.open, (self.path,)
+        is_whole = self.whole_row is None and "whole_row" in self.manifest["arrays"]
+        return (_open_whole if is_whole else GraphStore.open), (self.path,)
+
+
+def _open_whole(folder: Path) -> GraphStore:
+    return GraphStore.open(folder).whole
 
 
 def write_store(
@@ -86,15 +115,17 @@ def write_store(
     csc: tuple[NDArray[np.int64], NDArray[np.integer[Any]]] | None = None,
     num_classes: int | None = None,
     unlabelled: bool = False,
+    group: ArrayLike | None = None,
     provenance: Mapping[str, object] | None = None,
 ) -> GraphStore:
     """Check a graph, write it to `folder` in one move, and open it.
 
     features [N, F], labels [N], splits {"train", "valid", "test"}: ids or boolean masks, and the
     edges as `edge_index` [2, E] (u; v of u -> v, both directions with `undirected`) or as a
-    finished `csc` (colptr, row). `source` is the data set's spec, `provenance` what else one
-    wants to know about its origin; both are JSON. A store that is already there is replaced at
-    the end; after an error it is as before. UserError: the graph is no good (see `checks`).
+    finished `csc` (colptr, row). `group` [N] maybe is each node's group. `source` is the data set's
+    spec, `provenance` what else one wants to know about its origin; both are JSON. A store that is
+    already there is replaced at the end; after an error it is as before. UserError: the graph is no
+    good (see `checks`).
     """
     features = checks.check_features(features)
     num_nodes, num_features = features.shape
@@ -105,7 +136,42 @@ def write_store(
         csc = csc_from_edges(edge_index, num_nodes, undirected)
     colptr, row = csc
     arrays = {"colptr": colptr, "row": row, "features": features, "labels": labels, **splits}
-    described = {
+    if group is not None:
+        arrays["group"] = checks.check_group(group, num_nodes)
+    sizes = {
+        "num_nodes": num_nodes,
+        "num_edges": len(row),
+        "num_features": num_features,
+        "num_classes": num_classes,
+    }
+    return _write(Path(folder), arrays, source, sizes, provenance or {})
+
+
+def derive_store(
+    folder: str | os.PathLike[str],
+    base: GraphStore,
+    changed: Mapping[str, NDArray[Any]],
+    *,
+    source: Mapping[str, object],
+    provenance: Mapping[str, object],
+) -> GraphStore:
+    """Write the store of `base` with other arrays, by name, in one move, and open it. What is as in
+    `base` is linked where the file system can, so that it takes no space."""
+    sizes = {name: base.manifest[name] for name in ("num_nodes", "num_features", "num_classes")}
+    sizes["num_edges"] = len(changed.get("row", base.row))
+    return _write(Path(folder), changed, source, sizes, provenance, base)
+
+
+def _write(
+    folder: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    source: Mapping[str, object],
+    sizes: Mapping[str, int],
+    provenance: Mapping[str, object],
+    base: GraphStore | None = None,
+) -> GraphStore:
+    described = dict(base.manifest["arrays"]) if base else {}
+    described |= {
         name: {
             "file": f"{name}.npy",
             "dtype": array.dtype.name,
@@ -114,24 +180,33 @@ def write_store(
         }
         for name, array in arrays.items()
     }
-    checksums = "".join(described[name]["sha256"] for name in ARRAYS)
+    names = [name for name in (*ARRAYS, *MAYBE) if name in described]
+    checksums = "".join(described[name]["sha256"] for name in names)
     manifest = {
         "format": FORMAT,
         "source": dict(source),
-        "num_nodes": num_nodes,
-        "num_edges": len(row),
-        "num_features": num_features,
-        "num_classes": num_classes,
+        **sizes,
         "checksum": hashlib.sha256(checksums.encode()).hexdigest(),
-        "arrays": described,
-        "provenance": dict(provenance or {}),
+        "arrays": {name: described[name] for name in names},
+        "provenance": dict(provenance),
     }
-    folder = Path(folder)
     with _replacing(folder) as building:
-        for name, array in arrays.items():
-            _save(building / f"{name}.npy", array)
+        for name in names:
+            path = building / f"{name}.npy"
+            if name in arrays:
+                _save(path, arrays[name])
+            elif base is not None:
+                _link(base.path / described[name]["file"], path)
         write_json(building / MANIFEST, manifest)
     return GraphStore.open(folder)
+
+
+def _link(file: Path, path: Path) -> None:
+    """A store's files are replaced, never changed, so that two may be one."""
+    try:
+        os.link(file, path)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file, path)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -192,7 +267,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
     running one holds a lock on its folder.
     """
     if folder.exists():
-        known = {MANIFEST, *(f"{name}.npy" for name in ARRAYS)}
+        known = {MANIFEST, *(f"{name}.npy" for name in (*ARRAYS, *MAYBE))}
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
         foreign = sorted(set(names) - known)
         if foreign:

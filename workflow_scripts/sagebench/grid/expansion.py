@@ -9,12 +9,20 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sagebench import registry
 from sagebench.errors import UserError
 from sagebench.grid.site import Site, fits, fitting
-from sagebench.grid.trial import INTRODUCTION_DEFAULTS, Trial, heeds, store_name
+from sagebench.grid.trial import (
+    INTRODUCTION_DEFAULTS,
+    Trial,
+    base_dataset,
+    draws_split,
+    heeds,
+    store_name,
+)
 from sagebench.grid.values import sentence
 from sagebench.registry import Declared, Option
 
@@ -47,7 +55,7 @@ class Request:
     runtime_min: int | None = None  # of its first job, by a prediction; None: the walltime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Study:
     """An expanded study: its experiments, and each distinct trial once.
 
@@ -59,7 +67,7 @@ class Study:
     site: Site
     experiments: tuple[ExperimentTrials, ...]
     requests: dict[str, Request]  # by trial id
-    stores: dict[str, dict[str, Any]]  # data sets by store name
+    stores: dict[str, dict[str, Any]]  # data sets of the trials by store name
     skipped: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -69,6 +77,12 @@ class Study:
     @property
     def results(self) -> str:
         return self.configuration.results
+
+    @cached_property
+    def all_stores(self) -> dict[str, dict[str, Any]]:
+        """Data sets by store name, those that others are made of among them."""
+        bases = filter(None, map(base_dataset, self.stores.values()))
+        return {**{store_name(base): base for base in bases}, **self.stores}
 
 
 def expand(configuration: Configuration, site: Site) -> Study:
@@ -81,11 +95,10 @@ def expand(configuration: Configuration, site: Site) -> Study:
     stores: dict[str, dict[str, Any]] = {}
     for name, experiment in configuration.experiments.items():
         dataset = (experiment.dataset or configuration.dataset).model_dump(exclude_none=True)
-        store = store_name(dataset)
-        stores.setdefault(store, dataset)
         ids: dict[str, None] = {}
         for rows in itertools.product(*grid[name].values()):
-            request = _request(defaults, rows, dataset, store, site)
+            request = _request(defaults, rows, dataset, site)
+            stores.setdefault(request.store, request.trial.dataset)
             trial_id = request.trial.id
             if trial_id in ids:
                 raise UserError(
@@ -113,7 +126,7 @@ def expand(configuration: Configuration, site: Site) -> Study:
 
 
 def _request(
-    defaults: Entries, rows: Iterable[Entries], dataset: dict[str, Any], store: str, site: Site
+    defaults: Entries, rows: Iterable[Entries], dataset: dict[str, Any], site: Site
 ) -> Request:
     """The trial of one row of each axis."""
     entries = dict(defaults)
@@ -135,8 +148,10 @@ def _request(
     }
     walltime_min, continues = values.pop("walltime_min"), values.pop("continue_after_walltime")
     values["sampler"] = registry.recorded(values["sampler"])
+    if draws_split(dataset):
+        dataset = {"split_seed": values["seed"], **dataset}
     trial = Trial(**values, dataset=dataset, device=site.device, machine=site.machine)
-    return Request(trial, store, walltime_min, continues)
+    return Request(trial, store_name(dataset), walltime_min, continues)
 
 
 def _own_options(values: Mapping[str, Any]) -> dict[str, Option]:

@@ -131,7 +131,7 @@ class Freezer:
                 write_atomic(copy, content)
         for store in stores:
             # Where an archive lies may change; what the data is cannot, it is in the name.
-            _write_changed(store_spec_path(results, store), self.study.stores[store])
+            _write_changed(store_spec_path(results, store), self.study.all_stores[store])
 
 
 def _write_changed(path: str, value: Any) -> None:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from sagebench import registry
 from sagebench.errors import UserError
-from sagebench.grid.trial import CHOICES
+from sagebench.grid.trial import CHOICES, UNSEEN_KEYS, draws_split
 from sagebench.grid.values import (
     SEED_MAX,
     Fanout,
@@ -61,7 +61,7 @@ OPTION_TYPES: dict[str, Callable[..., Any]] = {
     "seed": lambda: whole(0, 0, SEED_MAX),
 }
 """by the `type` of an option that a module declares (registry.py)"""
-ABOUT_OPTION = ("type", "help", "default", "divides")  # the rest bounds its type
+ABOUT_OPTION = ("type", "help", "default", "divides", "drawn")  # the rest bounds its type
 
 
 def word(key: str) -> Any:
@@ -147,6 +147,45 @@ def _option(owner: str, key: str, option: Option) -> tuple[Any, FieldInfo]:
     return kind | None if default is None else kind, Field(default, description=text)
 
 
+SET_APART = {
+    "setting": (
+        choice("transductive", "inductive") | None,
+        "null: no node is set apart; inductive: the unseen nodes and their edges are not in the "
+        "graph that training sees; transductive: they are",
+    ),
+    "unseen": (number(0.2, gt=0, le=1) | None, "share of the test nodes that is unseen"),
+    "unseen_by": (
+        choice("node", "group") | None,
+        "null: node; group: whole groups of nodes are unseen, where the data set has groups",
+    ),
+    "split_seed": (
+        whole(0, 0, SEED_MAX) | None,
+        "by which unseen nodes are drawn, and a split that is drawn; null: the trial's own seed",
+    ),
+}
+"""keys of every data set"""
+
+
+def _with_unseen(spec: Any) -> Any:
+    """Unseen nodes have a setting and a share; a seed has something to draw."""
+    if spec.setting is None:
+        given = [key for key in UNSEEN_KEYS if getattr(spec, key) is not None]
+        if given:
+            raise whole_sentence(
+                f"has {given[0]}, but no setting: write setting: transductive or inductive beside "
+                "it."
+            )
+    elif spec.unseen is None:
+        raise whole_sentence(
+            "has a setting, but no unseen: write a share of the test nodes, e.g. unseen: 0.2."
+        )
+    if spec.split_seed is not None and not draws_split(spec.model_dump()):
+        raise whole_sentence(
+            "has split_seed, and nothing of its split is drawn: leave it out, or write a setting."
+        )
+    return spec
+
+
 def _source(source: str) -> type[Strict]:
     """The spec of a data set from this source."""
     options = registry.declared("source", source)["OPTIONS"]
@@ -154,13 +193,18 @@ def _source(source: str) -> type[Strict]:
         "name": (Name, Field(description="folder name of the graph store")),
         "source": (Literal[source], ...),
         **{key: _option(f"source {source}", key, option) for key, option in options.items()},
+        **{key: (kind, Field(None, description=text)) for key, (kind, text) in SET_APART.items()},
     }
     doc = registry.described("source", source)
     return create_model(source.capitalize(), __base__=Strict, __doc__=doc, **fields)
 
 
 SOURCES = {source: _source(source) for source in registry.names("source")}
-Dataset: Any = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
+Dataset: Any = Annotated[
+    Union[tuple(SOURCES.values())],  # noqa: UP007
+    Field(discriminator="source"),
+    AfterValidator(_with_unseen),
+]
 
 
 class DatasetAlone(Strict):

@@ -23,6 +23,8 @@ from sagebench.registry import one_of, recorded
 # defaults (NEVER EDIT ONE), and the keys that say where the data lies, not what it is.
 DATASET_INTRODUCTION_DEFAULTS: Mapping[str, object] = MappingProxyType({"scale": 1, "seed": 0})
 DATASET_WHEREABOUTS = frozenset({"archive", "sha256"})
+UNSEEN_KEYS = ("setting", "unseen", "unseen_by")
+"""of a data set, whatever its source: what training does not see of it"""
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -152,11 +154,13 @@ class Trial:
     @property
     def readable(self) -> str:
         """Readable part of the id, at most 80 characters."""
+        setting = self.dataset.get("setting")
+        data = f"{self.dataset['name']}-{setting}" if setting else self.dataset["name"]
         if not self.in_minibatches:
-            return f"{self.dataset['name']}-{self.method}-r{self.ranks}-s{self.seed}"[:80]
+            return f"{data}-{self.method}-r{self.ranks}-s{self.seed}"[:80]
         model = "" if self.model == INTRODUCTION_DEFAULTS["model"] else f"-{self.model}"
         return (
-            f"{self.dataset['name']}{model}-{self.engine}-b{self.batch_size}x{self.accumulation}"
+            f"{data}{model}-{self.engine}-b{self.batch_size}x{self.accumulation}"
             f"-f{self.fanout.readable}-r{self.ranks}-s{self.seed}"
         )[:80]
 
@@ -226,6 +230,23 @@ def dataset_identity(spec: Mapping[str, object]) -> dict[str, object]:
         for key, value in given.items()
         if key not in DATASET_WHEREABOUTS and value != DATASET_INTRODUCTION_DEFAULTS.get(key)
     }
+
+
+def base_dataset(spec: Mapping[str, object]) -> dict[str, object] | None:
+    """The data set that one with unseen nodes is made of; None for one without."""
+    if spec.get("setting") is None:
+        return None
+    base = {key: value for key, value in spec.items() if key not in UNSEEN_KEYS}
+    if not draws_split(base):
+        base.pop("split_seed", None)
+    return base
+
+
+def draws_split(spec: Mapping[str, object]) -> bool:
+    """Whether something of the data set's split is drawn, by its `split_seed`."""
+    options = registry.declared("source", str(spec["source"]))["OPTIONS"]
+    drawn = any(spec.get(key) in option.get("drawn", ()) for key, option in options.items())
+    return drawn or spec.get("setting") is not None
 
 
 def store_name(spec: Mapping[str, object]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -54,17 +54,24 @@ class Evaluator:
         self._side = SideStream(self.device)
 
     def accuracy(self, weights: dict[str, Tensor], nodes: np.ndarray, method: str) -> float:
-        """Share of `nodes` (int64 ids) whose class is predicted, the same on every rank.
+        """Share of `nodes` whose class is predicted; arguments as of `hits`."""
+        return self.hits(weights, nodes, method).sum().item() / len(nodes)
+
+    def hits(self, weights: dict[str, Tensor], nodes: np.ndarray, method: str) -> Tensor:
+        """Which of `nodes` (int64 ids) are predicted right, bool on the CPU, alike on every rank.
 
         method: `full` computes layer by layer over the whole graph, every neighbor taken;
         `sampled` samples the trial's own fanout with a fixed seed.
         """
         self.model.load_state_dict(weights)
+        found = torch.zeros(len(nodes), dtype=torch.int32, device=self.device)
         with torch.no_grad(), true_float32():
-            correct = (self._full if method == "full" else self._sampled)(nodes)
-        return self.communicator.sum(correct).item() / len(nodes)
+            outputs = self._full if method == "full" else self._sampled
+            for places, ids, logits in outputs(nodes):
+                found[places] = self._correct(logits, ids).int()
+        return self.communicator.sum(found).bool().cpu()
 
-    def _sampled(self, nodes: np.ndarray) -> Tensor:
+    def _sampled(self, nodes: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
         def batch(index: int) -> Inputs:
             first = index * SAMPLED_BATCH_SIZE
             seeds = nodes[first : first + SAMPLED_BATCH_SIZE]
@@ -75,23 +82,22 @@ class Evaluator:
         # Each holds a batch much larger than training's.
         workers = min(WORKERS_AHEAD, self.trial.sampling_workers)
         stream = self._side.ahead(batch, mine, workers, results_ahead=1)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for inputs in self.progress.over(stream, len(mine), "sampled evaluation"):
-            blocks = inputs[1]
-            correct += self._correct(self.model(*inputs), blocks.node_ids[: blocks.num_seeds])
-        return correct
+        inputs_of = self.progress.over(stream, len(mine), "sampled evaluation")
+        for index, inputs in zip(mine, inputs_of, strict=True):
+            ids = inputs[1].node_ids[: inputs[1].num_seeds]
+            first = index * SAMPLED_BATCH_SIZE
+            yield slice(first, first + len(ids)), ids, self.model(*inputs)
 
-    def _full(self, nodes: np.ndarray) -> Tensor:
+    def _full(self, nodes: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
         h, home = self.loader.features, self._home()
         for layer in range(1, self.trial.layers):
             h = self._hidden(layer, h, home)
         start, stop = self._slices(len(nodes))[self.communicator.rank]
         mine = torch_view(nodes[start:stop])
         logits = self._layer(self.trial.layers, h, home, mine)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for first, end in self._chunks(0, len(mine)):
-            correct += self._correct(logits(first, end), mine[first:end].to(self.device))
-        return correct
+            ids = mine[first:end].to(self.device)
+            yield slice(start + first, start + end), ids, logits(first, end)
 
     def _hidden(self, layer: int, h: Tensor, home: torch.device) -> Tensor:
         """The output of a layer for every node, [N, hidden_channels]; h: of the layer before."""
@@ -208,8 +214,8 @@ class Evaluator:
         return max(1, min(h.shape[1], free // 2 // (len(h) * FLOAT_BYTES)))
 
     def _correct(self, logits: Tensor, nodes: Tensor) -> Tensor:
-        """Number of `nodes` (ids on the device) predicted right, int64 [] there: nothing waits."""
-        return (logits.argmax(1) == self.labels[nodes]).sum()
+        """Which of `nodes` (ids on the device) are predicted right, bool there: nothing waits."""
+        return logits.argmax(1) == self.labels[nodes]
 
     def _slices(self, count: int) -> list[tuple[int, int]]:
         """range(count) cut into one piece a rank."""
@@ -233,6 +239,16 @@ def sampled_test_nodes(nodes: np.ndarray, count: int | None) -> np.ndarray:
         return nodes
     keys = hash_ids(fold(TESTED_NODES_STREAM), nodes)
     return nodes[np.sort(np.argsort(keys, kind="stable")[:count])]
+
+
+def share_of(hits: Tensor, nodes: np.ndarray, among: np.ndarray | None) -> float | None:
+    """Share of the hits among some of the nodes that they are of; None where there are none.
+
+    hits: bool [n]. nodes, among: int64 ids [n], and some of these.
+    """
+    if among is None:
+        return None
+    return hits[torch.from_numpy(np.isin(nodes, among))].sum().item() / len(among)
 
 
 def standard_error(accuracy: float, count: int, population: int) -> float | None:

@@ -32,7 +32,12 @@ from sagebench.operations import AUTO, PLAIN
 from sagebench.records import Accuracy, Limit, PeakBytes, Status, StoreFacts
 from sagebench.training.checkpoint import Checkpoint
 from sagebench.training.distributed import Communicator, Progress, RankEnvironment
-from sagebench.training.evaluation import Evaluator, sampled_test_nodes, standard_error
+from sagebench.training.evaluation import (
+    Evaluator,
+    sampled_test_nodes,
+    share_of,
+    standard_error,
+)
 from sagebench.training.trainer import Trainer, synchronise_device
 
 
@@ -156,6 +161,7 @@ class RankSetup:
             train_nodes=len(store.train),
             valid_nodes=len(store.valid),
             test_nodes=len(store.test),
+            unseen_nodes=None if store.unseen is None else len(store.unseen),
         )
         measured.cores = described["cores"]
         measured.oversubscribed = (
@@ -231,24 +237,29 @@ class RankSetup:
             raise EarlyEnd(Status.TIME_LIMIT, message, Limit("walltime", walltime_s, "s"))
 
     def test(self, weights: dict[str, torch.Tensor]) -> Accuracy:
-        """Accuracy of `weights` on the test nodes: over the full graph, and sampled.
+        """Accuracy of `weights` on the test nodes: over the full graph, and sampled. The graph has
+        the unseen nodes, which training may not have had.
 
         An engine whose own loader is PyG's leaves the GPU to training; the test samples there if
         graph and features fit once training's memory is freed.
         """
-        nodes, evaluator = self.store.test, self.evaluator
+        store, evaluator = self.store, self.evaluator
+        nodes = store.test
         drawn = sampled_test_nodes(nodes, self.trial.sampled_test_nodes)
         release_memory(self.device)
         loader = evaluator.loader
         if self.engine.loader is None and self.placement().chosen == "device":
-            evaluator.loader = Loader(self.trial, self.store, self.device, "device")
-        full = evaluator.accuracy(weights, nodes, "full")
+            evaluator.loader = Loader(self.trial, store.whole, self.device, "device")
+        elif store.whole is not store:
+            evaluator.loader = loader.over(store.whole)
+        hits = evaluator.hits(weights, nodes, "full")
         sampled = evaluator.accuracy(weights, drawn, "sampled")
         evaluator.loader = loader
         release_memory(self.device)
         return Accuracy(
             validation_method=self.trial.validation,
-            test_full=full,
+            test_full=hits.sum().item() / len(nodes),
+            unseen=share_of(hits, nodes, store.unseen),
             test_sampled=sampled,
             test_sampled_nodes=len(drawn),
             test_sampled_standard_error=standard_error(sampled, len(drawn), len(nodes)),

@@ -6,6 +6,7 @@ edge_index         integers [2, E]: u (row 0) -> v (row 1); v aggregates u
 x                  numbers [N, F], stored as float32
 y                  integers [N] or [N, 1]: classes 0, 1, 2, ...
 train, valid, test integers: node ids, or boolean masks [N]
+group              maybe, integers [N]: the group of each node, e.g. the source of a package
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ OPTIONS = {
     },
 }
 ARRAYS = ("edge_index", "x", "y", *SPLITS)
+MAYBE = "group"
 
 
 def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
@@ -69,6 +71,7 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
         "features": arrays["x"],
         "labels": arrays["y"],
         "splits": {name: arrays[name] for name in SPLITS},
+        "group": arrays.get(MAYBE),
         "num_classes": spec["num_classes"],
         "unlabelled": bool(spec["unlabelled"]),
         "provenance": provenance,
@@ -94,7 +97,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
                     f"{path} has no {', '.join(missing)}; it has "
                     f"{', '.join(sorted(files)) or 'nothing'}, and should have {', '.join(ARRAYS)}"
                 )
-            for name in ARRAYS:
+            for name in [*ARRAYS, *({MAYBE} & files.keys())]:
                 at = path / f"{name}.npy"
                 arrays[name] = files[name]()
         except zipfile.BadZipFile as error:

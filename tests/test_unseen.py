@@ -1,0 +1,243 @@
+"""Unseen nodes: how they are drawn, the store without them, and that training meets none."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from configurations import GOOD, changed, study_of
+from hypothesis import given
+from hypothesis import strategies as st
+from sagebench.engines.aggregated_features import build_table, open_table
+from sagebench.engines.base import make_engine
+from sagebench.errors import UserError
+from sagebench.graph.csc import csc_from_edges
+from sagebench.graph.store import GraphStore, derive_store
+from sagebench.graph.unseen import derive_unseen, draw_unseen, without
+from sagebench.grid.trial import base_dataset, store_name
+from sagebench.sampling.order import SeedOrder
+from trial_runs import Run
+from trials import DATASET, make_trial, tiny_store
+
+CPU = torch.device("cpu")
+SPECS = {
+    setting: {**DATASET, "setting": setting, "unseen": 0.3, "split_seed": 4}
+    for setting in ("transductive", "inductive")
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_store(tmp_path_factory.mktemp("stores") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def stores(base):
+    return {
+        setting: derive_unseen(base.path.parent / setting, base, spec)
+        for setting, spec in SPECS.items()
+    }
+
+
+def edges(colptr, row):
+    column = np.repeat(np.arange(len(colptr) - 1), np.diff(colptr))
+    return list(zip(row.tolist(), column.tolist(), strict=True))
+
+
+@given(
+    ends=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=40),
+    unseen=st.sets(st.integers(0, 8)),
+)
+def test_no_edge_of_the_unseen_is_left(ends, unseen):
+    graph = csc_from_edges(np.array(ends, np.int64).reshape(-1, 2).T, 9)
+    found = without(*graph, np.array(sorted(unseen), np.int64))
+    assert edges(*found) == [edge for edge in edges(*graph) if not unseen & {*edge}]
+
+
+@given(share=st.floats(0.001, 1), seed=st.integers(0, 2**63 - 1))
+def test_a_share_of_the_test_nodes_is_drawn(base, share, seed):
+    unseen = draw_unseen(base, share, "node", seed)
+    assert len(unseen) == max(1, round(share * len(base.test)))
+    assert (np.diff(unseen) > 0).all()
+    assert np.isin(unseen, base.test).all()
+    assert np.array_equal(unseen, draw_unseen(base, share, "node", seed))
+
+
+def test_another_seed_draws_others(base):
+    one, other = (draw_unseen(base, 0.3, "node", seed) for seed in (0, 1))
+    assert not np.array_equal(one, other)
+
+
+def grouped(base, group, name):
+    return derive_store(
+        base.path.parent / name, base, {"group": group}, source=DATASET, provenance={}
+    )
+
+
+@pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 1.0])
+def test_groups_are_drawn_whole(base, share):
+    group = np.arange(base.num_nodes) // 7  # at the ends of the test split two are cut
+    unseen = draw_unseen(grouped(base, group, "by-group"), share, "group", 0)
+    assert np.isin(unseen, base.test).all()
+    for one in np.unique(group[unseen]):
+        assert np.isin(np.flatnonzero(group == one), unseen).all()
+    assert len(unseen) <= max(7, share * len(base.test))
+    assert len(unseen) > min(share * len(base.test), 300 - 12) - 7
+
+
+def test_no_groups_are_one_sentence(base):
+    with pytest.raises(UserError, match="has no groups of nodes: write unseen_by: node"):
+        draw_unseen(base, 0.5, "group", 0)
+    one = grouped(base, np.zeros(base.num_nodes, np.int64), "one-group")
+    with pytest.raises(UserError, match="no group of nodes lies in the test split alone"):
+        draw_unseen(one, 0.5, "group", 0)
+
+
+def test_both_settings_differ_in_the_training_graph_alone(base, stores):
+    transductive, inductive = stores["transductive"], stores["inductive"]
+    assert np.array_equal(transductive.unseen, inductive.unseen)
+    for name in ("features", "labels", "train", "valid", "test"):
+        for store in stores.values():
+            assert np.array_equal(getattr(store, name), getattr(base, name))
+    for store in (transductive, transductive.whole, inductive.whole):
+        assert np.array_equal(store.colptr, base.colptr)
+        assert np.array_equal(store.row, base.row)
+    expected = [e for e in edges(base.colptr, base.row) if not {*inductive.unseen.tolist()} & {*e}]
+    assert edges(inductive.colptr, inductive.row) == expected
+    assert inductive.num_edges == len(expected) < inductive.whole.num_edges
+    assert len({base.checksum, transductive.checksum, inductive.checksum}) == 3
+
+
+def test_a_derived_store_opens_and_verifies(stores):
+    for store in stores.values():
+        again = GraphStore.open(store.path, verify=True)
+        assert again.manifest["provenance"]["derived_from"]
+        assert again.manifest["source"] == SPECS[store.manifest["source"]["setting"]]
+
+
+def test_another_process_has_the_same_graph(stores):
+    for store in (stores["inductive"], stores["inductive"].whole, stores["transductive"].whole):
+        again = pickle.loads(pickle.dumps(store))
+        assert np.array_equal(again.row, store.row)
+        assert again.whole_row is None or store.whole_row is not None
+
+
+@pytest.mark.parametrize("sampler", ["sagebench", "labor"])
+@pytest.mark.parametrize("fanout", [[5, 4, 3], [5, 4, -1], [-1, -1, -1]])
+@pytest.mark.parametrize("engine", ["blocks", "reference"])
+def test_no_training_sample_has_an_unseen_node(stores, engine, fanout, sampler):
+    store = stores["inductive"]
+    if engine == "blocks" and fanout[-1] == -1:
+        list(build_table(store, "mean"))
+    trial = make_trial(
+        engine=engine, fanout=fanout, sampler=sampler, batch_size=64, sampling_workers=0
+    )
+    made = make_engine(trial, store, CPU)
+    order = SeedOrder(store.train, trial.batch_size, trial.accumulation, 1, trial.seed)
+    micro_batches = [one for epoch in (1, 2) for one in order.micro_batches(epoch, 0)]
+    nodes = np.unique(np.concatenate([nodes_of(made.sample(one)[-1]) for one in micro_batches]))
+    assert not np.isin(nodes, store.unseen).any()
+    assert len(nodes) > 2 * len(store.train)
+
+
+def nodes_of(sampled):
+    """Ids of the nodes that were sampled, by the blocks of ours or by PyG's output."""
+    if hasattr(sampled, "neighbors"):
+        return np.concatenate([sampled.node_ids.numpy(), sampled.neighbors.numpy()])
+    return np.empty(0) if sampled is None else sampled.node.numpy()
+
+
+def test_the_table_that_training_reads_is_of_its_graph(stores):
+    store = stores["inductive"]
+    changed_features = np.array(store.features)
+    changed_features[store.unseen] = 1e6
+    list(build_table(store, "mean"))
+    assert np.abs(open_table(store, "mean")).max() < 1e3
+    other = derive_store(
+        store.path.parent / "changed",
+        store,
+        {"features": changed_features},
+        source={},
+        provenance={},
+    )
+    list(build_table(other, "mean"))
+    assert np.array_equal(open_table(other, "mean"), open_table(store, "mean"))
+
+
+@pytest.mark.parametrize("values", [{"fanout": [4, 3, -1]}, {"engine": "trimmed"}])
+def test_what_the_unseen_are_changes_nothing_of_training(tmp_path, stores, values):
+    """Same losses, validation and weights, whatever features and neighbors the unseen nodes have;
+    they are tested with them."""
+    store = stores["inductive"]
+    strange = np.array(store.features)
+    strange[store.unseen] += 1000
+    trial = make_trial(dataset=SPECS["inductive"], evaluate_every_epochs=1, **values)
+    outcomes = []
+    for name, features in (("as-it-is", store.features), ("strange", strange)):
+        made = derive_store(
+            tmp_path / name,
+            store,
+            {"features": np.array(features)},
+            source=SPECS["inductive"],
+            provenance={},
+        )
+        if trial.fanout[-1] == -1:
+            list(build_table(made, "mean"))
+        run = Run(tmp_path / f"run-{name}", trial, made.path)
+        assert run.finish().returncode == 0
+        outcomes.append(run.outcome)
+    one, other = outcomes
+    for epoch, same in zip(one["epochs"], other["epochs"], strict=True):
+        for key in ("loss", "train_accuracy", "validation_accuracy", "nodes", "edges"):
+            assert epoch[key] == same[key]
+    assert one["accuracy"]["unseen"] != other["accuracy"]["unseen"]
+    assert one["store"]["unseen_nodes"] == len(store.unseen)
+
+
+def test_the_unseen_are_tested_in_the_whole_graph(tmp_path, stores):
+    """With weights that no training changed, both settings test alike."""
+    found = []
+    for setting, store in stores.items():
+        trial = make_trial(
+            dataset=SPECS[setting], learning_rate=1e-30, epochs=1, phase_window_steps=0
+        )
+        run = Run(tmp_path / setting, trial, store.path)
+        assert run.finish().returncode == 0
+        accuracy = run.outcome["accuracy"]
+        found.append([accuracy[key] for key in ("test_full", "test_sampled", "unseen")])
+    assert found[0] == found[1]
+
+
+UNSEEN = {**GOOD["dataset"], "setting": "inductive", "unseen": 0.2}
+
+
+def test_each_seed_draws_its_own_unless_one_is_given():
+    for dataset, seeds in ((UNSEEN, [0, 1]), ({**UNSEEN, "split_seed": 7}, [7, 7])):
+        study = study_of(changed("dataset", dataset))
+        (experiment,) = [one for one in study.experiments if one.name == "scaling"]
+        drawn = [study.requests[one].trial.dataset["split_seed"] for one in experiment.trials]
+        assert drawn == seeds * 2
+        for request in study.requests.values():
+            assert request.store == store_name(request.trial.dataset) in study.stores
+        bases = study.all_stores.keys() - study.stores.keys()
+        assert bases == {store_name(GOOD["dataset"])}
+
+
+def test_a_drawn_split_is_part_of_what_others_are_made_of():
+    glnn = {"name": "pubmed", "source": "pubmed", "split": "glnn", "split_seed": 3}
+    unseen = {"setting": "inductive", "unseen": 0.2, "unseen_by": "node"}
+    assert base_dataset({**glnn, **unseen}) == glnn
+    assert base_dataset({**glnn, "split": "large", **unseen}) == {
+        "name": "pubmed",
+        "source": "pubmed",
+        "split": "large",
+    }
+    assert base_dataset(glnn) is None
+
+
+def test_the_settings_stand_in_the_ids():
+    for setting in ("transductive", "inductive"):
+        study = study_of(changed("dataset", {**UNSEEN, "setting": setting}))
+        assert all(one.startswith(f"pubmed-{setting}-") for one in study.requests)
