@@ -79,6 +79,7 @@ class Declared(TypedDict, total=False):
     ENGINES: Collection[str]
     AGGREGATORS: Collection[str]
     AGGREGATES_FEATURES: str
+    READS_NEIGHBORS: bool
     TAKES: Collection[str]
     PLACEMENTS: Collection[str]
     LOADS: str

@@ -146,7 +146,8 @@ class NetworkArguments(TypedDict):
 
 
 def network_arguments(trial: Trial, graph: GraphSizes) -> NetworkArguments:
-    options = dict(trial.options)
+    own = registry.declared("model", trial.model).get("OPTIONS", {})
+    options = {key: value for key, value in trial.options.items() if key in own}
     if "AGGREGATORS" in registry.declared("model", trial.model):
         options["aggregator"] = trial.aggregator
     hidden = [trial.hidden_channels] * (trial.layers - 1)

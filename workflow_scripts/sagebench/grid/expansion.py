@@ -140,12 +140,15 @@ def _request(
                 raise UserError(f"{where} means nothing to method {method}: leave it out.")
             values[key] = INTRODUCTION_DEFAULTS.get(key, False)
     own = _own_options(values)
+    if not _reads_neighbors(values["model"]) and entries["fanout"][1].startswith("defaults."):
+        values["fanout"] = (0,) * values["layers"]
     for key, write in itertools.chain(_wrong(values, own, site), _wrong_modules(values)):
         raise UserError(sentence(entries[key][1], values[key], write))
     given = {key: values.pop(key) for key in owners}
     values["options"] = {
         key: option["default"] if given[key] is None else given[key] for key, option in own.items()
     }
+    values["options"] = {key: one for key, one in values["options"].items() if one is not None}
     walltime_min, continues = values.pop("walltime_min"), values.pop("continue_after_walltime")
     values["sampler"] = registry.recorded(values["sampler"])
     if draws_split(dataset):
@@ -251,6 +254,9 @@ def _wrong_modules(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     engines = model.get("ENGINES", [values["engine"]])
     if values["engine"] not in engines:
         yield "engine", f"{' or '.join(engines)}, on which model {values['model']} computes"
+    zeros = [0] * len(values["fanout"])
+    if not _reads_neighbors(values["model"]) and any(values["fanout"]):
+        yield "fanout", f"{zeros}: model {values['model']} reads no neighbors"
     if values["aggregator"] not in model.get("AGGREGATORS", ["mean"]):
         alone = f"mean, or leave it out: model {values['model']} aggregates in its own way"
         yield "aggregator", " or ".join(model.get("AGGREGATORS", [alone]))
@@ -270,6 +276,10 @@ def _wrong_modules(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"false: no checkpoint holds {values['sampler']}'s random state, or set sampler: "
             + _which("sampler", lambda one: one["KEYED"]),
         )
+
+
+def _reads_neighbors(model: str) -> bool:
+    return registry.declared("model", model).get("READS_NEIGHBORS", True)
 
 
 def _which(kind: str, fits: Callable[[Declared], bool]) -> str:

@@ -71,6 +71,16 @@ class Evaluator:
                 found[places] = self._correct(logits, ids).int()
         return self.communicator.sum(found).bool().cpu()
 
+    def outputs(self, weights: dict[str, Tensor], nodes: np.ndarray) -> Tensor:
+        """Logits of `nodes` over the whole graph, float32 [n, classes] on the device, alike on
+        every rank; arguments as of `hits`."""
+        self.model.load_state_dict(weights)
+        found = torch.zeros(len(nodes), self.store.num_classes, device=self.device)
+        with torch.no_grad(), true_float32():
+            for places, _, logits in self._full(nodes):
+                found[places] = logits
+        return self.communicator.sum(found)
+
     def _sampled(self, nodes: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
         def batch(index: int) -> Inputs:
             first = index * SAMPLED_BATCH_SIZE

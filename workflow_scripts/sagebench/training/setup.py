@@ -7,11 +7,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import torch
 
 from sagebench.attempts import Measurements
@@ -64,6 +65,8 @@ class RankSetup:
     env: RankEnvironment
     device: torch.device
     clock: PhaseClock
+
+    tests_sampled = True  # a class's: whether the test samples, too
 
     def __post_init__(self) -> None:
         torch.set_num_threads(self.trial.threads_per_rank)
@@ -253,14 +256,32 @@ class RankSetup:
         elif store.whole is not store:
             evaluator.loader = loader.over(store.whole)
         hits = evaluator.hits(weights, nodes, "full")
-        sampled = evaluator.accuracy(weights, drawn, "sampled")
-        evaluator.loader = loader
-        release_memory(self.device)
-        return Accuracy(
+        found = Accuracy(
             validation_method=self.trial.validation,
             test_full=hits.sum().item() / len(nodes),
             unseen=share_of(hits, nodes, store.unseen),
-            test_sampled=sampled,
-            test_sampled_nodes=len(drawn),
-            test_sampled_standard_error=standard_error(sampled, len(drawn), len(nodes)),
         )
+        if self.tests_sampled:
+            sampled = evaluator.accuracy(weights, drawn, "sampled")
+            found = replace(
+                found,
+                test_sampled=sampled,
+                test_sampled_nodes=len(drawn),
+                test_sampled_standard_error=standard_error(sampled, len(drawn), len(nodes)),
+            )
+        evaluator.loader = loader
+        release_memory(self.device)
+        return found
+
+    def whole_outputs(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits of every node, [N, classes] on the device: of the unseen ones over the whole
+        graph, of all others over the one that training sees."""
+        store, evaluator = self.store, self.evaluator
+        found = evaluator.outputs(weights, np.arange(store.num_nodes))
+        if store.unseen is not None and store.whole is not store:
+            loader = evaluator.loader
+            evaluator.loader = loader.over(store.whole)
+            unseen = torch.from_numpy(np.array(store.unseen)).to(self.device)
+            found[unseen] = evaluator.outputs(weights, store.unseen)
+            evaluator.loader = loader
+        return found
