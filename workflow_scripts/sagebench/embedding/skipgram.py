@@ -180,9 +180,7 @@ def _walk_gradients(vectors, walks, negatives, context, first, last, gradients, 
             found[0] += loss
             _add_rows(by_center, drawn, 1, context, positions, out[:centers])
             start = positions + k * (positions - 1) - 1  # one row ahead: position 0 has no negative
-            _add_rows(
-                by_context, nodes, 1 - context, 0, centers, out[start : start + positions]
-            )
+            _add_rows(by_context, nodes, 1 - context, 0, centers, out[start : start + positions])
 
 
 @compiled
