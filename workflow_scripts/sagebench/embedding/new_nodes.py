@@ -22,15 +22,16 @@ NODES_PER_TASK = 256
 
 def train_new_nodes(
     vectors: np.ndarray, new: np.ndarray, colptr: np.ndarray, row: np.ndarray, *,
-    seed: int, learning_rate: float = 0.01, negatives: int = 1, p: float = 1, q: float = 1,
+    seed: int, learning_rate: float = 0.005, negatives: int = 1, p: float = 1, q: float = 1,
     threads: int = 1,
 ) -> None:  # fmt: skip
     """Train the new rows by 50 walks of length 5 from each, all others frozen (Hamilton, Ying,
     Leskovec 2017, "Inductive representation learning on large graphs", appendix C).
 
     A walk is one window: its start node is the center. The first walk of every new node comes
-    before the second of any, so that a row moves some 50 times. A new node without neighbors keeps
-    the random vector that all of them start from.
+    before the second of any, so that a row moves some 50 times: at the default rate, about as far
+    from 0 as trained ones are. A new node without neighbors keeps the random vector, near 0,
+    that all of them start from.
     """
     walker = Walker(colptr, row, p, q, threads)
     vectors[new] = first_vectors(len(vectors), vectors.shape[1], 0.5 / vectors.shape[1], seed)[new]
