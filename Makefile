@@ -124,7 +124,8 @@ test-cluster: install ## every test on a Slurm of two nodes with Apptainer, on t
 # The oldest that a trial runs on: Python 3.10 and torch 2.1, as in container/slides.def.
 OLDEST := .venv-oldest
 OLDEST_TESTS = $(foreach what,\
-	aggregated cuda exact fused graph grid launch linear measure model sampling segment training,\
+	aggregated cuda embedding exact fused graph grid launch linear measure model sampling segment \
+	training,\
 	$(wildcard tests/test_$(what)*.py))
 
 $(OLDEST)/installed: envs/oldest.txt envs/container-slides.txt

@@ -4,9 +4,11 @@ import json
 import sys
 
 import bench_engine
+import numpy as np
 import pytest
-from sagebench.bench import rows, worker
+from sagebench.bench import rows, skipgram, worker
 from sagebench.bench.rows import ENGINES, SIZES, Figure, MeasurementFailed, figure, ratio
+from sagebench.embedding.walks import Walker
 from trials import DATASET, make_trial, tiny_store
 
 SECONDS = {
@@ -36,6 +38,9 @@ def fake_worker(job, trial, store, steps):
         return {"table_s": [30.0], "peak_bytes": [5]}, 0.0
     if job == "launches":
         return {"launches": 134, "bytes": 9e9, "by_operation": {}}, 0.0
+    if job == "skipgram":
+        rates = {"pairs_per_s": [30e6, 40e6], "gensim_pairs_per_s": [5e6, 5e6]}
+        return {**rates, "accuracy": [0.75, 0.5], "gensim_accuracy": [0.5, 0.75]}, 0.0
     result = {
         "step_s": [SECONDS[trial["engine"]]],
         "sampling_s": [0.25 if trial["fanout"][-1] == -1 else 1.0],
@@ -72,6 +77,7 @@ KEYS = {
     "exact_last_hop_sampling_ratio": 4.0,
     "exact_last_hop_time_ratio": 4 / 3.25,
     "exact_last_hop_memory_ratio": 1.0,
+    "skipgram_vs_gensim_ratio": 7.0,
     "aggregate_table_s": 30.0,
     "launches_per_step": 134,
     "step_bytes": 9e9,
@@ -86,6 +92,8 @@ def test_every_row_fills_its_keys_in_order(bench):
     assert found["details"]["blocks_vs_reference_with_sampling_time_ratio"] == 62 / 4
     assert found["details"]["step"]["blocks"]["host_bytes"] == 7
     assert found["blocks_vs_bipartite_csr_time_ratio"] == 2.5
+    assert found["skipgram_minus_gensim_accuracy"] == 0
+    assert found["spread"]["skipgram_minus_gensim_accuracy"] == [-0.25, 0.25]
     assert all(key in shown for key in KEYS)
     assert "round 3: reference" in progress
     assert "sampler: other work kept up to 0.5 cores busy during 3 of 3" in shown
@@ -215,3 +223,28 @@ def test_without_a_store_the_synthetic_graph_is_made_once(monkeypatch, capfd, tm
         assert bench_engine.main() == 0
     (made,) = (path for path in tmp_path.iterdir() if path.name.startswith("bench-"))
     assert (made / "manifest.json").exists()
+
+
+def test_skipgram_counts_its_pairs_and_learns_a_small_graph(store):
+    found = worker.skipgram(store.path, make_trial(dataset=DATASET), 2)
+    connected = np.flatnonzero(np.diff(store.colptr))
+    walks = Walker(store.colptr, store.row).walks(connected, range(10), 40, 0, 1)
+    pairs = sum(int((walk[i] != walk[i + 1 : i + 20]).sum()) for walk in walks for i in range(22))
+    assert found["pairs"][0] == pairs
+    assert len(found["pairs_per_s"]) == 2 and min(found["pairs_per_s"]) > 0
+    assert all(0 < accuracy < 1 for accuracy in found["accuracy"])
+
+
+def test_a_probe_reads_labels_off_vectors_and_not_off_noise():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 3000)
+    noise = rng.standard_normal((3000, 8)).astype(np.float32)
+    assert skipgram.probe(noise, labels, 0) < 0.4
+    assert skipgram.probe(noise + 5 * np.eye(8, dtype=np.float32)[labels], labels, 0) > 0.99
+
+
+def test_without_gensim_the_row_says_how_to_install_it(bench, monkeypatch):
+    monkeypatch.setattr(rows, "find_spec", lambda name: None)
+    code, _, _, progress = bench("--only", "skipgram")
+    assert code == 0 and "gensim is missing" in progress
+    assert "pip install -r envs/bench.txt" in progress

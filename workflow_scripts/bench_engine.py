@@ -1,4 +1,4 @@
-"""Benchmark the engines and the CPU sampler, each in its own processes, in alternating
+"""Benchmark the engines, the CPU sampler and skip-gram, each in its own processes, in alternating
 round.
 
 Every process has the same threads and the same allocator settings, every engine the same seeds,
@@ -96,6 +96,8 @@ def table(bench: Bench) -> str:
 
 UNITS: dict[str, tuple[float, str]] = {
     "edges_per_s": (1e6, "M edges/s"),
+    "pairs_per_s": (1e6, "M pairs/s"),
+    "_accuracy": (1, ""),
     "_ratio": (1, "x"),
     "launches": (1, ""),
     "_bytes": (1e9, "GB"),

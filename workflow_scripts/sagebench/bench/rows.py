@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -283,7 +284,35 @@ def sampler(bench: Bench) -> None:
         bench.figures["sampler_two_thread_ratio" + suffix] = ratio(two, one)
 
 
-ROWS = {row.__name__: row for row in (step, sampler, exact_last_hop, launches)}
+def skipgram(bench: Bench) -> None:
+    """Skip-gram with negative sampling beside gensim's, on the same walks: pairs a second, and the
+    accuracy of a logistic regression on the vectors of a small graph."""
+    if not find_spec("gensim"):
+        bench.say(
+            "gensim is missing, so nothing stands beside skipgram: "
+            f"{sys.executable} -m pip install -r envs/bench.txt"
+        )
+    found = bench.measure(
+        "skipgram",
+        {"skipgram": (bench.trial(bench.size.step_fanout), 1)},
+        lambda result: f"{median(result['pairs_per_s']) / 1e6:8.1f} M pairs/s",
+    ).get("skipgram")
+    if not found:
+        return
+    bench.details["skipgram"] = found
+    bench.figures["skipgram_pairs_per_s"] = figure(found["pairs_per_s"])
+    if "gensim_pairs_per_s" in found:
+        rates = found["pairs_per_s"], found["gensim_pairs_per_s"]
+        bench.figures["gensim_pairs_per_s"] = figure(rates[1])
+        bench.figures["skipgram_vs_gensim_ratio"] = ratio(*rates)
+    if "gensim_accuracy" in found:
+        rounds = zip(found["accuracy"], found["gensim_accuracy"], strict=True)
+        bench.figures["skipgram_minus_gensim_accuracy"] = figure(
+            [[ours - theirs for ours, theirs in zip(*pair, strict=True)] for pair in rounds]
+        )
+
+
+ROWS = {row.__name__: row for row in (step, sampler, exact_last_hop, launches, skipgram)}
 
 TARGETS = {
     "blocks_vs_reference_time_ratio": 25,
@@ -295,6 +324,7 @@ TARGETS = {
     "exact_last_hop_sampling_ratio": 2,
     "exact_last_hop_time_ratio": 1,
     "exact_last_hop_memory_ratio": 1,
+    "skipgram_vs_gensim_ratio": 1,
 }
 """what is to be reached at size `products` on two cores"""
 

@@ -23,6 +23,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 from sagebench.bench.rows import BIPARTITE, PEERS
+from sagebench.bench.skipgram import compare
 from sagebench.engines.aggregated_features import build_table
 from sagebench.engines.base import Batch, Engine, GraphSizes, network_arguments
 from sagebench.engines.pyg import PygEngine, PygNetwork
@@ -225,9 +226,14 @@ def launches(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
     }
 
 
+def skipgram(store: Path, trial: Trial, steps: int) -> dict[str, Any]:
+    """Pairs a second, and accuracies, of skip-gram and gensim's: one of each a seed."""
+    return compare(GraphStore.open(store), trial.threads_per_rank, steps)
+
+
 def main() -> None:
     job = json.loads(sys.argv[1])
-    jobs = {each.__name__: each for each in (step, sampler, table, launches)}
+    jobs = {each.__name__: each for each in (step, sampler, table, launches, skipgram)}
     found = jobs[job["job"]](Path(job["store"]), Trial.from_json(job["trial"]), job["steps"])
     print(json.dumps(found), flush=True)
 

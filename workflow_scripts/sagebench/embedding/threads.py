@@ -1,0 +1,19 @@
+"""The threads of the compiled loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+class Threads:
+    """Runs a task over pieces of a range. The pieces do not depend on how many threads there
+    are."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def over(self, count: int, size: int, task: Callable[[int, int], None]) -> None:
+        """Run `task(first, last)` over pieces of range(count), each of `size` but the last."""
+        run = map if self._pool is None else self._pool.map
+        list(run(lambda first: task(first, min(first + size, count)), range(0, count, size)))
