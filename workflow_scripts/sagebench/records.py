@@ -158,7 +158,8 @@ class StoreFacts(FromJson):
 @dataclass(frozen=True)
 class Timing(FromJson):
     """Seconds of a trial. epoch_median_s, _min_s, _max_s: of the epochs_timed epochs that follow
-    the first, and the first of a job that continued another: those warm caches and allocators."""
+    the first, and the first of a job that continued another: those warm caches and allocators.
+    training_s: all epochs, and embedding_s, the vectors of node2vec."""
 
     start_to_first_step_s: float | None = None
     first_epoch_s: float | None = None
@@ -171,6 +172,7 @@ class Timing(FromJson):
     seeds_per_s_per_device: float | None = None
     edges_per_s: float | None = None
     training_s: float | None = None
+    embedding_s: float | None = None
     evaluation_s: float | None = None
     test_s: float | None = None
     total_s: float | None = None
@@ -211,6 +213,27 @@ class Accuracy(FromJson):
 
 
 @dataclass(frozen=True)
+class NewNodes(FromJson):
+    """Seconds to embed so many new nodes at once.
+
+    way: `forward`, the model's; `frozen_update` or `mean_of_neighbors` of node2vec; `retrained`,
+    all of its training again. time_s, low_s, high_s: median, least and most of the repeats.
+    peak_memory_bytes: of the process, by the memory counter of its device. energy_j: of one time.
+    accuracy: on these nodes, where it was asked.
+    """
+
+    way: str
+    nodes: int
+    time_s: float
+    low_s: float
+    high_s: float
+    repeats: int
+    peak_memory_bytes: int | None = None
+    energy_j: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
 class HopMeans(FromJson):
     """Nodes and edges of each hop of a micro-batch, mean over the epochs, the seed nodes first."""
 
@@ -225,7 +248,8 @@ class Measured(FromJson):
     kernels_used: the Triton kernels' version, or plain and why. placement: where graph and features
     were kept. last_hop: `sampled`, or `table` where every neighbor of the last hop came from a
     table of aggregated features. phases: median seconds, overlap off, mean of the ranks. energy:
-    nvml_j. ranks: process, device, memory and host of each.
+    nvml_j. new_nodes: of a trial in an inductive setting. ranks: process, device, memory and host
+    of each.
     """
 
     store: StoreFacts | None = None
@@ -241,6 +265,7 @@ class Measured(FromJson):
     memory: PeakBytes | None = None
     energy: dict[str, object] | None = None
     accuracy: Accuracy | None = None
+    new_nodes: list[NewNodes] = field(default_factory=list)
     ranks: list[dict[str, object]] = field(default_factory=list)
 
 

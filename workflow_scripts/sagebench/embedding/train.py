@@ -70,6 +70,11 @@ class Training:
         return self._order.steps_per_epoch
 
     @property
+    def batches_left(self) -> int:
+        passes = self.settings.passes - self.pass_number + 1
+        return passes * self.batches_per_pass - self.batch
+
+    @property
     def done(self) -> bool:
         return self.pass_number > self.settings.passes or not self.batches_per_pass
 

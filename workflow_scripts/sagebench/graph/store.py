@@ -89,7 +89,7 @@ class GraphStore:
 
     num_nodes = property(lambda self: self.manifest["num_nodes"])
     num_edges = property(lambda self: len(self.row))
-    num_features = property(lambda self: self.manifest["num_features"])
+    num_features = property(lambda self: self.features.shape[1])
     num_classes = property(lambda self: self.manifest["num_classes"])
     checksum = property(lambda self: self.manifest["checksum"])
 

@@ -217,7 +217,7 @@ def _wrong(
 ) -> Iterator[tuple[str, str]]:
     """The keys whose values do not go with the others, and what to write instead."""
     fanout, layers, ranks = values["fanout"], values["layers"], values["ranks"]
-    if len(fanout) != layers:
+    if len(fanout) != layers and heeds(values["method"], "fanout"):
         as_long = [*fanout[:layers], *[0] * (layers - len(fanout))]
         yield (
             "fanout",

@@ -17,12 +17,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from sagebench.attempts import PROFILE
+from sagebench.graph.store import GraphStore
 from sagebench.measure.memory import lift_limit, release_memory
+from sagebench.methods.new_nodes import Way, time_ways
 from sagebench.methods.propagation import correct_and_smooth
 from sagebench.records import Accuracy, Epoch, Status, Timing
 from sagebench.sampling.blocks import torch_view
@@ -47,7 +50,12 @@ TRACE_LIMIT_BYTES = 15 << 20
 
 
 class Run(RankSetup):
-    """A whole trial: training with validation, test, and the window that times the phases."""
+    """A whole trial: training with validation, test, and the window that times the phases.
+
+    embedding_s: of what was trained before.
+    """
+
+    embedding_s: float | None = None
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -62,9 +70,11 @@ class Run(RankSetup):
         self.describe()
         self._train()
         self.sum_up()
-        self.measured.timing = timing(self.measured.epochs, self.trial.ranks)
+        self.measured.timing = timing(self.measured.epochs, self.trial.ranks, self.embedding_s)
         self.write()
         self._test()
+        if self.store.whole is not self.store:
+            self._embed_new_nodes()
         if self.trial.phase_window_steps:
             self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
         self._time(total_s=self.elapsed_s)
@@ -189,6 +199,24 @@ class Run(RankSetup):
             said += f", {tested.test_sampled:.4f} sampled ({tested.test_sampled_nodes:,} nodes)"
         self.progress.say(said)
 
+    def _embed_new_nodes(self) -> None:
+        self.progress.say("timing the embedding of unseen nodes")
+        self.measured.new_nodes += time_ways(
+            self.store, self.ways_to_embed, self.device, self.node_energy_j
+        )
+        self.write()
+
+    def ways_to_embed(self, graph: GraphStore, nodes: np.ndarray) -> dict[str, Way]:
+        """How the trial embeds nodes (int64 ids) that have come into a graph, by name."""
+        evaluator, weights = self.evaluator, self.best.weights
+        evaluator.loader = evaluator.loader.over(graph)
+        method = "sampled" if self.tests_sampled else "full"
+
+        def accuracy() -> float:
+            return evaluator.accuracy(weights, nodes, method)
+
+        return {"forward": Way(accuracy, accuracy)}
+
     def _smoothed(self, weights: dict[str, Tensor], tested: Accuracy) -> Accuracy:
         """The test after Correct and Smooth of the model's predictions, over the full graph."""
         store, test = self.store, torch_view(self.store.test)
@@ -241,9 +269,9 @@ class Run(RankSetup):
         self.measured.timing = replace(self.measured.timing, **seconds)
 
 
-def timing(epochs: list[Epoch], ranks: int) -> Timing:
-    """Statistics of the epochs. The first, and the first of a job that continues another, stand
-    apart: they warm caches and allocators."""
+def timing(epochs: list[Epoch], ranks: int, embedding_s: float | None = None) -> Timing:
+    """Statistics of the epochs, and seconds of all training. The first, and the first of a job that
+    continues another, stand apart: they warm caches and allocators."""
     timed = [epoch.time_s for epoch in epochs[1:] if not epoch.resumed]
     typical = statistics.median(timed) if timed else None
     last = epochs[-1]
@@ -257,7 +285,8 @@ def timing(epochs: list[Epoch], ranks: int) -> Timing:
         seeds_per_s=last.seeds / typical if typical else None,
         seeds_per_s_per_device=last.seeds / typical / ranks if typical else None,
         edges_per_s=statistics.mean(e.edges for e in epochs) / typical if typical else None,
-        training_s=sum(epoch.time_s for epoch in epochs),
+        training_s=sum(epoch.time_s for epoch in epochs) + (embedding_s or 0.0),
+        embedding_s=embedding_s,
         evaluation_s=sum(epoch.evaluation_s or 0.0 for epoch in epochs),
     )
 

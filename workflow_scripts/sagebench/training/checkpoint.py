@@ -40,6 +40,10 @@ class Checkpoint:
     def wanted(self) -> bool:
         return bool(self._path)
 
+    def end(self) -> None:
+        """Keep nothing from now on; the file stays as it is."""
+        self._path = ""
+
     def write(self, alike: dict[str, Any], own: dict[str, Any]) -> None:
         """Save the state of all ranks, of tensors and plain types: what they have alike, as rank 0
         has it, and what each has of its own. A collective: no rank goes on before it is saved."""

@@ -1,0 +1,275 @@
+"""node2vec: vectors of the nodes by random walks and skip-gram, then a classifier on them.
+
+With p = q = 1 it is DeepWalk. The vectors are those of the nodes of the training graph; an unseen
+node gets one afterwards, in the whole graph: by the update that the GraphSAGE paper gives
+DeepWalk's new nodes, all other vectors as they are, or by the mean of its neighbors' vectors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sagebench.embedding.new_nodes import mean_of_neighbors, train_new_nodes
+from sagebench.embedding.train import Settings, Training
+from sagebench.engines.loaders import Loader
+from sagebench.graph.store import GraphStore
+from sagebench.grid.trial import Fanout, Trial
+from sagebench.methods import minibatch
+from sagebench.methods.new_nodes import Way
+from sagebench.records import NewNodes
+
+METHOD = "node2vec (Grover and Leskovec 2016; p = q = 1: DeepWalk), and a classifier on its vectors"
+KEYS = [
+    "layers",
+    "hidden_channels",
+    "dropout",
+    "batch_size",
+    "accumulation",
+    "epochs",
+    "optimizer",
+    "learning_rate",
+    "evaluate_every_epochs",
+    "patience_evaluations",
+    "precision",
+    "continue_after_walltime",
+]
+OPTIONS = {
+    "dimension": {
+        "type": "whole",
+        "low": 1,
+        "example": 128,
+        "default": 128,
+        "help": "width of a node's vector",
+    },
+    "walk_length": {
+        "type": "whole",
+        "low": 1,
+        "example": 40,
+        "default": 40,
+        "help": "steps of a walk",
+    },
+    "context": {
+        "type": "whole",
+        "low": 2,
+        "example": 20,
+        "default": 20,
+        "help": "nodes of a window on a walk, its center among them",
+    },
+    "walks_per_node": {
+        "type": "whole",
+        "low": 1,
+        "example": 10,
+        "default": 10,
+        "help": "walks from each node in each pass",
+    },
+    "walk_batch": {
+        "type": "whole",
+        "low": 1,
+        "example": 256,
+        "default": 256,
+        "help": "start nodes of one step of the vectors",
+    },
+    "walk_learning_rate": {
+        "type": "number",
+        "gt": 0,
+        "example": 0.01,
+        "default": 0.01,
+        "help": "of the vectors",
+    },
+    "negatives": {
+        "type": "whole",
+        "low": 1,
+        "example": 1,
+        "default": 1,
+        "help": "nodes drawn against each pair",
+    },
+    "passes": {
+        "type": "whole",
+        "low": 1,
+        "example": 1,
+        "default": 1,
+        "help": "passes over all nodes as the start of walks",
+    },
+    "p": {
+        "type": "number",
+        "gt": 0,
+        "example": 1,
+        "default": 1.0,
+        "help": "the larger, the rarer a walk's step back",
+    },
+    "q": {
+        "type": "number",
+        "gt": 0,
+        "example": 1,
+        "default": 1.0,
+        "help": "the larger, the closer a walk stays to where it was",
+    },
+    "classifier": {
+        "type": "choice",
+        "choices": ["mlp", "logistic"],
+        "default": "mlp",
+        "help": "on the vectors: mlp has the trial's layers, logistic one",
+    },
+    "beside_features": {
+        "type": "switch",
+        "default": None,
+        "help": "true: the classifier reads the features beside the vectors",
+    },
+}
+RENAMED = {"walk_batch": "batch_size", "walk_learning_rate": "learning_rate"}
+"""options that the settings of the walks call otherwise: a trial has these keys for its own"""
+
+
+class Run(minibatch.Run):
+    """A whole trial: the vectors, then mini-batch training of a perceptron on them.
+
+    graph: the store as it is; `store` has the vectors for its features.
+    """
+
+    tests_sampled = False
+
+    def __init__(self, trial: Trial, store: Path, *arguments: Any) -> None:
+        layers = 1 if trial.options["classifier"] == "logistic" else trial.layers
+        classifying = replace(
+            trial,
+            method="minibatch",
+            model="mlp",
+            layers=layers,
+            fanout=Fanout((0,) * layers),
+            sampling_workers=0,
+            phase_window_steps=0,
+        )
+        super().__init__(classifying, store, *arguments)
+
+    def build(self) -> None:
+        """Train the vectors, then build the classifier on them."""
+        self.open()
+        self.begin_measuring()
+        self.describe()
+        with self.measuring(), self.clock("embedding"):
+            self.vectors = self._trained_vectors()
+        self.checkpoint.end()  # what follows is short, and the same again
+        self.graph = self.store
+        whole = self.graph.whole
+        mean_of_neighbors(self.vectors, self._unreached(), whole.colptr, whole.row, self._threads)
+        if whole is not self.graph and self.graph.unseen is not None:
+            self._frozen_update(whole, self.graph.unseen)
+        self.store = self._with_vectors()
+        super().build()
+        assert self.measured.parameters is not None
+        self.measured.parameters += self.vectors.size
+
+    def open(self) -> None:
+        if not hasattr(self, "store"):
+            super().open()
+
+    def begin_measuring(self) -> None:
+        if not hasattr(self, "vectors"):
+            super().begin_measuring()
+
+    @property
+    def _threads(self) -> int:
+        return self.trial.threads_per_rank
+
+    def _trained_vectors(self) -> np.ndarray:
+        """float32 [N, dimension], on from a checkpoint where there is one."""
+        options: Mapping[str, Any] = self.trial.options
+        store = self.store
+        given = {RENAMED.get(key, key): value for key, value in options.items()}
+        settings = {one.name: given[one.name] for one in fields(Settings)}
+        training = Training(
+            store.colptr, store.row, Settings(**settings), self.trial.seed, self._threads,
+            self.device,
+        )  # fmt: skip
+        saved, spent_s = self.checkpoint.read(), 0.0
+        if saved is not None:
+            state, own = saved
+            training.restore(state["training"])
+            spent_s, self.used_s, self.energy_j = state["spent_s"], state["used_s"], own["energy_j"]
+            self.measured.start_to_first_step_s = state["start_to_first_step_s"]
+            self.peak.raise_to(own["peaks"])
+            self.progress.say(f"going on in pass {training.pass_number}, batch {training.batch}")
+        began = saved_at = time.perf_counter()
+        left = training.batches_left
+        batches = iter(self.progress.over(range(left), left, "vectors"))
+
+        def save() -> None:
+            now_s = spent_s + time.perf_counter() - began
+            self.count_energy()
+            self.checkpoint.write(
+                alike={
+                    "training": training.state(),
+                    "spent_s": now_s,
+                    "used_s": self.elapsed_s,
+                    "start_to_first_step_s": self.measured.start_to_first_step_s,
+                },
+                own={"peaks": self.peak.read(), "energy_j": self.energy_j},
+            )
+
+        def between(loss: float | None) -> None:
+            nonlocal saved_at
+            next(batches)
+            if loss is not None:
+                self.note_first_step()
+            if self.checkpoint.wanted and time.perf_counter() - saved_at > minibatch.SAVE_EVERY_S:
+                save()
+                saved_at = time.perf_counter()
+            self.check_deadline()
+
+        training.run(between)
+        self.embedding_s = spent_s + time.perf_counter() - began
+        if self.checkpoint.wanted and left:
+            save()
+        self.progress.say(f"vectors of {store.num_nodes:,} nodes in {self.embedding_s:.1f} s")
+        return torch.as_tensor(training.model.vectors).cpu().numpy()
+
+    def _unreached(self) -> np.ndarray:
+        """Nodes that no walk came to."""
+        return np.flatnonzero(np.diff(self.graph.colptr) == 0)
+
+    def _frozen_update(self, graph: GraphStore, nodes: np.ndarray) -> None:
+        options: Mapping[str, Any] = self.trial.options
+        train_new_nodes(
+            self.vectors, nodes, graph.colptr, graph.row, seed=self.trial.seed,
+            negatives=options["negatives"], p=options["p"], q=options["q"], threads=self._threads,
+        )  # fmt: skip
+
+    def _with_vectors(self) -> GraphStore:
+        """The store whose features are the vectors, behind its own where the trial asks for it."""
+        features = self.vectors
+        if self.trial.options.get("beside_features"):
+            features = np.concatenate([self.graph.features, features], axis=1)
+        return replace(self.graph, features=features)
+
+    def ways_to_embed(self, graph: GraphStore, nodes: np.ndarray) -> dict[str, Way]:
+        evaluator, weights = self.evaluator, self.best.weights
+
+        def accuracy() -> float:
+            kept = "host" if self.device.type == "cuda" else "mapped"
+            evaluator.loader = Loader(self.trial, self._with_vectors(), self.device, kept)
+            return evaluator.accuracy(weights, nodes, "full")
+
+        def mean() -> None:
+            mean_of_neighbors(self.vectors, nodes, graph.colptr, graph.row, self._threads)
+
+        return {
+            "frozen_update": Way(lambda: self._frozen_update(graph, nodes), accuracy),
+            "mean_of_neighbors": Way(mean, accuracy),
+        }
+
+    def _embed_new_nodes(self) -> None:
+        """The ways, and all of the training again, as long as it took."""
+        super()._embed_new_nodes()
+        timing, unseen = self.measured.timing, self.store.unseen
+        assert timing is not None and timing.training_s is not None and unseen is not None
+        took_s = timing.training_s
+        self.measured.new_nodes.append(
+            NewNodes("retrained", len(unseen), took_s, took_s, took_s, repeats=1)
+        )
