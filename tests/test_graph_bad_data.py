@@ -106,7 +106,7 @@ BAD = {
     "unknown key": (spec(undirectd=True), "dataset.undirectd .* write undirected"),
     "flag as text": (spec(undirected="yes"), "write true or false"),
     "bad num_classes": (spec(num_classes=0), "num_classes is 0: write"),
-    "unknown source": (lambda folder: {"source": "dgl"}, "source is 'dgl': write arrays or ogb or"),
+    "unknown source": (lambda folder: {"source": "dgl"}, "source is 'dgl': write arrays or debian"),
     "unknown split": (lambda folder: {"source": "pubmed", "split": "big"}, "public or large"),
     "scale above 1": (lambda folder: {"source": "synthetic", "scale": 2}, "scale is 2: write"),
     "scale as text": (lambda folder: {"source": "synthetic", "scale": "1"}, "scale is '1': write"),
