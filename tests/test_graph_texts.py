@@ -288,12 +288,15 @@ def test_features_are_100_columns_repeatable_and_near_for_near_texts():
     assert set(np.argsort(distance)[:2]) == {7, 200}
 
 
-@pytest.mark.parametrize("num_nodes", [4, 9, 1001])
-def test_the_split_is_half_a_quarter_a_quarter_of_all_nodes(num_nodes):
-    split = random_split(num_nodes)
-    sizes = [num_nodes // 2, num_nodes * 3 // 4 - num_nodes // 2, -(-num_nodes // 4)]
-    assert [len(split[name]) for name in ("train", "valid", "test")] == sizes
-    assert sorted(np.concatenate(list(split.values()))) == list(range(num_nodes))
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("parts", [4, 9, 1001])
+def test_the_split_is_half_a_quarter_a_quarter_of_all_parts(parts, size):
+    part = np.repeat(np.arange(parts), size)
+    split = random_split(part)
+    assert sorted(np.concatenate(list(split.values()))) == list(range(len(part)))
+    for share, name in ((2, "train"), (1, "valid"), (1, "test")):
+        assert abs(len(split[name]) - len(part) * share / 4) <= size
+        assert len(np.unique(part[split[name]])) * size == len(split[name])
 
 
 def command(folder, name, script):

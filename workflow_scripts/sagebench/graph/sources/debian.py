@@ -59,14 +59,15 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
     # Beyond the area main a section is, e.g., universe/net.
     sections = [(one.get("Section") or "unknown").split("/")[-1] for one in first.values()]
     sources = [(one.get("Source") or name).split()[0] for name, one in first.items()]
+    group = np.unique(sources, return_inverse=True)[1].astype(np.int64)
     classes, labels = np.unique(sections, return_inverse=True)
     return {
         "edge_index": once_each(edges),
         "undirected": True,
         "features": text_features([one.get("Description", "") for one in first.values()]),
         "labels": labels,
-        "splits": random_split(len(ids)),
-        "group": np.unique(sources, return_inverse=True)[1].astype(np.int64),
+        "splits": random_split(group),
+        "group": group,
         "provenance": {
             "packages": str(path.resolve()),
             "sha256": checked_sha256(path),

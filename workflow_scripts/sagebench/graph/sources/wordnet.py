@@ -64,7 +64,7 @@ def load(spec: Mapping[str, Any], downloads: Path) -> dict[str, Any]:
         "features": text_features(glosses),
         "labels": np.array(labels),
         "num_classes": NUM_CLASSES,
-        "splits": random_split(len(ids)),
+        "splits": random_split(np.arange(len(ids))),
         "provenance": {
             "folder": str(folder.resolve()),
             "sha256": {name: checked_sha256(folder / name) for name in FILES},
