@@ -153,7 +153,7 @@ def captioned(path, category, label, caption=None):
 
 TABLES = [
     f"{STUDY}/tables/{table}.{kind}"
-    for table in ("trials", "epochs", "not_run")
+    for table in ("trials", "epochs", "not_run", "new_nodes")
     for kind in ("csv", "parquet")
 ]
 TABLES[0] = captioned(TABLES[0], "Tables", "trials")

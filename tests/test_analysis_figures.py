@@ -59,7 +59,7 @@ def study(tmp_path):
 
 
 def frames(study):
-    trials, epochs, _ = build_tables(read_records(read_study(study.freeze()), study.results, True))
+    trials, epochs, *_ = build_tables(read_records(read_study(study.freeze()), study.results, True))
     return trials.to_pandas(), epochs.to_pandas()
 
 

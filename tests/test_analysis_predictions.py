@@ -60,7 +60,7 @@ def skip(files, trial, **changed):
 
 def tables(files, partial=False):
     study = read_study(files.path)
-    trials, _, not_run = build_tables(read_records(study, files.results, partial))
+    trials, _, not_run, _ = build_tables(read_records(study, files.results, partial))
     return trials.to_pandas(), not_run.to_pandas()
 
 

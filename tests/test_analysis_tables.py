@@ -30,7 +30,7 @@ def write_outcome(study, outcome):
 
 def tables(study, partial=False):
     path = study.freeze()
-    trials, epochs, _ = build_tables(read_records(read_study(path), study.results, partial))
+    trials, epochs, *_ = build_tables(read_records(read_study(path), study.results, partial))
     return trials.to_pylist(), epochs.to_pylist()
 
 
@@ -208,7 +208,9 @@ def test_all_damaged_outcomes_are_named_at_once_before_what_is_missing(study):
 def test_csv_and_parquet_hold_the_same(study, tmp_path):
     study.add("batch")
     study.add("batch", make_outcome(make_trial(seed=1), "out_of_memory"))
-    trials, epochs, _ = build_tables(read_records(read_study(study.freeze()), study.results, False))
+    trials, epochs, *_ = build_tables(
+        read_records(read_study(study.freeze()), study.results, False)
+    )
     for name, table in (("trials", trials), ("epochs", epochs)):
         write_table(table, tmp_path, name)
         with (tmp_path / f"{name}.csv").open(newline="") as file:
@@ -223,7 +225,7 @@ def test_csv_and_parquet_hold_the_same(study, tmp_path):
 
 def test_empty_tables_keep_their_columns_and_types(study, tmp_path):
     study.ask("batch", make_trial())
-    trials, epochs, _ = build_tables(read_records(read_study(study.freeze()), study.results, True))
+    trials, epochs, *_ = build_tables(read_records(read_study(study.freeze()), study.results, True))
     write_table(epochs, tmp_path, "epochs")
     assert str(trials.schema.field("epoch_time_s").type) == "double"
     assert list(read_table(tmp_path, "epochs").columns)[:2] == ["trial_id", "epoch"]
@@ -303,7 +305,7 @@ def test_the_script_writes_three_tables_and_a_mistake_is_one_sentence(study, tmp
     ]
     subprocess.run(command, check=True)
     names = sorted(path.name for path in (tmp_path / "out" / "tables").iterdir())
-    tables = ("epochs", "not_run", "trials")
+    tables = ("epochs", "new_nodes", "not_run", "trials")
     assert names == [f"{table}.{kind}" for table in tables for kind in ("csv", "parquet")]
     study.ask("batch", make_trial(seed=9))
     study.freeze()

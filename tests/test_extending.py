@@ -83,7 +83,7 @@ def test_a_plugged_in_figure_is_drawn(tmp_path, folder):
     for size in (64, 128):
         study.add("batch", batch_size=size)
     records = read_records(read_study(study.freeze()), study.results, True)
-    trials, epochs, _ = (table.to_pandas() for table in build_tables(records))
+    trials, epochs, *_ = (table.to_pandas() for table in build_tables(records))
     (mine,) = [one for one in declared(["batch_size"]) if one.name == "accuracy_by_memory"]
     (axes,) = draw(mine, trials, epochs, trials.iloc[:0]).axes
     assert [len(line.get_xdata()) for line in axes.lines] == [2]

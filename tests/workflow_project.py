@@ -69,7 +69,7 @@ from sagebench.analysis.figures import declared
 study = json.loads(Path(arguments.study).read_text())
 tables = Path(arguments.out, "tables")
 if "tables" in arguments.stages:
-    touch(tables, *(f"{table}.{kind}" for table in ("trials", "epochs", "not_run")
+    touch(tables, *(f"{table}.{kind}" for table in ("trials", "epochs", "not_run", "new_nodes")
                     for kind in ("csv", "parquet")))
 if "figures" in arguments.stages:
     axes, kinds = [one["axis"] for one in study["experiments"]], ("svg", "png", "rst")

@@ -7,7 +7,13 @@ import json
 from collections.abc import Iterable, Iterator
 
 from sagebench import registry
-from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUMNS, Column
+from sagebench.analysis.columns import (
+    EPOCH_COLUMNS,
+    NEW_NODE_COLUMNS,
+    SLURM_COLUMNS,
+    TRIAL_COLUMNS,
+    Column,
+)
 from sagebench.errors import run_script, script_parser
 from sagebench.files import write_atomic, write_json
 from sagebench.grid.configuration import json_schema
@@ -33,11 +39,15 @@ def reference() -> str:
         "Columns of the table `trials`: a row a trial": TRIAL_COLUMNS,
         "Further columns of `trials` on a cluster": SLURM_COLUMNS,
         "Columns of the table `epochs`: a row a trial and epoch": EPOCH_COLUMNS,
+        "Columns of the table `new_nodes`: a row a time that new nodes were embedded": (
+            NEW_NODE_COLUMNS
+        ),
     }
     tables = (
         _table("Models: key `model`", "name what takes", _names("model")),
         _table("The keys of a model", "model key default what", _keys("model")),
         _table("Methods: key `method`", "name what", _names("method")),
+        _table("The keys of a method", "method key default what", _keys("method")),
         _table("Engines: key `engine`", "name what takes", _names("engine")),
         _table("Samplers: key `sampler`", "name what", _names("sampler")),
         _table("Data sets: key `source` of `dataset`", "name what", _names("source")),

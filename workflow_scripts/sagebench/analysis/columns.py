@@ -219,3 +219,17 @@ EPOCH_COLUMNS = [
     Column("evaluation_s", REAL, "evaluation_s", "time of that evaluation"),
     Column("resumed", FLAG, "resumed", "continued after an interruption"),
 ]
+
+NEW_NODE_COLUMNS = [
+    Column("trial_id", STR, "", "folder of the trial under results/trials"),
+    Column("way", STR, "way", "forward, frozen_update, mean_of_neighbors or retrained"),
+    Column("nodes", INT, "nodes", "unseen nodes that are embedded at once"),
+    Column("time_s", REAL, "time_s", "median of the repeats"),
+    Column("low_s", REAL, "low_s", "fastest of them"),
+    Column("high_s", REAL, "high_s", "slowest of them"),
+    Column("repeats", INT, "repeats", "their number"),
+    Column("peak_memory_bytes", REAL, "peak_memory_bytes", "as the trial's, while it embeds"),
+    Column("energy_j", REAL, "energy_j", "GPU energy of one time, by NVML's counter"),
+    Column("accuracy", REAL, "accuracy", "on these nodes, of the most"),
+]
+"""of trials in an inductive setting"""

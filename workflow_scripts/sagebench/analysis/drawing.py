@@ -54,16 +54,22 @@ class Drawing:
 
 class Data(NamedTuple):
     """Data of a figure: the trials of its axis with their `series`, all epochs, and the
-    trials that were left out. axis: empty where it is of all trials."""
+    trials that were left out. axis: empty where it is of all trials. new_nodes: the times that new
+    nodes were embedded."""
 
     trials: pd.DataFrame
     epochs: pd.DataFrame
     not_run: pd.DataFrame
     axis: str
+    new_nodes: pd.DataFrame | None = None
 
 
 def draw(
-    declared: Declaration, trials: pd.DataFrame, epochs: pd.DataFrame, not_run: pd.DataFrame
+    declared: Declaration,
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame,
+    not_run: pd.DataFrame,
+    new_nodes: pd.DataFrame | None = None,
 ) -> Figure:
     """The figure, drawn by its module from the study's tables; a placeholder where it has nothing
     to draw."""
@@ -73,7 +79,8 @@ def draw(
     if len(trials):
         module = registry.load("figure", declared.module)
         try:
-            drawn = module.draw(Data(trials, epochs, not_run, declared.axis or ""))
+            data = Data(trials, epochs, not_run, declared.axis or "", new_nodes)
+            drawn = module.draw(data)
         except Exception as error:  # a plug-in's, perhaps: the others and the report are made
             traceback.print_exc()
             drawn = f"It could not be drawn: {type(error).__name__}: {error}"

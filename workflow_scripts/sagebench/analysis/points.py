@@ -68,9 +68,28 @@ def of_axis(trials: pd.DataFrame, axis: str) -> pd.DataFrame:
         options = [json.loads(options) for options in rows["options"]]
         rows[key] = [one.pop(key, None) for one in options]
         rows["options"] = [json.dumps(one) for one in options]
+    rows["options"] = _telling_options(rows)
     apart = _apart(rows, axis)
     rows["series"] = [_series(row, apart) for _, row in rows.iterrows()]
     return rows
+
+
+def _telling_options(rows: pd.DataFrame) -> list[str]:
+    """The options of each row, as JSON, without a method's own that are alike in all of its rows:
+    there are many."""
+    given = [json.loads(options) for options in rows["options"]]
+    owners, values = registry.option_owners(), dict[tuple[str, str], set[str]]()
+    for method, options in zip(rows["method"], given, strict=True):
+        for key in owners:
+            values.setdefault((method, key), set()).add(json.dumps(options.get(key)))
+
+    def tells(method: str, key: str) -> bool:
+        return f"method {method}" not in owners.get(key, ()) or len(values[method, key]) > 1
+
+    return [
+        json.dumps({key: value for key, value in options.items() if tells(method, key)})
+        for method, options in zip(rows["method"], given, strict=True)
+    ]
 
 
 def _series(row: pd.Series, apart: list[str]) -> str:

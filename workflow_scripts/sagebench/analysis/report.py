@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from sagebench.analysis import comparison, facts
+from sagebench.analysis import comparison, facts, unseen
 from sagebench.analysis.columns import EPOCH_COLUMNS, SLURM_COLUMNS, TRIAL_COLUMNS
 from sagebench.analysis.figures import declared, heading, in_order
 from sagebench.analysis.points import common_notes, of_axis
@@ -26,10 +26,12 @@ def render(
     trials: pd.DataFrame,
     epochs: pd.DataFrame,
     not_run: pd.DataFrame,
+    new_nodes: pd.DataFrame,
     folder: Path,
     accounting: pd.DataFrame | None = None,
 ) -> str:
-    """The page. not_run: the trials that were left out. folder: where the page will lie, beside
+    """The page. not_run: the trials that were left out. new_nodes: the times that nodes were
+    embedded. folder: where the page will lie, beside
     tables/ and figures/. accounting: what Slurm says of the attempts, None without Slurm."""
     predicted = comparison.predictions(trials)
     files = [f"{table}.{kind}" for table in ("trials", "epochs") for kind in ("csv", "parquet")]
@@ -47,6 +49,7 @@ def render(
                 "pictures": _pictures(folder, axis),
                 "notes": common_notes(of_axis(trials, axis), axis),
                 "top": facts.top_fanouts(trials) if axis == "fanout" else None,
+                "unseen": _unseen(trials, new_nodes) if axis == unseen.AXIS else None,
                 "experiments": [
                     (one["title"] or one["name"], facts.configurations(trials, one))
                     for one in study["experiments"]
@@ -79,6 +82,16 @@ def render(
         commits=[cells.short(commit) for commit in trials["git_commit"].dropna().unique()],
         configuration=as_yaml(study.get("configuration") or {}),
     )
+
+
+def _unseen(trials: pd.DataFrame, new_nodes: pd.DataFrame) -> dict[str, Any] | None:
+    """Accuracies, times and what was found; None where no node is unseen."""
+    if trials["setting"].isna().all():
+        return None
+    return {
+        "tables": [unseen.accuracy_table(trials), unseen.time_table(trials, new_nodes)],
+        "findings": unseen.findings(trials, new_nodes),
+    }
 
 
 def axes_of(study: dict[str, Any]) -> list[str]:

@@ -1,4 +1,5 @@
-"""The tables of a study: one row a trial, one row a trial and epoch, one row a trial left out.
+"""The tables of a study: one row a trial, one row a trial and epoch, one row a trial left out, one
+row a time that new nodes were embedded.
 
 A table is written twice, as CSV for people and as Parquet for tools, with the same columns in the
 same order; what was not measured is empty.
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from sagebench.analysis.columns import (
     EPOCH_COLUMNS,
+    NEW_NODE_COLUMNS,
     PREDICTION_COLUMNS,
     SLURM_COLUMNS,
     STR,
@@ -36,14 +38,14 @@ from sagebench.grid.trial import UNSEEN_KEYS, Fanout, canonical_json, unheeded
 from sagebench.records import MEMORY_COUNTER, Outcome, Status
 
 Row = dict[str, Any]
-TABLES = ("trials", "epochs", "not_run")
+TABLES = ("trials", "epochs", "not_run", "new_nodes")
 TEXTS = ("trial_id", "slurm_job_id", "state", "node_names", "attempt_status", "reason")
 """columns of accounting.csv that are no numbers"""
 
 
 def build_tables(
     records: list[Record], accounting: pd.DataFrame | None = None
-) -> tuple[pa.Table, pa.Table, pa.Table]:
+) -> tuple[pa.Table, ...]:
     """The tables of `records`, as TABLES names them. UserError where two stores share a name.
 
     accounting: what Slurm says of the attempts, where it was asked; columns of their own.
@@ -73,7 +75,13 @@ def build_tables(
     later = epochs["time_s"][epochs.duplicated("trial_id")]
     epochs.loc[later.index, "time_outlier"] = _far_off(later, epochs["trial_id"])
     not_run = _frame((_trial_row(record, []) for record in left_out), TRIAL_COLUMNS)
-    return _table(trials, columns), _table(epochs, EPOCH_COLUMNS), _table(not_run, TRIAL_COLUMNS)
+    new_nodes = _frame((row for one in records for row in _new_node_rows(one)), NEW_NODE_COLUMNS)
+    return (
+        _table(trials, columns),
+        _table(epochs, EPOCH_COLUMNS),
+        _table(not_run, TRIAL_COLUMNS),
+        _table(new_nodes, NEW_NODE_COLUMNS),
+    )
 
 
 def read_accounting(path: str | Path | None) -> pd.DataFrame | None:
@@ -213,6 +221,14 @@ def _epoch_rows(record: Record) -> list[Row]:
         {column.name: dig(epoch, column.path) for column in EPOCH_COLUMNS}
         | {"trial_id": record.trial_id, "loss": _finite(epoch.loss)}
         for epoch in (record.outcome.epochs if record.outcome else [])
+    ]
+
+
+def _new_node_rows(record: Record) -> list[Row]:
+    return [
+        {column.name: dig(one, column.path) for column in NEW_NODE_COLUMNS}
+        | {"trial_id": record.trial_id}
+        for one in (record.outcome.new_nodes if record.outcome else [])
     ]
 
 

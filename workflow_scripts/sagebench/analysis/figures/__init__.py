@@ -19,6 +19,7 @@ HEADINGS = {
     "batch_size": "Batch size and accumulation",
     "fanout": "Fanout",
     "ranks": "Scaling",
+    "method": "What came before GraphSAGE",
     None: "Predictions",
 }
 """what figures stand under, where it is not the axis' name; in the order of the report"""
