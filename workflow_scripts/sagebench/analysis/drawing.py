@@ -30,6 +30,8 @@ LEGEND_COLUMNS, AXIS_COLUMNS = 72, 60
 """characters that fit the width of a figure in the sizes of these texts"""
 
 LOG_FROM_RATIO = 10
+TENS_FROM_RATIO = 1000
+"""there are numbers at 1, 10, 100 alone, not at 2 and 5"""
 MARKER: dict[str, Any] = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
 DASHES = (0, (4, 3))
 
@@ -151,7 +153,8 @@ def value_axis(axes: Axes, values: Iterable[float], label: str, which: str = "y"
     found = [value for value in values if value > 0]
     if found and max(found) / min(found) > LOG_FROM_RATIO:
         axes.set(**{f"{which}scale": "log"})
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        subs = (1, 2, 5) if max(found) / min(found) < TENS_FROM_RATIO else (1,)
+        axis.set_major_locator(LogLocator(subs=subs))
         ends = min(found) / 1.3, max(found) * 1.3
         label += " (log)"
     else:

@@ -150,13 +150,18 @@ def _setting(key: str, value: Any) -> str:
         spec = json.loads(value)
         return " · ".join(filter(None, (spec["name"], spec.get("setting"))))
     if key == "options":
-        return " · ".join(f"{name} {option}" for name, option in json.loads(value).items())
+        return " · ".join(_option(name, one) for name, one in json.loads(value).items())
     shown, name = shown_value(key, value), key.removesuffix("_gib").replace("_", " ")
     if key in ("engine", "method", "model", "precision", "machine", "device"):
         return shown
     if is_missing(value):
         return f"no {name}"
     return f"{name} {shown}" + (" GiB" if key.endswith("_gib") else "")
+
+
+def _option(name: str, value: Any) -> str:
+    words = name.replace("_", " ")
+    return words if value is True else f"{words} {value}"
 
 
 def shown_value(key: str, value: Any) -> str:

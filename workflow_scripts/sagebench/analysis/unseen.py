@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sagebench.analysis.points import of_axis
+from sagebench.analysis.columns import TRIAL_VALUES
+from sagebench.analysis.points import among, configurations
 from sagebench.analysis.statistics import bootstrap_interval, completed
 from sagebench.page import cells
 from sagebench.page.cells import Cell, HtmlTable
@@ -34,20 +35,33 @@ PAPER = (
 
 
 def compared(trials: pd.DataFrame) -> pd.DataFrame:
-    """The completed trials of the axis with unseen nodes, with a `name` that is the same in both
-    settings."""
-    rows = completed(trials[trials["setting"].notna()])
-    specs = [json.loads(spec) for spec in rows["dataset"]]
-    for spec in specs:
-        del spec["setting"]
-    rows = of_axis(rows.assign(dataset=[json.dumps(spec) for spec in specs]), AXIS)
-    return rows.assign(name=[_name(row) for _, row in rows.iterrows()])
+    """The completed trials of the axis with unseen nodes, with a `name` of their method that is the
+    same in both settings."""
+    rows = completed(among(trials[trials["setting"].notna()], "axes", AXIS))
+    rows = rows.assign(name=[_name(row) for row in rows.to_dict("records")])
+    aside = {"dataset", "seed", "method", "model", "options", "engine", "sampler", "machine"}
+    values = [column.name for column in TRIAL_VALUES if column.name not in aside]
+    for name, group in rows.groupby("name", sort=False):
+        differ = [value for value in values if group[value].nunique(dropna=False) > 1]
+        if differ:
+            rows.loc[group.index, "name"] = f"{name}, " + configurations(group, differ)
+    if rows["dataset_name"].nunique() > 1:
+        rows["name"] = rows["dataset_name"] + ": " + rows["name"]
+    return rows
 
 
-def _name(row: pd.Series) -> str:
-    if row["method"] in ("minibatch", row["series"]):
-        return row["series"]
-    return f"{row['method'].replace('_', ' ')} · {row['series']}"
+def _name(row: dict[str, Any]) -> str:
+    """ "sage", "gcn, whole graph", "node2vec and features, logistic"."""
+    options, method = json.loads(row["options"]), row["method"].replace("_", " ")
+    if row["method"] == "minibatch":
+        name = "logistic" if row["model"] == "mlp" and row["layers"] == 1 else row["model"]
+    elif cells.is_missing(row["model"]):
+        name = method
+    else:
+        name = f"{row['model']}, {method}"
+    name += " and features" if options.get("beside_features") else ""
+    name += f", {options['classifier']}" if "classifier" in options else ""
+    return name + (", Correct and Smooth" if options.get("correct_and_smooth") else "")
 
 
 def accuracies(rows: pd.DataFrame) -> pd.DataFrame:

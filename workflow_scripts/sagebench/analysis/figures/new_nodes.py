@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sagebench.analysis.chart import draw_points
-from sagebench.analysis.drawing import DASHES, Data, Drawing, new_figure, series_handles
+from sagebench.analysis.drawing import (
+    DASHES,
+    Data,
+    Drawing,
+    handle,
+    new_figure,
+    series_handles,
+    value_axis,
+)
 from sagebench.analysis.points import repeats, where
 from sagebench.analysis.unseen import PAPER, WAYS, break_even, compared, times
 from sagebench.page.style import looks
@@ -30,20 +40,29 @@ def draw(data: Data) -> Drawing | str:
         return "No completed trial of this study embedded new nodes."
     series = looks(found["line"])
     figure, (axes,) = new_figure(height_in=3.6)
-    axes.set(xscale="log", yscale="log", xlabel="New nodes at once (log)", ylabel="Seconds (log)")
+    value_axis(axes, found["nodes"], "New nodes at once", which="x")
+    value_axis(axes, [*found["low_s"], *found["high_s"]], "Seconds")
+    handles = []
     for line, group in found.groupby("line", sort=False):
         if set(group["way"]) == {"retrained"}:
+            dashed: dict[str, Any] = {
+                "color": series[line]["color"],
+                "linestyle": DASHES,
+                "linewidth": 1.2,
+            }
             for seconds in group["time_s"]:
-                axes.axhline(seconds, color=series[line]["color"], linestyle=DASHES, linewidth=1.2)
+                axes.axhline(seconds, **dashed)
+            handles.append(handle(line, **dashed))
             continue
         points = group.sort_values("nodes").rename(
             columns={"time_s": "median", "low_s": "low", "high_s": "high"}
         )
         draw_points(axes, points, "nodes", linestyle="-", **series[line])
+        handles += series_handles({line: series[line]}, "-")
     rows = compared(data.trials)
     notes = []
     for dataset, of_dataset in found.groupby("dataset_name", sort=False):
         if even := break_even(of_dataset):
             notes.append(f"{dataset}: {even}")
     subtitle = f"{where(rows)}. Median and range of trials, {repeats(found)}."
-    return Drawing(figure, subtitle, [*notes, PAPER], series_handles(series, "-"))
+    return Drawing(figure, subtitle, [*notes, PAPER], handles)

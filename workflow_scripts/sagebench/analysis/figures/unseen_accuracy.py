@@ -45,7 +45,7 @@ def draw(data: Data) -> Drawing | str:
                 f"{value:.3f}", (high, y), xytext=(4, 0), textcoords="offset points",
                 va="center", size=7, color=SOFT,
             )  # fmt: skip
-    axes.set(yticks=range(len(names)), yticklabels=names, xlabel="Accuracy on the unseen nodes")
+    axes.set(yticks=range(len(names)), yticklabels=names, xlabel="Accuracy")
     axes.set_xlim(0, min(1.12, found["high"].max() * 1.15))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
