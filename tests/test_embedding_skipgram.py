@@ -168,9 +168,24 @@ def test_large_scores_overflow_nowhere():
 
 
 def test_first_vectors_are_uniform_and_keyed():
-    vectors = first_vectors(5000, 16, 0.5, 3)
-    assert vectors.min() >= -0.5 and vectors.max() < 0.5
-    assert abs(vectors.mean()) < 0.01 and vectors.std() == pytest.approx(1 / 12**0.5, rel=0.01)
+    vectors = first_vectors(np.arange(5000), 16, 3)
+    assert vectors.min() >= -1 / 32 and vectors.max() < 1 / 32
+    assert abs(vectors.mean()) < 1e-3 and vectors.std() == pytest.approx(1 / 16 / 12**0.5, rel=0.01)
     assert len(np.unique(vectors)) > 0.99 * vectors.size
-    assert np.array_equal(first_vectors(10, 16, 0.5, 3), vectors[:10])
-    assert (first_vectors(10, 16, 0.5, 4) != vectors[:10]).all()
+    assert np.array_equal(first_vectors(np.array([9, 4]), 16, 3), vectors[[9, 4]])
+    assert (first_vectors(np.array([9, 4]), 16, 4) != vectors[[9, 4]]).all()
+
+
+@pytest.mark.cuda
+def test_on_a_gpu_steps_repeat_to_the_bit_and_agree_with_the_loops():
+    vectors = make_vectors(8, 128, 500)
+    compiled = SkipGram(vectors.copy(), 20, RATE)
+    on_gpu = [TensorSkipGram(torch.from_numpy(vectors).cuda(), 20, RATE) for _ in range(2)]
+    for turn in range(5):
+        batch = make_batch(turn, 400, 40, 1, nodes=500)
+        compiled.step(*batch)
+        losses = [model.step(*batch) for model in on_gpu]
+        assert losses[0] == losses[1]
+        assert torch.equal(on_gpu[0].vectors, on_gpu[1].vectors)
+        expected = torch.from_numpy(compiled.vectors)
+        torch.testing.assert_close(on_gpu[0].vectors.cpu(), expected, rtol=0, atol=1e-5)

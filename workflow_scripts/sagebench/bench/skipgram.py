@@ -56,8 +56,8 @@ def ours(
     walker: Walker, starts: np.ndarray, settings: Settings, seed: int, threads: int
 ) -> tuple[Vectors, int, float]:
     """Vectors, pairs, seconds."""
-    nodes, numbers = len(walker.colptr) - 1, range(settings.walks_per_node)
-    vectors = first_vectors(nodes, settings.dimension, 0.5 / settings.dimension, seed)
+    numbers = range(settings.walks_per_node)
+    vectors = first_vectors(np.arange(len(walker.colptr) - 1), settings.dimension, seed)
     shape = settings.negatives, settings.walk_length
 
     def step(model: SkipGram, batch: np.ndarray) -> tuple[int, float]:

@@ -34,7 +34,7 @@ def train_new_nodes(
     that all of them start from.
     """
     walker = Walker(colptr, row, p, q, threads)
-    vectors[new] = first_vectors(len(vectors), vectors.shape[1], 0.5 / vectors.shape[1], seed)[new]
+    vectors[new] = first_vectors(new, vectors.shape[1], seed)
     trained = np.zeros(len(vectors), bool)
     trained[new] = True
     model = SkipGram(vectors, WALK_LENGTH + 1, learning_rate, threads)
@@ -55,7 +55,7 @@ def mean_of_neighbors(
     trained vectors, the vector that says nothing."""
     known = np.ones(len(vectors), bool)
     known[new] = False
-    of_all = vectors.mean(0, np.float64, where=known[:, None]) if known.any() else np.float32(0)
+    trained = known.copy()
     pool, waiting = Threads(threads), np.ascontiguousarray(new, np.int64)
     while len(waiting):
         reached = np.zeros(len(waiting), bool)
@@ -68,7 +68,10 @@ def mean_of_neighbors(
             break
         known[waiting[reached]] = True
         waiting = waiting[~reached]
-    vectors[waiting] = of_all
+    if len(waiting):
+        vectors[waiting] = (
+            vectors.mean(0, np.float64, where=trained[:, None]) if trained.any() else 0
+        )
 
 
 @compiled

@@ -52,7 +52,8 @@ class SkipGram:
         self, vectors: np.ndarray, context: int, learning_rate: float, threads: int = 1
     ) -> None:
         self.vectors = vectors
-        self.mean, self.square = np.zeros_like(vectors), np.zeros_like(vectors)
+        # Not zeros_like: memory that no step writes is never taken.
+        self.mean, self.square = (np.zeros(vectors.shape, np.float32) for _ in range(2))
         self.steps = 0
         self.context, self.learning_rate = context, learning_rate
         self._threads = Threads(threads)
@@ -100,10 +101,11 @@ class SkipGram:
         return self._gradients[:count]
 
 
-def first_vectors(nodes: int, dimension: int, scale: float, seed: int) -> np.ndarray:
-    """Vectors to start from, uniform in [-scale, scale), float32 [nodes, dimension]."""
-    vectors = np.empty((nodes, dimension), np.float32)
-    _fill(np.uint64(fold(VECTOR_STREAM, seed)), np.float32(scale), vectors)
+def first_vectors(nodes: np.ndarray, dimension: int, seed: int) -> np.ndarray:
+    """Vectors that nodes start from, float32 [len(nodes), dimension]: uniform in
+    +-0.5 / dimension, as word2vec's; a function of seed and node."""
+    vectors = np.empty((len(nodes), dimension), np.float32)
+    _fill(np.uint64(fold(VECTOR_STREAM, seed)), nodes, np.float32(0.5 / dimension), vectors)
     return vectors
 
 
@@ -137,13 +139,13 @@ def step_size(learning_rate: float, steps: int) -> float:
 
 
 @compiled
-def _fill(key, scale, vectors):
-    for v in range(len(vectors)):
-        draw = mix64(key + np.uint64(v) * np.uint64(NODE_STRIDE))
+def _fill(key, nodes, scale, vectors):
+    for i in range(len(nodes)):
+        draw = mix64(key + np.uint64(nodes[i]) * np.uint64(NODE_STRIDE))
         for d in range(vectors.shape[1]):
             draw += np.uint64(GOLDEN)
             unit = np.float32(mix64(draw) >> np.uint64(40)) * np.float32(2.0**-23)
-            vectors[v, d] = (unit - np.float32(1)) * scale
+            vectors[i, d] = (unit - np.float32(1)) * scale
 
 
 @compiled

@@ -53,7 +53,7 @@ class Training:
     ) -> None:  # fmt: skip
         self.settings, self.seed = settings, seed
         self.walker = Walker(colptr, row, settings.p, settings.q, threads)
-        start = first_vectors(len(colptr) - 1, settings.dimension, 0.5 / settings.dimension, seed)
+        start = first_vectors(np.arange(len(colptr) - 1), settings.dimension, seed)
         how = settings.context, settings.learning_rate
         self.model: SkipGram | TensorSkipGram
         if torch.device(device).type == "cpu":
