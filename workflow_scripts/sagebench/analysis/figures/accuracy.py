@@ -8,7 +8,7 @@ from sagebench.analysis.points import chosen_by, evaluation
 
 TITLE = "Test accuracy by {axis}"
 CAPTION = "Of the model that validation chose: the median of the repeats, its bar their range."
-AXIS = {"batch_size": None, "ranks": None, "fanout": None}
+AXIS = {"batch_size": None, "ranks": None, "fanout": None, "method": None}
 ORDER = 3
 
 

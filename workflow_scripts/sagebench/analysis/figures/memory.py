@@ -11,7 +11,7 @@ CAPTION = (
     "The highest memory of the fullest rank; the axis names the counter, and the dashed line, "
     "where there is one, is the limit that trials ran into."
 )
-AXIS = {"batch_size": "batch_memory", "ranks": None, "fanout": None}
+AXIS = {"batch_size": "batch_memory", "ranks": None, "fanout": None, "method": None}
 ORDER = 2
 
 

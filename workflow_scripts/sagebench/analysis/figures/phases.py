@@ -26,7 +26,7 @@ CAPTION = (
     "micro-batches together. Outlined: the step as it ran, where sampling and transfer overlap "
     "with computing. Waiting is for the slowest rank."
 )
-AXIS: dict[str, str | None] = {}
+AXIS = {"method": None}
 ORDER = 9
 
 BAR, OVERLAPPED = 0.42, 0.2

@@ -11,7 +11,7 @@ CAPTION = (
     "ended without a value stands in the strip on top, and hollow points are of another "
     "accumulation, or of more ranks × threads than cores."
 )
-AXIS = {"batch_size": "batch_time", "ranks": "scaling_time", "fanout": None}
+AXIS = {"batch_size": "batch_time", "ranks": "scaling_time", "fanout": None, "method": None}
 ORDER = 1
 
 
