@@ -231,6 +231,7 @@ def test_skipgram_counts_its_pairs_and_learns_a_small_graph(store):
     walks = Walker(store.colptr, store.row).walks(connected, range(10), 40, 0, 1)
     pairs = sum(int((walk[i] != walk[i + 1 : i + 20]).sum()) for walk in walks for i in range(22))
     assert found["pairs"][0] == pairs
+    assert skipgram.trained_pairs(np.arange(41)[None], 20) == 22 * 19
     assert len(found["pairs_per_s"]) == 2 and min(found["pairs_per_s"]) > 0
     assert all(0 < accuracy < 1 for accuracy in found["accuracy"])
 

@@ -78,12 +78,13 @@ class SkipGram:
                 found[first // WALKS_PER_TASK],
             )  # fmt: skip
 
-        self._threads.over(len(walks), WALKS_PER_TASK, pairs)
+        running = self._threads.start(len(walks), WALKS_PER_TASK, pairs)
+        places, starts = grouped(ids, trained)  # meanwhile
+        list(running)
         loss, count = found.sum(0)
         self.steps += 1
         if not count:
             return 0.0
-        places, starts = grouped(ids, trained)
         rate = np.float32(step_size(self.learning_rate, self.steps))
 
         def update(first: int, last: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 
@@ -13,7 +13,11 @@ class Threads:
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
-    def over(self, count: int, size: int, task: Callable[[int, int], None]) -> None:
-        """Run `task(first, last)` over pieces of range(count), each of `size` but the last."""
+    def start(self, count: int, size: int, task: Callable[[int, int], None]) -> Iterator[None]:
+        """Begin `task(first, last)` over pieces of range(count), each of `size` but the last; the
+        iterator's end waits for all."""
         run = map if self._pool is None else self._pool.map
-        list(run(lambda first: task(first, min(first + size, count)), range(0, count, size)))
+        return iter(run(lambda first: task(first, min(first + size, count)), range(0, count, size)))
+
+    def over(self, count: int, size: int, task: Callable[[int, int], None]) -> None:
+        list(self.start(count, size, task))
