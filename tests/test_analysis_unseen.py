@@ -1,0 +1,169 @@
+"""What is said of unseen nodes: names, intervals, paired differences, times, findings."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from outcome_factory import StudyFiles, make_outcome, make_trial
+from sagebench.analysis import unseen
+from sagebench.analysis.drawing import draw
+from sagebench.analysis.figures import declared
+from sagebench.analysis.outcomes import read_records, read_study
+from sagebench.analysis.tables import TABLES, build_tables, read_table, write_table
+from sagebench.page import style
+
+WALKS = {"p": 1.0, "q": 1.0, "dimension": 128, "classifier": "logistic"}
+DEEP = {"method": "node2vec", "options": WALKS}
+BEST = {"transductive": 0.81, "inductive": 0.8}
+
+
+def spec(setting, seed):
+    given = {"setting": setting, "unseen": 0.2, "split_seed": seed} if setting else {}
+    return {"name": "pubmed", "source": "pubmed", "split": "large", **given}
+
+
+def times(way, seconds, **values):
+    """Rows of new nodes: 1, 10, 100 of them in these seconds."""
+    return [
+        {"way": way, "nodes": 10**i, "time_s": s, "low_s": s, "high_s": s, "repeats": 3, **values}
+        for i, s in enumerate(seconds)
+    ]
+
+
+@pytest.fixture
+def made(tmp_path):
+    """made(...): tables of a study of (values of a trial, setting, seed, accuracy, new nodes)."""
+    study = StudyFiles(tmp_path / "results")
+    study.experiment("methods", "method")
+
+    def make(*rows):
+        for values, setting, seed, accuracy, new_nodes in rows:
+            trial = make_trial(seed=seed, dataset=spec(setting, seed), **values)
+            outcome = make_outcome(trial, checksum=f"{setting}{seed}")
+            outcome["accuracy"] = {"test_full": accuracy, "unseen": accuracy}
+            outcome["new_nodes"] = new_nodes
+            study.add("methods", outcome)
+        tables = build_tables(read_records(read_study(study.freeze()), study.results, False))
+        for name, table in zip(TABLES, tables, strict=True):
+            write_table(table, tmp_path, name)
+        return [read_table(tmp_path, name) for name in TABLES]
+
+    return make
+
+
+def both_settings(values, shift=0.0, seeds=3, new_nodes=()):
+    return [
+        (values, setting, seed, best + shift + seed / 100, new_nodes)
+        for setting, best in BEST.items()
+        for seed in range(seeds)
+    ]
+
+
+def test_repeats_draw_their_own_nodes_and_are_repeats_all_the_same(made):
+    trials, *_ = made(*both_settings({}))
+    assert list(trials["setting"].unique()) == list(BEST)
+    assert trials["dataset"].nunique() == 2 and not trials["dataset"].str.contains("seed").any()
+    assert set(trials["unseen"]) == {0.2} and set(trials["unseen_by"]) == {"node"}
+    found = unseen.accuracies(unseen.compared(trials)).set_index("setting")
+    assert list(found["n"]) == [3, 3]
+    row = found.loc["inductive"]
+    assert [row["low"], row["median"], row["high"]] == pytest.approx([0.8, 0.81, 0.82])
+
+
+def test_the_difference_is_of_the_same_seed(made):
+    rows = both_settings({})
+    rows[0] = ({}, "transductive", 0, 0.9, ())
+    trials, *_ = made(*rows)
+    assert unseen.differences(unseen.compared(trials))["sage"] == pytest.approx([0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({}, "sage"),
+        ({"options": {"correct_and_smooth": True}}, "sage, Correct and Smooth"),
+        ({"model": "mlp", "fanout": [0] * 5}, "mlp"),
+        ({"model": "mlp", "fanout": [0], "layers": 1}, "logistic"),
+        ({"method": "whole_graph", "model": "gcn"}, "gcn, whole graph"),
+        ({"method": "label_propagation", "options": {"alpha": 0.9}}, "label propagation"),
+        (DEEP, "node2vec, logistic"),
+        (
+            {**DEEP, "options": {**WALKS, "beside_features": True}},
+            "node2vec and features, logistic",
+        ),
+    ],
+)
+def test_a_method_has_a_name(made, values, name):
+    trials, *_ = made((values, "inductive", 0, 0.8, ()))
+    assert list(unseen.compared(trials)["name"]) == [name]
+
+
+def test_two_of_a_name_are_told_apart_by_what_differs(made):
+    rows = [({"hidden_channels": width}, "inductive", 0, 0.8, ()) for width in (64, 128)]
+    trials, *_ = made(*rows)
+    assert list(unseen.compared(trials)["name"]) == ["sage, 64", "sage, 128"]
+
+
+def new_node_rows(sage_s=0.001, frozen_s=(0.01, 0.02, 0.04), again_s=5.0):
+    again = {"way": "retrained", "nodes": 100, "time_s": again_s, "low_s": 5, "high_s": 5}
+    again |= {"repeats": 1}
+    return [
+        *both_settings({}, new_nodes=times("forward", [sage_s] * 3)),
+        *both_settings(
+            DEEP, -0.1, new_nodes=[*times("frozen_update", frozen_s), again | {"repeats": 1}]
+        ),
+    ]
+
+
+def test_the_finding_says_the_factors_and_the_accuracies(made):
+    trials, *_, new_nodes = made(*new_node_rows())
+    said = unseen.findings(trials, new_nodes)
+    assert said[0] == (
+        "pubmed, 100 new nodes at once: GraphSAGE's forward pass took 0.00100 s, node2vec's frozen "
+        "update 0.0400 s (40.0 times), training again 5.00 s (5,000 times)."
+    )
+    assert "more than 10 times faster" in said[1]
+    assert "GraphSAGE 0.8100, node2vec 0.7100" in said[1]
+    assert said[-1] == unseen.PAPER
+
+
+def test_within_ten_times_the_argument_is_accuracy(made):
+    trials, *_, new_nodes = made(*new_node_rows(sage_s=0.005))
+    assert "is accuracy, if anything, and not time" in unseen.findings(trials, new_nodes)[1]
+
+
+def test_break_even_is_where_the_line_meets_training_again(made):
+    trials, *_, new_nodes = made(*new_node_rows(frozen_s=(0.1, 1, 10), again_s=100))
+    rows = unseen.times(trials, new_nodes)
+    assert "about 1,000 new nodes on, more than were measured" in unseen.break_even(rows)
+    trials, *_, new_nodes = made(*new_node_rows(frozen_s=(0.1, 1, 10), again_s=1))
+    assert "about 10 new nodes on (" in unseen.break_even(unseen.times(trials, new_nodes))
+
+
+def test_without_unseen_nodes_there_is_nothing_to_say(made):
+    trials, *_, new_nodes = made(({}, None, 0, 0.8, ()))
+    assert unseen.findings(trials, new_nodes) == []
+    assert unseen.accuracy_table(trials) is None
+    assert trials["setting"].isna().all()
+
+
+@pytest.mark.parametrize("rows", [new_node_rows(), [({}, None, 0, 0.8, ())]])
+def test_both_figures_are_drawn_or_say_why_not(made, rows):
+    tables = made(*rows)
+    modules = {one.module: one for one in declared(["method"])}
+    assert {"unseen_accuracy", "new_nodes"} <= modules.keys()
+    assert not {"accuracy", "time", "memory", "phases"} & modules.keys()
+    with style.look():
+        for name in ("unseen_accuracy", "new_nodes"):
+            figure = draw(modules[name], *tables)
+            texts = [text.get_text() for text in figure.axes[0].texts]
+            drawn = rows[0][1] is not None
+            assert any(text.startswith("No trial") for text in texts) != drawn
+            assert bool(figure.legends) == drawn
+
+
+def test_a_row_a_time_in_the_table(made):
+    *_, new_nodes = made(*new_node_rows())
+    assert len(new_nodes) == 6 * 3 + 6 * 4
+    assert set(new_nodes["way"]) == {"forward", "frozen_update", "retrained"}
+    assert pd.api.types.is_integer_dtype(new_nodes["nodes"])
