@@ -16,7 +16,7 @@ from sagebench.analysis.columns import (
 )
 from sagebench.errors import run_script, script_parser
 from sagebench.files import write_atomic, write_json
-from sagebench.grid.configuration import json_schema
+from sagebench.grid.configuration import json_schema, types
 
 HEAD = """\
 # Names and columns
@@ -52,6 +52,7 @@ def reference() -> str:
         _table("Samplers: key `sampler`", "name what", _names("sampler")),
         _table("Data sets: key `source` of `dataset`", "name what", _names("source")),
         _table("The keys of a data set", "source key default what", _keys("source")),
+        _table("The keys of every data set", "key what", _keys_of_every_data_set()),
         _table("Figures: files in `results/STUDY/figures/`", "name title what", _figures()),
         *(_table(heading, "column type what", map(_column, of)) for heading, of in columns.items()),
     )
@@ -82,6 +83,11 @@ def _keys(kind: str) -> Iterator[list[str]]:
             if "divides" in option:
                 said += f"; a divisor of `{option['divides']}`"
             yield [f"`{name}`", f"`{key}`", default, said]
+
+
+def _keys_of_every_data_set() -> Iterator[list[str]]:
+    for key, (_, text) in types().SET_APART.items():
+        yield [f"`{key}`", text]
 
 
 def _figures() -> Iterator[list[str]]:
