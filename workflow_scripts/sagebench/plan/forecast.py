@@ -21,6 +21,7 @@ from typing import Any
 
 from sagebench import registry
 from sagebench.errors import UserError
+from sagebench.estimate import vectors
 from sagebench.estimate.cards import POWER_SHARE, Card, card_of, find_card
 from sagebench.estimate.memory import MemoryEstimate, card_memory, verdict
 from sagebench.estimate.probe import GraphFacts, Probe, Sample, available_bytes, load_probe
@@ -185,6 +186,8 @@ class Forecaster:
         trial, probe = request.trial, self.probes.get(request.store)
         if probe is None:
             return Forecast()
+        if trial.method == vectors.METHOD:
+            return self._of_vectors(trial, probe.graph)
         took, checksum = self._time(trial, probe), probe.store_checksum
         pilot = self._pilots.get(pilot_key(trial, checksum))
         total_s = took.total_s(trial) if took else None
@@ -200,6 +203,28 @@ class Forecaster:
             energy_j=power[0] * total_s if power and total_s else None,
             energy_source=power[1] if power else None,
         )
+
+    def _of_vectors(self, trial: Trial, graph: GraphFacts) -> Forecast:
+        took = vectors.vectors_time(trial, graph, self._outcomes_of_vectors, self.card)
+        total_s = took and vectors.vectors_total_s(trial, took)
+        power = self._power(trial, None) if total_s else None
+        return Forecast(
+            memory=vectors.vectors_memory(trial, graph, self._card_bytes),
+            memory_limit=self._memory_limit(trial),
+            time=took,
+            total_s=total_s,
+            energy_j=power[0] * total_s if power and total_s else None,
+            energy_source=power[1] if power else None,
+        )
+
+    @cached_property
+    def _outcomes_of_vectors(self) -> list[Outcome]:
+        """Of this machine, from whatever study."""
+        return [
+            outcome
+            for trial, outcome in known_outcomes(self.study.results, self.without)
+            if trial.method == vectors.METHOD and trial.machine == self.study.site.machine
+        ]
 
     def _power(self, trial: Trial, pilot: Pilot | None) -> tuple[float, str] | None:
         """Watts of all of a trial's GPUs while it trains, and what they rest on, in words; hosts,

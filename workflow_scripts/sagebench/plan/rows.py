@@ -100,10 +100,9 @@ def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRo
 def computes(trial: Trial) -> str:
     """Engine of a trial, and its model and sampler where they are others than sage and uniform; or
     its method."""
-    if not trial.in_minibatches:
-        return trial.method
     others = [key for key in ("model", "sampler") if key in trial.identity()]
-    return ", ".join([trial.engine, *(str(getattr(trial, key)) for key in others)])
+    what = trial.engine if trial.in_minibatches else trial.method
+    return ", ".join([what, *(str(getattr(trial, key)) for key in others)])
 
 
 def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
