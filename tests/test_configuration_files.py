@@ -169,3 +169,33 @@ def test_a_workstation_runs_as_the_local_profile_does():
     profiles = [path.with_name("config.yaml").read_text() for path in (LOCAL, WORKSTATION)]
     local, workstation = (yaml.safe_load(text) for text in profiles)
     assert local == workstation
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "experiments"),
+    [
+        ("inductive-demo", LOCAL, {"inductive": 10, "transductive": 10}),
+        (
+            "inductive",
+            LOCAL,
+            {
+                "inductive": 50,
+                "transductive": 50,
+                "public": 20,
+                "wordnet-inductive": 15,
+                "wordnet-transductive": 15,
+            },
+        ),
+        ("inductive-products", MELUXINA, {"inductive": 27, "transductive": 27}),
+    ],
+)
+def test_the_studies_of_unseen_nodes_pair_both_settings(name, site, experiments):
+    study = load_study([CONFIG / f"{name}.yaml"], site)
+    assert {one.name: len(one.trials) for one in study.experiments} == experiments
+    for one in study.experiments:
+        other = one.name.replace("inductive", "transductive")
+        if other != one.name and "transductive" not in one.name:
+            for mine, theirs in zip(trials(study, one.name), trials(study, other), strict=True):
+                pair = mine.to_json(), theirs.to_json()
+                settings = [values["dataset"].pop("setting") for values in pair]
+                assert settings == ["inductive", "transductive"] and pair[0] == pair[1]
