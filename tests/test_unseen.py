@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ import torch
 from configurations import GOOD, changed, study_of
 from hypothesis import given
 from hypothesis import strategies as st
+from ranks import run_ranks
 from sagebench.engines.aggregated_features import build_table, open_table
 from sagebench.engines.base import make_engine
 from sagebench.errors import UserError
@@ -19,7 +24,7 @@ from sagebench.graph.unseen import derive_unseen, draw_unseen, without
 from sagebench.grid.trial import base_dataset, store_name
 from sagebench.sampling.order import SeedOrder
 from trial_runs import Run
-from trials import DATASET, make_trial, tiny_store
+from trials import DATASET, make_trial, sparse_store, tiny_store
 
 CPU = torch.device("cpu")
 SPECS = {
@@ -166,34 +171,88 @@ def test_the_table_that_training_reads_is_of_its_graph(stores):
     assert np.array_equal(open_table(other, "mean"), open_table(store, "mean"))
 
 
-@pytest.mark.parametrize("values", [{"fanout": [4, 3, -1]}, {"engine": "trimmed"}])
-def test_what_the_unseen_are_changes_nothing_of_training(tmp_path, stores, values):
+WALKS = {
+    "dimension": 8, "walk_length": 6, "context": 3, "walks_per_node": 2, "start_nodes": 300,
+    "walk_learning_rate": 0.01, "negatives": 1, "passes": 1, "p": 1.0, "q": 1.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory):
+    """A store with many leaves, whose only neighbor is unseen."""
+    folder = tmp_path_factory.mktemp("sparse")
+    base = sparse_store(folder / "base")
+    store = derive_unseen(folder / "unseen", base, SPECS["inductive"])
+    alone = np.diff(store.colptr) == 0
+    assert alone[store.train].any() and alone[store.valid].any()
+    return store
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fanout": [4, 3, -1]},
+        {"engine": "trimmed"},
+        {"options": {"correct_and_smooth": True}},
+        {"method": "whole_graph", "model": "gcn"},
+        {"method": "label_propagation", "options": {"alpha": 0.9}},
+        {"method": "node2vec", "options": WALKS},
+    ],
+    ids=lambda values: values.get("method", str(values)),
+)
+def test_what_the_unseen_are_changes_nothing_of_training(tmp_path, sparse, values):
     """Same losses, validation and weights, whatever features and neighbors the unseen nodes have;
     they are tested with them."""
-    store = stores["inductive"]
+    store = sparse
     strange = np.array(store.features)
     strange[store.unseen] += 1000
-    trial = make_trial(dataset=SPECS["inductive"], evaluate_every_epochs=1, **values)
+    others = without(store.whole_colptr, store.whole_row, store.unseen[::2])
+    changes = {
+        "as-it-is": {},
+        "strange": {"features": strange, "whole_colptr": others[0], "whole_row": others[1]},
+    }
+    spec = SPECS["inductive"]
+    trial = make_trial(dataset=spec, evaluate_every_epochs=1, epochs=3, **values)
     outcomes = []
-    for name, features in (("as-it-is", store.features), ("strange", strange)):
-        made = derive_store(
-            tmp_path / name,
-            store,
-            {"features": np.array(features)},
-            source=SPECS["inductive"],
-            provenance={},
-        )
+    for name, changed_arrays in changes.items():
+        made = derive_store(tmp_path / name, store, changed_arrays, source=spec, provenance={})
         if trial.fanout[-1] == -1:
             list(build_table(made, "mean"))
         run = Run(tmp_path / f"run-{name}", trial, made.path)
-        assert run.finish().returncode == 0
+        finished = run.finish()
+        assert finished.returncode == 0, finished.stderr
         outcomes.append(run.outcome)
     one, other = outcomes
     for epoch, same in zip(one["epochs"], other["epochs"], strict=True):
         for key in ("loss", "train_accuracy", "validation_accuracy", "nodes", "edges"):
             assert epoch[key] == same[key]
+    assert one["accuracy"]["best_validation"] == other["accuracy"]["best_validation"]
     assert one["accuracy"]["unseen"] != other["accuracy"]["unseen"]
     assert one["store"]["unseen_nodes"] == len(store.unseen)
+
+
+def test_ranks_embed_new_nodes_as_often_as_each_other(tmp_path, stores, monkeypatch):
+    """Each by its own clock, one would leave the other in a collective."""
+    trial = make_trial(dataset=SPECS["inductive"], ranks=2, epochs=1, phase_window_steps=0)
+    assert run_ranks(2, skewed, trial, str(stores["inductive"].path), str(tmp_path)) == [0, 0]
+    measured = json.loads((tmp_path / "measured.json").read_text())
+    assert [one["nodes"] for one in measured["new_nodes"]] == [1, 10, 90]
+
+
+def skewed(place, trial, store, home):
+    """A rank of the trial, whose clock runs the faster the higher its number."""
+    from sagebench.methods import new_nodes
+    from sagebench.training import rank
+
+    class Clock:
+        perf_counter = staticmethod(lambda: time.perf_counter() * (1 + 300 * place.rank))
+
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    numbers = (place.rank, place.world_size, place.rank, place.world_size)
+    os.environ |= dict(zip(names, map(str, numbers), strict=True))
+    os.environ["SAGEBENCH_RENDEZVOUS"] = place.rendezvous
+    new_nodes.time = Clock
+    return rank.run_rank(trial, Path(store), Path(home))
 
 
 def test_the_unseen_are_tested_in_the_whole_graph(tmp_path, stores):
@@ -235,6 +294,14 @@ def test_a_drawn_split_is_part_of_what_others_are_made_of():
         "split": "large",
     }
     assert base_dataset(glnn) is None
+
+
+def test_by_node_is_what_it_is_without_a_word():
+    ids = [
+        set(study_of(changed("dataset", {**UNSEEN, **more})).requests)
+        for more in ({}, {"unseen_by": "node"}, {"unseen_by": "group"})
+    ]
+    assert ids[0] == ids[1] and not ids[0] & ids[2]
 
 
 def test_the_settings_stand_in_the_ids():

@@ -80,6 +80,27 @@ def tiny_store(folder: Path, nodes: int = 1500, train: int = 389, hub: int = 0) 
     )
 
 
+def sparse_store(folder: Path, nodes: int = 1500, train: int = 389) -> GraphStore:
+    """As `tiny_store`, of a tree of stars: most nodes have one neighbor."""
+    rng = np.random.default_rng(2)
+    ids = rng.permutation(nodes)
+    parent = np.where(np.arange(nodes) % 4, np.arange(nodes) // 4 * 4, np.arange(nodes) // 16)
+    features = rng.standard_normal((nodes, 10)).astype(np.float32)
+    return write_store(
+        folder,
+        features=features,
+        labels=features[:, :4].argmax(1),
+        splits={
+            "train": ids[:train],
+            "valid": ids[train : train + 200],
+            "test": ids[train + 200 :],
+        },
+        edge_index=np.stack([np.arange(nodes), parent]),
+        undirected=True,
+        source=DATASET,
+    )
+
+
 def add_hub(colptr: np.ndarray, row: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
     """The same graph with the neighbors 1 to `degree` for node 0."""
     neighbors = np.arange(1, degree + 1, dtype=row.dtype)

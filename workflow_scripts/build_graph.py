@@ -42,8 +42,8 @@ def build(spec: dict[str, Any], out: Path, downloads: Path) -> GraphStore:
     where it is not there."""
     try:
         checked = checked_dataset(spec)
-        if draws_split(spec):
-            spec = {"split_seed": 0, **spec}
+        if draws_split(spec) and spec.get("split_seed") is None:
+            spec = {**spec, "split_seed": 0}
         if base := base_dataset(spec):
             folder = out.parent / store_name(base)
             there = (folder / MANIFEST).exists()

@@ -7,15 +7,19 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LOG_TAIL_BYTES = 20_000
 
 
-def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
+Content = str | bytes | Callable[[IO[bytes]], object]
+"""of a file, or what writes it"""
+
+
+def write_atomic(path: str | os.PathLike[str], content: Content) -> None:
     """Write `content` to `path` through a temporary file beside it, so no reader sees half of it.
 
     The data reaches the disk before the rename: a full disk raises OSError and leaves what was
@@ -23,12 +27,14 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~umask())

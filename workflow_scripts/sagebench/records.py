@@ -216,14 +216,15 @@ class Accuracy(FromJson):
 class NewNodes(FromJson):
     """Seconds to embed so many new nodes at once.
 
-    way: `forward`, the model's; `frozen_update` or `mean_of_neighbors` of node2vec; `retrained`,
-    all of its training again. time_s, low_s, high_s: median, least and most of the repeats.
-    peak_memory_bytes: of the process, by the memory counter of its device. energy_j: of one time.
-    accuracy: on these nodes, where it was asked.
+    way: `forward`, the model's; `frozen_update` or `mean_of_neighbors` of node2vec. device: where
+    that is done. time_s, low_s, high_s: median, least and most of the repeats. peak_memory_bytes:
+    of the process, by the memory counter of that device. energy_j: of one time on a GPU. accuracy:
+    on these nodes, where they are the most.
     """
 
     way: str
     nodes: int
+    device: str
     time_s: float
     low_s: float
     high_s: float

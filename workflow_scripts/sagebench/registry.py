@@ -52,7 +52,8 @@ OLDER_NAMES: Mapping[str, str] = {"sagebench": "uniform"}
 
 class Option(TypedDict, total=False):
     """A key of a configuration. default: without one the key is required; None: it may be null.
-    divides: the key of a number that it must divide. drawn: of a data set, the choices that draw
+    divides: the key of a number that it must divide. at_most: the key of one that it must not
+    exceed. drawn: of a data set, the choices that draw
     its split by `split_seed`. The others bound its type: choices; low, high and example a whole
     number; gt, ge, lt, le and example another."""
 
@@ -60,6 +61,7 @@ class Option(TypedDict, total=False):
     help: str
     default: object
     divides: str
+    at_most: str
     drawn: Collection[str]
     choices: Collection[str]
     low: int

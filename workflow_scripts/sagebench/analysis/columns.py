@@ -34,7 +34,7 @@ TYPES = {str: STR, int: INT, float: REAL, bool: FLAG, dict[str, Any]: STR, Fanou
 AS_TEXT = ("dataset", "fanout", "options")
 """keys of a trial whose values are structured"""
 OTHER_KEYS = {
-    "dataset": "the data set's specification, as JSON; without a split_seed that is the seed",
+    "dataset": "the data set's specification, as JSON; without its split_seed",
     "device": "cpu or cuda",
     "machine": "the site's name for the machine",
     "options": "the model's own keys, as JSON",
@@ -182,8 +182,9 @@ TRIAL_COLUMNS = [
     Column("setting", STR, "", "transductive or inductive; empty without unseen nodes"),
     Column("unseen", REAL, "", "share of the test nodes that is unseen"),
     Column("unseen_by", STR, "", "node, or group: whole groups are unseen"),
+    Column("split_seed", INT, "", "seed of the draw of unseen nodes, and of a drawn split"),
     Column("unseen_nodes", INT, "store.", "unseen nodes"),
-    Column("accuracy_unseen", REAL, "accuracy.unseen", "test_accuracy_full on the unseen nodes"),
+    Column("accuracy_unseen", REAL, "accuracy.unseen", "on the unseen nodes, every neighbor"),
 ]
 
 SLURM_COLUMNS = [
@@ -222,7 +223,8 @@ EPOCH_COLUMNS = [
 
 NEW_NODE_COLUMNS = [
     Column("trial_id", STR, "", "folder of the trial under results/trials"),
-    Column("way", STR, "way", "forward, frozen_update, mean_of_neighbors or retrained"),
+    Column("way", STR, "way", "forward, frozen_update or mean_of_neighbors"),
+    Column("device", STR, "device", "cuda or cpu, where it is done"),
     Column("nodes", INT, "nodes", "unseen nodes that are embedded at once"),
     Column("time_s", REAL, "time_s", "median of the repeats"),
     Column("low_s", REAL, "low_s", "fastest of them"),

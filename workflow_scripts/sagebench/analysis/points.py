@@ -148,7 +148,10 @@ def _setting(key: str, value: Any) -> str:
     """A trial's value as the name of a series has it."""
     if key == "dataset":
         spec = json.loads(value)
-        return " · ".join(filter(None, (spec["name"], spec.get("setting"))))
+        said = [spec["name"], spec.get("setting")]
+        said += [f"unseen {spec['unseen']:g}"] if "unseen" in spec else []
+        said += ["by group"] if spec.get("unseen_by") == "group" else []
+        return " · ".join(filter(None, said))
     if key == "options":
         return " · ".join(_option(name, one) for name, one in json.loads(value).items())
     shown, name = shown_value(key, value), key.removesuffix("_gib").replace("_", " ")

@@ -141,8 +141,7 @@ def _trial_row(record: Record, young: list[str]) -> Row:
         "status": record.status.value,
         "missing_because": record.because,
         "log": record.log,
-        "dataset": _text(_without_seed(trial)),
-        **_set_apart(trial["dataset"]),
+        **_dataset(trial["dataset"]),
         "options": _text(trial["options"]),
         "dataset_name": trial["dataset"]["name"],
         "fanout": str(fanout),
@@ -160,19 +159,13 @@ def _trial_row(record: Record, young: list[str]) -> Row:
     return row
 
 
-def _without_seed(trial: Row) -> Row:
-    """The data set of all repeats: each draws its unseen nodes by its own seed."""
-    spec = dict(trial["dataset"])
-    if spec.get("split_seed") == trial["seed"]:
-        del spec["split_seed"]
-    return spec
-
-
-def _set_apart(spec: Row) -> Row:
-    found = {key: spec.get(key) for key in UNSEEN_KEYS}
+def _dataset(spec: Row) -> Row:
+    """The data set of all repeats, each of which may draw its unseen nodes by a seed of its own."""
+    found = {key: spec.get(key) for key in (*UNSEEN_KEYS, "split_seed")}
     if found["setting"] and not found["unseen_by"]:
         found["unseen_by"] = "node"
-    return found
+    alike = {key: value for key, value in spec.items() if key != "split_seed"}
+    return {"dataset": _text(alike), **found}
 
 
 def _measured(outcome: Outcome, row: Row) -> Row:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+_pool = cache(ThreadPoolExecutor)
+"""one of each number of threads, as long as the process"""
 
 
 class Threads:
@@ -11,7 +15,7 @@ class Threads:
     are."""
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._pool = _pool(threads) if threads > 1 else None
 
     def start(self, count: int, size: int, task: Callable[[int, int], None]) -> Iterator[None]:
         """Begin `task(first, last)` over pieces of range(count), each of `size` but the last; the

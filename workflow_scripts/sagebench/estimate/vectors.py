@@ -3,13 +3,14 @@ Standard library only.
 
 On a GPU there are the vectors and Adam's two moments, [N, dimension] each, and what a step of a
 batch of walks takes. Time is the number of pairs over the pairs a second of outcomes on the same
-machine; without any, a GPU's is what a step moves, over its bandwidth. Both are of the vectors
-alone: the classifier behind them is small.
+machine; without any, a GPU's is what a step moves, over its bandwidth. A whole trial is known by
+outcomes alone, for the classifier and the test come with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import hypot
 from statistics import median
 from typing import Any
@@ -42,7 +43,7 @@ ROOFLINE_ERROR = 0.7
 def rows_of_batch(options: dict[str, Any]) -> int:
     """Vectors that the walks of a batch read, their negatives among them, each as often as read."""
     length, negatives = options["walk_length"], options["negatives"]
-    return options["walk_batch"] * options["walks_per_node"] * (1 + length + negatives * length)
+    return options["start_nodes"] * options["walks_per_node"] * (1 + length + negatives * length)
 
 
 def pairs_of_pass(options: dict[str, Any], graph: GraphFacts) -> int:
@@ -84,29 +85,32 @@ def vectors_time(
 ) -> TimeEstimate | None:
     """An epoch is a pass over all nodes. outcomes: of the method, on the same machine."""
     options: dict[str, Any] = trial.options
-    pairs, rates, used = pairs_of_pass(options, graph), [], []
+    pairs, rates, others_s, used = pairs_of_pass(options, graph), [], [], []
     for one in outcomes:
-        took_s = one.timing and one.timing.embedding_s
-        if took_s and one.store and one.trial["device"] == trial.device:
+        took_s = one.timing.embedding_s if one.timing else None
+        if one.timing and took_s and one.store and one.trial["device"] == trial.device:
             theirs: Any = one.trial["options"]
             facts = GraphFacts.from_json({**vars(graph), **vars(one.store)})
             rates.append(pairs_of_pass(theirs, facts) * theirs["passes"] / took_s)
+            others_s.append((one.timing.total_s or took_s) - took_s)
             used.append(one.trial_id)
     if rates:
         rate = median(rates)
         said = f"{rate / 1e6:.1f} M pairs a second in {len(used)} outcomes of this machine"
-        return _time(pairs / rate, 2 * OUTCOMES_SPREAD, OUTCOMES, said, tuple(used))
+        found = _time(pairs / rate, 2 * OUTCOMES_SPREAD, OUTCOMES, said, tuple(used))
+        return replace(found, test_s=median(others_s))
     if trial.device != "cuda" or card is None:
         return None
-    batches = -(-graph.num_nodes // options["walk_batch"])
+    batches = -(-graph.num_nodes // options["start_nodes"])
     moved = BATCH_TRAFFIC * rows_of_batch(options) * FLOAT * options["dimension"]
     said = f"roofline of {card.name}, {pairs:,} pairs"
     return _time(batches * card.moving_s(moved), ROOFLINE_ERROR, A_MODEL, said)
 
 
-def vectors_total_s(trial: Trial, took: TimeEstimate) -> float:
+def vectors_total_s(trial: Trial, took: TimeEstimate) -> float | None:
+    """Seconds of the whole trial; None where no outcome says what comes with the vectors."""
     options: dict[str, Any] = trial.options
-    return took.epoch_s * options["passes"]
+    return None if took.test_s is None else took.epoch_s * options["passes"] + took.test_s
 
 
 def _time(

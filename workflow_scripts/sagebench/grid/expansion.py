@@ -225,12 +225,16 @@ def _wrong(
             f"or set layers: {len(fanout)}",
         )
     for key, owners in registry.option_owners().items():
-        value = values[key]
-        divided = own[key].get("divides") if key in own else None
-        if key not in own and value is not None:
+        if key not in own and values[key] is not None:
             yield key, f"null, or leave it out: it is of {' and '.join(owners)}"
-        elif divided and values[divided] % (own[key]["default"] if value is None else value):
-            yield key, f"a number that divides {divided} ({values[divided]})"
+    chosen: dict[str, Any] = dict(values)
+    chosen |= {key: one["default"] for key, one in own.items() if values[key] is None}
+    for key, option in own.items():
+        divided, bound = option.get("divides"), option.get("at_most")
+        if divided and chosen[divided] % chosen[key]:
+            yield key, f"a number that divides {divided} ({chosen[divided]})"
+        if bound and chosen[key] > chosen[bound]:
+            yield key, f"a number that is at most {bound} ({chosen[bound]})"
     if values["precision"] == "tf32" and site.device == "cpu":
         yield (
             "precision",

@@ -61,7 +61,8 @@ OPTION_TYPES: dict[str, Callable[..., Any]] = {
     "seed": lambda: whole(0, 0, SEED_MAX),
 }
 """by the `type` of an option that a module declares (registry.py)"""
-ABOUT_OPTION = ("type", "help", "default", "divides", "drawn")  # the rest bounds its type
+ABOUT_OPTION = ("type", "help", "default", "divides", "at_most", "drawn")
+"""the rest of what it declares bounds its type"""
 
 
 def word(key: str) -> Any:

@@ -21,7 +21,9 @@ from sagebench.registry import one_of, recorded
 
 # What an id leaves out of a data set: the values that it had before a key existed, as a trial's
 # defaults (NEVER EDIT ONE), and the keys that say where the data lies, not what it is.
-DATASET_INTRODUCTION_DEFAULTS: Mapping[str, object] = MappingProxyType({"scale": 1, "seed": 0})
+DATASET_INTRODUCTION_DEFAULTS: Mapping[str, object] = MappingProxyType(
+    {"scale": 1, "seed": 0, "unseen_by": "node"}
+)
 DATASET_WHEREABOUTS = frozenset({"archive", "sha256"})
 UNSEEN_KEYS = ("setting", "unseen", "unseen_by")
 """of a data set, whatever its source: what training does not see of it"""

@@ -68,13 +68,20 @@ class Run(RankSetup):
         self._restore()
         self.begin_measuring()
         self.describe()
+        self.train_and_test()
+
+    def train_and_test(self) -> None:
         self._train()
         self.sum_up()
         self.measured.timing = timing(self.measured.epochs, self.trial.ranks, self.embedding_s)
         self.write()
         self._test()
         if self.store.whole is not self.store:
-            self._embed_new_nodes()
+            self.progress.say("timing the embedding of unseen nodes")
+            self.measured.new_nodes = time_ways(
+                self.store, self.ways_to_embed, self.communicator, self.node_energy_j
+            )
+            self.write()
         if self.trial.phase_window_steps:
             self.measured.phases = self.trainer.time_phases(self.trial.epochs + 1)
         self._time(total_s=self.elapsed_s)
@@ -199,15 +206,11 @@ class Run(RankSetup):
             said += f", {tested.test_sampled:.4f} sampled ({tested.test_sampled_nodes:,} nodes)"
         self.progress.say(said)
 
-    def _embed_new_nodes(self) -> None:
-        self.progress.say("timing the embedding of unseen nodes")
-        self.measured.new_nodes += time_ways(
-            self.store, self.ways_to_embed, self.device, self.node_energy_j
-        )
-        self.write()
-
     def ways_to_embed(self, graph: GraphStore, nodes: np.ndarray) -> dict[str, Way]:
-        """How the trial embeds nodes (int64 ids) that have come into a graph, by name."""
+        """How the trial embeds nodes (int64 ids) that have come into a graph, by name; nothing
+        where Correct and Smooth follows, of which that would be a part."""
+        if self.trial.options.get("correct_and_smooth"):
+            return {}
         evaluator, weights = self.evaluator, self.best.weights
         evaluator.loader = evaluator.loader.over(graph)
         method = "sampled" if self.tests_sampled else "full"
@@ -215,7 +218,7 @@ class Run(RankSetup):
         def accuracy() -> float:
             return evaluator.accuracy(weights, nodes, method)
 
-        return {"forward": Way(accuracy, accuracy)}
+        return {"forward": Way(accuracy, accuracy, self.device.type)}
 
     def _smoothed(self, weights: dict[str, Tensor], tested: Accuracy) -> Accuracy:
         """The test after Correct and Smooth of the model's predictions, over the full graph."""

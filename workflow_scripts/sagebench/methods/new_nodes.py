@@ -16,6 +16,7 @@ from sagebench.graph.unseen import without
 from sagebench.measure.memory import PeakMemory
 from sagebench.records import NewNodes, PeakBytes
 from sagebench.sampling.random import fold, hash_ids
+from sagebench.training.distributed import Communicator
 from sagebench.training.trainer import synchronise_device
 
 MOST = 100_000
@@ -26,10 +27,12 @@ ORDER_STREAM = 9
 
 
 class Way(NamedTuple):
-    """A way to embed some nodes. embed: does it. accuracy: of what it gave them."""
+    """A way to embed some nodes. embed: does it. accuracy: of what it gave them. device: `cuda` or
+    `cpu`, where it is done."""
 
     embed: Callable[[], object]
     accuracy: Callable[[], float]
+    device: str
 
 
 def numbers(available: int) -> list[int]:
@@ -41,10 +44,17 @@ def numbers(available: int) -> list[int]:
 
 def arrivals(store: GraphStore) -> Iterator[tuple[GraphStore, np.ndarray]]:
     """Some of the unseen nodes (int64 ids, ascending), more from time to time, and the graph that
-    they have come into: that of training, with them."""
+    they have come into: that of training, with them.
+
+    In a drawn order, but first those that have a neighbor there: one without is no example.
+    """
     assert store.unseen is not None
-    whole = store.whole
-    drawn = store.unseen[np.argsort(hash_ids(fold(ORDER_STREAM), store.unseen), kind="stable")]
+    whole, unseen = store.whole, store.unseen
+    of_training = np.ones(store.num_nodes, bool)
+    of_training[unseen] = False
+    ends = np.concatenate([[0], np.cumsum(of_training[whole.row])])
+    alone = ends[whole.colptr[unseen + 1]] == ends[whole.colptr[unseen]]
+    drawn = unseen[np.lexsort([hash_ids(fold(ORDER_STREAM), unseen), alone])]
     for number in numbers(len(drawn)):
         colptr, row = without(whole.colptr, whole.row, drawn[number:])
         yield replace(whole, colptr=colptr, row=row), np.sort(drawn[:number])
@@ -53,18 +63,18 @@ def arrivals(store: GraphStore) -> Iterator[tuple[GraphStore, np.ndarray]]:
 def time_ways(
     store: GraphStore,
     ways: Callable[[GraphStore, np.ndarray], Mapping[str, Way]],
-    device: torch.device,
+    communicator: Communicator,
     energy_j: Callable[[], float | None],
 ) -> list[NewNodes]:
-    """The times of an inductive trial's ways. ways: to embed nodes in a graph, by name. energy_j:
-    what the meter says."""
+    """The times of an inductive trial's ways, of the slowest rank; a collective. ways: to embed
+    nodes in a graph, by name. energy_j: what the GPUs' meter says."""
     found, warm = [], set()
     for graph, nodes in arrivals(store):
         for name, way in ways(graph, nodes).items():
             if name not in warm:
                 way.embed()  # compiles and loads
                 warm.add(name)
-            found.append(_timed(name, way, len(nodes), device, energy_j))
+            found.append(_timed(name, way, len(nodes), communicator, energy_j))
             if graph.num_edges == store.whole.num_edges or len(nodes) == MOST:  # the most
                 found[-1] = replace(found[-1], accuracy=way.accuracy())
     return found
@@ -74,10 +84,11 @@ def _timed(
     name: str,
     way: Way,
     nodes: int,
-    device: torch.device,
+    communicator: Communicator,
     energy_j: Callable[[], float | None],
 ) -> NewNodes:
     times: list[float] = []
+    device = communicator.device
     peak, before = PeakMemory(device), energy_j()
     peak.start()
     with peak:
@@ -87,9 +98,11 @@ def _timed(
             start = time.perf_counter()
             way.embed()
             synchronise_device(device)
-            times.append(time.perf_counter() - start)
-    after = energy_j()
-    joules = None if before is None or after is None else (after - before) / len(times)
+            mine = torch.tensor([time.perf_counter() - start], dtype=torch.float64, device=device)
+            times.append(communicator.max(mine).item())  # so that all ranks repeat it as often
+    after, joules = energy_j(), None
+    if before is not None and after is not None and way.device == "cuda":
+        joules = (after - before) / len(times)
     return NewNodes(
         way=name,
         nodes=nodes,
@@ -97,6 +110,7 @@ def _timed(
         low_s=min(times),
         high_s=max(times),
         repeats=len(times),
-        peak_memory_bytes=PeakBytes(**peak.read()).of_device(device.type),
+        device=way.device,
+        peak_memory_bytes=PeakBytes(**peak.read()).of_device(way.device),
         energy_j=joules,
     )

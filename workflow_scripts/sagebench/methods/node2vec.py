@@ -23,7 +23,6 @@ from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Fanout, Trial
 from sagebench.methods import minibatch
 from sagebench.methods.new_nodes import Way
-from sagebench.records import NewNodes
 
 METHOD = "node2vec (Grover and Leskovec 2016; p = q = 1: DeepWalk), and a classifier on its vectors"
 KEYS = [
@@ -60,6 +59,7 @@ OPTIONS = {
         "low": 2,
         "example": 20,
         "default": 20,
+        "at_most": "walk_length",
         "help": "nodes of a window on a walk, its center among them",
     },
     "walks_per_node": {
@@ -69,7 +69,7 @@ OPTIONS = {
         "default": 10,
         "help": "walks from each node in each pass",
     },
-    "walk_batch": {
+    "start_nodes": {
         "type": "whole",
         "low": 1,
         "example": 256,
@@ -111,19 +111,13 @@ OPTIONS = {
         "default": 1.0,
         "help": "the larger, the closer a walk stays to where it was",
     },
-    "classifier": {
-        "type": "choice",
-        "choices": ["mlp", "logistic"],
-        "default": "mlp",
-        "help": "on the vectors: mlp has the trial's layers, logistic one",
-    },
     "beside_features": {
         "type": "switch",
         "default": None,
         "help": "true: the classifier reads the features beside the vectors",
     },
 }
-RENAMED = {"walk_batch": "batch_size", "walk_learning_rate": "learning_rate"}
+RENAMED = {"start_nodes": "batch_size", "walk_learning_rate": "learning_rate"}
 """options that the settings of the walks call otherwise: a trial has these keys for its own"""
 
 
@@ -136,43 +130,32 @@ class Run(minibatch.Run):
     tests_sampled = False
 
     def __init__(self, trial: Trial, store: Path, *arguments: Any) -> None:
-        layers = 1 if trial.options["classifier"] == "logistic" else trial.layers
         classifying = replace(
             trial,
             method="minibatch",
             model="mlp",
-            layers=layers,
-            fanout=Fanout((0,) * layers),
+            fanout=Fanout((0,) * trial.layers),
             sampling_workers=0,
             phase_window_steps=0,
         )
         super().__init__(classifying, store, *arguments)
 
     def build(self) -> None:
-        """Train the vectors, then build the classifier on them."""
         self.open()
+
+    def run(self) -> None:
         self.begin_measuring()
         self.describe()
         with self.measuring(), self.clock("embedding"):
             self.vectors = self._trained_vectors()
         self.checkpoint.end()  # what follows is short, and the same again
         self.graph = self.store
-        whole = self.graph.whole
-        mean_of_neighbors(self.vectors, self._unreached(), whole.colptr, whole.row, self._threads)
-        if whole is not self.graph and self.graph.unseen is not None:
-            self._frozen_update(whole, self.graph.unseen)
+        self._embed_others()
         self.store = self._with_vectors()
-        super().build()
+        self.build_engine()
         assert self.measured.parameters is not None
         self.measured.parameters += self.vectors.size
-
-    def open(self) -> None:
-        if not hasattr(self, "store"):
-            super().open()
-
-    def begin_measuring(self) -> None:
-        if not hasattr(self, "vectors"):
-            super().begin_measuring()
+        self.train_and_test()
 
     @property
     def _threads(self) -> int:
@@ -196,31 +179,32 @@ class Run(minibatch.Run):
             self.measured.start_to_first_step_s = state["start_to_first_step_s"]
             self.peak.raise_to(own["peaks"])
             self.progress.say(f"going on in pass {training.pass_number}, batch {training.batch}")
-        began = saved_at = time.perf_counter()
         left = training.batches_left
         batches = iter(self.progress.over(range(left), left, "vectors"))
+        began = saved_at = time.perf_counter()
 
         def save() -> None:
-            now_s = spent_s + time.perf_counter() - began
+            """Write a checkpoint; the clock stands meanwhile."""
+            nonlocal spent_s, began, saved_at
+            spent_s += time.perf_counter() - began
             self.count_energy()
             self.checkpoint.write(
                 alike={
                     "training": training.state(),
-                    "spent_s": now_s,
+                    "spent_s": spent_s,
                     "used_s": self.elapsed_s,
                     "start_to_first_step_s": self.measured.start_to_first_step_s,
                 },
                 own={"peaks": self.peak.read(), "energy_j": self.energy_j},
             )
+            began = saved_at = time.perf_counter()
 
         def between(loss: float | None) -> None:
-            nonlocal saved_at
             next(batches)
             if loss is not None:
                 self.note_first_step()
             if self.checkpoint.wanted and time.perf_counter() - saved_at > minibatch.SAVE_EVERY_S:
                 save()
-                saved_at = time.perf_counter()
             self.check_deadline()
 
         training.run(between)
@@ -230,9 +214,14 @@ class Run(minibatch.Run):
         self.progress.say(f"vectors of {store.num_nodes:,} nodes in {self.embedding_s:.1f} s")
         return torch.as_tensor(training.model.vectors).cpu().numpy()
 
-    def _unreached(self) -> np.ndarray:
-        """Nodes that no walk came to."""
-        return np.flatnonzero(np.diff(self.graph.colptr) == 0)
+    def _embed_others(self) -> None:
+        """Vectors of the nodes that no walk came to: of the graph's own by that graph, then of the
+        unseen ones, in the whole graph."""
+        graph, whole = self.graph, self.graph.whole
+        alone = np.flatnonzero(np.diff(graph.colptr) == 0)
+        mean_of_neighbors(self.vectors, alone, graph.colptr, graph.row, self._threads)
+        if whole is not graph and graph.unseen is not None:
+            self._frozen_update(whole, graph.unseen)
 
     def _frozen_update(self, graph: GraphStore, nodes: np.ndarray) -> None:
         options: Mapping[str, Any] = self.trial.options
@@ -249,6 +238,7 @@ class Run(minibatch.Run):
         return replace(self.graph, features=features)
 
     def ways_to_embed(self, graph: GraphStore, nodes: np.ndarray) -> dict[str, Way]:
+        """Both on the CPU's threads, whatever the device of the trial."""
         evaluator, weights = self.evaluator, self.best.weights
 
         def accuracy() -> float:
@@ -260,16 +250,6 @@ class Run(minibatch.Run):
             mean_of_neighbors(self.vectors, nodes, graph.colptr, graph.row, self._threads)
 
         return {
-            "frozen_update": Way(lambda: self._frozen_update(graph, nodes), accuracy),
-            "mean_of_neighbors": Way(mean, accuracy),
+            "frozen_update": Way(lambda: self._frozen_update(graph, nodes), accuracy, "cpu"),
+            "mean_of_neighbors": Way(mean, accuracy, "cpu"),
         }
-
-    def _embed_new_nodes(self) -> None:
-        """The ways, and all of the training again, as long as it took."""
-        super()._embed_new_nodes()
-        timing, unseen = self.measured.timing, self.store.unseen
-        assert timing is not None and timing.training_s is not None and unseen is not None
-        took_s = timing.training_s
-        self.measured.new_nodes.append(
-            NewNodes("retrained", len(unseen), took_s, took_s, took_s, repeats=1)
-        )

@@ -36,6 +36,7 @@ KEYS = [
     "learning_rate",
     "evaluate_every_epochs",
     "patience_evaluations",
+    "continue_after_walltime",
 ]
 
 

@@ -154,6 +154,7 @@ HEADINGS = {
     "all_training_s": "Training",
     "one_node_s": "One node",
     "all_of_them_s": "All of them",
+    "most_memory_bytes": "Peak memory",
     "accuracy_full": "Accuracy on all of them",
     "lost": "Lost: the difference of the same seeds",
     "energy_j": "Energy, J",

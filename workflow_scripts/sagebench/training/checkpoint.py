@@ -9,7 +9,6 @@ anew (Trainer.micro_step).
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +101,4 @@ class BestWeights:
 
 def write_tensors(path: Path, values: dict[str, Any]) -> None:
     """torch.save, atomically."""
-    buffer = io.BytesIO()
-    torch.save(values, buffer)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, lambda file: torch.save(values, file))

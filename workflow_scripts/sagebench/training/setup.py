@@ -96,15 +96,19 @@ class RankSetup:
         self.peak = PeakMemory(self.device)
 
     def build(self) -> None:
-        """`open`, make engine, trainer and evaluator, and compile and load what they need."""
-        trial = self.trial
+        """`open` and `build_engine`."""
         # torch.optim loads torch's compiler, a second or two that the store and the other ranks
         # let pass. It is there before the engine imports anything, so that no two threads import.
         compiler = Thread(target=importlib.import_module, args=("torch._dynamo",))
         compiler.start()
-        set_precision(trial, self.device)
         self.open()
         compiler.join()
+        self.build_engine()
+
+    def build_engine(self) -> None:
+        """Make engine, trainer and evaluator, and compile and load what they need."""
+        trial = self.trial
+        set_precision(trial, self.device)
         wanted = AUTO if trial.asks_for_kernels else PLAIN
         self.measured.kernels_used = choose_kernels(wanted, self.device.type)
         self.progress.say(f"kernels {self.measured.kernels_used}")

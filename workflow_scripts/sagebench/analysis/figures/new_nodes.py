@@ -15,7 +15,7 @@ from sagebench.analysis.drawing import (
     value_axis,
 )
 from sagebench.analysis.points import repeats, where
-from sagebench.analysis.unseen import PAPER, WAYS, break_even, compared, times
+from sagebench.analysis.unseen import WAYS, break_even, compared, paper_note, times
 from sagebench.page.style import looks
 
 TITLE = "Seconds to embed new nodes"
@@ -65,4 +65,4 @@ def draw(data: Data) -> Drawing | str:
         if even := break_even(of_dataset):
             notes.append(f"{dataset}: {even}")
     subtitle = f"{where(rows)}. Median and range of trials, {repeats(found)}."
-    return Drawing(figure, subtitle, [*notes, PAPER], handles)
+    return Drawing(figure, subtitle, [*notes, paper_note(found)], handles)
