@@ -184,6 +184,8 @@ def test_a_workstation_runs_as_the_local_profile_does():
                 "public": 20,
                 "wordnet-inductive": 15,
                 "wordnet-transductive": 15,
+                "debian-inductive": 9,
+                "debian-transductive": 9,
             },
         ),
         ("inductive-products", MELUXINA, {"inductive": 27, "transductive": 27}),
