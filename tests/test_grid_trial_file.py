@@ -18,7 +18,7 @@ from trials import make_trial
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 TOLD = {
     "engine": ("block", "blocks or bipartite or reference or trimmed"),
-    "model": ("sagee", "sage or gat or gcn or gin"),
+    "model": ("sagee", "sage or gat or gcn or gin or mlp"),
     "sampler": ("pyg", "pyg_lib or labor or sagebench"),
     "aggregator": ("median", "mean or sum or max"),
     "optimizer": (None, "adam"),
