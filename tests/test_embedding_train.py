@@ -156,11 +156,10 @@ def test_a_new_node_comes_near_its_neighbors():
     assert vectors[20, 0] > 3 * np.abs(vectors[20, 1:]).max()
 
 
-def means_by_rounds(vectors, new, colptr, row):
+def means_by_rounds(vectors, new, colptr, row, otherwise):
     """The rule, node by node."""
     vectors = vectors.astype(np.float64)
     known = set(range(len(vectors))) - set(new.tolist())
-    of_all = vectors[sorted(known)].mean(0) if known else 0
     waiting = set(new.tolist())
     while True:
         near = {v: [u for u in row[colptr[v] : colptr[v + 1]] if u in known] for v in waiting}
@@ -172,7 +171,7 @@ def means_by_rounds(vectors, new, colptr, row):
         known |= set(near)
         waiting -= set(near)
     for v in waiting:
-        vectors[v] = of_all
+        vectors[v] = otherwise
     return vectors
 
 
@@ -183,24 +182,26 @@ def test_means_of_neighbors_are_those_of_a_loop(share, edges):
     graph = undirected(rng.integers(0, NODES, (2, edges)))
     vectors = rng.standard_normal((NODES, 8)).astype(np.float32)
     new = rng.permutation(NODES)[: round(share * NODES)]
-    expected = means_by_rounds(vectors, new, *graph)
+    otherwise = rng.standard_normal(8).astype(np.float32)
+    expected = means_by_rounds(vectors, new, *graph, otherwise)
     for threads in (1, 2):
         found = vectors.copy()
-        mean_of_neighbors(found, new, *graph, threads=threads)
+        mean_of_neighbors(found, new, *graph, otherwise, threads=threads)
         np.testing.assert_allclose(found, expected, atol=1e-5)
         old = np.setdiff1d(np.arange(NODES), new)
         assert np.array_equal(found[old], vectors[old])
 
 
-def test_rounds_go_outward_and_the_unreached_get_the_mean_of_all():
+def test_rounds_go_outward_and_the_unreached_get_another_vector():
     colptr, row = undirected([[0, 1, 2, 4], [1, 2, 3, 5]], 6)  # a path, and an edge apart
     vectors = np.zeros((6, 1), np.float32)
     vectors[0] = 8
-    mean_of_neighbors(vectors, np.array([1, 2, 3]), colptr, row)
+    other = np.float32([8])
+    mean_of_neighbors(vectors, np.array([1, 2, 3]), colptr, row, other)
     assert vectors[:, 0].tolist() == [8, 8, 8, 8, 0, 0]
-    mean_of_neighbors(vectors, np.array([3, 4, 5]), colptr, row)
+    mean_of_neighbors(vectors, np.array([3, 4, 5]), colptr, row, other)
     assert vectors[:, 0].tolist() == [8, 8, 8, 8, 8, 8]
     vectors[1:3, 0] = 2, 5
     colptr, row = star_csc(2)
-    mean_of_neighbors(vectors[:3], np.array([0]), colptr, row)
+    mean_of_neighbors(vectors[:3], np.array([0]), colptr, row, other)
     assert vectors[0, 0] == 3.5

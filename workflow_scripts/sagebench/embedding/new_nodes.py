@@ -48,14 +48,14 @@ def train_new_nodes(
 
 
 def mean_of_neighbors(
-    vectors: np.ndarray, new: np.ndarray, colptr: np.ndarray, row: np.ndarray, threads: int = 1
-) -> None:
+    vectors: np.ndarray, new: np.ndarray, colptr: np.ndarray, row: np.ndarray,
+    otherwise: np.ndarray, threads: int = 1,
+) -> None:  # fmt: skip
     """Give each new node the mean of its neighbors' vectors, outward in rounds: one whose neighbors
-    have no vector yet waits for the next round. Those that no round reaches get the mean of all
-    trained vectors, the vector that says nothing."""
+    have no vector yet waits for the next round. Those that no round reaches get `otherwise`,
+    float32 [D]."""
     known = np.ones(len(vectors), bool)
     known[new] = False
-    trained = known.copy()
     pool, waiting = Threads(threads), np.ascontiguousarray(new, np.int64)
     while len(waiting):
         reached = np.zeros(len(waiting), bool)
@@ -68,10 +68,7 @@ def mean_of_neighbors(
             break
         known[waiting[reached]] = True
         waiting = waiting[~reached]
-    if len(waiting):
-        vectors[waiting] = (
-            vectors.mean(0, np.float64, where=trained[:, None]) if trained.any() else 0
-        )
+    vectors[waiting] = otherwise
 
 
 @compiled

@@ -218,8 +218,10 @@ class Run(minibatch.Run):
         """Vectors of the nodes that no walk came to: of the graph's own by that graph, then of the
         unseen ones, in the whole graph."""
         graph, whole = self.graph, self.graph.whole
-        alone = np.flatnonzero(np.diff(graph.colptr) == 0)
-        mean_of_neighbors(self.vectors, alone, graph.colptr, graph.row, self._threads)
+        trained = np.diff(graph.colptr) > 0
+        # what says nothing of a node: the mean of all trained vectors, in a product without copies
+        self.mean_vector = trained.astype(np.float32) @ self.vectors / (int(trained.sum()) or 1)
+        self.vectors[~trained] = self.mean_vector
         if whole is not graph and graph.unseen is not None:
             self._frozen_update(whole, graph.unseen)
 
@@ -247,7 +249,9 @@ class Run(minibatch.Run):
             return evaluator.accuracy(weights, nodes, "full")
 
         def mean() -> None:
-            mean_of_neighbors(self.vectors, nodes, graph.colptr, graph.row, self._threads)
+            mean_of_neighbors(
+                self.vectors, nodes, graph.colptr, graph.row, self.mean_vector, self._threads
+            )
 
         return {
             "frozen_update": Way(lambda: self._frozen_update(graph, nodes), accuracy, "cpu"),
