@@ -85,7 +85,9 @@ def test_the_difference_is_of_the_same_seed(made):
     rows = both_settings({})
     rows[0] = ({}, "transductive", 0, 0.9, ())
     trials, *_ = made(*rows)
-    assert unseen.differences(unseen.compared(trials))["sage"] == pytest.approx([0.1, 0.01, 0.01])
+    assert unseen.differences(unseen.compared(trials))["pubmed", "sage"] == pytest.approx(
+        [0.1, 0.01, 0.01]
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,10 +118,26 @@ def test_two_of_a_name_are_told_apart_by_what_differs(made):
     assert list(unseen.compared(trials)["name"]) == ["sage, 64", "sage, 128"]
 
 
-def test_two_data_sets_have_names_of_their_own(made):
+def of_two_data_sets():
     wide = {"hidden_channels": 64, "dataset": {**spec("inductive", 0), "name": "message"}}
-    trials, *_ = made(({}, "inductive", 0, 0.8, ()), (wide, "inductive", 0, 0.8, ()))
-    assert list(unseen.compared(trials)["name"]) == ["pubmed: sage", "message: sage"]
+    found = times("forward", [0.1, 0.2, 0.3], accuracy=0.8)
+    return ({}, "inductive", 0, 0.8, found), (wide, "inductive", 0, 0.7, found)
+
+
+def test_methods_of_two_data_sets_are_not_pooled(made):
+    trials, *_, new_nodes = made(*of_two_data_sets())
+    found = unseen.accuracies(unseen.compared(trials))
+    assert list(found["name"]) == ["sage", "sage"] and list(found["median"]) == [0.8, 0.7]
+    assert [len(unseen.accuracy_table(trials).rows), len(unseen.times(trials, new_nodes))] == [2, 6]
+
+
+def test_a_figure_has_a_panel_a_data_set(made):
+    tables = made(*of_two_data_sets())
+    modules = {one.module: one for one in declared(["method"])}
+    with style.look():
+        for name in ("unseen_accuracy", "new_nodes"):
+            titles = [axes.get_title("left") for axes in draw(modules[name], *tables).axes]
+            assert [title.split(",")[0] for title in titles] == ["pubmed", "message"]
 
 
 def test_two_shares_of_one_data_set_are_not_pooled(made):

@@ -99,6 +99,19 @@ def new_figure(
     return figure, axes
 
 
+def stacked_panels(titles: Sequence[str], heights_in: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """A figure with axes below one another that share their x axis; the titles of more than one."""
+    figure = Figure(figsize=(WIDTH_IN, sum(heights_in)), layout="constrained")
+    panels = figure.subplots(
+        len(titles), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights_in}
+    )[:, 0]
+    if len(titles) > 1:
+        for axes, title in zip(panels, titles, strict=True):
+            axes.set_title(title, size=9, color=SOFT, loc="left")
+    sns.despine(figure)
+    return figure, list(panels)
+
+
 def _placeholder(why: str) -> Drawing:
     figure, (axes,) = new_figure(height_in=0.9)
     axes.set_axis_off()

@@ -18,6 +18,8 @@ from sagebench.units import duration, significant
 
 AXIS = "method"
 """of the experiments that compare methods"""
+METHOD = ["dataset_name", "name"]
+"""columns that say which method is meant"""
 SETTINGS = ("transductive", "inductive")
 WAYS = {
     "forward": "forward pass",
@@ -37,7 +39,7 @@ PAPER = (
 
 def compared(trials: pd.DataFrame) -> pd.DataFrame:
     """The completed trials of the axis with unseen nodes, with a `name` of their method that is the
-    same in both settings."""
+    same in both settings, and differs between methods of a data set."""
     rows = completed(among(trials[trials["setting"].notna()], "axes", AXIS))
     rows = rows.assign(name=[_name(row) for row in rows.to_dict("records")])
     specs = [json.loads(spec) for spec in rows["dataset"]]
@@ -50,8 +52,6 @@ def compared(trials: pd.DataFrame) -> pd.DataFrame:
         differ = [value for value in values if group[value].nunique(dropna=False) > 1]
         if differ:
             rows.loc[group.index, "name"] = f"{name}, " + configurations(group, differ)
-    if rows["dataset_name"].nunique() > 1:
-        rows["name"] = rows["dataset_name"] + ": " + rows["name"]
     return rows
 
 
@@ -69,40 +69,41 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns name, setting, n, median, low, high of the accuracy on the unseen nodes: 95 %
-    interval of the median from five repeats on, else the range."""
+    """Columns dataset_name, name, setting, n, median, low, high of the accuracy on the unseen
+    nodes: 95 % interval of the median from five repeats on, else the range."""
     found = []
     measured = rows[rows["accuracy_unseen"].notna()]
-    for (name, setting), group in measured.groupby(["name", "setting"], sort=False):
+    for key, group in measured.groupby([*METHOD, "setting"], sort=False):
         values = group["accuracy_unseen"].tolist()
         low, high = bootstrap_interval(values) or (min(values), max(values))
-        found.append((name, setting, len(values), float(np.median(values)), low, high))
-    return pd.DataFrame(found, columns=["name", "setting", "n", "median", "low", "high"])
+        found.append((*key, len(values), float(np.median(values)), low, high))
+    return pd.DataFrame(found, columns=[*METHOD, "setting", "n", "median", "low", "high"])
 
 
 def differences(rows: pd.DataFrame) -> pd.Series:
-    """Accuracies lost by not having seen the nodes, by name: transductive minus inductive of the
-    same seed, which has the same unseen nodes."""
-    paired = rows.pivot_table(index=["name", "seed"], columns="setting", values="accuracy_unseen")
+    """Accuracies lost by not having seen the nodes, by data set and name: transductive minus
+    inductive of the same seed, which has the same unseen nodes."""
+    paired = rows.pivot_table(index=[*METHOD, "seed"], columns="setting", values="accuracy_unseen")
     if not set(SETTINGS) <= set(paired):
         return pd.Series(dtype=object)
     lost = (paired[SETTINGS[0]] - paired[SETTINGS[1]]).dropna()
-    return lost.groupby("name").agg(list)
+    return lost.groupby(METHOD).agg(list)
 
 
 def accuracy_table(trials: pd.DataFrame) -> HtmlTable | None:
     rows = compared(trials)
     found, lost = accuracies(rows), differences(rows)
     table = []
-    for name, group in found.groupby("name", sort=False):
+    for (dataset, name), group in found.groupby(METHOD, sort=False):
         by_setting = {row["setting"]: row for row in group.to_dict("records")}
-        of_name = rows[rows["name"].eq(name)]
+        of_name = rows[rows["dataset_name"].eq(dataset) & rows["name"].eq(name)]
         table.append(
             {
+                "dataset_name": dataset,
                 "method": name,
                 "n": max(group["n"]),
                 **{setting: _spread(by_setting.get(setting)) for setting in SETTINGS},
-                "lost": _lost(lost.get(name)),
+                "lost": _lost(lost.get((dataset, name))),
                 "all_training_s": of_name["training_s"].median(),
                 "most_memory_bytes": of_name["peak_memory_bytes"].median(),
             }
@@ -140,7 +141,7 @@ def times(trials: pd.DataFrame, new_nodes: pd.DataFrame) -> pd.DataFrame:
     `retrained` is what node2vec's transductive trials took, whose graph has the new nodes. The most
     nodes of a trial may be others of another seed: they stand under their median.
     """
-    kept = ["trial_id", "dataset_name", "name", "method", "model"]
+    kept = ["trial_id", *METHOD, "method", "model"]
     found = compared(trials)
     rows = new_nodes.merge(found[kept], on="trial_id")
     if rows.empty:
@@ -149,7 +150,7 @@ def times(trials: pd.DataFrame, new_nodes: pd.DataFrame) -> pd.DataFrame:
     largest = rows["nodes"].where(rows["nodes"].eq(most)).groupby(rows["dataset_name"])
     rows["nodes"] = rows["nodes"].mask(rows["nodes"].eq(most), largest.transform("median"))
     again = found[found["method"].eq("node2vec") & found["setting"].eq(SETTINGS[0])]
-    again = again[again["name"].isin(rows["name"])]
+    again = again.merge(rows[METHOD].drop_duplicates(), on=METHOD)
     again = again.assign(
         way="retrained",
         nodes=again["dataset_name"].map(rows.groupby("dataset_name")["nodes"].max()),
@@ -158,7 +159,7 @@ def times(trials: pd.DataFrame, new_nodes: pd.DataFrame) -> pd.DataFrame:
         energy_j=again["energy_nvml_j"],
     )
     rows = pd.concat([rows, again[[*kept, "way", "nodes", "time_s", "device", *MEASURED]]])
-    by = ["dataset_name", "name", "method", "model", "way", "device", "nodes"]
+    by = [*METHOD, "method", "model", "way", "device", "nodes"]
     return (
         rows.groupby(by, sort=False, dropna=False)
         .agg(
@@ -175,11 +176,13 @@ def times(trials: pd.DataFrame, new_nodes: pd.DataFrame) -> pd.DataFrame:
 def time_table(trials: pd.DataFrame, new_nodes: pd.DataFrame) -> HtmlTable | None:
     """A row a method and way: seconds of one node, and of the most."""
     table = []
-    for (name, way), group in times(trials, new_nodes).groupby(["name", "way"], sort=False):
+    found = times(trials, new_nodes)
+    for (dataset, name, way), group in found.groupby([*METHOD, "way"], sort=False):
         group = group.sort_values("nodes")
         first, most = group.iloc[0], group.iloc[-1]
         table.append(
             {
+                "dataset_name": dataset,
                 "method": name,
                 "way": WAYS.get(way, way),
                 "on": most["device"],

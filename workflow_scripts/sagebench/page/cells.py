@@ -141,6 +141,7 @@ SHOWN = {
 HEADINGS = {
     "trial_id": "Trial",
     "experiments": "Experiment",
+    "dataset_name": "Data set",
     "missing_because": "Why",
     "reason_rank": "Rank",
     "reason_phase": "Phase",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+from matplotlib.axes import Axes
+
 from sagebench.analysis.chart import draw_points
 from sagebench.analysis.drawing import (
     DASHES,
     Data,
     Drawing,
     handle,
-    new_figure,
-    series_handles,
+    stacked_panels,
     value_axis,
 )
 from sagebench.analysis.points import repeats, where
 from sagebench.analysis.unseen import WAYS, break_even, compared, paper_note, times
-from sagebench.page.style import looks
+from sagebench.page.style import COLOURS, SOFT
 
 TITLE = "Seconds to embed new nodes"
 CAPTION = (
@@ -26,43 +28,53 @@ CAPTION = (
 )
 AXIS = "method"
 ORDER = 1
+PANEL_IN, ALONE_IN = 2.4, 3.6
+LOOKS: dict[str, dict[str, Any]] = {
+    "forward": {"marker": "o", "linestyle": "-"},
+    "frozen_update": {"marker": "s", "linestyle": "-"},
+    "mean_of_neighbors": {"marker": "^", "linestyle": "-"},
+    "retrained": {"marker": "none", "linestyle": DASHES},
+}
+"""of the ways; the colour is the method's"""
 
 
 def draw(data: Data) -> Drawing | str:
     if data.new_nodes is None or data.new_nodes.empty:
         return "No trial of this study embedded new nodes: that is done in an inductive setting."
     found = times(data.trials, data.new_nodes)
-    found["line"] = [
-        f"{name}: {WAYS.get(way, way)}"
-        for name, way in zip(found["name"], found["way"], strict=True)
-    ]
     if found.empty:
         return "No completed trial of this study embedded new nodes."
-    series = looks(found["line"])
-    figure, (axes,) = new_figure(height_in=3.6)
-    value_axis(axes, found["nodes"], "New nodes at once", which="x")
-    value_axis(axes, [*found["low_s"], *found["high_s"]], "Seconds")
-    handles = []
-    for line, group in found.groupby("line", sort=False):
-        if set(group["way"]) == {"retrained"}:
-            dashed: dict[str, Any] = {
-                "color": series[line]["color"],
-                "linestyle": DASHES,
-                "linewidth": 1.2,
-            }
-            for seconds in group["time_s"]:
-                axes.axhline(seconds, **dashed)
-            handles.append(handle(line, **dashed))
-            continue
-        points = group.sort_values("nodes").rename(
-            columns={"time_s": "median", "low_s": "low", "high_s": "high"}
-        )
-        draw_points(axes, points, "nodes", linestyle="-", **series[line])
-        handles += series_handles({line: series[line]}, "-")
-    rows = compared(data.trials)
-    notes = []
-    for dataset, of_dataset in found.groupby("dataset_name", sort=False):
-        if even := break_even(of_dataset):
-            notes.append(f"{dataset}: {even}")
-    subtitle = f"{where(rows)}. Median and range of trials, {repeats(found)}."
+    names = list(dict.fromkeys(found["name"]))
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    groups = dict(list(found.groupby("dataset_name", sort=False)))
+    height = ALONE_IN if len(groups) == 1 else PANEL_IN
+    figure, panels = stacked_panels(list(groups), [height] * len(groups))
+    for axes, group in zip(panels, groups.values(), strict=True):
+        value_axis(axes, [*group["low_s"], *group["high_s"]], "Seconds")
+        _lines(axes, group, colours)
+    value_axis(panels[-1], found["nodes"], "New nodes at once", which="x")
+    handles = [
+        handle(name, color=colour, marker="none", linestyle="-", linewidth=2.5)
+        for name, colour in colours.items()
+    ]
+    handles += [
+        handle(words, color=SOFT, **LOOKS[way])
+        for way, words in WAYS.items()
+        if way in set(found["way"])
+    ]
+    notes = [
+        f"{dataset}: {even}" for dataset, group in groups.items() if (even := break_even(group))
+    ]
+    subtitle = f"{where(compared(data.trials))}. Median and range of trials, {repeats(found)}."
     return Drawing(figure, subtitle, [*notes, paper_note(found)], handles)
+
+
+def _lines(axes: Axes, found: pd.DataFrame, colours: dict[str, str]) -> None:
+    for (name, way), group in found.groupby(["name", "way"], sort=False):
+        look = {"color": colours[name], **LOOKS.get(way, LOOKS["forward"])}
+        if way == "retrained":
+            for seconds in group["time_s"]:
+                axes.axhline(seconds, linewidth=1.2, **look)
+        else:
+            named = {"time_s": "median", "low_s": "low", "high_s": "high"}
+            draw_points(axes, group.sort_values("nodes").rename(columns=named), "nodes", **look)

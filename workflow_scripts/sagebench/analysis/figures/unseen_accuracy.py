@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from sagebench.analysis.drawing import Data, Drawing, new_figure
+from sagebench.analysis.drawing import Data, Drawing, stacked_panels
 from sagebench.analysis.points import repeats, where
 from sagebench.analysis.unseen import SETTINGS, accuracies, compared
 from sagebench.page.style import COLOURS, INK, SOFT
@@ -19,7 +21,7 @@ CAPTION = (
 )
 AXIS = "method"
 ORDER = 0
-ROW_IN = 0.42
+ROW_IN, AROUND_IN = 0.42, 0.45
 HEIGHT = 0.36
 """of a bar, in rows"""
 
@@ -29,26 +31,40 @@ def draw(data: Data) -> Drawing | str:
     found = accuracies(rows)
     if found.empty:
         return "No trial of this study has unseen nodes."
+    groups = dict(list(found.groupby("dataset_name", sort=False)))
+    counts = rows.groupby("dataset_name")["unseen_nodes"].unique()
+    said = {name: f"{name}, {_range(counts[name])} unseen nodes" for name in groups}
+    heights = [AROUND_IN + ROW_IN * group["name"].nunique() for group in groups.values()]
+    figure, panels = stacked_panels(list(said.values()), heights)
+    for axes, group in zip(panels, groups.values(), strict=True):
+        _bars(axes, group)
+    panels[-1].set(xlabel="Accuracy", xlim=(0, min(1.12, found["high"].max() * 1.15)))
+    handles: list[Artist] = [
+        Patch(color=colour, label=setting)
+        for colour, setting in zip(COLOURS, SETTINGS, strict=False)
+        if setting in set(found["setting"])
+    ]
+    alone = f" {_range(rows['unseen_nodes'].unique())} unseen nodes;" if len(groups) == 1 else ""
+    return Drawing(figure, f"{where(rows)}.{alone} {repeats(found)}.", [], handles)
+
+
+def _bars(axes: Axes, found: pd.DataFrame) -> None:
     names = list(dict.fromkeys(found["name"]))
-    figure, (axes,) = new_figure(height_in=0.7 + ROW_IN * len(names))
-    handles: list[Artist] = []
     for place, setting in enumerate(SETTINGS):
         group = found[found["setting"].eq(setting)]
         at = np.array([names.index(name) for name in group["name"]]) + (place - 0.5) * HEIGHT
         values = group["median"].to_numpy()
         ends = values - group["low"].to_numpy(), group["high"].to_numpy() - values
-        colour = COLOURS[place]
-        axes.barh(at, values, HEIGHT, xerr=ends, color=colour, ecolor=INK, capsize=2)
-        handles.append(Patch(color=colour, label=setting))
+        axes.barh(at, values, HEIGHT, xerr=ends, color=COLOURS[place], ecolor=INK, capsize=2)
         for y, value, high in zip(at, values, group["high"], strict=True):
             axes.annotate(
                 f"{value:.3f}", (high, y), xytext=(4, 0), textcoords="offset points",
                 va="center", size=7, color=SOFT,
             )  # fmt: skip
-    axes.set(yticks=range(len(names)), yticklabels=names, xlabel="Accuracy")
-    axes.set_xlim(0, min(1.12, found["high"].max() * 1.15))
-    axes.invert_yaxis()
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
-    unseen = ", ".join(f"{count:,.0f}" for count in rows["unseen_nodes"].dropna().unique())
-    subtitle = f"{where(rows)}. {unseen} unseen nodes; {repeats(found)}."
-    return Drawing(figure, subtitle, [], handles)
+
+
+def _range(counts: np.ndarray) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
