@@ -195,6 +195,15 @@ def test_what_changes_along_with_the_axis_is_said(study):
     assert common_notes(rows, "ranks") == ["Changes along with the axis: threads per rank."]
 
 
+def test_what_a_method_does_not_have_does_not_change_along(study):
+    spread = {"method": "label_propagation", "options": {"alpha": 0.9}}
+    study.experiment("methods", "method")
+    for values in ({}, {**spread, "dropout": None}):
+        study.add("methods", make_outcome(make_trial(**values)))
+    rows = of_axis(frames(study)[0], "method")
+    assert "dropout" not in going_along(rows, "method")
+
+
 def test_cpu_ranks_are_not_called_gpus(study):
     study.add("scaling", make_outcome(make_trial()))
     study.add("scaling", make_outcome(make_trial(ranks=2)))

@@ -201,6 +201,8 @@ def test_numbers_show_three_significant_digits(value, shown):
 
 
 def test_durations_read_well():
+    assert duration(0.0000565) == "56.5 µs"
+    assert duration(0.0401) == "40.1 ms"
     assert duration(12.345) == "12.3 s"
     assert duration(227.4) == "3.79 min"
     assert duration(26000) == "7.22 h"

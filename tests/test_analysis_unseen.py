@@ -161,8 +161,8 @@ def test_the_finding_says_the_factors_and_the_accuracies(made):
     trials, *_, new_nodes = made(*new_node_rows())
     said = unseen.findings(trials, new_nodes)
     assert said[0] == (
-        "pubmed, 100 new nodes at once: the forward pass of sage took 0.00100 s, the frozen update "
-        "of node2vec, logistic 0.0400 s (40.0 times), training again 5.00 s (5,000 times)."
+        "pubmed, 100 new nodes at once: the forward pass of sage took 1.00 ms, the frozen update "
+        "of node2vec, logistic 40.0 ms (40.0 times), training again 5.00 s (5,000 times)."
     )
     assert "more than 10 times faster" in said[1]
     assert "accuracy on them 0.8100 and 0.7100" in said[1]
@@ -183,7 +183,7 @@ def test_of_two_variants_the_more_accurate_is_compared(made):
     beside = {**DEEP, "options": {**WALKS, "beside_features": True}}
     trials, *_, new_nodes = made(*new_node_rows(), *both_settings(beside, new_nodes=worse))
     assert (
-        "the frozen update of node2vec, logistic 0.0400 s" in unseen.findings(trials, new_nodes)[0]
+        "the frozen update of node2vec, logistic 40.0 ms" in unseen.findings(trials, new_nodes)[0]
     )
 
 

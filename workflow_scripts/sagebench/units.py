@@ -20,7 +20,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def duration(seconds: float, digits: int = 3) -> str:
-    """Seconds in the unit that reads well: "12.3 s", "4.56 min", "7.22 h"."""
+    """Seconds in the unit that reads well: "56.5 µs", "40.1 ms", "12.3 s", "4.56 min", "7.22 h"."""
     unit, size = time_unit(seconds)
     return f"{significant(seconds / size, digits)} {unit}"
 
@@ -35,7 +35,11 @@ def time_unit(seconds: float) -> tuple[str, float]:
     """The unit in which a time reads well, and its seconds."""
     if seconds >= 2 * 3600:
         return "h", 3600.0
-    return ("min", 60.0) if seconds >= 180 else ("s", 1.0)
+    if seconds >= 180:
+        return "min", 60.0
+    if seconds >= 0.1 or seconds <= 0:
+        return "s", 1.0
+    return ("ms", 1e-3) if seconds >= 1e-4 else ("µs", 1e-6)
 
 
 def hours_text(hours: float) -> str:

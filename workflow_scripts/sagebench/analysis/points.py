@@ -115,9 +115,10 @@ def with_not_run(
 
 
 def going_along(rows: pd.DataFrame, axis: str) -> list[str]:
-    """Confounders: trial values that vary together with the axis."""
+    """Confounders: trial values that vary together with the axis, where trials have them."""
     apart = _apart(rows, axis)
-    return [column for column in _varying(rows, axis) if column not in apart]
+    varying = (column for column in _varying(rows, axis) if column not in apart)
+    return [column for column in varying if rows[column].nunique() > 1]
 
 
 def _apart(rows: pd.DataFrame, axis: str) -> list[str]:

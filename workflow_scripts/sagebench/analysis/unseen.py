@@ -160,6 +160,7 @@ def times(trials: pd.DataFrame, new_nodes: pd.DataFrame) -> pd.DataFrame:
     )
     rows = pd.concat([rows, again[[*kept, "way", "nodes", "time_s", "device", *MEASURED]]])
     by = [*METHOD, "method", "model", "way", "device", "nodes"]
+    rows = rows.sort_values(METHOD, key=lambda column: pd.factorize(column)[0], kind="stable")
     return (
         rows.groupby(by, sort=False, dropna=False)
         .agg(
