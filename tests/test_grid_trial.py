@@ -87,7 +87,7 @@ def test_every_value_decides():
         "evaluate_every_epochs": 1, "patience_evaluations": None, "validation": "sampled",
         "phase_window_steps": 0, "seed": 1, "precision": "bf16", "device": "cpu",
         "memory_limit_gib": 1.0, "placement": "host", "compile": True, "machine": "other",
-        "kernels": "plain", "sampled_test_nodes": 100, "profile_steps": 3,
+        "kernels": "plain", "sampled_test_nodes": 100, "profile_steps": 3, "weight_decay": 0.1,
         "dataset": {"name": "x", "source": "pubmed"},
     }  # fmt: skip
     assert set(others) == set(PLAIN)

@@ -46,6 +46,7 @@ OTHER = {
     "optimizer": "sgd",
     "learning_rate": 0.1,
     "learning_rate_scaling": "linear",
+    "weight_decay": 0.1,
     "evaluate_every_epochs": 2,
     "patience_evaluations": 3,
     "validation": "sampled",
@@ -65,7 +66,7 @@ OTHER = {
 SAME_STEP = {
     "ranks", "epochs", "learning_rate", "learning_rate_scaling", "evaluate_every_epochs",
     "patience_evaluations", "validation", "phase_window_steps", "seed", "sampled_test_nodes",
-    "profile_steps",
+    "profile_steps", "weight_decay",
 }  # fmt: skip
 SAME_EVALUATION = SAME_STEP - {"validation", "sampled_test_nodes"} | {
     "dropout", "batch_size", "accumulation", "optimizer", "compile",

@@ -15,14 +15,21 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def trainer(tmp_path):
-    trial, store = make_trial(dropout=0.5, sampling_workers=0), tiny_store(tmp_path / "tiny")
+    return make_trainer(tmp_path)
+
+
+def make_trainer(tmp_path, **values):
+    trial = make_trial(dropout=0.5, sampling_workers=0, **values)
+    store = tiny_store(tmp_path / "tiny")
     torch.manual_seed(trial.seed)
     engine = make_engine(trial, store, CPU)
     communicator = Communicator(RankEnvironment(), CPU)
     return Trainer(trial, engine, store.train, communicator, PhaseClock(), Progress(False))
 
 
-def test_a_step_is_algorithm_1_of_the_paper(trainer):
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_step_is_algorithm_1_of_the_paper(tmp_path, decay):
+    trainer = make_trainer(tmp_path, weight_decay=decay)
     parameters = list(trainer.engine.model.parameters())
     values = [parameter.detach().double() for parameter in parameters]
     means = [torch.zeros_like(value) for value in values]
@@ -30,8 +37,9 @@ def test_a_step_is_algorithm_1_of_the_paper(trainer):
     for t in range(1, 8):
         for k, parameter in enumerate(parameters):
             parameter.grad = torch.randn_like(parameter)
-            means[k] = 0.9 * means[k] + 0.1 * parameter.grad
-            squares[k] = 0.999 * squares[k] + 0.001 * parameter.grad.double() ** 2
+            gradient = parameter.grad + decay * values[k]
+            means[k] = 0.9 * means[k] + 0.1 * gradient
+            squares[k] = 0.999 * squares[k] + 0.001 * gradient**2
             rate = trainer.learning_rate / (1 - 0.9**t)
             values[k] = values[k] - rate * means[k] / ((squares[k] / (1 - 0.999**t)) ** 0.5 + 1e-8)
         trainer.optimizer_step()

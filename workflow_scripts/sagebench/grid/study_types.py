@@ -102,6 +102,7 @@ KEYS: dict[str, tuple[Any, Any, str]] = {
     "optimizer": (word("optimizer"), "adam", "the optimizer"),
     "learning_rate": (number(0.001, gt=0), 0.001, "of one rank, before scaling"),
     "learning_rate_scaling": (word("learning_rate_scaling"), "linear", "with the number of ranks"),
+    "weight_decay": (number(0, ge=0), 0.0, "times a parameter, added to its gradient"),
     "evaluate_every_epochs": (whole(1, 5), 5, "epochs from one validation to the next"),
     "patience_evaluations": (
         whole(1, 10, none=True),

@@ -121,6 +121,7 @@ class Trial:
     options: dict[str, object] = field(default_factory=dict)  # of model and method, as they declare
     kernels: str = "auto"  # auto | plain: Triton's on a GPU where they run, or none
     method: str = "minibatch"  # a module of sagebench.methods; what it does not heed: as above
+    weight_decay: float = 0.0  # Adam's, of all parameters
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fanout", Fanout(self.fanout))

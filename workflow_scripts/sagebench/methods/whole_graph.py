@@ -34,6 +34,7 @@ KEYS = [
     "epochs",
     "optimizer",
     "learning_rate",
+    "weight_decay",
     "evaluate_every_epochs",
     "patience_evaluations",
     "continue_after_walltime",

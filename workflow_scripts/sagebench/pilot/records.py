@@ -125,6 +125,7 @@ CHANGES: Mapping[str, tuple[int, Any]] = {
     "optimizer": (TRAINING, "adam"),
     "learning_rate": (0, 0.001),
     "learning_rate_scaling": (0, "none"),
+    "weight_decay": (0, 0.0),
     "evaluate_every_epochs": (0, 1),
     "patience_evaluations": (0, None),
     "validation": (EVALUATION | EPOCH, "full"),

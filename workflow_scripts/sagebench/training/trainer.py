@@ -151,7 +151,9 @@ class Trainer:
         # One kernel for all parameters, where the step has kernels at all.
         fused = True if runs_kernels(self.device) else None
         parameters = self.engine.model.parameters()
-        self.optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, fused=fused)
+        self.optimizer = torch.optim.Adam(
+            parameters, lr=self.learning_rate, weight_decay=trial.weight_decay, fused=fused
+        )
         self.module = LossModule(self.engine.model)
         self._parallel: DistributedDataParallel | None = None
         if self.communicator.world_size > 1:
