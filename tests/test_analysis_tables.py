@@ -254,8 +254,17 @@ def test_placement_and_compile_have_types(study, tmp_path):
     assert [tuple(row.values()) for row in read.select(names).to_pylist()] == [
         (True, "host", 3, "device"),
         (False, "auto", 0, None),
-        (None, None, 0, None),
+        (False, "auto", 0, None),  # what they were before there were such keys
     ]
+
+
+def test_a_result_from_before_a_key_is_not_told_apart_from_its_default(study):
+    study.add("batch")
+    older = study.add("batch", seed=1)
+    del older["trial"]["kernels"]
+    write_outcome(study, older)
+    trials, *_ = build_tables(read_records(read_study(study.freeze()), study.results, False))
+    assert list(trials["kernels"].to_numpy()) == ["auto", "auto"]
 
 
 def test_what_cuda_allocators_went_through_is_counted_over_the_ranks(study):

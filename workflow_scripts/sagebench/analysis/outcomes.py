@@ -17,9 +17,6 @@ from sagebench.grid.site import validate_site
 from sagebench.grid.trial import INTRODUCTION_DEFAULTS
 from sagebench.records import MEASURED_ENDS, Damaged, Outcome, Status, read_outcome
 
-YOUNGER = {name: INTRODUCTION_DEFAULTS[name] for name in ("method", "model", "options")}
-"""values that older results do not hold, and by which figures tell trials apart"""
-
 
 @dataclass(frozen=True)
 class Record:
@@ -70,7 +67,8 @@ def read_records(study: dict[str, Any], results: str | Path, partial: bool) -> l
         found = _found(folder, study.get("skipped", {}).get(trial_id))
         if "trial" not in found:
             found["trial"] = _trial(folder / "trial.json", trial_id, study["study"], requests)
-        found["trial"] = {**YOUNGER, **found["trial"]}
+        # An older result lacks the keys that came later: it is what they stand for.
+        found["trial"] = {**INTRODUCTION_DEFAULTS, **found["trial"]}
         records.append(Record(trial_id, experiments=names, axes=axes, **found))
     if not partial:
         _check_complete(study["study"], [one for one in records if one.status != Status.SKIPPED])
