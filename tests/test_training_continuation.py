@@ -181,6 +181,7 @@ def expected(store, tmp_path_factory):
         # Twice amid the first epoch; behind it; behind the second; in the third.
         ({"ranks": 1}, [1, 1, STEPS[1] - 2, STEPS[1], 2]),
         ({"ranks": 1, "engine": "reference"}, [STEPS[1] + 2]),
+        ({"ranks": 1, "method": "whole_graph"}, [1, "evaluation"]),  # a step an epoch
         ({"ranks": 3}, [STEPS[3] + 1]),  # of three numbers, a sum depends on their order
     ],
 )
