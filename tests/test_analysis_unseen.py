@@ -112,10 +112,33 @@ def test_a_method_has_a_name(made, values, name):
     assert list(unseen.compared(trials)["name"]) == [name]
 
 
-def test_two_of_a_name_are_told_apart_by_what_differs(made):
-    rows = [({"hidden_channels": width}, "inductive", 0, 0.8, ()) for width in (64, 128)]
-    trials, *_ = made(*rows)
-    assert list(unseen.compared(trials)["name"]) == ["sage, 64", "sage, 128"]
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([{"hidden_channels": width} for width in (64, 128)], ["sage, 64", "sage, 128"]),
+        (
+            [{**DEEP, "options": {**WALKS, "p": p}} for p in (1.0, 0.25)],
+            ["node2vec, logistic, 1", "node2vec, logistic, 0.25"],
+        ),
+    ],
+)
+def test_two_of_a_name_are_told_apart_by_what_differs(made, values, names):
+    trials, *_ = made(*((one, "inductive", 0, 0.8, ()) for one in values))
+    assert list(unseen.compared(trials)["name"]) == names
+
+
+def test_unseen_by_node_is_what_it_is_without_a_word(made):
+    said = {"dataset": {**spec("inductive", 0), "unseen_by": "node"}}
+    trials, *_ = made(({}, "transductive", 0, 0.9, ()), (said, "inductive", 0, 0.8, ()))
+    found = unseen.differences(unseen.compared(trials))
+    assert found["pubmed", "sage"] == pytest.approx([0.1])
+
+
+def test_other_unseen_nodes_are_no_pair(made):
+    rows = both_settings({}, seeds=1)
+    others = {"dataset": spec("transductive", 1)}
+    trials, *_ = made((others, "transductive", 0, 0.9, ()), rows[1])
+    assert not len(unseen.differences(unseen.compared(trials)))
 
 
 def of_two_data_sets():
@@ -206,6 +229,19 @@ def test_the_most_nodes_of_each_seed_stand_together(made):
     trials, *_, new_nodes = made(*rows)
     found = unseen.times(trials, new_nodes)
     assert list(found["nodes"]) == [1, 10, 100] and list(found["n"]) == [3, 3, 3]
+
+
+def test_the_most_of_two_shares_stand_apart(made):
+    rows = []
+    for share, most in ((0.2, 400), (0.1, 200)):
+        found = times("forward", (0.1, 0.2, 0.3), accuracy=0.8)
+        found[-1]["nodes"] = most
+        rows.append(
+            ({"dataset": {**spec("inductive", 0), "unseen": share}}, "inductive", 0, 0.8, found)
+        )
+    trials, *_, new_nodes = made(*rows)
+    found = unseen.times(trials, new_nodes).groupby("name")["nodes"].max()
+    assert found.to_dict() == {"sage, 0.2": 400, "sage, 0.1": 200}
 
 
 def test_within_ten_times_the_argument_is_accuracy(made):

@@ -1,4 +1,4 @@
-"""The columns of the two tables: name, type, where the value lies in an outcome, and its meaning.
+"""The columns of the tables: name, type, where the value lies in an outcome, and its meaning.
 
 A dotted source is a path into outcome.json, with the column's own name behind a last dot; ""
 marks a column that tables.py works out.
@@ -37,7 +37,7 @@ OTHER_KEYS = {
     "dataset": "the data set's specification, as JSON; without its split_seed",
     "device": "cpu or cuda",
     "machine": "the site's name for the machine",
-    "options": "the model's own keys, as JSON",
+    "options": "keys of the model's or the method's own, as JSON",
     "seed": "seed of the repeat",
 }
 """keys of a trial that a configuration does not give by these names"""

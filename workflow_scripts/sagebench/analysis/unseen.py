@@ -20,6 +20,8 @@ AXIS = "method"
 """of the experiments that compare methods"""
 METHOD = ["dataset_name", "name"]
 """columns that say which method is meant"""
+DRAWN = ["dataset_name", "split", "unseen", "unseen_by"]
+"""columns that say what the unseen nodes are drawn of"""
 SETTINGS = ("transductive", "inductive")
 WAYS = {
     "forward": "forward pass",
@@ -28,6 +30,8 @@ WAYS = {
     "retrained": "trained again",
 }
 """by the table's names, in words"""
+IN_NAME = ["beside_features", "correct_and_smooth"]
+"""options that the name of a method says"""
 WITHIN = 10
 """times: nearer than that, a difference in time is no argument"""
 MEASURED = ("accuracy", "peak_memory_bytes", "energy_j")
@@ -41,13 +45,16 @@ def compared(trials: pd.DataFrame) -> pd.DataFrame:
     """The completed trials of the axis with unseen nodes, with a `name` of their method that is the
     same in both settings, and differs between methods of a data set."""
     rows = completed(among(trials[trials["setting"].notna()], "axes", AXIS))
-    rows = rows.assign(name=[_name(row) for row in rows.to_dict("records")])
-    specs = [json.loads(spec) for spec in rows["dataset"]]
-    for key in ("split", "unseen", "unseen_by"):
-        rows[f"of {key}"] = [str(spec.get(key)) for spec in specs]
+    rows = rows.assign(
+        name=[_name(row) for row in rows.to_dict("records")],
+        split=[json.loads(spec).get("split") for spec in rows["dataset"]],
+    )
+    options = pd.DataFrame([json.loads(one) for one in rows["options"]], rows.index)
+    options = options.drop(columns=IN_NAME, errors="ignore").add_prefix("option ")
+    rows = pd.concat([rows, options], axis=1)
     aside = {"dataset", "seed", "method", "model", "options", "machine"}
     values = [column.name for column in TRIAL_VALUES if column.name not in aside]
-    values += [column for column in rows if column.startswith("of ")]
+    values += [*DRAWN[1:], *options]
     for (_, name), group in rows.groupby(["dataset_name", "name"], sort=False):
         differ = [value for value in values if group[value].nunique(dropna=False) > 1]
         if differ:
@@ -75,15 +82,22 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
     measured = rows[rows["accuracy_unseen"].notna()]
     for key, group in measured.groupby([*METHOD, "setting"], sort=False):
         values = group["accuracy_unseen"].tolist()
-        low, high = bootstrap_interval(values) or (min(values), max(values))
-        found.append((*key, len(values), float(np.median(values)), low, high))
+        found.append((*key, len(values), *_median_within(values)))
     return pd.DataFrame(found, columns=[*METHOD, "setting", "n", "median", "low", "high"])
+
+
+def _median_within(values: list[float]) -> tuple[float, float, float]:
+    """The median, and what it lies in: its 95 % interval where there are enough values, else their
+    range."""
+    low, high = bootstrap_interval(values) or (min(values), max(values))
+    return float(np.median(values)), low, high
 
 
 def differences(rows: pd.DataFrame) -> pd.Series:
     """Accuracies lost by not having seen the nodes, by data set and name: transductive minus
-    inductive of the same seed, which has the same unseen nodes."""
-    paired = rows.pivot_table(index=[*METHOD, "seed"], columns="setting", values="accuracy_unseen")
+    inductive of the same seeds, which have the same unseen nodes."""
+    same = [*METHOD, "seed", "split_seed"]
+    paired = rows.pivot_table(index=same, columns="setting", values="accuracy_unseen")
     if not set(SETTINGS) <= set(paired):
         return pd.Series(dtype=object)
     lost = (paired[SETTINGS[0]] - paired[SETTINGS[1]]).dropna()
@@ -128,8 +142,7 @@ def _lost(values: list[float] | None) -> Cell:
     """The median difference, with its interval or range."""
     if not values:
         return cells.NOTHING
-    middle = float(np.median(values))
-    low, high = bootstrap_interval(values) or (min(values), max(values))
+    middle, low, high = _median_within(values)
     text = f"{middle:+.4f}" + (f" ({low:+.4f} to {high:+.4f})" if len(values) > 1 else "")
     return Cell(text, middle, left=True)
 
@@ -141,19 +154,19 @@ def times(trials: pd.DataFrame, new_nodes: pd.DataFrame) -> pd.DataFrame:
     `retrained` is what node2vec's transductive trials took, whose graph has the new nodes. The most
     nodes of a trial may be others of another seed: they stand under their median.
     """
-    kept = ["trial_id", *METHOD, "method", "model"]
+    kept = ["trial_id", *METHOD, *DRAWN[1:], "method", "model"]
     found = compared(trials)
     rows = new_nodes.merge(found[kept], on="trial_id")
     if rows.empty:
         return rows.assign(n=[], device=[])
     most = rows.groupby("trial_id")["nodes"].transform("max")
-    largest = rows["nodes"].where(rows["nodes"].eq(most)).groupby(rows["dataset_name"])
-    rows["nodes"] = rows["nodes"].mask(rows["nodes"].eq(most), largest.transform("median"))
+    rows["most"] = rows["nodes"].where(rows["nodes"].eq(most))
+    middle = rows.groupby(DRAWN, dropna=False)["most"].transform("median")
+    rows["nodes"] = rows["nodes"].mask(rows["nodes"].eq(most), middle)
     again = found[found["method"].eq("node2vec") & found["setting"].eq(SETTINGS[0])]
-    again = again.merge(rows[METHOD].drop_duplicates(), on=METHOD)
+    again = again.merge(rows.groupby(METHOD, as_index=False)["nodes"].max(), on=METHOD)
     again = again.assign(
         way="retrained",
-        nodes=again["dataset_name"].map(rows.groupby("dataset_name")["nodes"].max()),
         time_s=again["training_s"],
         accuracy=again["accuracy_unseen"],
         energy_j=again["energy_nvml_j"],
