@@ -6,7 +6,7 @@ import torch
 from graphs import star_csc
 from sagebench.embedding.new_nodes import mean_of_neighbors, train_new_nodes
 from sagebench.embedding.skipgram_torch import TensorSkipGram
-from sagebench.embedding.train import Settings, Training
+from sagebench.embedding.train import Settings, Training, warm_up
 from sagebench.graph.csc import csc_from_edges
 
 SMALL = Settings(
@@ -41,6 +41,13 @@ def made(graph, kind="loops", threads=1, **changes):
 
 def vectors_of(training):
     return np.asarray(training.model.vectors).copy()
+
+
+@pytest.mark.parametrize("edges", [[], [(1, 0)], [(1, 0), (2, 1), (0, 1)]])
+def test_any_graph_warms_up(edges):
+    """One without edges, and one whose only walk ends after a step."""
+    colptr, row = csc_from_edges(np.array(edges, np.int64).reshape(-1, 2).T, 3)
+    warm_up(colptr, row, SMALL, 1, "cpu")
 
 
 @pytest.mark.parametrize("kind", ["loops", "tensors"])

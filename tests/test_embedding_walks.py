@@ -5,7 +5,7 @@ import pytest
 from graphs import star_csc
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sagebench.embedding.walks import Walker
+from sagebench.embedding.walks import Walker, reachable
 from sagebench.graph.csc import csc_from_edges
 from scipy.stats import chi2
 
@@ -41,6 +41,16 @@ def is_drawn_from(counts, probabilities):
     statistic = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
     freedom = possible.sum() - (rows > 0).sum()
     return statistic < chi2.isf(1e-6, freedom)
+
+
+@given(ends=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=12))
+def test_walks_come_to_what_is_reachable(ends):
+    """In a directed graph, to nodes too that no walk starts at."""
+    colptr, row = csc_from_edges(np.array(ends, np.int64).reshape(-1, 2).T, 8)
+    walker = Walker(colptr, row)
+    walks = walker.walks(walker.connected, range(60), 1, 0, 1)
+    visited = np.isin(np.arange(8), walks)
+    assert visited.tolist() == reachable(colptr, row).tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

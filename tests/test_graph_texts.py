@@ -261,13 +261,15 @@ BAD = {
         b"\x04\x22\x4d\x18", "Packages.lz4"
     ),
     r"Packages, line 4, is no field of a package": bad_debian(b"Package: a\n b\n\n stray\n"),
-    r"Packages has a stanza without a Package \(\['Origin'\]\)": bad_debian(b"Origin: Debian\n"),
-    r"Packages has a stanza without a Package \(\[\]\)": bad_debian(b""),
+    r"Packages has a stanza without a Package \(Origin\)": bad_debian(b"Origin: Debian\n"),
+    r"Packages has a stanza without a Package \(Package\)": bad_debian(b"Package:\n"),
+    r"Packages has a stanza without a Package \(it is empty\)": bad_debian(b""),
     r"Packages.xz cannot be read \(.*\): give": bad_debian(
         lzma.compress(PACKAGES)[:-30], "Packages.xz"
     ),
     r"Packages.gz cannot be read \(Not a gzipped file": bad_debian(PACKAGES, "Packages.gz"),
-    r"its texts have no words": bad_debian(b"Package: a\n\nPackage: b\n"),
+    r"its texts have too few words \(empty": bad_debian(b"Package: a\n\nPackage: b\n"),
+    r"its texts have too few words \(": bad_debian(b"Package: a\nDescription: tools\n"),
 }
 
 

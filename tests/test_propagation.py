@@ -9,6 +9,7 @@ from sagebench.graph.store import GraphStore
 from sagebench.graph.unseen import derive_unseen
 from sagebench.methods import label_propagation, propagation
 from sagebench.methods.propagation import correct_and_smooth, one_hot_labels
+from sagebench.sampling.blocks import torch_view
 from sagebench.training.distributed import Communicator, Progress, RankEnvironment
 from torch_geometric.nn import CorrectAndSmooth
 from trials import DATASET, make_trial, tiny_store
@@ -91,6 +92,12 @@ def test_correct_and_smooth_is_pygs(store):
     seen = np.setdiff1d(np.arange(store.num_nodes), outside)
     found = correct_and_smooth(store, probabilities)
     torch.testing.assert_close(found[seen], expected[seen], rtol=1e-4, atol=1e-5)
+
+
+def test_without_an_error_to_correct_nothing_is_undefined(store):
+    labels = torch_view(store.labels).long()
+    certain = torch.nn.functional.one_hot(labels, store.num_classes).float()
+    assert correct_and_smooth(store, certain).isfinite().all()
 
 
 def propagated(store):

@@ -8,6 +8,7 @@ import pickle
 import time
 from pathlib import Path
 
+import build_graph
 import numpy as np
 import pytest
 import torch
@@ -213,7 +214,7 @@ def test_what_the_unseen_are_changes_nothing_of_training(tmp_path, sparse, value
     }
     spec = SPECS["inductive"]
     trial = make_trial(dataset=spec, evaluate_every_epochs=1, epochs=3, **values)
-    outcomes = []
+    outcomes, weights = [], []
     for name, changed_arrays in changes.items():
         made = derive_store(tmp_path / name, store, changed_arrays, source=spec, provenance={})
         if trial.fanout[-1] == -1:
@@ -222,7 +223,9 @@ def test_what_the_unseen_are_changes_nothing_of_training(tmp_path, sparse, value
         finished = run.finish()
         assert finished.returncode == 0, finished.stderr
         outcomes.append(run.outcome)
+        weights.append([torch.load(path, weights_only=True) for path in run.home.rglob("best.pt")])
     one, other = outcomes
+    assert repr(weights[0]) == repr(weights[1])
     for epoch, same in zip(one["epochs"], other["epochs"], strict=True):
         for key in ("loss", "train_accuracy", "validation_accuracy", "nodes", "edges"):
             assert epoch[key] == same[key]
@@ -267,6 +270,52 @@ def test_the_unseen_are_tested_in_the_whole_graph(tmp_path, stores):
         accuracy = run.outcome["accuracy"]
         found.append([accuracy[key] for key in ("test_full", "test_sampled", "unseen")])
     assert found[0] == found[1]
+
+
+def test_an_end_while_new_nodes_are_timed_leaves_the_accuracy(tmp_path, stores):
+    trial = make_trial(dataset=SPECS["inductive"], epochs=1)
+    assert run_ranks(1, starved, trial, str(stores["inductive"].path), str(tmp_path)) != [0]
+    measured = json.loads((tmp_path / "measured.json").read_text())
+    assert measured["accuracy"]["unseen"] is not None and not measured["complete"]
+
+
+def starved(place, trial, store, home):
+    """A rank whose memory ends with the first new node."""
+    from sagebench.methods import new_nodes
+    from sagebench.training import rank
+
+    def embed(*arguments):
+        raise MemoryError
+
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    new_nodes._timed = embed
+    return rank.run_rank(trial, Path(store), Path(home))
+
+
+def test_a_store_by_group_is_made_of_one_beside_it(tmp_path):
+    nodes, rng = 60, np.random.default_rng(0)
+    np.savez(
+        tmp_path / "graph.npz",
+        edge_index=rng.integers(0, nodes, (2, 300)),
+        x=rng.random((nodes, 3), np.float32),
+        y=np.arange(nodes) % 3,
+        group=np.arange(nodes) // 5,
+        **dict(zip(("train", "valid", "test"), np.split(np.arange(nodes), [10, 20]), strict=True)),
+    )
+    spec = {"name": "mine", "source": "arrays", "path": str(tmp_path / "graph.npz")}
+    asked = {"setting": "inductive", "unseen": 0.4, "unseen_by": "group"}
+    store = build_graph.build({**spec, **asked}, tmp_path / "mine", tmp_path)
+    groups, sizes = np.unique(np.array(store.group)[store.unseen], return_counts=True)
+    assert len(groups) == 3 and set(sizes) == {5}  # of 40 test nodes 16 at most
+    base = GraphStore.open(tmp_path / store_name(spec))
+    assert np.array_equal(store.whole.row, base.row) and len(store.row) < len(base.row)
+
+
+def test_what_is_wrong_with_its_base_names_the_data_set_once(tmp_path):
+    spec = {"name": "mine", "source": "arrays", "path": str(tmp_path / "none.npz")}
+    with pytest.raises(UserError) as error:
+        build_graph.build({**spec, "setting": "inductive", "unseen": 0.4}, tmp_path / "a", tmp_path)
+    assert str(error.value).count("data set mine") == 1
 
 
 UNSEEN = {**GOOD["dataset"], "setting": "inductive", "unseen": 0.2}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,23 @@ def test_out_of_memory_is_a_result(tmp_path, store):
     run = Run(tmp_path / "run", trial, store.path)
     assert run.finish().returncode == 0
     assert run.outcome["status"] == "out_of_memory"
+    assert run.outcome["reason"]["limit"]["value"] == 0.02
+
+
+@pytest.mark.parametrize("model", ["gcn", "sage", "mlp"])
+def test_what_comes_before_the_cap_is_of_one_node(store, model):
+    trial = make_trial(method="whole_graph", model=model)
+    engine = WholeGraphEngine(trial, store, CPU)
+    rows = []
+    engine.model.register_forward_hook(lambda _, inputs, found: rows.append((inputs[1], found)))
+    order = SeedOrder(store.train, len(store.train), 1, 1, 0)
+    (micro_batch,) = order.micro_batches(1, 0)
+    batch = engine.smallest_batch(replace(micro_batch, seeds=micro_batch.seeds[-1:]))
+    logits = engine.model(*batch.inputs)
+    torch.nn.functional.cross_entropy(logits, batch.labels).backward()
+    ((read, found),) = rows
+    assert (len(read), len(found)) == (1, 1)
+    assert batch.labels.tolist() == store.labels[micro_batch.seeds[-1:]].tolist()
 
 
 @pytest.mark.parametrize(

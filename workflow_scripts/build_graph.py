@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +42,26 @@ def main() -> None:
 def build(spec: dict[str, Any], out: Path, downloads: Path) -> GraphStore:
     """The store of a data set. One with unseen nodes is made of another beside it, which is built
     where it is not there."""
-    try:
+    with named_in_errors(spec):
         checked = checked_dataset(spec)
-        if draws_split(spec) and spec.get("split_seed") is None:
-            spec = {**spec, "split_seed": 0}
-        if base := base_dataset(spec):
-            folder = out.parent / store_name(base)
-            there = (folder / MANIFEST).exists()
-            of = GraphStore.open(folder) if there else build(base, folder, downloads)
+    if draws_split(spec) and spec.get("split_seed") is None:
+        spec = {**spec, "split_seed": 0}
+    if base := base_dataset(spec):
+        folder = out.parent / store_name(base)
+        there = (folder / MANIFEST).exists()
+        of = GraphStore.open(folder) if there else build(base, folder, downloads)
+        with named_in_errors(spec):
             return derive_unseen(out, of, spec)
+    with named_in_errors(spec):
         checked["split_seed"] = spec.get("split_seed")
         source = registry.load("source", checked["source"])
         return write_store(out, source=spec, **source.load(checked, downloads))
+
+
+@contextmanager
+def named_in_errors(spec: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
     except UserError as error:
         raise UserError(f"data set {spec.get('name', spec.get('source'))}: {error}") from None
 

@@ -1,8 +1,8 @@
 """Vectors of nodes that were not in the training, two ways, the trained vectors as they are.
 
 Both write the rows `new` (distinct ids) of `vectors`, float32 [N, D], in place. The graph (colptr,
-row; see `Walker`) is the whole one. `new` is to hold every node without a trained vector, and so
-those without neighbors in the graph of the training.
+row; see `Walker`) is the whole one. All nodes but `new` count as known, those too that no walk of
+the training came to: give them a vector before.
 """
 
 from __future__ import annotations

@@ -65,7 +65,6 @@ class TensorSkipGram:
         out = x.new_zeros(len(walks), positions + negatives[0].numel(), dimension)
         of_walk, of_drawn = out[:, :positions], out[:, positions:].unflatten(1, negatives.shape[1:])
         loss = torch.zeros((), dtype=torch.float64, device=x.device)
-        first = zip([x], [pair], [of_walk], [1], strict=True)
         rest = (
             (
                 self.vectors[negatives[:, k]],
@@ -75,7 +74,7 @@ class TensorSkipGram:
             )
             for k in range(negatives.shape[1])
         )
-        for other, where, target, sign in (*first, *rest):
+        for other, where, target, sign in ((x, pair, of_walk, 1), *rest):
             score = sign * (at_center @ other.mT)
             slope = torch.where(where, -sign * torch.sigmoid(-score), 0)
             target += slope.mT @ at_center

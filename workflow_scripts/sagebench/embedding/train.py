@@ -38,13 +38,42 @@ class Settings:
             raise ValueError(f"context is {self.context}; write 2 to {self.walk_length + 1}")
 
 
+def warm_up(
+    colptr: np.ndarray, row: np.ndarray, settings: Settings, threads: int,
+    device: str | torch.device,
+) -> None:  # fmt: skip
+    """Compile and load what a `Training` of a graph needs: one walk, and vectors of its nodes."""
+    walker = Walker(colptr, row, settings.p, settings.q, threads)
+    drawn = walker.connected[:1], range(1)
+    walks = walker.walks(*drawn, settings.walk_length, 0, 0)
+    negatives = walker.negatives(*drawn, (settings.negatives, settings.walk_length), 0, 0)
+    ids, places = np.unique(np.append(walks, negatives), return_inverse=True)
+    places -= int((ids < 0).any())  # so that -1, behind a walk's end, stays what it is
+    start = first_vectors(np.arange(len(ids)), settings.dimension, 0)
+    if walks.size:
+        _make_model(start, settings, threads, device).step(
+            places[: walks.size].reshape(walks.shape), places[walks.size :].reshape(negatives.shape)
+        )
+
+
+def _make_model(
+    start: np.ndarray, settings: Settings, threads: int, device: str | torch.device
+) -> SkipGram | TensorSkipGram:
+    """Trains `start`, float32 [N, D], in place or on the device."""
+    how = settings.context, settings.learning_rate
+    if torch.device(device).type == "cpu":
+        return SkipGram(start, *how, threads)
+    return TensorSkipGram(torch.from_numpy(start).to(device), *how)
+
+
 class Training:
     """Trains vectors of a graph in CSC (see `Walker`): on the CPU by compiled loops, on another
     device by tensor operations.
 
-    Nodes without neighbors start no walk and are drawn as no negative: their vectors stay as they
-    were. They start uniform in +-0.5 / dimension, as those of word2vec. The vectors are a function
-    of graph, settings, seed and kind of device; the number of threads changes nothing.
+    Nodes without neighbors start no walk and are drawn as no negative: unless they are a neighbor,
+    as one may be in a directed graph, their vectors stay as they were. Vectors start uniform in
+    +-0.5 / dimension, as those of word2vec. They are a function of graph, settings, seed and kind
+    of device; the number of threads changes nothing.
     """
 
     def __init__(
@@ -54,12 +83,7 @@ class Training:
         self.settings, self.seed = settings, seed
         self.walker = Walker(colptr, row, settings.p, settings.q, threads)
         start = first_vectors(np.arange(len(colptr) - 1), settings.dimension, seed)
-        how = settings.context, settings.learning_rate
-        self.model: SkipGram | TensorSkipGram
-        if torch.device(device).type == "cpu":
-            self.model = SkipGram(start, *how, threads)
-        else:
-            self.model = TensorSkipGram(torch.from_numpy(start).to(device), *how)
+        self.model = _make_model(start, settings, threads, device)
         self.pass_number, self.batch = 1, 0
         """where it stands: the pass, from 1, and how many of its batches are done"""
         self._order = SeedOrder(self.walker.connected, settings.batch_size, 1, 1, seed)

@@ -19,6 +19,13 @@ NEGATIVE_STREAM = 7
 WALKS_PER_TASK = 128
 
 
+def reachable(colptr: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """bool [N]: the nodes that a walk may come to, or start at (see `Walker`)."""
+    found = np.diff(colptr) > 0
+    found[row] = True
+    return found
+
+
 class Walker:
     """Walks on a graph in CSC (colptr int64 [N + 1], row int32 or int64 [E], ascending in each
     column): from v to one of row[colptr[v]:colptr[v + 1]].

@@ -110,6 +110,10 @@ class Engine(ABC, Generic[Sampled]):
     def load(self, sampled: Sampled) -> Batch:
         """Gather what the model reads and bring it to the device (the phase `data`)."""
 
+    def smallest_batch(self, micro_batch: MicroBatch) -> Batch:
+        """What compiles and loads all that a step needs. micro_batch: of one seed node."""
+        return self.load(self.sample(micro_batch))
+
     @abstractmethod
     def stream(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
         """The batches of these micro-batches in order, sampled in background workers."""

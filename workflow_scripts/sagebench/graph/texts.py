@@ -32,11 +32,11 @@ def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
         ) from None
     try:
         words = TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
+        components = min(NUM_FEATURES, *words.shape)
+        svd = TruncatedSVD(components, random_state=SEED)
+        return svd.fit_transform(words).astype(np.float32)
     except ValueError as error:
-        raise UserError(f"its texts have no words ({error}); give another file") from None
-    components = min(NUM_FEATURES, *words.shape)
-    svd = TruncatedSVD(components, random_state=SEED)
-    return svd.fit_transform(words).astype(np.float32)
+        raise UserError(f"its texts have too few words ({error}); give another file") from None
 
 
 def once_each(edges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:

@@ -69,10 +69,16 @@ def without(
     colptr: NDArray[np.int64], row: NDArray[np.integer[Any]], nodes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
     """CSC of the graph without any edge from or to `nodes`; ids stay. Memory: ten bytes an edge,
-    and the edges that are kept."""
+    then eight and the edges that are kept."""
     taken = np.zeros(len(colptr) - 1, bool)
     taken[nodes] = True
     kept = ~taken[row]
     kept &= ~np.repeat(taken, np.diff(colptr))
-    ends = np.concatenate([[0], np.cumsum(kept)])
-    return ends[colptr].astype(np.int64), row[kept]
+    return places_of(kept)[colptr], row[kept]
+
+
+def places_of(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """int64 [len(kept) + 1]: how many are kept before each place, and in all."""
+    places = np.zeros(len(kept) + 1, np.int64)
+    np.cumsum(kept, out=places[1:])
+    return places

@@ -96,6 +96,10 @@ class PeakMemory:
         """Start the thread: before the memory is capped."""
         threading.Thread(target=self._poll, daemon=True).start()
 
+    def forget(self) -> None:
+        """Begin anew, of the same thread."""
+        self._peaks = asdict(PeakBytes())
+
     def __enter__(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)

@@ -76,10 +76,11 @@ class Run(RankSetup):
         self.measured.timing = timing(self.measured.epochs, self.trial.ranks, self.embedding_s)
         self.write()
         self._test()
+        self.write()
         if self.store.whole is not self.store:
             self.progress.say("timing the embedding of unseen nodes")
             self.measured.new_nodes = time_ways(
-                self.store, self.ways_to_embed, self.communicator, self.node_energy_j
+                self.store, self.ways_to_embed, self.communicator, self.peak, self.node_energy_j
             )
             self.write()
         if self.trial.phase_window_steps:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sagebench.graph.store import GraphStore
-from sagebench.graph.unseen import without
+from sagebench.graph.unseen import places_of, without
 from sagebench.measure.memory import PeakMemory
 from sagebench.records import NewNodes, PeakBytes
 from sagebench.sampling.random import fold, hash_ids
@@ -52,7 +52,7 @@ def arrivals(store: GraphStore) -> Iterator[tuple[GraphStore, np.ndarray]]:
     whole, unseen = store.whole, store.unseen
     of_training = np.ones(store.num_nodes, bool)
     of_training[unseen] = False
-    ends = np.concatenate([[0], np.cumsum(of_training[whole.row])])
+    ends = places_of(of_training[whole.row])
     alone = ends[whole.colptr[unseen + 1]] == ends[whole.colptr[unseen]]
     drawn = unseen[np.lexsort([hash_ids(fold(ORDER_STREAM), unseen), alone])]
     for number in numbers(len(drawn)):
@@ -64,18 +64,21 @@ def time_ways(
     store: GraphStore,
     ways: Callable[[GraphStore, np.ndarray], Mapping[str, Way]],
     communicator: Communicator,
+    peak: PeakMemory,
     energy_j: Callable[[], float | None],
 ) -> list[NewNodes]:
     """The times of an inductive trial's ways, of the slowest rank; a collective. ways: to embed
-    nodes in a graph, by name. energy_j: what the GPUs' meter says."""
-    found, warm = [], set()
+    nodes in a graph, by name. peak: a started one, whose figures are forgotten. energy_j: what the
+    GPUs' meter of this node says."""
+    assert store.unseen is not None
+    found, warm, most = [], set(), min(len(store.unseen), MOST)
     for graph, nodes in arrivals(store):
         for name, way in ways(graph, nodes).items():
             if name not in warm:
                 way.embed()  # compiles and loads
                 warm.add(name)
-            found.append(_timed(name, way, len(nodes), communicator, energy_j))
-            if graph.num_edges == store.whole.num_edges or len(nodes) == MOST:  # the most
+            found.append(_timed(name, way, len(nodes), communicator, peak, energy_j))
+            if len(nodes) == most:
                 found[-1] = replace(found[-1], accuracy=way.accuracy())
     return found
 
@@ -85,12 +88,13 @@ def _timed(
     way: Way,
     nodes: int,
     communicator: Communicator,
+    peak: PeakMemory,
     energy_j: Callable[[], float | None],
 ) -> NewNodes:
     times: list[float] = []
     device = communicator.device
-    peak, before = PeakMemory(device), energy_j()
-    peak.start()
+    peak.forget()
+    before = energy_j()
     with peak:
         while len(times) < FEWEST_REPEATS or (
             len(times) < MOST_REPEATS and sum(times) < REPEATED_FOR_S
@@ -100,9 +104,10 @@ def _timed(
             synchronise_device(device)
             mine = torch.tensor([time.perf_counter() - start], dtype=torch.float64, device=device)
             times.append(communicator.max(mine).item())  # so that all ranks repeat it as often
-    after, joules = energy_j(), None
+    after, mine_j = energy_j(), None
     if before is not None and after is not None and way.device == "cuda":
-        joules = (after - before) / len(times)
+        mine_j = (after - before) / len(times)
+    joules = [one for one in communicator.gather(mine_j) if one is not None]
     return NewNodes(
         way=name,
         nodes=nodes,
@@ -112,5 +117,5 @@ def _timed(
         repeats=len(times),
         device=way.device,
         peak_memory_bytes=PeakBytes(**peak.read()).of_device(way.device),
-        energy_j=joules,
+        energy_j=sum(joules) if joules else None,
     )

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from sagebench.embedding.new_nodes import mean_of_neighbors, train_new_nodes
-from sagebench.embedding.train import Settings, Training
+from sagebench.embedding.train import Settings, Training, warm_up
+from sagebench.embedding.walks import reachable
 from sagebench.engines.loaders import Loader
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Fanout, Trial
@@ -143,6 +144,7 @@ class Run(minibatch.Run):
 
     def build(self) -> None:
         self.open()
+        warm_up(self.store.colptr, self.store.row, self._settings, self._threads, self.device)
 
     def run(self) -> None:
         self.begin_measuring()
@@ -159,19 +161,22 @@ class Run(minibatch.Run):
         self.train_and_test()
 
     @property
+    def _settings(self) -> Settings:
+        given: Mapping[str, Any] = {
+            RENAMED.get(key, key): value for key, value in self.trial.options.items()
+        }
+        return Settings(**{one.name: given[one.name] for one in fields(Settings)})
+
+    @property
     def _threads(self) -> int:
         return self.trial.threads_per_rank
 
     def _trained_vectors(self) -> np.ndarray:
         """float32 [N, dimension], on from a checkpoint where there is one."""
-        options: Mapping[str, Any] = self.trial.options
         store = self.store
-        given = {RENAMED.get(key, key): value for key, value in options.items()}
-        settings = {one.name: given[one.name] for one in fields(Settings)}
         training = Training(
-            store.colptr, store.row, Settings(**settings), self.trial.seed, self._threads,
-            self.device,
-        )  # fmt: skip
+            store.colptr, store.row, self._settings, self.trial.seed, self._threads, self.device
+        )
         saved, spent_s = self.checkpoint.read(), 0.0
         if saved is not None:
             state, own = saved
@@ -219,7 +224,7 @@ class Run(minibatch.Run):
         """Vectors of the nodes that no walk came to: of the graph's own by that graph, then of the
         unseen ones, in the whole graph."""
         graph, whole = self.graph, self.graph.whole
-        trained = np.diff(graph.colptr) > 0
+        trained = reachable(graph.colptr, graph.row)
         # what says nothing of a node: the mean of all trained vectors, in a product without copies
         self.mean_vector = trained.astype(np.float32) @ self.vectors / (int(trained.sum()) or 1)
         self.vectors[~trained] = self.mean_vector

@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 from sagebench.graph.store import GraphStore
 from sagebench.kernels.segment import segment_aggregate
-from sagebench.sampling.blocks import torch_view
+from sagebench.sampling.blocks import edges_of_rows, torch_view
 
 ROUNDS = 50
 ALPHA_CORRECT, ALPHA_SMOOTH = 0.8, 0.8
@@ -31,15 +31,11 @@ class Graph:
         self.scale = torch.where(degrees > 0, degrees.rsqrt(), 0)[:, None]
         self.nodes = nodes
         if nodes is not None:
-            edges = colptr.diff()[nodes]
-            ends = edges.cumsum(0)
-            first = torch.repeat_interleave(colptr[nodes] - (ends - edges), edges)
-            row = row[first + torch.arange(len(first), device=device)]
-            colptr = torch.cat([ends.new_zeros(1), ends])
+            colptr, row = edges_of_rows(colptr, row, nodes)
         self.colptr, self.row = colptr, row
 
     def step(self, values: Tensor, start: Tensor, alpha: float) -> Tensor:
-        """alpha . S . values + (1 - alpha) . start, [N, C]; rows that do not move stay."""
+        """alpha . S . values + (1 - alpha) . start, float32 [N, C]; rows that do not move stay."""
         sums = segment_aggregate(values * self.scale, self.colptr, self.row, "sum")
         if self.nodes is None:
             return alpha * sums * self.scale + (1 - alpha) * start
@@ -71,7 +67,7 @@ def one_hot_labels(store: GraphStore, device: torch.device) -> Tensor:
 
 
 def correct_and_smooth(store: GraphStore, probabilities: Tensor) -> Tensor:
-    """Probabilities [N, C] after Correct and Smooth (Huang et al. 2021, "Combining label
+    """Probabilities, float32 [N, C], after Correct and Smooth (Huang et al. 2021, "Combining label
     propagation and simple models out-performs graph neural networks"), with its autoscale.
 
     The errors on the training nodes are propagated and added, scaled to their mean size; then the
@@ -88,7 +84,7 @@ def correct_and_smooth(store: GraphStore, probabilities: Tensor) -> Tensor:
         of_errors, of_values = known or (None, None)
         found = propagate(graph, errors, ALPHA_CORRECT, lambda e: e.clamp(-1, 1), of_errors)
         scale = size / found.abs().sum(1, keepdim=True)
-        scale[scale.isinf() | (scale > 1000)] = 1.0
+        scale[~scale.isfinite() | (scale > 1000)] = 1.0
         corrected = probabilities + scale * found
         corrected[train] = labels[train]
         return found, propagate(graph, corrected, ALPHA_SMOOTH, lambda p: p.clamp(0, 1), of_values)

@@ -67,6 +67,7 @@ class WholeNetwork(Network):
     """The network on every node of the graph, of which the seed nodes' logits are returned."""
 
     def forward(self, seeds: Tensor, *inputs: Any) -> Tensor:
+        """Logits [B, classes] of `seeds`, int64 [B]. inputs: see `Network.forward`."""
         return super().forward(*inputs)[seeds]
 
 
@@ -99,6 +100,18 @@ class WholeGraphEngine(blocks.Engine):
         return Batch(
             micro_batch, inputs, labels, whole.nodes_per_hop, whole.edges_per_hop, whole.key
         )
+
+    def smallest_batch(self, micro_batch: MicroBatch) -> Batch:
+        """The seed node is the whole graph, with an edge to itself."""
+        loader, rest = self.loader, (0,) * (self.trial.layers - 1)
+        seeds = torch.from_numpy(micro_batch.seeds).to(loader.colptr.device)
+        alone = seeds.new_zeros(1)
+        cols = alone.to(loader.row.dtype)
+        graph = Blocks(seeds, seeds.new_tensor([0, 1]), cols, cols, (1, 0, *rest), (1, *rest), 0)
+        degrees = None if loader.degrees is None else loader.degrees[seeds]
+        inputs = alone, loader.features[seeds.to(loader.features.device)], graph, True, degrees
+        labels = self.labels[seeds.to(self.labels.device)].long()
+        return Batch(micro_batch, inputs, labels, graph.nodes_per_hop, graph.edges_per_hop, 0)
 
     def stream(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Batch]:
         return (self.load(self.sample(micro_batch)) for micro_batch in micro_batches)

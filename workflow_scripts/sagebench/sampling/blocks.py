@@ -114,6 +114,14 @@ class Blocks(NamedTuple):
         return Blocks(node_ids, rowptr, neighbors, cols, *self[4:7], by_source)
 
 
+def edges_of_rows(rowptr: Tensor, cols: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rowptr, int64 [len(rows) + 1], and columns of some rows of a CSR, in their order."""
+    starts, ends = rowptr[rows], rowptr[rows + 1]
+    found = torch.cat([ends.new_zeros(1), (ends - starts).cumsum(0)])
+    edges = torch.repeat_interleave(starts - found[:-1], ends - starts)
+    return found, cols[edges.add_(torch.arange(len(edges), device=edges.device))]
+
+
 def torch_view(array: np.ndarray) -> Tensor:
     """The (memory-mapped, read-only) array as a CPU tensor, without a copy. Never write to it."""
     with warnings.catch_warnings():

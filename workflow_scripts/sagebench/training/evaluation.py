@@ -17,7 +17,7 @@ from sagebench.engines.precision import true_float32
 from sagebench.graph.store import GraphStore
 from sagebench.grid.trial import Trial
 from sagebench.models.base import Edges, Layer, Network
-from sagebench.sampling.blocks import torch_view
+from sagebench.sampling.blocks import edges_of_rows, torch_view
 from sagebench.sampling.random import fold, hash_ids
 from sagebench.training.distributed import Communicator, Progress
 
@@ -182,10 +182,7 @@ class Evaluator:
             ends = colptr[int(ids[0]) : int(ids[-1]) + 2]
             rowptr, sources = ends - ends[0], row[int(ends[0]) : int(ends[-1])]
         else:
-            starts, ends = colptr[ids.to(colptr.device)], colptr[ids.to(colptr.device) + 1]
-            rowptr = torch.cat([ends.new_zeros(1), (ends - starts).cumsum(0)])
-            edges = torch.repeat_interleave(starts - rowptr[:-1], ends - starts)
-            sources = row[edges.add_(torch.arange(len(edges), device=edges.device))]
+            rowptr, sources = edges_of_rows(colptr, row, ids.to(colptr.device))
         return Edges(rowptr.to(device), sources.to(device), row_degrees=degrees)
 
     def _fill(

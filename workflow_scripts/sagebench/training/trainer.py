@@ -172,7 +172,7 @@ class Trainer:
         """
         first = next(self.order.micro_batches(1, 0))
         first = replace(first, seeds=first.seeds[:1], step_seeds=1)
-        self.micro_step(self.engine.load(self.engine.sample(first)), synchronise=True)
+        self.micro_step(self.engine.smallest_batch(first), synchronise=True)
         self.optimizer.zero_grad()
 
     def micro_step(self, batch: Batch, *, synchronise: bool) -> tuple[Tensor, Tensor]:

@@ -99,8 +99,9 @@ def _stanzas(path: Path) -> list[dict[str, str]]:
         else:
             raise UserError(f"{path}, line {number}, is no field of a package: {ADVICE}")
     for stanza in stanzas or [{}]:
-        if "Package" not in stanza:
-            raise UserError(f"{path} has a stanza without a Package ({list(stanza)}): {ADVICE}")
+        if not stanza.get("Package"):
+            given = ", ".join([*stanza][:3]) or "it is empty"
+            raise UserError(f"{path} has a stanza without a Package ({given}): {ADVICE}")
     return stanzas
 
 
