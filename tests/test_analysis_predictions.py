@@ -93,6 +93,19 @@ def test_predictions_stand_beside_what_was_measured_with_their_errors(files):
     assert len(drawn("predicted_measured", trials, trials.iloc[:0]).axes) == 2
 
 
+def test_an_epoch_of_node2vec_is_a_pass_of_its_walks(files):
+    trial = make_trial(method="node2vec", options={"passes": 3, "dimension": 8}, layers=1)
+    outcome = make_outcome(trial, epoch_s=0.01)
+    outcome["timing"]["embedding_s"] = 30.0
+    files.add("batch", outcome)
+    predict(files, trial, 4, 11.0)
+    files.freeze()
+    trials, _ = tables(files)
+    assert trials["epoch_time_s"].tolist() == [10.0]
+    assert comparison.compared(trials, comparison.EPOCH)["error"].tolist() == pytest.approx([0.1])
+    assert legend(drawn("predicted_measured", trials, trials.iloc[:0])) == ["node2vec"]
+
+
 def test_a_prediction_for_another_store_does_not_count(files):
     trial = make_trial()
     files.add("batch", make_outcome(trial))

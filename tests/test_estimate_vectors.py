@@ -82,6 +82,11 @@ def test_time_rests_on_outcomes_of_the_machine():
     assert vectors_total_s(asked, took) == pytest.approx(2 * took.epoch_s + others_s)
 
 
+def test_time_grows_with_the_width_of_the_vectors():
+    took = vectors_time(trial(dimension=256), PRODUCTS, [outcome(10.0)], None)
+    assert took.epoch_s == 2 * vectors_time(trial(), PRODUCTS, [outcome(10.0)], None).epoch_s
+
+
 def test_without_outcomes_it_is_a_models():
     took = vectors_time(trial(), PRODUCTS, [outcome(9.0, "cpu")], CARD)
     assert took.basis == "a model's" and 1 < took.epoch_s < 600

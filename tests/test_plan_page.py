@@ -13,8 +13,9 @@ from probed import CHECKSUM, probe
 from sagebench.files import write_json
 from sagebench.grid.freeze import outcome_path
 from sagebench.plan.forecast import Forecaster
+from sagebench.plan.limits import hints
 from sagebench.plan.page import frontiers, render
-from sagebench.plan.rows import plan_rows
+from sagebench.plan.rows import computes, plan_rows
 from sagebench.plan.tables import as_text
 from sagebench.units import GIB, significant
 from test_analysis_report import Elements, dump
@@ -93,6 +94,31 @@ def test_without_a_probe_the_page_says_how_to_refine_it(tmp_path):
     text = render(study, plan_rows(study, forecaster), forecaster)
     assert "9 of 9 trials are not probed" in text and "snakemake probe" in text
     assert "1 measured: cost nothing" in text and ">~<" not in text and 'model">~' not in text
+
+
+def test_what_no_pilot_measures_is_named():
+    rows = [{"method": "label_propagation"}, {"model": "sage"}, {"method": "node2vec"}]
+    study = study_of(changed("experiments", {"methods": {"axis": "method", "list": rows}}), CARD)
+    rows = plan_rows(study, Forecaster(study))
+    said = " ".join(hints(study, rows, "make {}".format))
+    assert "1 of 3 trials have no measured time" in said
+    assert "2 of 3 trials (label_propagation, node2vec) stand with the time asked for" in said
+
+
+def test_trials_of_other_options_are_told_apart():
+    said = [
+        {"method": "node2vec"},
+        {"method": "node2vec", "beside_features": True},
+        {"model": "mlp", "layers": 1},
+        {"model": "mlp", "correct_and_smooth": True},
+    ]
+    study = study_of(changed("experiments", {"methods": {"axis": "method", "list": said}}))
+    assert [computes(request.trial) for request in study.requests.values()] == [
+        "node2vec",
+        "node2vec, beside features",
+        "blocks, mlp, one layer",
+        "blocks, mlp, correct and smooth",
+    ]
 
 
 def test_the_frontier_estimates_what_is_near_and_says_so(tmp_path):

@@ -298,6 +298,18 @@ class Outcome(Measured):
         """Peak by the memory counter of the trial's device, bytes."""
         return None if self.memory is None else self.memory.of_device(self.trial.get("device"))
 
+    @property
+    def epoch_s(self) -> float | None:
+        """Seconds of a typical epoch, or of the first where no other was timed; of node2vec, of a
+        pass of its walks over all nodes."""
+        timing = self.timing
+        if timing is None:
+            return None
+        if timing.embedding_s is not None:
+            options: Any = self.trial["options"]
+            return timing.embedding_s / options["passes"]
+        return timing.first_epoch_s if timing.epoch_median_s is None else timing.epoch_median_s
+
 
 class Damaged(UserError):
     """An outcome that cannot be read: cut short by a full disk or a copy, or another's."""

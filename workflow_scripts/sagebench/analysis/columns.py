@@ -105,7 +105,12 @@ TRIAL_COLUMNS = [
     Column("limit_kind", STR, "reason.limit.kind", "limit that applied"),
     Column("limit_value", REAL, "reason.limit.value", "its value, in limit_unit"),
     Column("limit_unit", STR, "reason.limit.unit", "GiB or s"),
-    Column("epoch_time_s", REAL, "", "epoch_median_s, or first_epoch_s if that is all there is"),
+    Column(
+        "epoch_time_s",
+        REAL,
+        "",
+        "epoch_median_s, or first_epoch_s if that is all there is; of node2vec a pass of its walks",
+    ),
     Column("epoch_time_is_first", FLAG, "", "epoch_time_s is the first epoch's, warm-up included"),
     Column("epoch_time_outlier", FLAG, "", "far from the other repeats (flagged, not dropped)"),
     Column("speed_up", REAL, "", "against the fewest ranks; empty where oversubscribed"),

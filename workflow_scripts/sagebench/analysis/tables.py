@@ -172,8 +172,10 @@ def _measured(outcome: Outcome, row: Row) -> Row:
     epochs, peak = outcome.epochs, outcome.peak_memory_bytes
     median, first = row["epoch_median_s"], row["first_epoch_s"]
     return {
-        "epoch_time_s": first if median is None else median,
-        "epoch_time_is_first": None if first is None else median is None,
+        "epoch_time_s": outcome.epoch_s,
+        "epoch_time_is_first": None
+        if first is None
+        else median is None and row["embedding_s"] is None,
         "epochs_run": len(epochs),
         "epochs_resumed": sum(epoch.resumed for epoch in epochs),
         "final_loss": _finite(epochs[-1].loss) if epochs else None,

@@ -2,9 +2,9 @@
 Standard library only.
 
 On a GPU there are the vectors and Adam's two moments, [N, dimension] each, and what a step of a
-batch of walks takes. Time is the number of pairs over the pairs a second of outcomes on the same
-machine; without any, a GPU's is what a step moves, over its bandwidth. A whole trial is known by
-outcomes alone, for the classifier and the test come with them.
+batch of walks takes. Time is the number of pairs, times the dimension, over as much a second of
+outcomes on the same machine; without any, a GPU's is what a step moves, over its bandwidth. A whole
+trial is known by outcomes alone, for the classifier and the test come with them.
 """
 
 from __future__ import annotations
@@ -86,17 +86,19 @@ def vectors_time(
     """An epoch is a pass over all nodes. outcomes: of the method, on the same machine."""
     options: dict[str, Any] = trial.options
     pairs, rates, others_s, used = pairs_of_pass(options, graph), [], [], []
+    width = options["dimension"]
     for one in outcomes:
         took_s = one.timing.embedding_s if one.timing else None
         if one.timing and took_s and one.store and one.trial["device"] == trial.device:
             theirs: Any = one.trial["options"]
             facts = GraphFacts.from_json({**vars(graph), **vars(one.store)})
-            rates.append(pairs_of_pass(theirs, facts) * theirs["passes"] / took_s)
+            passes = theirs["passes"] * theirs["dimension"] / width  # each so much longer
+            rates.append(pairs_of_pass(theirs, facts) * passes / took_s)
             others_s.append((one.timing.total_s or took_s) - took_s)
             used.append(one.trial_id)
     if rates:
         rate = median(rates)
-        said = f"{rate / 1e6:.1f} M pairs a second in {len(used)} outcomes of this machine"
+        said = f"{rate / 1e6:.1f} M pairs a second by {len(used)} outcomes of this machine"
         found = _time(pairs / rate, 2 * OUTCOMES_SPREAD, OUTCOMES, said, tuple(used))
         return replace(found, test_s=median(others_s))
     if trial.device != "cuda" or card is None:

@@ -109,7 +109,10 @@ def _size(path: Path) -> int:
 def checked_sha256(path: Path, expected: str | None = None) -> str:
     """The SHA-256 of a file, in hex. UserError: no file, or another SHA-256 than `expected`."""
     if not path.is_file():
-        raise UserError(f"{path} is no file; give the path of an existing file")
+        raise UserError(
+            f"{path} is no file; give the path of an existing file (`make data` makes "
+            "those of the folder data)"
+        )
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -113,8 +113,10 @@ def hints(study: Study, rows: Sequence[PlanRow], command: Callable[[str], str]) 
     """Hints that would refine the plan. command: that makes a target."""
     to_run = [row for row in distinct(rows) if row.to_run]
     on_card = study.site.device == "cuda"
-    unprobed = sum(row.sampled is None for row in to_run)
-    untimed = sum(row.time_basis in (None, A_MODEL) and row.fits != NO_FIT for row in to_run)
+    steps = [row for row in to_run if study.requests[row.trial].trial.in_minibatches]
+    others = [row for row in to_run if row not in steps and row.total_h is None]
+    unprobed = sum(row.sampled is None for row in steps)
+    untimed = sum(row.time_basis in (None, A_MODEL) and row.fits != NO_FIT for row in steps)
     if on_card and unprobed:
         yield (
             f"{unprobed} of {len(to_run)} trials are not probed: `{command('probe')}` samples "
@@ -124,6 +126,12 @@ def hints(study: Study, rows: Sequence[PlanRow], command: Callable[[str], str]) 
         yield (
             f"{untimed} of {len(to_run)} trials have no measured time: `{command('pilot')}` "
             f"measures some twenty steps of each on the devices of {study.site.machine}."
+        )
+    if others:
+        methods = {study.requests[row.trial].trial.method: None for row in others}
+        yield (
+            f"{len(others)} of {len(to_run)} trials ({', '.join(methods)}) stand with the time "
+            "asked for until one like them has run: there is no pilot of these methods."
         )
     if to_run and not on_card:
         yield "A CPU's memory is not estimated; what is shown is what a pilot reached."

@@ -13,7 +13,7 @@ from sagebench.grid.freeze import outcome_path
 from sagebench.grid.site import geometry
 from sagebench.grid.trial import Trial, unheeded
 from sagebench.plan.forecast import Forecast, Forecaster
-from sagebench.records import Accuracy, Damaged, Outcome, Status, Timing, read_outcome
+from sagebench.records import Accuracy, Damaged, Outcome, Status, read_outcome
 
 MEASURED, PREDICTED, ASKED = "measured", "predicted", "asked for"
 """what a row's hours are: of an outcome; a model's; the walltime, where nothing was probed"""
@@ -99,10 +99,14 @@ def plan_rows(study: Study, forecaster: Forecaster | None = None) -> list[PlanRo
 
 def computes(trial: Trial) -> str:
     """Engine of a trial, and its model and sampler where they are others than sage and uniform; or
-    its method."""
+    its method; and what its options switch on."""
     others = [key for key in ("model", "sampler") if key in trial.identity()]
     what = trial.engine if trial.in_minibatches else trial.method
-    return ", ".join([what, *(str(getattr(trial, key)) for key in others)])
+    said = [what, *(str(getattr(trial, key)) for key in others)]
+    said += [key for key, value in trial.options.items() if value is True]
+    if trial.layers == 1 and "layers" not in unheeded(trial.method):
+        said.append("one layer")
+    return ", ".join(said).replace("_", " ")
 
 
 def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
@@ -118,7 +122,6 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
             status = Status.DAMAGED
     forecast = Forecast() if outcome else forecaster.of(request)
     memory, took, energy_kj = forecast.memory, forecast.time, None
-    timing = (outcome.timing if outcome else None) or Timing()
     accuracy = (outcome.accuracy if outcome else None) or Accuracy()
     total_s = _measured_s(outcome) if outcome else forecast.total_s
     skipped = outcome is None and trial_id in study.skipped
@@ -162,7 +165,7 @@ def _row(study: Study, trial_id: str, forecaster: Forecaster) -> PlanRow:
         fits=forecast.fits,
         evaluation_memory_bytes=None,
         evaluation_out_of_memory_chance=None,
-        epoch_s=took.epoch_s if took else timing.epoch_median_s or timing.first_epoch_s,
+        epoch_s=took.epoch_s if took else outcome.epoch_s if outcome else None,
         epoch_low_s=took and took.low_s,
         epoch_high_s=took and took.high_s,
         total_h=None if total_s is None else total_s / 3600,

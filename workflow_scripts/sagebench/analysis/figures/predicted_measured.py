@@ -22,7 +22,7 @@ ORDER = 1
 
 
 def draw(data: Data) -> Drawing | str:
-    trials = data.trials
+    trials = data.trials.assign(engine=data.trials["engine"].fillna(data.trials["method"]))
     unit, seconds = time_unit(trials[EPOCH.measured].median())
     units = (MEMORY, GIB, "Peak memory, GiB"), (EPOCH, seconds, f"Epoch time, {unit}")
     panels = [(compared(completed(trials), one), size, label) for one, size, label in units]
