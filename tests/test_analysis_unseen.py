@@ -184,8 +184,9 @@ def test_the_finding_says_the_factors_and_the_accuracies(made):
     trials, *_, new_nodes = made(*new_node_rows())
     said = unseen.findings(trials, new_nodes)
     assert said[0] == (
-        "pubmed, 100 new nodes at once: the forward pass of sage took 1.00 ms, the frozen update "
-        "of node2vec, logistic 40.0 ms (40.0 times), training again 5.00 s (5,000 times)."
+        "pubmed, 100 new nodes at once, of the most accurate variants: the forward pass of "
+        "sage took 1.00 ms, the frozen update of node2vec, logistic 40.0 ms (40.0 times), training "
+        "again 5.00 s (5,000 times)."
     )
     assert "more than 10 times faster" in said[1]
     assert "accuracy on them 0.8100 and 0.7100" in said[1]
@@ -249,10 +250,24 @@ def test_within_ten_times_the_argument_is_accuracy(made):
     assert "is accuracy, if anything, and not time" in unseen.findings(trials, new_nodes)[1]
 
 
+def test_where_the_range_has_ten_times_it_is_open(made):
+    forward = times("forward", [0.005] * 3, accuracy=0.81)
+    frozen = times("frozen_update", [0.01, 0.02, 0.06], accuracy=0.71)
+    frozen[-1] |= {"low_s": 0.04, "high_s": 0.08}
+    of_one = both_settings({}, seeds=1, new_nodes=forward)
+    of_one += both_settings(DEEP, seeds=1, new_nodes=frozen)
+    trials, *_, new_nodes = made(*of_one)
+    first, second, *_ = unseen.findings(trials, new_nodes)
+    assert "(12.0 times, 8.0 to 16)" in first
+    assert "whether the forward pass is 10 times faster than the frozen update is open" in second
+
+
 def test_break_even_is_where_the_line_meets_training_again(made):
     trials, *_, new_nodes = made(*new_node_rows(frozen_s=(0.1, 1, 10), again_s=100))
+    assert unseen.break_even(unseen.times(trials, new_nodes)) is None  # at 1,000, measured to 100
+    trials, *_, new_nodes = made(*new_node_rows(frozen_s=(0.1, 1, 10), again_s=15))
     rows = unseen.times(trials, new_nodes)
-    assert "about 1,000 new nodes on, more than were measured" in unseen.break_even(rows)
+    assert "about 150 new nodes on, more than were measured" in unseen.break_even(rows)
     trials, *_, new_nodes = made(*new_node_rows(frozen_s=(0.1, 1, 10), again_s=1))
     assert "about 10 new nodes on (" in unseen.break_even(unseen.times(trials, new_nodes))
 

@@ -345,9 +345,16 @@ def test_a_drawn_split_is_part_of_what_others_are_made_of():
     assert base_dataset(glnn) is None
 
 
+def test_groups_of_a_source_without_them_are_refused_before_anything_runs():
+    with pytest.raises(UserError, match="source pubmed has no groups of nodes: write unseen_by"):
+        study_of(changed("dataset", {**UNSEEN, "unseen_by": "group"}))
+
+
 def test_by_node_is_what_it_is_without_a_word():
+    grouped = {"name": "mine", "source": "arrays", "path": "mine.npz"}
+    given = {**grouped, "setting": "inductive", "unseen": 0.2}
     ids = [
-        set(study_of(changed("dataset", {**UNSEEN, **more})).requests)
+        set(study_of(changed("dataset", {**given, **more})).requests)
         for more in ({}, {"unseen_by": "node"}, {"unseen_by": "group"})
     ]
     assert ids[0] == ids[1] and not ids[0] & ids[2]

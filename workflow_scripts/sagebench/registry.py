@@ -90,6 +90,7 @@ class Declared(TypedDict, total=False):
     GIVES: str
     LAW: str
     KEYED: bool
+    GROUPED: bool
     TITLE: str
     CAPTION: str
     ORDER: int

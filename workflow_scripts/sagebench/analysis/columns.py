@@ -75,7 +75,7 @@ PREDICTION_COLUMNS = [
     Column("predicted_peak_bytes", REAL, "memory.peak_bytes", "peak_memory_bytes as predicted"),
     Column("predicted_peak_low_bytes", REAL, "memory.low_bytes", "lower end of 90 % interval"),
     Column("predicted_peak_high_bytes", REAL, "memory.high_bytes", "upper end of 90 % interval"),
-    Column("predicted_epoch_s", REAL, "time.epoch_s", "epoch_median_s as predicted"),
+    Column("predicted_epoch_s", REAL, "time.epoch_s", "epoch_time_s as predicted"),
     Column("predicted_epoch_low_s", REAL, "time.low_s", "lower end of the 90 % interval"),
     Column("predicted_epoch_high_s", REAL, "time.high_s", "upper end of the 90 % interval"),
     Column("predicted_memory_limit_bytes", REAL, "memory.limit_bytes", "what a rank may use"),

@@ -181,6 +181,13 @@ def _with_unseen(spec: Any) -> Any:
         raise whole_sentence(
             "has a setting, but no unseen: write a share of the test nodes, e.g. unseen: 0.2."
         )
+    if spec.unseen_by == "group" and not registry.declared("source", spec.source).get(
+        "GROUPED", True
+    ):
+        raise whole_sentence(
+            f"has unseen_by: group, and source {spec.source} has no groups of nodes: write "
+            "unseen_by: node."
+        )
     if spec.split_seed is not None and not draws_split(spec.model_dump()):
         raise whole_sentence(
             "has split_seed, and nothing of its split is drawn: leave it out, or write a setting."

@@ -157,7 +157,7 @@ HEADINGS = {
     "all_of_them_s": "All of them",
     "most_memory_bytes": "Peak memory",
     "accuracy_full": "Accuracy on all of them",
-    "lost": "Lost: the difference of the same seeds",
+    "lost": "Lost (same seeds)",
     "energy_j": "Energy, J",
     "peak_memory_bytes": "Peak memory",
     "test_accuracy_full": "Test accuracy (full)",
@@ -167,7 +167,6 @@ HEADINGS = {
     "predicted_peak_bytes": "Peak memory, predicted",
     "predicted_memory_limit_bytes": "Limit",
     "predicted_epoch_s": "Time per epoch, predicted",
-    "epoch_median_s": "Time per epoch, measured",
     "prediction_source": "Time rests on",
 }
 """of columns whose own name does not say it well"""

@@ -131,7 +131,7 @@ def hints(study: Study, rows: Sequence[PlanRow], command: Callable[[str], str]) 
         methods = {study.requests[row.trial].trial.method: None for row in others}
         yield (
             f"{len(others)} of {len(to_run)} trials ({', '.join(methods)}) stand with the time "
-            "asked for until one like them has run: there is no pilot of these methods."
+            "asked for: no pilot measures these methods."
         )
     if to_run and not on_card:
         yield "A CPU's memory is not estimated; what is shown is what a pilot reached."

@@ -23,8 +23,9 @@ from sagebench.page.style import COLOURS, SOFT
 TITLE = "Seconds to embed new nodes"
 CAPTION = (
     "How long a trained model takes for nodes that come later, all at once: medians over the "
-    "trials and their range. Dashed: all of the training again, whatever the number of new nodes. "
-    "Lower is better; where a line crosses a dashed one, training again is as fast."
+    "trials and their range, of a single trial its repeats'. Dashed: all of the training again, "
+    "whatever the number of new nodes. Lower is better; where a line crosses a dashed one, "
+    "training again is as fast."
 )
 AXIS = "method"
 ORDER = 1
@@ -65,7 +66,7 @@ def draw(data: Data) -> Drawing | str:
     notes = [
         f"{dataset}: {even}" for dataset, group in groups.items() if (even := break_even(group))
     ]
-    subtitle = f"{where(compared(data.trials))}. Median and range of trials, {repeats(found)}."
+    subtitle = f"{where(compared(data.trials))}. Median and range, {repeats(found)}."
     return Drawing(figure, subtitle, [*notes, paper_note(found)], handles)
 
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from sagebench.analysis.drawing import Data, Drawing, stacked_panels
 from sagebench.analysis.points import repeats, where
 from sagebench.analysis.unseen import SETTINGS, accuracies, compared
-from sagebench.page.style import COLOURS, INK, SOFT
+from sagebench.page.style import INK, SOFT
 
 TITLE = "Accuracy on the unseen nodes, by method and setting"
 CAPTION = (
@@ -24,6 +24,8 @@ ORDER = 0
 ROW_IN, AROUND_IN = 0.42, 0.45
 HEIGHT = 0.36
 """of a bar, in rows"""
+SHADES = "#b4bcc6", SOFT
+"""of the settings; colours are the methods', in the figure beside it"""
 
 
 def draw(data: Data) -> Drawing | str:
@@ -41,7 +43,7 @@ def draw(data: Data) -> Drawing | str:
     panels[-1].set(xlabel="Accuracy", xlim=(0, min(1.12, found["high"].max() * 1.15)))
     handles: list[Artist] = [
         Patch(color=colour, label=setting)
-        for colour, setting in zip(COLOURS, SETTINGS, strict=False)
+        for colour, setting in zip(SHADES, SETTINGS, strict=True)
         if setting in set(found["setting"])
     ]
     alone = f" {_range(rows['unseen_nodes'].unique())} unseen nodes;" if len(groups) == 1 else ""
@@ -55,7 +57,9 @@ def _bars(axes: Axes, found: pd.DataFrame) -> None:
         at = np.array([names.index(name) for name in group["name"]]) + (place - 0.5) * HEIGHT
         values = group["median"].to_numpy()
         ends = values - group["low"].to_numpy(), group["high"].to_numpy() - values
-        axes.barh(at, values, HEIGHT, xerr=ends, color=COLOURS[place], ecolor=INK, capsize=2)
+        axes.barh(at, values, HEIGHT, color=SHADES[place])
+        cap = 2 * int((group["n"] > 1).any())
+        axes.errorbar(values, at, xerr=ends, fmt="none", ecolor=INK, capsize=cap)
         for y, value, high in zip(at, values, group["high"], strict=True):
             axes.annotate(
                 f"{value:.3f}", (high, y), xytext=(4, 0), textcoords="offset points",

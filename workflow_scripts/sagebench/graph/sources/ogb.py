@@ -30,6 +30,7 @@ from sagebench.graph.checks import SPLITS
 from sagebench.graph.download import checked_sha256, fetch
 
 SOURCE = "a graph of the Open Graph Benchmark, from its raw archive"
+GROUPED = False
 OPTIONS = {
     "ogb_name": {
         "type": "choice",

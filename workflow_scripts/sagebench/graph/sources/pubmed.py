@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sagebench.graph.download import checked_sha256
 
 SOURCE = "the citation graph that ships with sagebench"
+GROUPED = False
 OPTIONS = {
     "split": {
         "type": "choice",

@@ -34,6 +34,7 @@ from sagebench.errors import UserError
 from sagebench.graph.csc import colptr_of, edge_keys, row_of, sorted_unique
 
 SOURCE = "a made graph of ogbn-products' size and degrees, with planted labels"
+GROUPED = False
 OPTIONS = {
     "scale": {
         "type": "number",

@@ -23,6 +23,7 @@ from sagebench.graph.download import checked_sha256
 from sagebench.graph.texts import RAW, once_each, random_split, text_features
 
 SOURCE = "WordNet's synsets and pointers, from its database files"
+GROUPED = False
 OPTIONS = {
     "release": {"type": "choice", "choices": ["3.0", "3.1"], "help": "of WordNet"},
     "path": {
