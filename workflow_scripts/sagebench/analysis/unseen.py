@@ -220,8 +220,8 @@ def time_table(trials: pd.DataFrame, new_nodes: pd.DataFrame) -> HtmlTable | Non
             }
         )
     return _listed(
-        "Seconds to embed new nodes (medians); accuracy is that of what was timed, whose forward "
-        "pass samples where the training does, and training again that of the transductive trials",
+        "Seconds to embed new nodes (medians), and the accuracy of what was timed, whose forward "
+        "pass samples; trained again: the transductive trials",
         table,
     )
 

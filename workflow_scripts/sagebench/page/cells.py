@@ -156,7 +156,7 @@ HEADINGS = {
     "one_node_s": "One node",
     "all_of_them_s": "All of them",
     "most_memory_bytes": "Peak memory",
-    "accuracy_full": "Accuracy on all of them",
+    "accuracy_full": "Accuracy",
     "lost": "Lost (same seeds)",
     "energy_j": "Energy, J",
     "peak_memory_bytes": "Peak memory",
