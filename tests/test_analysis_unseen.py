@@ -245,6 +245,15 @@ def test_the_most_of_two_shares_stand_apart(made):
     assert found.to_dict() == {"sage, 0.2": 400, "sage, 0.1": 200}
 
 
+def test_columns_that_say_nothing_are_left_out(made):
+    rows = [row for row in new_node_rows() if row[1] == "inductive"]
+    trials, *_, new_nodes = made(*rows)
+    columns = unseen.accuracy_table(trials).columns
+    assert "Inductive" in columns and not {"Transductive", "Lost (same seeds)"} & set(columns)
+    columns = unseen.time_table(trials, new_nodes).columns
+    assert "Accuracy" in columns and not {"Data set", "Energy, J"} & set(columns)
+
+
 def test_within_ten_times_the_argument_is_accuracy(made):
     trials, *_, new_nodes = made(*new_node_rows(sage_s=0.005))
     assert "is accuracy, if anything, and not time" in unseen.findings(trials, new_nodes)[1]

@@ -130,9 +130,16 @@ def accuracy_table(trials: pd.DataFrame) -> HtmlTable | None:
 
 
 def _listed(caption: str, rows: list[dict[str, Any]]) -> HtmlTable | None:
-    """A table, with its data sets where there are several."""
+    """A table, without its columns that say nothing, and with its data sets where there are
+    several."""
+    empty = {
+        key
+        for key in (rows[0] if rows else ())
+        if all(cells.is_missing(row[key]) or row[key] == cells.NOTHING for row in rows)
+    }
     if len({row["dataset_name"] for row in rows}) == 1:
-        rows = [{key: value for key, value in row.items() if key != "dataset_name"} for row in rows]
+        empty.add("dataset_name")
+    rows = [{key: value for key, value in row.items() if key not in empty} for row in rows]
     return cells.listed(caption, rows)
 
 
