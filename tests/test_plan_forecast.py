@@ -9,12 +9,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 
 import pytest
 from configurations import CLUSTER, GOOD, WORKSTATION, changed, study_of
 from outcome_factory import make_outcome
 from probed import CHECKSUM, PRODUCTS, pilot, probe
 from sagebench.estimate.cards import CARDS, card_of
+from sagebench.estimate.probe import path_of
 from sagebench.estimate.time import roofline
 from sagebench.files import read_json, write_json
 from sagebench.grid.freeze import outcome_path, prediction_path
@@ -255,6 +257,22 @@ def test_outcomes_of_the_same_configuration_take_over(tmp_path):
     found = Forecaster(study).of(study.requests[first]).time
     assert (found.epoch_s, found.used, str(found.basis)) == (123.0, (twin.id,), "outcomes")
     assert found.low_s < 123.0 < found.high_s
+
+
+def test_an_outcome_speaks_for_another_seeds_draw_of_its_data_set(tmp_path):
+    """Whose store is not built yet."""
+    unseen = {"setting": "inductive", "unseen": 0.2}
+    study = study_in(tmp_path, changed("dataset", {**GOOD["dataset"], **unseen}))
+    scaling = next(one for one in study.experiments if one.name == "scaling")
+    requests = [study.requests[trial_id] for trial_id in scaling.trials]
+    first, second = (r for r in requests if r.trial.ranks == 1)
+    assert (first.trial.seed, second.trial.seed) == (0, 1) and first.store != second.store
+    probe(study)
+    Path(path_of(study.results, second.store)).unlink()
+    finish(study, first.trial.id, epoch_s=123.0)
+    assert Forecaster(study).of(second).time.epoch_s == 123.0
+    others = study_in(tmp_path, changed("dataset", {**GOOD["dataset"], **unseen, "unseen": 0.3}))
+    assert all(Forecaster(others).of(one).time is None for one in others.requests.values())
 
 
 def test_outcomes_from_before_there_were_kernels_say_nothing(tmp_path):

@@ -195,8 +195,10 @@ def _digest(trial: Trial, store_checksum: str) -> str:
 
 
 def epoch_key(trial: Trial, store_checksum: str) -> str:
-    """Digits that only trials share which differ in nothing that an epoch's time depends on."""
-    values = [neutral(trial, EPOCH).identity(), store_checksum]
+    """Digits that only trials share which differ in nothing that an epoch's time depends on; what
+    a data set draws by its split_seed is nothing of that."""
+    dataset = {key: value for key, value in trial.dataset.items() if key != "split_seed"}
+    values = [replace(neutral(trial, EPOCH), dataset=dataset).identity(), store_checksum]
     if young := young_values(trial):
         values.append(young)
     return digest(values, 16)

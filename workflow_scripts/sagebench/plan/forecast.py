@@ -38,7 +38,7 @@ from sagebench.files import read_object, write_json
 from sagebench.grid.expansion import Request, Study
 from sagebench.grid.freeze import manifest_path, prediction_path
 from sagebench.grid.site import geometry
-from sagebench.grid.trial import REGISTERED, Trial
+from sagebench.grid.trial import REGISTERED, Trial, canonical_json, dataset_identity
 from sagebench.pilot.records import (
     Pilot,
     epoch_key,
@@ -137,7 +137,8 @@ class Forecaster:
     @cached_property
     def probes(self) -> dict[str, Probe]:
         """By store, of the stores as they are. Of one that is not built yet, the probe is believed;
-        of one without a probe its sizes are known."""
+        of one without a probe its sizes are known; of one that is not known at all, what is known
+        of another seed's draw of the same data set."""
         found = {}
         for store in self.study.stores:
             probe = None
@@ -151,6 +152,12 @@ class Forecaster:
                     probe = Probe(manifest["checksum"], GraphFacts.of_manifest(manifest))
             if probe is not None:
                 found[store] = probe
+        drawn_alike = {
+            _undrawn(spec): store for store, spec in self.study.stores.items() if store in found
+        }
+        for store, spec in self.study.stores.items():
+            if store not in found and (like := drawn_alike.get(_undrawn(spec))):
+                found[store] = found[like]
         return found
 
     @cached_property
@@ -301,6 +308,12 @@ def model_version() -> str:
         for path in sorted(library.glob(pattern)):
             code.update(path.read_bytes())
     return code.hexdigest()[:10]
+
+
+def _undrawn(spec: dict[str, Any]) -> str:
+    """What a data set is, whatever is drawn of it."""
+    identity = dataset_identity(spec)
+    return canonical_json({key: one for key, one in identity.items() if key != "split_seed"})
 
 
 def _alike(trial: Trial) -> tuple[object, ...]:
