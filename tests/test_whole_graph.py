@@ -90,6 +90,7 @@ def test_what_comes_before_the_cap_is_of_one_node(store, model):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
+        ({"method": "sage"}, "; sage is a model: write model: sage"),
         (
             {"method": "whole_graph", "ranks": 2},
             "ranks means nothing to method whole_graph: leave it out",

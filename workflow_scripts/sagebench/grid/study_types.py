@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from sagebench import registry
 from sagebench.errors import UserError
-from sagebench.grid.trial import CHOICES, UNSEEN_KEYS, draws_split
+from sagebench.grid.trial import CHOICES, REGISTERED, UNSEEN_KEYS, draws_split
 from sagebench.grid.values import (
     SEED_MAX,
     Fanout,
@@ -31,6 +31,7 @@ from sagebench.grid.values import (
     wanted,
     whole,
     whole_sentence,
+    worded,
 )
 from sagebench.registry import Option
 
@@ -70,12 +71,20 @@ def word(key: str) -> Any:
 
 
 def named(kind: str, default: str) -> tuple[Any, str, str]:
-    """A key whose values are the names of modules."""
-    described = (f"{name}: {registry.described(kind, name)}" for name in registry.names(kind))
+    """A key whose values are the names of modules of its kind."""
+    names = registry.names(kind)
+
+    def instead(value: Any) -> str:
+        """What to write; of a name of another kind, where."""
+        others = (one for one in REGISTERED if value in registry.names(one))
+        where = next((f"; {value} is a {one}: write {one}: {value}" for one in others), "")
+        return registry.one_of(value, names) + where
+
+    described = (f"{name}: {registry.described(kind, name)}" for name in names)
     present = BeforeValidator(
         lambda name: registry.present_name(name) if isinstance(name, str) else name
     )
-    return Annotated[choice(*registry.names(kind)), present], default, "; ".join(described)
+    return Annotated[worded(Literal[names], instead), present], default, "; ".join(described)
 
 
 # Every flat key: its type, what it falls back to, what it is and its unit.
